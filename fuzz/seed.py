@@ -1,0 +1,48 @@
+#!/usr/bin/env python3
+"""Makes a corpus for each fuzz target from what real servers sent: crates/pgoutput/tests/golden."""
+import hashlib
+import pathlib
+import struct
+
+HERE = pathlib.Path(__file__).resolve().parent
+MODES = {"v1": 0, "v2": 1, "v3": 2, "v4": 4}  # as the target `message` chooses its decoder
+STREAM_START, STREAM_STOP = b"S", b"E"
+SESSION_BYTES_MAX = 1_000
+
+
+def save(target, content):
+    folder = HERE / "corpus" / target
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / hashlib.sha1(content).hexdigest()).write_bytes(content)
+
+
+def delimited(message):
+    return struct.pack("!H", len(message)) + message
+
+
+for recording in sorted((HERE.parent / "crates/pgoutput/tests/golden").glob("*/*.hex")):
+    mode = bytes([MODES[recording.name[:2]]])
+    session = mode
+    block = b""  # the Stream Start that the messages at hand come after
+    for line in recording.read_text().splitlines():
+        bytes_ = bytes.fromhex(line.split()[-1])
+        is_frame = " " not in line
+        if is_frame:
+            save("frame", bytes_)
+            if bytes_[:1] != b"w":
+                continue
+        message = bytes_[25:] if is_frame else bytes_
+        if not is_frame:
+            save("frame", b"w" + bytes(24) + message)
+        save("message", mode + block + delimited(message))
+        if message[:1] == STREAM_START:
+            block = delimited(message)
+        elif message[:1] == STREAM_STOP:
+            block = b""
+        if len(session) > SESSION_BYTES_MAX:
+            save("message", session)
+            session = mode + block
+        else:
+            session += delimited(message)
+    save("message", session)
+save("frame", b"r" + bytes(33))
