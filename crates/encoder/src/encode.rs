@@ -1,0 +1,389 @@
+//! A change → its records: the path that every row takes.
+
+use std::ops::Range;
+
+use pgoutput::{Delete, Insert, Lsn, OldTuple, Tuple, Update, Value};
+
+use crate::{
+    Change, EncodeError, EncodeErrorKind, EventContext, EventOrder, RecordBatch, TablePlan,
+    avro::{self, Reader},
+    event::{NULL, SEQUENCE_END, SOME, write_optional_long},
+    json,
+    plan::{Column, Presence},
+};
+
+/// On the delete of a key change: the key that the row has now.
+const NEW_KEY_HEADER: &str = "__debezium.newkey";
+/// On the create of a key change: the key that the row had.
+const OLD_KEY_HEADER: &str = "__debezium.oldkey";
+/// Confluent's framing: a zero, then the schema's id.
+const FRAMING_BYTES: usize = 5;
+
+/// A [`TablePlan`] whose schemas are registered: it can encode.
+#[derive(Debug)]
+pub struct BoundPlan {
+    plan: TablePlan,
+    key_framing: [u8; FRAMING_BYTES],
+    value_framing: [u8; FRAMING_BYTES],
+}
+
+impl BoundPlan {
+    pub(crate) fn new(plan: TablePlan, key_schema_id: Option<u32>, value_schema_id: u32) -> Self {
+        Self { plan, key_framing: framing(key_schema_id.unwrap_or_default()), value_framing: framing(value_schema_id) }
+    }
+
+    /// What was bound.
+    pub fn plan(&self) -> &TablePlan {
+        &self.plan
+    }
+
+    /// Appends the records of one change to a batch, and counts its events in `order`. On error neither is touched.
+    ///
+    /// | change | records |
+    /// |---|---|
+    /// | Insert | an event with `op` `c` |
+    /// | Update | an event with `op` `u`; `before` is filled if the whole old row was sent |
+    /// | Update of the key | an event with `op` `d` for the old key, a tombstone for it, an event with `op` `c` for the new one |
+    /// | Delete | an event with `op` `d`, a tombstone |
+    /// | Truncate | an event with `op` `t` and no key |
+    #[inline]
+    pub fn encode(
+        &self,
+        change: Change<'_>,
+        context: &EventContext<'_>,
+        order: &mut EventOrder,
+        batch: &mut RecordBatch,
+    ) -> Result<(), EncodeError> {
+        let mut advanced = *order;
+        batch.append(|batch| {
+            let mut encoder = Encoder { bound: self, plan: &self.plan, context, order: &mut advanced, batch };
+            match change {
+                Change::Insert(insert) => encoder.insert(insert),
+                Change::Update(update) => encoder.update(update),
+                Change::Delete(delete) => encoder.delete(delete),
+                Change::Truncate => encoder.truncate(),
+            }
+        })?;
+        *order = advanced;
+        Ok(())
+    }
+
+    /// How many events a change has, without encoding its row: by how much [`encode`](Self::encode) would advance the order. For what a
+    /// checkpoint covers already. `lsn` is for the error.
+    pub fn count_events(&self, change: Change<'_>, lsn: Lsn) -> Result<u64, EncodeError> {
+        let Change::Update(Update { old: OldTuple::Key(old) | OldTuple::Full(old), new, .. }) = change else {
+            return Ok(1);
+        };
+        if self.plan.key_columns.is_empty() || self.plan.same_key_text(old, new) {
+            return Ok(1);
+        }
+        let (mut old_key, mut new_key) = (Vec::new(), Vec::new());
+        self.plan.write_key(old, None, lsn, &mut old_key)?;
+        self.plan.write_key(new, Some(old), lsn, &mut new_key)?;
+        Ok(if old_key == new_key { 1 } else { 2 })
+    }
+}
+
+/// One change being encoded.
+struct Encoder<'a> {
+    bound: &'a BoundPlan,
+    plan: &'a TablePlan,
+    context: &'a EventContext<'a>,
+    order: &'a mut EventOrder,
+    batch: &'a mut RecordBatch,
+}
+
+/// A row in the envelope.
+#[derive(Clone, Copy)]
+enum Row<'a> {
+    Null,
+    /// A whole row, and where what it does not have can be taken from.
+    Full(&'a Tuple, Option<&'a Tuple>),
+    /// The columns of the key, of which nothing else is known.
+    Key(&'a Tuple),
+}
+
+impl Encoder<'_> {
+    #[inline]
+    fn insert(&mut self, insert: &Insert) -> Result<(), EncodeError> {
+        let key = self.key(&insert.new, None)?;
+        self.event(key, "c", Row::Null, Row::Full(&insert.new, None))
+    }
+
+    fn update(&mut self, update: &Update) -> Result<(), EncodeError> {
+        let (old, before) = match &update.old {
+            OldTuple::Absent => (None, Row::Null),
+            // A key is not a row: nothing is known of its other columns, so it is no `before`.
+            OldTuple::Key(old) => (Some(old), Row::Null),
+            OldTuple::Full(old) => (Some(old), Row::Full(old, None)),
+        };
+        let after = Row::Full(&update.new, old);
+        let Some(old) =
+            old.filter(|old| !self.plan.key_columns.is_empty() && !self.plan.same_key_text(old, &update.new))
+        else {
+            let key = self.key(&update.new, old)?;
+            return self.event(key, "u", before, after);
+        };
+        let old_key = self.key(old, None)?;
+        let new_key = self.key(&update.new, Some(old))?;
+        // Different text can be one key, such as 1.0 and 1.00.
+        if self.bytes(old_key.as_ref()) == self.bytes(new_key.as_ref()) {
+            return self.event(new_key, "u", before, after);
+        }
+        let before = if matches!(before, Row::Null) { Row::Key(old) } else { before };
+        self.key_change(old_key, new_key, before, after)
+    }
+
+    #[cold]
+    fn key_change(
+        &mut self,
+        old_key: Option<Range<usize>>,
+        new_key: Option<Range<usize>>,
+        before: Row<'_>,
+        after: Row<'_>,
+    ) -> Result<(), EncodeError> {
+        let new_key_json = self.key_json(new_key.as_ref());
+        let old_key_json = self.key_json(old_key.as_ref());
+        self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
+        self.event(old_key.clone(), "d", before, Row::Null)?;
+        self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
+        self.tombstone(old_key);
+        self.add_header(OLD_KEY_HEADER, old_key_json.as_ref());
+        self.event(new_key, "c", Row::Null, after)
+    }
+
+    fn delete(&mut self, delete: &Delete) -> Result<(), EncodeError> {
+        let (old, before) = match &delete.old {
+            OldTuple::Absent => return Err(self.plan.error(EncodeErrorKind::MissingOldRow, None, self.context.lsn)),
+            OldTuple::Key(old) => (old, Row::Key(old)),
+            OldTuple::Full(old) => (old, Row::Full(old, None)),
+        };
+        let key = self.key(old, None)?;
+        self.event(key.clone(), "d", before, Row::Null)?;
+        self.tombstone(key);
+        Ok(())
+    }
+
+    fn truncate(&mut self) -> Result<(), EncodeError> {
+        self.event(None, "t", Row::Null, Row::Null)
+    }
+
+    /// Appends the key of a row with its framing, and returns where it is; none for a table without a key.
+    #[inline]
+    fn key(&mut self, row: &Tuple, old: Option<&Tuple>) -> Result<Option<Range<usize>>, EncodeError> {
+        if self.plan.key_columns.is_empty() {
+            return Ok(None);
+        }
+        let data = self.batch.data();
+        let start = data.len();
+        data.extend_from_slice(&self.bound.key_framing);
+        self.plan.write_key(row, old, self.context.lsn, data)?;
+        Ok(Some(start..data.len()))
+    }
+
+    /// Appends an event.
+    #[inline]
+    fn event(
+        &mut self,
+        key: Option<Range<usize>>,
+        op: &str,
+        before: Row<'_>,
+        after: Row<'_>,
+    ) -> Result<(), EncodeError> {
+        self.order.total += 1;
+        self.order.collection += 1;
+        let data = self.batch.data();
+        let start = data.len();
+        data.extend_from_slice(&self.bound.value_framing);
+        self.plan.write_row(before, self.context.lsn, data)?;
+        self.plan.write_row(after, self.context.lsn, data)?;
+        self.plan.write_source(self.context, data);
+        self.context.transaction.transaction_id.append_to(data);
+        avro::write_long(data, self.order.total.cast_signed());
+        avro::write_long(data, self.order.collection.cast_signed());
+        avro::write_bytes(data, op.as_bytes());
+        write_processed(self.context.processed_unix_ns, data);
+        let value = start..data.len();
+        self.batch.push(&self.plan.topic, self.context.lsn, key, Some(value));
+        Ok(())
+    }
+
+    /// Appends a record without a value, which lets Kafka forget the key.
+    fn tombstone(&mut self, key: Option<Range<usize>>) {
+        self.batch.push(&self.plan.topic, self.context.lsn, key, None);
+    }
+
+    fn bytes(&self, range: Option<&Range<usize>>) -> Option<&[u8]> {
+        Some(&self.batch.appended()[range?.clone()])
+    }
+
+    /// Appends a key as JSON, and returns where it is.
+    fn key_json(&mut self, key: Option<&Range<usize>>) -> Option<Range<usize>> {
+        let key = self.bytes(key)?[FRAMING_BYTES..].to_vec();
+        let data = self.batch.data();
+        let start = data.len();
+        self.plan.write_key_json(&key, data);
+        Some(start..data.len())
+    }
+
+    fn add_header(&mut self, name: &'static str, value: Option<&Range<usize>>) {
+        if let Some(value) = value {
+            self.batch.add_header(name, value.clone());
+        }
+    }
+}
+
+impl TablePlan {
+    /// Whether all columns of the key have the same text, which makes them the same key.
+    fn same_key_text(&self, old: &Tuple, new: &Tuple) -> bool {
+        self.key_columns.iter().all(|index| match (old.iter().nth(*index), new.iter().nth(*index)) {
+            (Some(old), Some(new)) => old == new || new == Value::UnchangedToast,
+            _ => false,
+        })
+    }
+
+    /// Appends the fields of a key.
+    #[inline]
+    fn write_key(&self, row: &Tuple, old: Option<&Tuple>, lsn: Lsn, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.check_columns(row, lsn)?;
+        for index in &self.key_columns {
+            let column = &self.columns[*index];
+            let mut value = row.iter().nth(*index);
+            if value == Some(Value::UnchangedToast) {
+                value = old.and_then(|old| old.iter().nth(*index));
+            }
+            match value {
+                Some(Value::Text(text)) => column.write_text(text, out),
+                Some(Value::Null) => column.write_null(out),
+                Some(Value::Binary(_)) => Err(EncodeErrorKind::BinaryValue),
+                // A placeholder would be a key that other rows have too.
+                Some(Value::UnchangedToast) | None => Err(EncodeErrorKind::UnavailableKey),
+            }
+            .map_err(|kind| self.error(kind, Some(column), lsn))?;
+        }
+        Ok(())
+    }
+
+    /// Appends a `["null", Value]`.
+    #[inline]
+    fn write_row(&self, row: Row<'_>, lsn: Lsn, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        match row {
+            Row::Null => {
+                out.push(NULL);
+                Ok(())
+            }
+            Row::Full(row, old) => {
+                out.push(SOME);
+                self.write_full_row(row, old, lsn, out)
+            }
+            Row::Key(row) => {
+                out.push(SOME);
+                self.write_key_row(row, lsn, out)
+            }
+        }
+    }
+
+    #[inline]
+    fn write_full_row(&self, row: &Tuple, old: Option<&Tuple>, lsn: Lsn, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.check_columns(row, lsn)?;
+        for ((index, column), value) in self.columns.iter().enumerate().zip(row) {
+            match value {
+                Value::Text(text) => column.write_text(text, out),
+                Value::Null => column.write_null(out),
+                Value::UnchangedToast => write_unchanged(column, old.and_then(|old| old.iter().nth(index)), out),
+                Value::Binary(_) => Err(EncodeErrorKind::BinaryValue),
+            }
+            .map_err(|kind| self.error(kind, Some(column), lsn))?;
+        }
+        Ok(())
+    }
+
+    /// Appends a row of which only the key is known: the other columns are null, or what a column that cannot be null has by default.
+    fn write_key_row(&self, row: &Tuple, lsn: Lsn, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.check_columns(row, lsn)?;
+        for (column, value) in self.columns.iter().zip(row) {
+            match value {
+                Value::Text(text) => {
+                    column.write_text(text, out).map_err(|kind| self.error(kind, Some(column), lsn))?;
+                }
+                Value::Null => out.extend_from_slice(&column.unknown),
+                Value::UnchangedToast => return Err(self.error(EncodeErrorKind::UnavailableKey, Some(column), lsn)),
+                Value::Binary(_) => return Err(self.error(EncodeErrorKind::BinaryValue, Some(column), lsn)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Appends `source`.
+    #[inline]
+    fn write_source(&self, context: &EventContext<'_>, out: &mut Vec<u8>) {
+        let transaction = context.transaction;
+        let lsn = u64::from(context.lsn);
+        let mut buffer = itoa::Buffer::new();
+        let lsn_text = buffer.format(lsn).as_bytes();
+        out.extend_from_slice(&self.source_start);
+        transaction.commit_millis.append_to(out);
+        out.extend_from_slice(&self.source_database);
+        out.push(SOME);
+        avro::write_length(out, transaction.sequence_start.len() + lsn_text.len() + SEQUENCE_END.len());
+        transaction.sequence_start.append_to(out);
+        out.extend_from_slice(lsn_text);
+        transaction.sequence_end.append_to(out);
+        out.extend_from_slice(&self.source_table);
+        transaction.xid.append_to(out);
+        write_optional_long(out, Some(lsn.cast_signed()));
+        out.extend_from_slice(&transaction.origin);
+    }
+
+    /// Appends a key's fields, which this plan has encoded, as a JSON object.
+    fn write_key_json(&self, key: &[u8], out: &mut Vec<u8>) {
+        let mut reader = Reader::new(key);
+        for (position, index) in self.key_columns.iter().enumerate() {
+            let column = &self.columns[*index];
+            out.push(if position == 0 { b'{' } else { b',' });
+            out.extend_from_slice(&column.json_name);
+            let null = match column.presence {
+                Presence::Required => false,
+                Presence::Optional { null, .. } => reader.take(1) == Some(&[null]),
+            };
+            if null || json::write_value(column.physical, &mut reader, out).is_none() {
+                out.extend_from_slice(b"null");
+            }
+        }
+        out.push(b'}');
+    }
+
+    #[inline]
+    fn check_columns(&self, row: &Tuple, lsn: Lsn) -> Result<(), EncodeError> {
+        if row.len() == self.columns.len() { Ok(()) } else { Err(self.error(EncodeErrorKind::ColumnCount, None, lsn)) }
+    }
+
+    #[cold]
+    fn error(&self, kind: EncodeErrorKind, column: Option<&Column>, lsn: Lsn) -> EncodeError {
+        EncodeError::new(kind, &self.table, column.map(|column| column.name.as_str()), lsn)
+    }
+}
+
+/// Appends a value that was not sent with the new row: the old row's, or what stands for it. A key that was sent for an old row has nulls
+/// for all that is not in it, which say nothing.
+#[cold]
+fn write_unchanged(column: &Column, old: Option<Value<'_>>, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+    match old {
+        Some(Value::Text(text)) => column.write_text(text, out),
+        Some(Value::Binary(_)) => Err(EncodeErrorKind::BinaryValue),
+        Some(Value::Null | Value::UnchangedToast) | None => column.write_unavailable(out),
+    }
+}
+
+/// Appends `ts_ms`, `ts_us` and `ts_ns`.
+#[inline]
+fn write_processed(unix_ns: i64, out: &mut Vec<u8>) {
+    write_optional_long(out, Some(unix_ns.div_euclid(1_000_000)));
+    write_optional_long(out, Some(unix_ns.div_euclid(1000)));
+    write_optional_long(out, Some(unix_ns));
+}
+
+fn framing(schema_id: u32) -> [u8; FRAMING_BYTES] {
+    let [a, b, c, d] = schema_id.to_be_bytes();
+    [0, a, b, c, d]
+}

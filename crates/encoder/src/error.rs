@@ -1,0 +1,178 @@
+//! What can go wrong, sorted by what the caller must do. No message holds row data.
+
+use std::fmt;
+
+use pgoutput::Lsn;
+use thiserror::Error;
+
+/// A table cannot be turned into topics and schemas. Only a change to the table, or to the naming, helps.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum PlanError {
+    /// Two columns would have the same Avro field.
+    #[error(
+        "columns {first:?} and {second:?} of {table} both become the Avro field {field:?}: rename one, or leave one out of the publication"
+    )]
+    CollidingColumns {
+        /// `schema.table`.
+        table: String,
+        /// The column that comes first.
+        first: String,
+        /// The other one.
+        second: String,
+        /// What both become.
+        field: String,
+    },
+    /// The topic's name is longer than Kafka allows.
+    #[error("the topic {topic:?} has more than the {characters_max} characters that Kafka allows")]
+    TopicTooLong {
+        /// The name.
+        topic: String,
+        /// Kafka's limit.
+        characters_max: usize,
+    },
+    /// The schema cannot be parsed, which is a bug of this crate.
+    #[error("the schema of {table} is not valid: {cause}")]
+    InvalidSchema {
+        /// `schema.table`.
+        table: String,
+        /// What the parser says.
+        cause: String,
+    },
+    /// A plan was bound to ids of other schemas than it has.
+    #[error("the events of {table} {}: the schema ids given do not fit", if *has_key { "have a key" } else { "have no key" })]
+    SchemaIds {
+        /// `schema.table`.
+        table: String,
+        /// Whether the plan has a key schema.
+        has_key: bool,
+    },
+}
+
+/// A change cannot be written as an event. Nothing was appended to the batch.
+///
+/// It says where, and never what: no value is part of it.
+#[derive(Clone, PartialEq, Eq, Error)]
+#[error(transparent)]
+pub struct EncodeError(Box<Details>);
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Details {
+    kind: EncodeErrorKind,
+    table: String,
+    column: Option<String>,
+    lsn: Lsn,
+}
+
+impl EncodeError {
+    pub(crate) fn new(kind: EncodeErrorKind, table: &str, column: Option<&str>, lsn: Lsn) -> Self {
+        Self(Box::new(Details { kind, table: table.to_owned(), column: column.map(ToOwned::to_owned), lsn }))
+    }
+
+    /// What is wrong.
+    pub fn kind(&self) -> EncodeErrorKind {
+        self.0.kind
+    }
+
+    /// The table, as `schema.table`.
+    pub fn table(&self) -> &str {
+        &self.0.table
+    }
+
+    /// The column, where it is one column's fault.
+    pub fn column(&self) -> Option<&str> {
+        self.0.column.as_deref()
+    }
+
+    /// The position of the change.
+    pub fn lsn(&self) -> Lsn {
+        self.0.lsn
+    }
+
+    /// The column that is null although the facts say it cannot be: the facts are newer than the row. Make it optional with
+    /// [`TableFacts::make_optional`](crate::TableFacts::make_optional), compile the plan again, and encode the change again.
+    pub fn null_in_not_null(&self) -> Option<&str> {
+        if self.0.kind == EncodeErrorKind::NullInNotNull { self.column() } else { None }
+    }
+}
+
+impl fmt::Debug for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.0, f)
+    }
+}
+
+impl fmt::Display for Details {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "cannot encode a change of {}", self.table)?;
+        if let Some(column) = &self.column {
+            write!(f, ", column {column:?},")?;
+        }
+        write!(f, " at {}: {} [{}]", self.lsn, self.kind.explanation(), self.kind.as_str())
+    }
+}
+
+impl std::error::Error for Details {}
+
+/// What is wrong with a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum EncodeErrorKind {
+    /// A null where the facts say that there can be none. To be recovered from, see [`EncodeError::null_in_not_null`].
+    NullInNotNull,
+    /// The row has another number of columns than its relation.
+    ColumnCount,
+    /// The value came in binary; text is what the plan reads.
+    BinaryValue,
+    /// The text is not UTF-8, as can be in a database with the encoding `SQL_ASCII`.
+    InvalidUtf8,
+    /// The text is not what the column's type prints.
+    MalformedText,
+    /// The value is one that PostgreSQL has and the column's Avro type has not, such as a timestamp past the year 294247.
+    OutOfRange,
+    /// `NaN` or an infinity in a numeric column, which Avro's decimal has not.
+    NotANumber,
+    /// The value was not sent because it is stored out of line and was not changed, and the column's Avro type has no room for the text
+    /// that stands for that.
+    UnavailableValue,
+    /// The same for a column of the key.
+    UnavailableKey,
+    /// An Update or a Delete without the old row that it must have.
+    MissingOldRow,
+}
+
+impl EncodeErrorKind {
+    /// A short name that never changes, for logs and metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::NullInNotNull => "null_in_not_null",
+            Self::ColumnCount => "column_count",
+            Self::BinaryValue => "binary_value",
+            Self::InvalidUtf8 => "invalid_utf8",
+            Self::MalformedText => "malformed_text",
+            Self::OutOfRange => "out_of_range",
+            Self::NotANumber => "not_a_number",
+            Self::UnavailableValue => "unavailable_value",
+            Self::UnavailableKey => "unavailable_key",
+            Self::MissingOldRow => "missing_old_row",
+        }
+    }
+
+    const fn explanation(self) -> &'static str {
+        match self {
+            Self::NullInNotNull => "it is null, and the catalog says that it cannot be",
+            Self::ColumnCount => "the row has another number of columns than its relation",
+            Self::BinaryValue => "the value is in binary format, where text was asked for",
+            Self::InvalidUtf8 => "the value is not UTF-8",
+            Self::MalformedText => "the value is not what its type prints",
+            Self::OutOfRange => "the value lies outside of what its Avro type can hold",
+            Self::NotANumber => "the value is NaN or infinite, which Avro's decimal cannot hold",
+            Self::UnavailableValue => {
+                "the value is stored out of line, was not changed and so was not sent, and its Avro type has no room for a placeholder; \
+                 ALTER TABLE .. REPLICA IDENTITY FULL makes PostgreSQL send it"
+            }
+            Self::UnavailableKey => "it is part of the key, and its value was not sent",
+            Self::MissingOldRow => "the old row is missing",
+        }
+    }
+}

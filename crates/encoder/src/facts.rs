@@ -1,0 +1,113 @@
+//! What only PostgreSQL's catalog knows about a table.
+//!
+//! The stream's Relation message has names, types and key flags, and it has them as they were when the rows were written. Whether a
+//! column may be null, its default and what lies under a domain must be looked up, and a look-up shows the catalog of *now*. So these
+//! facts are hints: where one is missing, or belongs to another type than the stream's, the plan does without it.
+
+use pgoutput::Oid;
+
+/// The facts about one table. The default, which knows nothing, is always valid: every column becomes optional.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct TableFacts {
+    /// In any order; columns that are not in the stream's relation are ignored, and columns may be missing.
+    pub columns: Vec<ColumnFacts>,
+    /// The names of the primary key's columns in the order of the key, or, for a table without one, those of the unique index that is to
+    /// stand in for it. It is the events' key where the replica identity does not name one, and it gives the order of the key's fields
+    /// where it does.
+    pub primary_key: Option<Vec<String>>,
+}
+
+impl TableFacts {
+    /// The facts about one column.
+    pub fn column(&self, name: &str) -> Option<&ColumnFacts> {
+        self.columns.iter().find(|column| column.name == name)
+    }
+
+    /// Takes it that a column can be null, as [`EncodeError::null_in_not_null`](crate::EncodeError::null_in_not_null) asks for when a
+    /// row comes from before its `SET NOT NULL`. Returns whether that changed anything; if it did not, compiling again is no use.
+    pub fn make_optional(&mut self, name: &str) -> bool {
+        let column = self.columns.iter_mut().find(|column| column.name == name);
+        column.is_some_and(|column| std::mem::replace(&mut column.not_null, false))
+    }
+}
+
+/// The facts about one column, from `pg_attribute`, `pg_attrdef` and `pg_type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ColumnFacts {
+    /// The column's name, without quotes.
+    pub name: String,
+    /// Whether the column, or the domain that is its type, is `NOT NULL`.
+    pub not_null: bool,
+    /// The default as `pg_get_expr(adbin, adrelid)` prints it in a session with `TimeZone` UTC and `DateStyle` ISO; none for generated
+    /// columns.
+    pub default: Option<String>,
+    /// The column's type, `atttypid`. Where it differs from the stream's, the facts about the type are not used.
+    pub type_oid: Oid,
+    /// The name of the type, `typname`; of the base type for a domain.
+    pub type_name: String,
+    /// What kind of type the column has.
+    pub type_kind: TypeKind,
+    /// What the type comes down to through any number of domains; the type itself when it is none.
+    pub base_type_oid: Oid,
+    /// The modifier that goes with the base type, -1 for none: the column's, or for a domain the one of the innermost domain that has one.
+    pub base_type_modifier: i32,
+}
+
+/// `pg_type.typtype`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TypeKind {
+    /// `b`, arrays among them.
+    Base,
+    /// `c`
+    Composite,
+    /// `d`
+    Domain,
+    /// `e`
+    Enum,
+    /// `p`
+    Pseudo,
+    /// `r`
+    Range,
+    /// `m`
+    Multirange,
+}
+
+impl TypeKind {
+    /// Reads `pg_type.typtype`; a kind that later versions may add is none.
+    pub const fn from_catalog(typtype: char) -> Option<Self> {
+        match typtype {
+            'b' => Some(Self::Base),
+            'c' => Some(Self::Composite),
+            'd' => Some(Self::Domain),
+            'e' => Some(Self::Enum),
+            'p' => Some(Self::Pseudo),
+            'r' => Some(Self::Range),
+            'm' => Some(Self::Multirange),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_column_is_made_optional_once() {
+        let column = ColumnFacts {
+            name: "a".to_owned(),
+            not_null: true,
+            default: None,
+            type_oid: Oid::from(23),
+            type_name: "int4".to_owned(),
+            type_kind: TypeKind::Base,
+            base_type_oid: Oid::from(23),
+            base_type_modifier: -1,
+        };
+        let mut facts = TableFacts { columns: vec![column], primary_key: None };
+        assert!(facts.make_optional("a"));
+        assert!(!facts.column("a").unwrap().not_null);
+        assert!(!facts.make_optional("a"), "so that a caller who compiles again on true comes to an end");
+        assert!(!facts.make_optional("b"));
+    }
+}

@@ -1,0 +1,258 @@
+//! What is decided once for a table, so that a row needs no decisions: topic, schemas, and for each column how its text becomes Avro.
+
+use std::sync::Arc;
+
+use pgoutput::{Relation, ReplicaIdentity};
+
+use crate::{
+    BoundPlan, ColumnFacts, EncodeErrorKind, Naming, PlanError, TableFacts, TypeKind, avro,
+    defaults::{self, Default},
+    json, naming,
+    schema::{self, AvroType, Field, Physical, Schema},
+    types::{self, Codec},
+};
+
+/// How the changes of one table become records, for one state of its relation and its facts.
+#[derive(Debug)]
+pub struct TablePlan {
+    pub(crate) topic: Arc<str>,
+    /// `schema.table`, for errors.
+    pub(crate) table: String,
+    pub(crate) columns: Vec<Column>,
+    /// The key's columns, as indices, in the order of the key; empty for a table without a key.
+    pub(crate) key_columns: Vec<usize>,
+    /// `source` up to the commit time.
+    pub(crate) source_start: Vec<u8>,
+    /// `source.snapshot` and `source.db`.
+    pub(crate) source_database: Vec<u8>,
+    /// `source.schema` and `source.table`.
+    pub(crate) source_table: Vec<u8>,
+    key_schema: Option<Schema>,
+    value_schema: Schema,
+}
+
+/// One column.
+#[derive(Debug)]
+pub(crate) struct Column {
+    /// As in PostgreSQL.
+    pub(crate) name: String,
+    /// As in Avro, in JSON and followed by a colon.
+    pub(crate) json_name: Vec<u8>,
+    pub(crate) codec: Box<dyn Codec>,
+    pub(crate) physical: Physical,
+    pub(crate) presence: Presence,
+    /// What stands for a value that is not known, in the row of a Delete of which only the key was sent.
+    pub(crate) unknown: Vec<u8>,
+}
+
+/// Whether a column can be null.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    Required,
+    /// It is a union; these are its branches, encoded.
+    Optional {
+        null: u8,
+        value: u8,
+    },
+}
+
+/// Confluent's framing in front of each key and value: a zero, and the schema's id in four bytes.
+const FRAMING_BYTES: usize = 5;
+
+impl TablePlan {
+    /// Decides everything that a relation and the catalog's facts about it determine.
+    ///
+    /// The relation rules: names, types, and which columns there are. Facts about other columns are ignored, and columns without facts are
+    /// optional. Compile again for every Relation message, and after
+    /// [`TableFacts::make_optional`](crate::TableFacts::make_optional).
+    pub fn compile(relation: &Relation, facts: &TableFacts, naming: &Naming) -> Result<Self, PlanError> {
+        let schema_name = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
+        let table = format!("{schema_name}.{}", relation.name);
+        let topic = naming.topic(schema_name, &relation.name)?;
+        let namespace = naming::namespace(&topic);
+        let key_columns = key_columns(relation, facts);
+        let (columns, fields) = compile_columns(relation, facts);
+        refuse_collisions(&table, &columns, &fields)?;
+
+        // The row comes last, since it takes the fields.
+        let key_schema = if key_columns.is_empty() {
+            None
+        } else {
+            let key_fields: Vec<_> = key_columns.iter().map(|index| &fields[*index]).collect();
+            Some(Schema::new(&schema::key(&namespace, &key_fields), &table)?)
+        };
+        let row_fields: Vec<_> = fields.iter().collect();
+        let value_schema = Schema::new(&schema::envelope(&namespace, &row_fields), &table)?;
+        Ok(Self {
+            topic: topic.into(),
+            source_start: strings([naming.version.as_str(), "postgresql", &naming.topic_prefix]),
+            source_database: [vec![0], strings(["false", &naming.database])].concat(),
+            source_table: strings([schema_name, &relation.name]),
+            table,
+            columns,
+            key_columns,
+            key_schema,
+            value_schema,
+        })
+    }
+
+    /// The topic of the table.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The table, as `schema.table`.
+    pub fn table(&self) -> &str {
+        &self.table
+    }
+
+    /// The schema of the keys, subject `{topic}-key`; none for a table without a key.
+    pub fn key_schema(&self) -> Option<&Schema> {
+        self.key_schema.as_ref()
+    }
+
+    /// A record's key as JSON text, for a message to a person; none if it is not a key of this table. It is slow.
+    pub fn describe_key(&self, framed: &[u8]) -> Option<String> {
+        self.key_schema.as_ref()?.describe(framed.get(FRAMING_BYTES..)?)
+    }
+
+    /// The schema of the values, subject `{topic}-value`.
+    pub fn value_schema(&self) -> &Schema {
+        &self.value_schema
+    }
+
+    /// Takes the ids that the registry has for the schemas: one for the key exactly if there is a key schema.
+    pub fn bind(self, key_schema_id: Option<u32>, value_schema_id: u32) -> Result<BoundPlan, PlanError> {
+        if key_schema_id.is_some() == self.key_schema.is_some() {
+            Ok(BoundPlan::new(self, key_schema_id, value_schema_id))
+        } else {
+            Err(PlanError::SchemaIds { table: self.table, has_key: self.key_schema.is_some() })
+        }
+    }
+}
+
+impl Column {
+    /// Appends a value.
+    #[inline]
+    pub(crate) fn write_text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        if let Presence::Optional { value, .. } = self.presence {
+            out.push(value);
+        }
+        self.codec.encode(text, out)
+    }
+
+    /// Appends a null.
+    #[inline]
+    pub(crate) fn write_null(&self, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        match self.presence {
+            Presence::Optional { null, .. } => {
+                out.push(null);
+                Ok(())
+            }
+            Presence::Required => Err(EncodeErrorKind::NullInNotNull),
+        }
+    }
+
+    /// Appends what stands for a value that was not sent.
+    pub(crate) fn write_unavailable(&self, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        if let Presence::Optional { value, .. } = self.presence {
+            out.push(value);
+        }
+        self.codec.write_unavailable(out)
+    }
+}
+
+/// Which columns are the key.
+///
+/// The replica identity's, which the stream flags, since those are what an Update or a Delete brings. Under FULL the stream flags all
+/// columns, and without a replica identity none: there it is the primary key, if all of it is in the stream.
+fn key_columns(relation: &Relation, facts: &TableFacts) -> Vec<usize> {
+    let position = |name: &String| relation.columns.iter().position(|column| column.name == *name);
+    let primary_key: Vec<usize> =
+        facts.primary_key.iter().flatten().map(position).collect::<Option<_>>().unwrap_or_default();
+    if relation.replica_identity == ReplicaIdentity::Full {
+        return primary_key;
+    }
+    let flagged: Vec<usize> =
+        relation.columns.iter().enumerate().filter(|(_, column)| column.is_key).map(|(index, _)| index).collect();
+    // The primary key says the same columns in the order of the key, where both speak of the same.
+    let mut sorted = primary_key.clone();
+    sorted.sort_unstable();
+    if flagged.is_empty() || sorted == flagged { primary_key } else { flagged }
+}
+
+fn compile_columns(relation: &Relation, facts: &TableFacts) -> (Vec<Column>, Vec<Field>) {
+    let full = relation.replica_identity == ReplicaIdentity::Full;
+    let compile = |column: &pgoutput::RelationColumn| {
+        let facts = facts.column(&column.name);
+        let codec = types::resolve(column, facts);
+        let avro_type = codec.avro_type();
+        // PostgreSQL takes only columns that are NOT NULL into a key or an index that identifies rows.
+        let required = column.is_key && !full || facts.is_some_and(|facts| facts.not_null);
+        let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
+        let default = facts.and_then(|facts| encoded_default(facts, codec.as_ref(), &avro_type));
+        let (default_bytes, default) = default.unzip();
+        let name = naming::field_name(&column.name);
+        let field = Field { name, avro_type, optional: !required, default };
+        (compile_column(&column.name, &field, codec, default_bytes), field)
+    };
+    relation.columns.iter().map(compile).unzip()
+}
+
+fn compile_column(name: &str, field: &Field, codec: Box<dyn Codec>, default_bytes: Option<Vec<u8>>) -> Column {
+    let (presence, unknown) = if field.optional {
+        let value = field.value_branch() * 2;
+        let null = 2 - value;
+        (Presence::Optional { null, value }, vec![null])
+    } else {
+        let fallback = || {
+            let mut out = Vec::new();
+            codec.write_fallback(&mut out);
+            out
+        };
+        (Presence::Required, default_bytes.unwrap_or_else(fallback))
+    };
+    let mut json_name = Vec::new();
+    json::write_string(&mut json_name, &field.name);
+    json_name.push(b':');
+    Column { name: name.to_owned(), json_name, codec, physical: field.avro_type.physical, presence, unknown }
+}
+
+/// A column's default, encoded and as the schema has it. Defaults of domains are left out, as by Debezium.
+fn encoded_default(
+    facts: &ColumnFacts,
+    codec: &dyn Codec,
+    avro_type: &AvroType,
+) -> Option<(Vec<u8>, serde_json::Value)> {
+    let computed = codec.computed_default().filter(|_| facts.type_kind != TypeKind::Domain)?;
+    let text = match defaults::parse(facts.default.as_ref()?)? {
+        Default::Literal(text) => text,
+        Default::Computed => computed.into(),
+    };
+    let mut encoded = Vec::new();
+    codec.encode(text.as_bytes(), &mut encoded).ok()?;
+    let value = json::default_value(avro_type.physical, &encoded)?;
+    Some((encoded, value))
+}
+
+fn refuse_collisions(table: &str, columns: &[Column], fields: &[Field]) -> Result<(), PlanError> {
+    for (second, field) in fields.iter().enumerate() {
+        if let Some(first) = fields[..second].iter().position(|earlier| earlier.name == field.name) {
+            return Err(PlanError::CollidingColumns {
+                table: table.to_owned(),
+                first: columns[first].name.clone(),
+                second: columns[second].name.clone(),
+                field: field.name.clone(),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn strings<const N: usize>(texts: [&str; N]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for text in texts {
+        avro::write_bytes(&mut out, text.as_bytes());
+    }
+    out
+}

@@ -1,0 +1,179 @@
+//! The Avro schemas of keys and values, as Debezium's converter writes them: the same fields, names and properties in the same order.
+//!
+//! The properties that start with `connect.` are what Kafka Connect needs to get its own schema back; other readers ignore them.
+
+mod envelope;
+
+use apache_avro::reader::datum::GenericDatumReader;
+use serde_json::{Map, Value, json};
+
+use crate::PlanError;
+
+pub(crate) use envelope::{envelope, key};
+
+/// An Avro schema, as its JSON text. It is what is to be registered, byte for byte.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Schema {
+    json: String,
+}
+
+impl Schema {
+    /// The schema's JSON.
+    pub fn json(&self) -> &str {
+        &self.json
+    }
+
+    /// An encoded value as JSON text, for a message to a person; none if it is not of this schema. It is slow.
+    pub(crate) fn describe(&self, mut datum: &[u8]) -> Option<String> {
+        let schema = apache_avro::Schema::parse_str(&self.json).ok()?;
+        let value = GenericDatumReader::builder(&schema).build().ok()?.read_value(&mut datum).ok()?;
+        Value::try_from(value).ok().map(|value| value.to_string())
+    }
+
+    /// Takes only what Avro can read back, since a schema that no reader can parse must never reach the registry.
+    pub(crate) fn new(schema: &Value, table: &str) -> Result<Self, PlanError> {
+        match apache_avro::Schema::parse(schema) {
+            Ok(_) => Ok(Self { json: schema.to_string() }),
+            Err(cause) => Err(PlanError::InvalidSchema { table: table.to_owned(), cause: cause.to_string() }),
+        }
+    }
+}
+
+/// How values of a type are laid out in Avro.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Physical {
+    Boolean,
+    Int,
+    Long,
+    Float,
+    Double,
+    String,
+    Bytes,
+    /// `bytes` with the logical type.
+    Decimal {
+        precision: u32,
+        scale: u32,
+    },
+    /// A record of an `int`, the scale, and `bytes`, the unscaled value.
+    VariableScaleDecimal,
+}
+
+/// What a PostgreSQL type is in Avro, without nullability and default.
+#[derive(Debug, Clone)]
+pub(crate) struct AvroType {
+    pub(crate) physical: Physical,
+    /// `connect.type`: the type in Kafka Connect where Avro has none of its own for it.
+    pub(crate) connect_type: Option<&'static str>,
+    /// `connect.name`: Kafka Connect's semantic type. All of Debezium's have version 1.
+    pub(crate) connect_name: Option<&'static str>,
+}
+
+impl AvroType {
+    /// A type that is no more than its layout.
+    pub(crate) const fn plain(physical: Physical) -> Self {
+        Self { physical, connect_type: None, connect_name: None }
+    }
+}
+
+/// One field of a key or a row.
+#[derive(Debug)]
+pub(crate) struct Field {
+    pub(crate) name: String,
+    pub(crate) avro_type: AvroType,
+    pub(crate) optional: bool,
+    /// The default as JSON.
+    pub(crate) default: Option<Value>,
+}
+
+impl Field {
+    /// Which branch of the union a value has, where the field is optional.
+    pub(crate) const fn value_branch(&self) -> u8 {
+        // A field's default belongs to the first branch.
+        if self.default.is_some() { 0 } else { 1 }
+    }
+}
+
+/// Writes the fields of one schema. A record is defined where it comes first, and is only named after that.
+#[derive(Default)]
+struct FieldWriter {
+    variable_scale_decimal_defined: bool,
+}
+
+impl FieldWriter {
+    fn fields(&mut self, fields: &[&Field]) -> Value {
+        fields.iter().map(|field| self.field(field)).collect()
+    }
+
+    fn field(&mut self, field: &Field) -> Value {
+        let avro_type = self.avro_type(&field.avro_type, field.default.as_ref());
+        match (field.optional, &field.default) {
+            (false, None) => json!({ "name": field.name, "type": avro_type }),
+            (false, Some(default)) => json!({ "name": field.name, "type": avro_type, "default": default }),
+            (true, None) => json!({ "name": field.name, "type": ["null", avro_type], "default": null }),
+            (true, Some(default)) => json!({ "name": field.name, "type": [avro_type, "null"], "default": default }),
+        }
+    }
+
+    fn avro_type(&mut self, avro_type: &AvroType, default: Option<&Value>) -> Value {
+        let mut properties = Map::new();
+        let mut put = |name: &str, value: Value| {
+            properties.insert(name.to_owned(), value);
+        };
+        let mut connect_name = avro_type.connect_name;
+        let mut connect_parameters = None;
+        put("type", physical_name(avro_type.physical).into());
+        match avro_type.physical {
+            Physical::Decimal { precision, scale } => {
+                put("scale", scale.into());
+                put("precision", precision.into());
+                connect_name = Some("org.apache.kafka.connect.data.Decimal");
+                connect_parameters =
+                    Some(json!({ "scale": scale.to_string(), "connect.decimal.precision": precision.to_string() }));
+            }
+            Physical::VariableScaleDecimal => {
+                connect_name = Some("io.debezium.data.VariableScaleDecimal");
+                if std::mem::replace(&mut self.variable_scale_decimal_defined, true) {
+                    return "io.debezium.data.VariableScaleDecimal".into();
+                }
+                put("name", "VariableScaleDecimal".into());
+                put("namespace", "io.debezium.data".into());
+                put("fields", json!([{ "name": "scale", "type": "int" }, { "name": "value", "type": "bytes" }]));
+                put("connect.doc", "Variable scaled decimal".into());
+            }
+            _ => {}
+        }
+        if let Some(connect_type) = avro_type.connect_type {
+            put("connect.type", connect_type.into());
+        }
+        if connect_name.is_some() {
+            put("connect.version", 1.into());
+        }
+        if let Some(parameters) = connect_parameters {
+            put("connect.parameters", parameters);
+        }
+        if let Some(default) = default {
+            put("connect.default", default.clone());
+        }
+        if let Some(name) = connect_name {
+            put("connect.name", name.into());
+        }
+        if matches!(avro_type.physical, Physical::Decimal { .. }) {
+            put("logicalType", "decimal".into());
+        }
+        // A type without properties is written as its name.
+        if properties.len() == 1 { properties["type"].take() } else { Value::Object(properties) }
+    }
+}
+
+const fn physical_name(physical: Physical) -> &'static str {
+    match physical {
+        Physical::Boolean => "boolean",
+        Physical::Int => "int",
+        Physical::Long => "long",
+        Physical::Float => "float",
+        Physical::Double => "double",
+        Physical::String => "string",
+        Physical::Bytes | Physical::Decimal { .. } => "bytes",
+        Physical::VariableScaleDecimal => "record",
+    }
+}

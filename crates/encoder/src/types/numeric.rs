@@ -1,0 +1,224 @@
+//! numeric(p,s) → Avro decimal; numeric → a record of scale and unscaled value.
+//!
+//! `NaN` and the infinities are neither: they are an error, since every number in their place would be a wrong one.
+
+use num_bigint::{BigInt, Sign};
+
+use super::Codec;
+use crate::{
+    EncodeErrorKind, avro,
+    schema::{AvroType, Physical},
+};
+
+/// `atttypmod` has this added to it (`VARHDRSZ`).
+const MODIFIER_OFFSET: i32 = 4;
+/// So many digits fit an `i64`, and this many an `i128`, whatever they are.
+const SAFE_DIGITS: usize = 18;
+const SAFE_WIDE_DIGITS: usize = 38;
+
+/// Reads the modifier as PostgreSQL 15 and later make it: the precision above 16 bits, the scale below in 11 bits with a sign.
+pub(super) fn make(type_modifier: i32) -> Box<dyn Codec> {
+    if type_modifier < MODIFIER_OFFSET {
+        return Box::new(VariableScale);
+    }
+    let modifier = type_modifier - MODIFIER_OFFSET;
+    let precision = modifier >> 16 & 0xffff;
+    let scale = ((modifier & 0x7ff) ^ 1024) - 1024;
+    // Avro wants 0 <= scale <= precision. A negative scale rounds before the point, and such numbers print with zeros there; a scale above
+    // the precision only says that the first digits after the point are zeros.
+    let fraction_digits = scale.max(0);
+    let precision = (precision - scale.min(0)).max(fraction_digits).max(1);
+    Box::new(Decimal { precision: precision.unsigned_abs(), scale: fraction_digits.unsigned_abs() })
+}
+
+/// `numeric(p,s)`
+#[derive(Debug)]
+struct Decimal {
+    precision: u32,
+    scale: u32,
+}
+
+impl Codec for Decimal {
+    fn avro_type(&self) -> AvroType {
+        AvroType::plain(Physical::Decimal { precision: self.precision, scale: self.scale })
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        let number = Number::parse(text)?;
+        let zeros = (self.scale as usize).checked_sub(number.fraction.len()).ok_or(EncodeErrorKind::MalformedText)?;
+        number.write_unscaled(zeros, out);
+        Ok(())
+    }
+
+    fn write_fallback(&self, out: &mut Vec<u8>) {
+        avro::write_bytes(out, &[0]);
+    }
+
+    fn computed_default(&self) -> Option<&'static str> {
+        Some("0")
+    }
+}
+
+/// `numeric`, where each value has a scale of its own. As in Debezium, zeros at the end of the fraction do not count for it.
+#[derive(Debug)]
+struct VariableScale;
+
+impl Codec for VariableScale {
+    fn avro_type(&self) -> AvroType {
+        AvroType::plain(Physical::VariableScaleDecimal)
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        let mut number = Number::parse(text)?;
+        let zeros = number.fraction.iter().rev().take_while(|digit| **digit == b'0').count();
+        number.fraction = &number.fraction[..number.fraction.len() - zeros];
+        avro::write_length(out, number.fraction.len());
+        number.write_unscaled(0, out);
+        Ok(())
+    }
+
+    fn write_fallback(&self, out: &mut Vec<u8>) {
+        avro::write_long(out, 0);
+        avro::write_bytes(out, &[0]);
+    }
+}
+
+/// A number as PostgreSQL prints it: never with an exponent.
+struct Number<'a> {
+    negative: bool,
+    integer: &'a [u8],
+    fraction: &'a [u8],
+}
+
+impl<'a> Number<'a> {
+    #[inline]
+    fn parse(text: &'a [u8]) -> Result<Self, EncodeErrorKind> {
+        let (negative, digits) = match text {
+            b"NaN" | b"Infinity" | b"-Infinity" => return Err(EncodeErrorKind::NotANumber),
+            [b'-', digits @ ..] => (true, digits),
+            digits => (false, digits),
+        };
+        let (integer, fraction) = match digits.iter().position(|byte| *byte == b'.') {
+            // A point has digits on both sides.
+            Some(point) if point + 1 < digits.len() => (&digits[..point], &digits[point + 1..]),
+            Some(_) => return Err(EncodeErrorKind::MalformedText),
+            None => (digits, &[][..]),
+        };
+        if integer.is_empty() || !integer.iter().chain(fraction).all(u8::is_ascii_digit) {
+            return Err(EncodeErrorKind::MalformedText);
+        }
+        Ok(Self { negative, integer, fraction })
+    }
+
+    /// Appends the digits, followed by so many zeros, as `bytes`: two's complement, the highest first, in as few bytes as possible.
+    #[inline]
+    fn write_unscaled(&self, zeros: usize, out: &mut Vec<u8>) {
+        let digits = self.integer.len() + self.fraction.len() + zeros;
+        if digits <= SAFE_DIGITS {
+            let value = self.digits(zeros).fold(0, |value, digit| value * 10 + i64::from(digit));
+            let value = if self.negative { -value } else { value };
+            let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
+            write_shortest(out, &value.to_be_bytes(), sign_bits);
+        } else if digits <= SAFE_WIDE_DIGITS {
+            let value = self.digits(zeros).fold(0, |value, digit| value * 10 + i128::from(digit));
+            let value = if self.negative { -value } else { value };
+            let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
+            write_shortest(out, &value.to_be_bytes(), sign_bits);
+        } else {
+            self.write_unscaled_wide(zeros, out);
+        }
+    }
+
+    #[cold]
+    fn write_unscaled_wide(&self, zeros: usize, out: &mut Vec<u8>) {
+        let digits: Vec<u8> = self.digits(zeros).collect();
+        let sign = if self.negative { Sign::Minus } else { Sign::Plus };
+        let value = BigInt::from_radix_be(sign, &digits, 10).unwrap_or_default();
+        avro::write_bytes(out, &value.to_signed_bytes_be());
+    }
+
+    fn digits(&self, zeros: usize) -> impl Iterator<Item = u8> {
+        self.integer.iter().chain(self.fraction).map(|digit| digit - b'0').chain(std::iter::repeat_n(0, zeros))
+    }
+}
+
+/// Appends a number without the bytes that only repeat its sign, of which one bit has to stay.
+#[inline]
+fn write_shortest(out: &mut Vec<u8>, bytes: &[u8], sign_bits: u32) {
+    let repeated = (sign_bits - 1) / 8;
+    avro::write_bytes(out, &bytes[repeated as usize..]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn encoded(type_modifier: i32, text: &str) -> Result<Vec<u8>, EncodeErrorKind> {
+        let mut out = Vec::new();
+        make(type_modifier).encode(text.as_bytes(), &mut out).map(|()| out)
+    }
+
+    fn modifier(precision: i32, scale: i32) -> i32 {
+        (precision << 16 | scale & 0x7ff) + MODIFIER_OFFSET
+    }
+
+    #[test]
+    fn precision_and_scale_come_from_the_modifier() {
+        for (precision, scale, expected) in [
+            (12, 4, (12, 4)),
+            (10, 0, (10, 0)),
+            (1000, 1000, (1000, 1000)),
+            (3, -2, (5, 0)),
+            (3, 5, (5, 5)),
+            (1, -1000, (1001, 0)),
+        ] {
+            let Physical::Decimal { precision, scale } = make(modifier(precision, scale)).avro_type().physical else {
+                panic!("numeric({precision},{scale}) is a decimal");
+            };
+            assert_eq!((precision, scale), expected);
+        }
+    }
+
+    #[test]
+    fn the_shortest_twos_complement() {
+        for (text, expected) in [
+            ("0", &[0_u8][..]),
+            ("1", &[1]),
+            ("-1", &[0xff]),
+            ("127", &[0x7f]),
+            ("128", &[0, 0x80]),
+            ("-128", &[0x80]),
+            ("-129", &[0xff, 0x7f]),
+            ("-0", &[0]),
+            ("18446744073709551615", &[0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff]),
+        ] {
+            let mut out = Vec::new();
+            avro::write_bytes(&mut out, expected);
+            assert_eq!(encoded(modifier(30, 0), text), Ok(out), "{text}");
+        }
+    }
+
+    #[test]
+    fn all_widths_agree_with_num_bigint() {
+        for length in 1..80 {
+            for first in ["1", "5", "9", "-1", "-9"] {
+                let text = format!("{first}{}", "7".repeat(length - 1));
+                let expected = text.parse::<BigInt>().unwrap().to_signed_bytes_be();
+                let mut out = Vec::new();
+                avro::write_bytes(&mut out, &expected);
+                assert_eq!(encoded(modifier(1000, 0), &text), Ok(out), "{text}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_decimal_cannot_hold_is_an_error() {
+        for text in ["NaN", "Infinity", "-Infinity"] {
+            assert_eq!(encoded(modifier(5, 2), text), Err(EncodeErrorKind::NotANumber));
+            assert_eq!(encoded(-1, text), Err(EncodeErrorKind::NotANumber));
+        }
+        for text in ["", "-", ".5", "5.", "1e5", "+1", "1.2.3", "1,5", "1.234"] {
+            assert_eq!(encoded(modifier(5, 2), text), Err(EncodeErrorKind::MalformedText), "{text}");
+        }
+    }
+}

@@ -1,0 +1,115 @@
+//! Reading records back with apache-avro, which knows nothing of how they were written.
+
+#![allow(dead_code)] // Each test uses its own part.
+
+pub(crate) mod table;
+
+use std::{collections::HashMap, io::Read as _};
+
+use apache_avro::types::Value as Avro;
+use encoder::Schema;
+use num_bigint::BigInt;
+use serde_json::{Map, Value, json};
+
+/// Takes the framing off and decodes the rest, all of it; returns the id that the framing has.
+pub(crate) fn decode(schema: &Schema, framed: &[u8]) -> (u32, Avro) {
+    let (framing, mut datum) = framed.split_at(5);
+    assert_eq!(framing[0], 0, "Confluent's magic byte");
+    let parsed = apache_avro::Schema::parse_str(schema.json()).unwrap();
+    let value = apache_avro::reader::datum::GenericDatumReader::builder(&parsed)
+        .build()
+        .and_then(|reader| reader.read_value(&mut datum))
+        .unwrap();
+    assert_eq!(datum.bytes().count(), 0, "bytes are left over");
+    (u32::from_be_bytes(framing[1..].try_into().unwrap()), value)
+}
+
+/// A decoded value in the JSON that the recorded records have.
+pub(crate) fn to_json(schema: &Schema, value: &Avro) -> Value {
+    let schema = serde_json::from_str(schema.json()).unwrap();
+    Reader::default().value(&schema, value)
+}
+
+#[derive(Default)]
+struct Reader {
+    /// Records by the last part of their names, which is enough here.
+    records: HashMap<String, Value>,
+}
+
+impl Reader {
+    fn value(&mut self, schema: &Value, value: &Avro) -> Value {
+        match value {
+            Avro::Union(branch, value) => {
+                self.define(&schema[0]);
+                self.value(&schema[*branch as usize], value)
+            }
+            Avro::Record(fields) => {
+                let schema = self.define(schema);
+                let declared = schema["fields"].as_array().unwrap();
+                assert_eq!(declared.len(), fields.len());
+                let field = |(schema, (name, value)): (&Value, &(String, Avro))| {
+                    assert_eq!(schema["name"], **name);
+                    (name.clone(), self.value(&schema["type"], value))
+                };
+                Value::Object(declared.iter().zip(fields).map(field).collect::<Map<_, _>>())
+            }
+            Avro::Null => Value::Null,
+            Avro::Boolean(value) => json!(value),
+            Avro::Int(value) => json!(value),
+            Avro::Long(value) => json!(value),
+            Avro::Float(value) => float(f64::from(*value)),
+            Avro::Double(value) => float(*value),
+            Avro::String(value) => json!(value),
+            Avro::Bytes(bytes) => json!({ "bytes": hex(bytes) }),
+            Avro::Decimal(value) => {
+                let unscaled = BigInt::from_signed_bytes_be(&<Vec<u8>>::try_from(value).unwrap()).to_string();
+                let scale = usize::try_from(schema["scale"].as_u64().unwrap()).unwrap();
+                json!({ "decimal": with_point(&unscaled, scale) })
+            }
+            other => panic!("no event has a {other:?}"),
+        }
+    }
+
+    fn define(&mut self, schema: &Value) -> Value {
+        match schema {
+            Value::String(name) => self.records.get(name.rsplit('.').next().unwrap()).unwrap_or(schema).clone(),
+            Value::Array(branches) => {
+                for branch in branches {
+                    self.define(branch);
+                }
+                schema.clone()
+            }
+            _ => {
+                if schema["type"] == "record" {
+                    self.records.insert(schema["name"].as_str().unwrap().to_owned(), schema.clone());
+                    for field in schema["fields"].as_array().unwrap() {
+                        self.define(&field["type"]);
+                    }
+                }
+                schema.clone()
+            }
+        }
+    }
+}
+
+/// The recorded JSON has strings for what JSON has no numbers for.
+fn float(value: f64) -> Value {
+    if value.is_nan() {
+        json!("NaN")
+    } else if value.is_infinite() {
+        json!(if value > 0.0 { "Infinity" } else { "-Infinity" })
+    } else {
+        json!(value)
+    }
+}
+
+pub(crate) fn with_point(unscaled: &str, scale: usize) -> String {
+    let (sign, digits) = unscaled.strip_prefix('-').map_or(("", unscaled), |digits| ("-", digits));
+    let digits = format!("{digits:0>width$}", width = scale + 1);
+    let (integer, fraction) = digits.split_at(digits.len() - scale);
+    if scale == 0 { format!("{sign}{integer}") } else { format!("{sign}{integer}.{fraction}") }
+}
+
+pub(crate) fn hex(bytes: &[u8]) -> String {
+    bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+}

@@ -1,0 +1,138 @@
+//! Tables that are described in a line, and their changes.
+
+use encoder::{
+    BoundPlan, Change, ColumnFacts, EncodeError, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
+    TransactionContext, TypeKind,
+};
+use pgoutput::{
+    Delete, Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
+};
+
+/// The position that every change here has.
+pub(crate) const LSN: u64 = 0x16_B374_D848;
+
+/// A column: name, type's OID and modifier, and what the stream and the catalog say about it.
+#[derive(Debug, Clone)]
+pub(crate) struct Column {
+    pub(crate) name: String,
+    pub(crate) type_oid: u32,
+    pub(crate) type_modifier: i32,
+    pub(crate) is_key: bool,
+    pub(crate) not_null: bool,
+    pub(crate) default: Option<String>,
+}
+
+/// A column that can be null.
+pub(crate) fn column(name: &str, type_oid: u32, type_modifier: i32) -> Column {
+    Column { name: name.to_owned(), type_oid, type_modifier, is_key: false, not_null: false, default: None }
+}
+
+impl Column {
+    pub(crate) fn key(self) -> Self {
+        Self { is_key: true, not_null: true, ..self }
+    }
+
+    pub(crate) fn not_null(self) -> Self {
+        Self { not_null: true, ..self }
+    }
+
+    pub(crate) fn default(self, expression: &str) -> Self {
+        Self { default: Some(expression.to_owned()), ..self }
+    }
+}
+
+pub(crate) fn relation(replica_identity: ReplicaIdentity, columns: &[Column]) -> Relation {
+    let column = |column: &Column| RelationColumn {
+        is_key: column.is_key && replica_identity != ReplicaIdentity::Nothing
+            || replica_identity == ReplicaIdentity::Full,
+        name: column.name.clone(),
+        type_oid: Oid::from(column.type_oid),
+        type_modifier: column.type_modifier,
+    };
+    Relation {
+        xid: None,
+        id: Oid::from(16_384),
+        schema: "public".to_owned(),
+        name: "t".to_owned(),
+        replica_identity,
+        columns: columns.iter().map(column).collect(),
+    }
+}
+
+/// The catalog agrees with the stream, and the key's columns are the primary key.
+pub(crate) fn facts(columns: &[Column]) -> TableFacts {
+    let keys: Vec<_> = columns.iter().filter(|column| column.is_key).map(|column| column.name.clone()).collect();
+    let column = |column: &Column| ColumnFacts {
+        name: column.name.clone(),
+        not_null: column.not_null,
+        default: column.default.clone(),
+        type_oid: Oid::from(column.type_oid),
+        type_name: "irrelevant".to_owned(),
+        type_kind: TypeKind::Base,
+        base_type_oid: Oid::from(column.type_oid),
+        base_type_modifier: column.type_modifier,
+    };
+    TableFacts {
+        columns: columns.iter().map(column).collect(),
+        primary_key: Some(keys).filter(|keys| !keys.is_empty()),
+    }
+}
+
+pub(crate) fn naming() -> Naming {
+    // Not the crate's version, so that no snapshot depends on it.
+    Naming { version: "1.2.3".to_owned(), ..Naming::new("shop", "shopdb") }
+}
+
+pub(crate) fn compile(replica_identity: ReplicaIdentity, columns: &[Column]) -> TablePlan {
+    TablePlan::compile(&relation(replica_identity, columns), &facts(columns), &naming()).unwrap()
+}
+
+pub(crate) fn bind(plan: TablePlan) -> BoundPlan {
+    let key_schema_id = plan.key_schema().map(|_| 1);
+    plan.bind(key_schema_id, 2).unwrap()
+}
+
+/// A row: text, or what `\N` and `\U` stand for, null and unchanged.
+pub(crate) fn row(values: &[&str]) -> Tuple {
+    Tuple::from_values(values.iter().map(|text| match *text {
+        r"\N" => Value::Null,
+        r"\U" => Value::UnchangedToast,
+        text => Value::Text(text.as_bytes()),
+    }))
+    .unwrap()
+}
+
+pub(crate) fn insert(new: &[&str]) -> Insert {
+    Insert { xid: None, relation: Oid::from(16_384), new: row(new) }
+}
+
+pub(crate) fn update(old: OldTuple, new: &[&str]) -> Update {
+    Update { xid: None, relation: Oid::from(16_384), old, new: row(new) }
+}
+
+pub(crate) fn delete(old: OldTuple) -> Delete {
+    Delete { xid: None, relation: Oid::from(16_384), old }
+}
+
+/// Encodes one change.
+pub(crate) fn encode(plan: &BoundPlan, change: Change<'_>) -> Result<RecordBatch, EncodeError> {
+    let mut batch = RecordBatch::new();
+    append(plan, change, &mut EventOrder::default(), &mut batch).map(|()| batch)
+}
+
+/// Appends one change.
+pub(crate) fn append(
+    plan: &BoundPlan,
+    change: Change<'_>,
+    order: &mut EventOrder,
+    batch: &mut RecordBatch,
+) -> Result<(), EncodeError> {
+    let transaction = TransactionContext::from_parts(
+        Xid::from(750),
+        Lsn::from(LSN + 8),
+        Timestamp::from_unix_micros(1_700_000_000_123_456),
+    );
+    let context =
+        EventContext { transaction: &transaction, lsn: Lsn::from(LSN), processed_unix_ns: 1_700_000_001_987_654_321 };
+    plan.encode(change, &context, order, batch)
+}
