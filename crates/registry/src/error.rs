@@ -1,0 +1,164 @@
+//! What went wrong with a registry, and what the caller can do about it.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A request that failed. Its text names the registry, the subject, what was found and what to do; it holds no secret.
+///
+/// It can be cloned, since callers that share a request share its failure.
+#[derive(Clone, thiserror::Error)]
+pub struct RegistryError(Arc<Facts>);
+
+#[derive(Debug)]
+pub(crate) struct Facts {
+    pub(crate) kind: ErrorKind,
+    /// The base URL, without user and password.
+    pub(crate) url: String,
+    pub(crate) operation: &'static str,
+    pub(crate) subject: Option<String>,
+    pub(crate) status: Option<u16>,
+    pub(crate) code: Option<i64>,
+    pub(crate) found: String,
+    pub(crate) retry_after: Option<Duration>,
+    pub(crate) level: Option<String>,
+}
+
+/// What a caller has to do after a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Action {
+    /// The same request may succeed later: the registry is down, slow or busy.
+    Retry {
+        /// The least time to wait, when the registry asked for one; at most five minutes.
+        after: Option<Duration>,
+    },
+    /// The schema breaks the subject's compatibility rule. Somebody must change one or the other; then the same request succeeds.
+    Incompatible,
+    /// The same request will fail again until somebody changes the configuration or the registry.
+    Stop,
+}
+
+/// The kind of a failure.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ErrorKind {
+    /// No connection: refused, reset, no such host.
+    Unreachable,
+    /// No whole answer within the deadline.
+    TimedOut,
+    /// HTTP 5xx or 408.
+    Unavailable,
+    /// HTTP 429.
+    Throttled,
+    /// HTTP 409: incompatible with an earlier version of the subject.
+    Incompatible,
+    /// HTTP 401: who are you?
+    Unauthenticated,
+    /// HTTP 403: you may not.
+    Forbidden,
+    /// HTTP 404 where something must be there.
+    NotFound,
+    /// HTTP 422 or another refusal of the request.
+    Rejected,
+    /// A redirect that is not followed.
+    Redirected,
+    /// An answer that is not the API's.
+    Malformed,
+    /// A certificate that is not trusted, or another failure of TLS.
+    Tls,
+    /// Options or arguments that cannot be used; nothing was sent.
+    Invalid,
+}
+
+impl RegistryError {
+    pub(crate) fn new(facts: Facts) -> Self {
+        Self(Arc::new(facts))
+    }
+
+    /// What the caller has to do.
+    pub fn action(&self) -> Action {
+        match self.0.kind {
+            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled => {
+                Action::Retry { after: self.0.retry_after }
+            }
+            ErrorKind::Incompatible => Action::Incompatible,
+            ErrorKind::Unauthenticated
+            | ErrorKind::Forbidden
+            | ErrorKind::NotFound
+            | ErrorKind::Rejected
+            | ErrorKind::Redirected
+            | ErrorKind::Malformed
+            | ErrorKind::Tls
+            | ErrorKind::Invalid => Action::Stop,
+        }
+    }
+
+    /// The kind of the failure.
+    pub fn kind(&self) -> ErrorKind {
+        self.0.kind
+    }
+
+    /// The subject that was asked about.
+    pub fn subject(&self) -> Option<&str> {
+        self.0.subject.as_deref()
+    }
+
+    /// The HTTP status, if there was an answer.
+    pub fn status(&self) -> Option<u16> {
+        self.0.status
+    }
+
+    /// The registry's own `error_code`, such as 40401 for an unknown subject.
+    pub fn code(&self) -> Option<i64> {
+        self.0.code
+    }
+
+    /// Adds the compatibility level that an incompatible schema breaks.
+    pub(crate) fn with_level(self, level: String) -> Self {
+        match Arc::try_unwrap(self.0) {
+            Ok(facts) => Self::new(Facts { level: Some(level), ..facts }),
+            Err(shared) => Self(shared),
+        }
+    }
+
+    fn fix(&self) -> &'static str {
+        match self.0.kind {
+            ErrorKind::Unreachable => "start the registry, or correct its URL",
+            ErrorKind::TimedOut => "see why the registry is slow, or allow it more time",
+            ErrorKind::Unavailable => "see the registry's own log",
+            ErrorKind::Throttled => "wait, or raise the registry's rate limit",
+            ErrorKind::Incompatible => {
+                "undo the change of the table, or relax the subject's compatibility level (PUT /config/{subject}) until the new schema \
+                 is registered"
+            }
+            ErrorKind::Unauthenticated => "correct the user and password, or the token",
+            ErrorKind::Forbidden => "grant these credentials the right to read and write the subject",
+            ErrorKind::NotFound => "see whether the URL has the right path, such as /apis/ccompat/v7 for Apicurio",
+            ErrorKind::Rejected => "see whether the registry is writable and takes Avro",
+            ErrorKind::Redirected => "use the URL that the registry redirects to",
+            ErrorKind::Malformed => "see whether the URL is that of a Confluent-compatible schema registry",
+            ErrorKind::Tls => "correct the registry's certificate, or name the authority that signed it",
+            ErrorKind::Invalid => "correct it",
+        }
+    }
+}
+
+impl fmt::Display for RegistryError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let facts = &*self.0;
+        write!(formatter, "schema registry {}: {}", facts.url, facts.operation)?;
+        if let Some(subject) = &facts.subject {
+            write!(formatter, " {subject}")?;
+        }
+        write!(formatter, ": {}", facts.found)?;
+        if let Some(level) = &facts.level {
+            write!(formatter, " (compatibility level {level})")?;
+        }
+        write!(formatter, "; {}", self.fix())
+    }
+}
+
+impl fmt::Debug for RegistryError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(formatter)
+    }
+}
