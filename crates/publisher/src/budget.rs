@@ -1,0 +1,148 @@
+//! The one budget of memory for events that are on their way.
+
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use tokio::sync::Notify;
+
+/// What a record costs beside its key and value: our own bookkeeping and librdkafka's message header.
+pub const RECORD_OVERHEAD_BYTES: usize = 192;
+
+/// What a record with this key and this value costs in the budget, in bytes.
+///
+/// The reader of the source charges it, and the delivery report gives it back, so both must come to the same sum from
+/// what is at hand in either place: the two lengths.
+pub const fn record_cost(key_len_bytes: usize, value_len_bytes: usize) -> usize {
+    key_len_bytes + value_len_bytes + RECORD_OVERHEAD_BYTES
+}
+
+/// Bounds the bytes of encoded events between the source and the broker's acknowledgement.
+///
+/// Who produces events [acquires](Self::acquire) their cost before handing them on; each delivery report
+/// [releases](Self::release) its record's. Waiting cannot deadlock: a charge is given back by delivery reports alone,
+/// which need neither the waiting side nor the end of the Kafka transaction.
+///
+/// A charge larger than the limit is admitted when nothing else is charged, so that one large row passes; how large a row
+/// can be is bounded where frames are read.
+#[derive(Debug)]
+pub struct MemoryBudget {
+    limit_bytes: usize,
+    used_bytes: AtomicUsize,
+    somebody_waits: AtomicBool,
+    freed: Notify,
+}
+
+impl MemoryBudget {
+    /// A budget of so many bytes, of which nothing is used.
+    pub fn new(limit_bytes: usize) -> Self {
+        Self {
+            limit_bytes,
+            used_bytes: AtomicUsize::new(0),
+            somebody_waits: AtomicBool::new(false),
+            freed: Notify::new(),
+        }
+    }
+
+    /// Charges `bytes`, after waiting until they fit. Cancel safe: nothing is charged if the future is dropped.
+    pub async fn acquire(&self, bytes: usize) {
+        loop {
+            if self.try_acquire(bytes) {
+                return;
+            }
+            let freed = self.freed.notified();
+            // The flag is set before the second look, and `release` frees before it looks at the flag: one of the two
+            // sees the other, so that no wake-up is lost.
+            self.somebody_waits.store(true, Ordering::SeqCst);
+            if self.try_acquire(bytes) {
+                return;
+            }
+            freed.await;
+        }
+    }
+
+    /// Charges `bytes` if they fit now.
+    pub fn try_acquire(&self, bytes: usize) -> bool {
+        self.used_bytes
+            .try_update(Ordering::SeqCst, Ordering::SeqCst, |used| {
+                let sum = used.checked_add(bytes)?;
+                (used == 0 || sum <= self.limit_bytes).then_some(sum)
+            })
+            .is_ok()
+    }
+
+    /// Gives `bytes` back that had been charged.
+    pub fn release(&self, bytes: usize) {
+        let before = self.used_bytes.fetch_sub(bytes, Ordering::SeqCst);
+        debug_assert!(before >= bytes, "more was given back than had been charged");
+        if self.somebody_waits.load(Ordering::SeqCst) {
+            self.somebody_waits.store(false, Ordering::SeqCst);
+            // `notify_one` keeps a permit for a waiter that has taken its `notified()` but not polled it yet.
+            self.freed.notify_one();
+        }
+    }
+
+    /// Charges `bytes` even past the limit, for what must not wait.
+    pub fn charge(&self, bytes: usize) {
+        self.used_bytes.fetch_add(bytes, Ordering::SeqCst);
+    }
+
+    /// How many bytes are charged now.
+    pub fn used_bytes(&self) -> usize {
+        self.used_bytes.load(Ordering::Relaxed)
+    }
+
+    /// The limit, in bytes.
+    pub fn limit_bytes(&self) -> usize {
+        self.limit_bytes
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        sync::{Arc, atomic::AtomicUsize},
+        thread,
+    };
+
+    use super::*;
+
+    #[test]
+    fn a_large_charge_passes_alone_and_only_alone() {
+        let budget = MemoryBudget::new(100);
+        assert!(budget.try_acquire(500));
+        assert!(!budget.try_acquire(1));
+        budget.release(500);
+        assert!(budget.try_acquire(60));
+        assert!(!budget.try_acquire(500));
+        assert!(budget.try_acquire(40));
+        assert!(!budget.try_acquire(1));
+    }
+
+    #[test]
+    fn no_wake_up_is_lost_and_the_limit_holds_under_contention() {
+        const ROUNDS: usize = 20_000;
+        let budget = Arc::new(MemoryBudget::new(64));
+        let (sender, receiver) = std::sync::mpsc::channel::<usize>();
+        let highest = Arc::new(AtomicUsize::new(0));
+        let releaser = {
+            let (budget, highest) = (Arc::clone(&budget), Arc::clone(&highest));
+            thread::spawn(move || {
+                for bytes in receiver {
+                    highest.fetch_max(budget.used_bytes(), Ordering::Relaxed);
+                    budget.release(bytes);
+                }
+            })
+        };
+        let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+        runtime.block_on(async {
+            for round in 0..ROUNDS {
+                let bytes = 1 + round % 60;
+                budget.acquire(bytes).await;
+                sender.send(bytes).expect("the releaser lives");
+            }
+        });
+        drop(sender);
+        releaser.join().expect("the releaser ends");
+        assert_eq!(budget.used_bytes(), 0);
+        assert!(highest.load(Ordering::Relaxed) <= 64);
+    }
+}

@@ -1,0 +1,222 @@
+//! Where the checkpoints are, and how the newest one is found for certain.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientContext, Message, Offset, TopicPartitionList,
+    config::RDKafkaLogLevel,
+    consumer::{BaseConsumer, Consumer, ConsumerContext},
+    error::KafkaError,
+};
+use tracing::{debug, info, warn};
+
+use crate::{
+    checkpoint::{Checkpoint, CheckpointError},
+    error::PublishError,
+    settings::KafkaSettings,
+    topics::{TopicAdmin, TopicSettings},
+};
+
+/// How long one request for the partition's offsets may take.
+const OFFSETS_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long another stream's open transaction on the topic may hold us up. Transactions hold the topic for milliseconds,
+/// unless their owner died in the middle: then for as long as its transaction timeout.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
+/// How long the topic may yield nothing at all while it is read.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The compacted one-partition topic that holds the checkpoint of each stream under the stream's name.
+#[derive(Debug, Clone)]
+pub struct CheckpointTopic {
+    topic: String,
+}
+
+impl CheckpointTopic {
+    /// The only partition.
+    const PARTITION: i32 = 0;
+
+    /// The topic of this name.
+    pub fn new(topic: impl Into<String>) -> Self {
+        Self { topic: topic.into() }
+    }
+
+    /// The topic's name.
+    pub fn name(&self) -> &str {
+        &self.topic
+    }
+
+    /// Creates the topic if it is missing, and otherwise checks that it has one partition and is compacted only:
+    /// with more the order of checkpoints is lost, and with deletion the checkpoint itself, in time.
+    ///
+    /// # Errors
+    /// The topic is unfit, or the brokers cannot be reached.
+    pub fn ensure(&self, admin: &TopicAdmin, replication_factor: i32) -> Result<(), PublishError> {
+        let unfit = |problem: String| PublishError::Topic { topic: self.topic.clone(), problem };
+        match admin.partitions_by_topic()?.get(&self.topic) {
+            None => {
+                let config = [
+                    ("cleanup.policy", "compact"),
+                    // The active segment is never compacted, so it bounds what a start has to read.
+                    ("segment.bytes", "16777216"),
+                    ("min.cleanable.dirty.ratio", "0.1"),
+                ];
+                let config: BTreeMap<_, _> =
+                    config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+                if admin.create(&self.topic, &TopicSettings { partitions: 1, replication_factor, config })? {
+                    info!(topic = self.topic, "created the checkpoint topic");
+                }
+                Ok(())
+            }
+            Some(1) => match admin.config_value(&self.topic, "cleanup.policy") {
+                Ok(Some(policy)) if policy.trim() != "compact" => Err(unfit(format!(
+                    "its cleanup.policy is {policy:?}, which can delete checkpoints: set it to \"compact\""
+                ))),
+                Ok(_) => Ok(()),
+                Err(error) if error.is_unauthorized() => {
+                    warn!(topic = self.topic, %error, "cannot check that the checkpoint topic is compacted");
+                    Ok(())
+                }
+                Err(error) => Err(error),
+            },
+            Some(partitions) => {
+                Err(unfit(format!("it has {partitions} partitions, and checkpoints are only in order with one")))
+            }
+        }
+    }
+
+    /// The newest committed checkpoint of the stream; none if there is none for certain.
+    ///
+    /// A `read_committed` consumer is shown the log only up to the last stable offset, before the first transaction that
+    /// is still open. Reading to *its* end could therefore miss checkpoints that are committed already. So:
+    ///
+    /// 1. The caller has made a [`Producer`](crate::Producer): what an earlier one of this stream left open is ended.
+    /// 2. The high watermark is asked for as a `read_uncommitted` client: every committed checkpoint lies before it.
+    /// 3. It is waited until the last stable offset has reached it: nothing before it is undecided any more. What holds it
+    ///    back can only be another stream's transaction.
+    /// 4. The log is read from its beginning until librdkafka reports the partition's end.
+    ///
+    /// # Errors
+    /// The end was not reached, a checkpoint cannot be read, or checkpoints go backwards. None of these is ever taken for
+    /// "no checkpoint".
+    pub fn read(&self, settings: &KafkaSettings) -> Result<Option<Checkpoint>, PublishError> {
+        let uncommitted: Reader = settings
+            .consumer("read_uncommitted")
+            .create_with_context(Quiet)
+            .map_err(PublishError::kafka("creating the watermark client"))?;
+        let (_, high) = uncommitted
+            .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
+            .map_err(PublishError::kafka("reading the checkpoint topic's high watermark"))?;
+        drop(uncommitted);
+
+        let consumer: Reader = settings
+            .consumer("read_committed")
+            .create_with_context(Quiet)
+            .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
+        self.await_stable(&consumer, high)?;
+        self.assign(&consumer)?;
+        self.read_to_end(&consumer, &settings.name)
+    }
+
+    /// The newest checkpoint of the stream that is readable at this moment, without waiting for what is undecided. It may be stale, so that
+    /// no stream may begin at it: it only tells who has written it.
+    ///
+    /// # Errors
+    /// As for [`read`](Self::read).
+    pub fn peek(&self, settings: &KafkaSettings) -> Result<Option<Checkpoint>, PublishError> {
+        let consumer: Reader = settings
+            .consumer("read_committed")
+            .create_with_context(Quiet)
+            .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
+        self.assign(&consumer)?;
+        self.read_to_end(&consumer, &settings.name)
+    }
+
+    fn await_stable(&self, consumer: &Reader, high: i64) -> Result<(), PublishError> {
+        let began = Instant::now();
+        loop {
+            let (_, stable) = consumer
+                .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
+                .map_err(PublishError::kafka("reading the checkpoint topic's last stable offset"))?;
+            if stable >= high {
+                return Ok(());
+            }
+            if began.elapsed() > STABLE_TIMEOUT {
+                return Err(PublishError::CheckpointTopicBlocked {
+                    topic: self.topic.clone(),
+                    readable: Some(stable),
+                    high,
+                    waited_ms: began.elapsed().as_millis(),
+                });
+            }
+            // The last stable offset cannot be awaited: the protocol has no notification.
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+
+    fn assign(&self, consumer: &Reader) -> Result<(), PublishError> {
+        let mut assignment = TopicPartitionList::new();
+        assignment
+            .add_partition_offset(&self.topic, Self::PARTITION, Offset::Beginning)
+            .and_then(|()| consumer.assign(&assignment))
+            .map_err(PublishError::kafka("opening the checkpoint topic"))
+    }
+
+    fn read_to_end(&self, consumer: &Reader, name: &str) -> Result<Option<Checkpoint>, PublishError> {
+        let mut newest: Option<Checkpoint> = None;
+        loop {
+            let message = match consumer.poll(SILENCE_TIMEOUT) {
+                None => {
+                    return Err(PublishError::Kafka {
+                        doing: "reading the checkpoint topic",
+                        error: KafkaError::NoMessageReceived,
+                        reason: Some(format!("nothing came for {} s", SILENCE_TIMEOUT.as_secs())),
+                    });
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
+                Some(Err(error)) => {
+                    return Err(PublishError::Kafka { doing: "reading the checkpoint topic", error, reason: None });
+                }
+                Some(Ok(message)) => message,
+            };
+            if message.key() != Some(name.as_bytes()) {
+                continue;
+            }
+            newest = match message.payload() {
+                // An operator removed it with a tombstone.
+                None => None,
+                Some(value) => {
+                    let unusable =
+                        |error| PublishError::Checkpoint { topic: self.topic.clone(), offset: message.offset(), error };
+                    let checkpoint = Checkpoint::from_json(name, value).map_err(unusable)?;
+                    if let Some(earlier) = newest.filter(|earlier| !earlier.may_be_followed_by(&checkpoint)) {
+                        return Err(unusable(CheckpointError::Backwards {
+                            from: Box::new(earlier.position()),
+                            to: Box::new(checkpoint.position()),
+                        }));
+                    }
+                    Some(checkpoint)
+                }
+            };
+        }
+    }
+}
+
+type Reader = BaseConsumer<Quiet>;
+
+/// Leaves it to the caller to tell what went wrong: the end of the partition, which is looked for here, is an error event as well.
+struct Quiet;
+
+impl ClientContext for Quiet {
+    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
+        debug!(target: "librdkafka", facility, "{message}");
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        debug!(target: "librdkafka", %error, "{reason}");
+    }
+}
+
+impl ConsumerContext for Quiet {}

@@ -1,0 +1,38 @@
+//! Kafka transactions that carry their own checkpoint: the writing half of exactly once.
+//!
+//! # The argument
+//!
+//! A source position is worth nothing unless it is stored atomically with the records that it covers. Here both are in
+//! one Kafka transaction: the records go to their topics, the [`Checkpoint`] goes to a compacted one-partition topic,
+//! and the transaction makes them visible together or not at all (KIP-98). Five rules make that hold:
+//!
+//! 1. **A transaction cannot be committed without its checkpoint.** [`Transaction::commit`] takes one, and writes it as
+//!    the last record of the transaction.
+//! 2. **After a failure nothing is inferred.** A commit that returned an error may still have happened on the broker.
+//!    [`Transaction::commit`] and [`Transaction::abort`] consume the producer when they do not succeed; the only way on
+//!    is a new [`Producer`], whose `init_transactions` ends whatever was open, and then [`CheckpointTopic::read`].
+//! 3. **The read sees everything that was committed.** A `read_committed` end offset is the last stable offset, and can
+//!    lie before the newest committed record; see [`CheckpointTopic::read`] for how that is waited out. Every other way
+//!    out of the read is an error, and never "there is no checkpoint".
+//! 4. **One writer.** `init_transactions` fences every older producer of the same transactional id.
+//! 5. **One classifier.** [`PublishError::verdict`] alone decides what a Kafka error means for the caller.
+//!
+//! The crate does no PostgreSQL, no Avro and no metrics. It takes bytes and returns facts.
+
+mod budget;
+mod checkpoint;
+mod checkpoint_topic;
+mod error;
+mod producer;
+mod settings;
+mod topics;
+mod probe;
+
+pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, record_cost};
+pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Split};
+pub use checkpoint_topic::CheckpointTopic;
+pub use error::{PublishError, UndeliveredRecord, Verdict};
+pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
+pub use producer::{OutgoingRecord, Producer, Transaction};
+pub use settings::KafkaSettings;
+pub use topics::{TopicAdmin, TopicSettings};

@@ -1,0 +1,379 @@
+//! A transactional producer whose misuse does not compile.
+//!
+//! [`Producer`] has no transaction open, [`Transaction`] has one. Each step consumes the one and returns the other, and
+//! whoever failed is gone: so no call can reach a producer whose state is unknown (rule 2 of the crate's argument), and
+//! after an abort there is none to go on with either. That is deliberate. librdkafka has no KIP-890 version 2, so a delayed
+//! `EndTxn` request may end a *later* transaction of the same producer epoch (librdkafka #5423); a new producer has a new
+//! epoch, and the late request is refused.
+//!
+//! All calls block. One thread owns the producer, and its delivery reports are served inside [`Transaction::send`],
+//! [`Transaction::poll`] and [`Transaction::commit`].
+
+use std::{
+    sync::{Arc, Mutex, OnceLock},
+    thread,
+    time::{Duration, Instant},
+};
+
+use pgoutput::Lsn;
+use rdkafka::{
+    ClientContext, Message,
+    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    error::KafkaError,
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig},
+    types::RDKafkaErrorCode,
+    util::{Timeout, get_rdkafka_version},
+};
+use tracing::{debug, warn};
+
+use crate::{
+    budget::{MemoryBudget, record_cost},
+    checkpoint::Checkpoint,
+    error::{PublishError, UndeliveredRecord, code_of},
+    settings::KafkaSettings,
+};
+
+/// The oldest librdkafka whose transactions have no known loss: 1.8.2 fixed a silent loss after an epoch bump, 2.3.0 a
+/// sequence desynchronisation, 2.5.0 a rebuilt batch on retry (its CHANGELOG).
+pub(crate) const LIBRDKAFKA_MIN: (u32, &str) = (0x0205_0000, "2.5.0");
+
+/// How long `init_transactions` may take: it ends what an earlier producer left open, for which the coordinator may have
+/// to reach every partition of it.
+const INIT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The granularity of waiting for delivery reports, which is also what a commit can be late by.
+///
+/// rdkafka's `poll` takes a time to wait, but waits in whole milliseconds and spins for what is left of the last one. So it is
+/// only ever asked what is there, and the waiting is done here.
+const REPORT_INTERVAL: Duration = Duration::from_micros(500);
+
+/// How long the cause of an effect may take to be told.
+const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// One record to be sent.
+#[derive(Debug, Clone)]
+pub struct OutgoingRecord<'a> {
+    /// Its topic, which exists.
+    pub topic: &'a str,
+    /// Its key. Without one it goes to partition 0, so that the records of a keyless table stay in order.
+    pub key: Option<&'a [u8]>,
+    /// Its value; none is a tombstone.
+    pub value: Option<&'a [u8]>,
+    /// Its headers, in order.
+    pub headers: &'a [(&'a str, &'a [u8])],
+    /// The LSN of the change that it came from, for error messages.
+    pub lsn: Lsn,
+}
+
+/// A transactional producer that is initialised and has no transaction open.
+pub struct Producer {
+    inner: BaseProducer<Reports>,
+}
+
+/// A transactional producer with a transaction open.
+#[must_use = "a transaction that is dropped stays open on the broker until it times out"]
+pub struct Transaction {
+    inner: BaseProducer<Reports>,
+    begun_at: Instant,
+    records: u64,
+    bytes: u64,
+}
+
+impl Producer {
+    /// Connects, fences every older producer of the same name, and ends what one of them left open.
+    ///
+    /// Each delivered or failed record's [cost](record_cost) is given back to `budget`.
+    ///
+    /// # Errors
+    /// See [`PublishError::verdict`].
+    pub fn connect(settings: &KafkaSettings, budget: Arc<MemoryBudget>) -> Result<Self, PublishError> {
+        let (version, text) = get_rdkafka_version();
+        if u32::try_from(version).unwrap_or_default() < LIBRDKAFKA_MIN.0 {
+            return Err(PublishError::Librdkafka { found: text, required: LIBRDKAFKA_MIN.1 });
+        }
+        let reports = Reports { budget, failed: OnceLock::new(), last_error: Mutex::new(None) };
+        let inner = BaseProducer::from_config_and_context(&settings.producer(), reports)
+            .map_err(PublishError::kafka("creating the producer"))?;
+        let producer = Self { inner };
+        match producer.inner.init_transactions(INIT_TIMEOUT) {
+            Ok(()) => Ok(producer),
+            Err(error) => Err(fail(&producer.inner, "initialising transactions", error)),
+        }
+    }
+
+    /// Opens a transaction. Nothing is sent to the broker until the first record is.
+    ///
+    /// # Errors
+    /// See [`PublishError::verdict`].
+    pub fn begin(self) -> Result<Transaction, PublishError> {
+        match self.inner.begin_transaction() {
+            Ok(()) => Ok(Transaction { inner: self.inner, begun_at: Instant::now(), records: 0, bytes: 0 }),
+            Err(error) => Err(fail(&self.inner, "beginning a transaction", error)),
+        }
+    }
+
+    /// Serves what librdkafka has to say while nothing is open.
+    pub fn poll(&self) {
+        self.inner.poll(Duration::ZERO);
+    }
+}
+
+impl Transaction {
+    /// Queues a record, whose cost must have been charged to the budget.
+    ///
+    /// # Errors
+    /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
+    pub fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
+        let mut message = BaseRecord::<[u8], [u8], Origin>::with_opaque_to(record.topic, Origin(record.lsn));
+        message.key = record.key;
+        message.payload = record.value;
+        if record.key.is_none() {
+            message.partition = Some(0);
+        }
+        if !record.headers.is_empty() {
+            let headers = record
+                .headers
+                .iter()
+                .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
+            message.headers = Some(headers);
+        }
+        loop {
+            match self.inner.send(message) {
+                Ok(()) => break,
+                // The budget is far below librdkafka's limits, so this is rare; waiting for room loses nothing.
+                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
+                    self.poll()?;
+                    thread::sleep(REPORT_INTERVAL);
+                    message = again;
+                }
+                Err((error, _)) => {
+                    let cause = cause_of(&self.inner, &error, "sending records");
+                    return Err(cause.unwrap_or_else(|| refused(record, error)));
+                }
+            }
+        }
+        self.records += 1;
+        let len_bytes = record.key.map_or(0, <[u8]>::len) + record.value.map_or(0, <[u8]>::len);
+        self.bytes += len_bytes as u64;
+        Ok(())
+    }
+
+    /// Serves the delivery reports that are there. It does not wait.
+    ///
+    /// # Errors
+    /// A record was not delivered; see [`PublishError::verdict`]. The transaction cannot be committed any more.
+    pub fn poll(&mut self) -> Result<(), PublishError> {
+        self.inner.poll(Duration::ZERO);
+        match self.inner.context().failed.get() {
+            None => Ok(()),
+            Some(_) => Err(self.undelivered()),
+        }
+    }
+
+    /// Writes the checkpoint and commits. On success everything up to it is visible, together.
+    ///
+    /// # Errors
+    /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
+    pub fn commit(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Producer, PublishError> {
+        let value = checkpoint.to_json();
+        let record = OutgoingRecord {
+            topic,
+            key: Some(checkpoint.name.as_bytes()),
+            value: Some(&value),
+            headers: &[],
+            lsn: Lsn::INVALID,
+        };
+        // It is charged past the limit: a commit is what makes room, and must not wait for it.
+        self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len()));
+        if let Err(error) = self.send(&record).and_then(|()| self.drain()) {
+            // The commit was not asked for yet, so that ending it here cannot undo one.
+            self.abort();
+            return Err(error);
+        }
+        match self.inner.commit_transaction(Timeout::Never) {
+            Ok(()) => Ok(Producer { inner: self.inner }),
+            Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
+        }
+    }
+
+    /// Waits until no report is outstanding, so that none is left to be served during the commit, which blocks.
+    ///
+    /// librdkafka gives each record up after `message.timeout.ms`, so this ends.
+    fn drain(&mut self) -> Result<(), PublishError> {
+        loop {
+            self.poll()?;
+            if self.inner.in_flight_count() == 0 {
+                return Ok(());
+            }
+            flush_for_a_moment(&self.inner);
+        }
+    }
+
+    /// Gives up what is open, so that readers need not wait for its timeout. The producer is not used again.
+    pub fn abort(self) {
+        // Queued messages of an unpolled producer would make the abort wait for its whole timeout.
+        self.inner.purge(PurgeConfig::default().queue().inflight());
+        self.inner.poll(Duration::ZERO);
+        if let Err(error) = self.inner.abort_transaction(Duration::from_secs(5)) {
+            // The next producer's `init_transactions`, or the transaction timeout, ends it as well.
+            debug!(%error, "the transaction could not be aborted");
+        }
+    }
+
+    /// How long it has been open.
+    pub fn age(&self) -> Duration {
+        self.begun_at.elapsed()
+    }
+
+    /// How many records were sent in it.
+    pub fn records(&self) -> u64 {
+        self.records
+    }
+
+    /// How many bytes of keys and values were sent in it.
+    pub fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    fn undelivered(&mut self) -> PublishError {
+        // `failed` can only be looked at through the shared context, and an error is not cloneable: it is rebuilt.
+        let failure = self.inner.context().failed.get().expect("it was there a moment ago");
+        if let Some(cause) = cause_of(&self.inner, &failure.error, "sending records") {
+            return cause;
+        }
+        PublishError::Undelivered(UndeliveredRecord {
+            topic: failure.topic.clone(),
+            partition: failure.partition,
+            key: failure.key.clone(),
+            len_bytes: failure.len_bytes,
+            lsn: failure.lsn,
+            error: failure.error.clone(),
+        })
+    }
+}
+
+/// Waits for at most a millisecond until all records are acknowledged, and has what lingers sent at once.
+///
+/// librdkafka ignores `linger.ms` only while `rd_kafka_flush` runs. rdkafka's own `flush` calls it for no time at all, so that a
+/// broker thread may never see the wish, and then polls 100 ms at a time.
+fn flush_for_a_moment(inner: &BaseProducer<Reports>) {
+    // SAFETY: the client lives as long as `inner`, and librdkafka's calls may be made from any thread. With delivery reports as
+    // events, as rdkafka has set it up, `rd_kafka_flush` serves none of them but waits on a counter.
+    let _timed_out_or_not = unsafe { rdkafka::bindings::rd_kafka_flush(inner.client().native_ptr(), 1) };
+}
+
+fn fail(inner: &BaseProducer<Reports>, doing: &'static str, error: KafkaError) -> PublishError {
+    inner.poll(Duration::ZERO);
+    if let Some(cause) = cause_of(inner, &error, doing) {
+        return cause;
+    }
+    let reason = inner.context().last_error.lock().ok().and_then(|mut last| last.take());
+    PublishError::Kafka { doing, error, reason }
+}
+
+/// The client's fatal error, if there is one: what a call or a record says for itself is then merely an effect.
+///
+/// librdkafka fails what is queued a moment before it says why. A code that stands for "there is a fatal error" or "it was thrown
+/// away" is no cause, so the cause is waited for: taken for a passing failure, it would have a fenced instance fence its successor.
+fn cause_of(inner: &BaseProducer<Reports>, error: &KafkaError, doing: &'static str) -> Option<PublishError> {
+    let is_an_effect = matches!(
+        code_of(error),
+        Some(
+            RDKafkaErrorCode::Fatal
+                | RDKafkaErrorCode::PurgeQueue
+                | RDKafkaErrorCode::PurgeInflight
+                | RDKafkaErrorCode::State
+        )
+    );
+    let began = Instant::now();
+    loop {
+        if let Some((code, reason)) = inner.client().fatal_error() {
+            return Some(PublishError::Kafka { doing, error: KafkaError::Global(code), reason: Some(reason) });
+        }
+        if !is_an_effect || began.elapsed() > CAUSE_TIMEOUT {
+            return None;
+        }
+        inner.poll(Duration::ZERO);
+        thread::sleep(REPORT_INTERVAL);
+    }
+}
+
+fn refused(record: &OutgoingRecord<'_>, error: KafkaError) -> PublishError {
+    let key = record.key.unwrap_or_default();
+    PublishError::Undelivered(UndeliveredRecord {
+        topic: record.topic.to_owned(),
+        partition: None,
+        key: key[..key.len().min(UndeliveredRecord::KEY_LEN_MAX_BYTES)].to_vec(),
+        len_bytes: key.len() + record.value.map_or(0, <[u8]>::len),
+        lsn: record.lsn,
+        error,
+    })
+}
+
+/// The LSN of a record's change rides in the pointer that librdkafka keeps for each message, so that it costs nothing.
+#[derive(Debug, Clone, Copy)]
+struct Origin(Lsn);
+
+const _: () = assert!(usize::BITS >= u64::BITS, "an LSN must fit into a pointer");
+
+impl rdkafka::util::IntoOpaque for Origin {
+    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
+    fn into_ptr(self) -> *mut std::ffi::c_void {
+        std::ptr::without_provenance_mut(u64::from(self.0) as usize)
+    }
+
+    unsafe fn from_ptr(pointer: *mut std::ffi::c_void) -> Self {
+        Self(Lsn::from(pointer.addr() as u64))
+    }
+}
+
+/// Receives delivery reports, on the thread that polls.
+struct Reports {
+    budget: Arc<MemoryBudget>,
+    /// The first record that was not delivered.
+    failed: OnceLock<UndeliveredRecord>,
+    /// What librdkafka last said about the client as a whole.
+    last_error: Mutex<Option<String>>,
+}
+
+impl ClientContext for Reports {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        match level {
+            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
+                warn!(target: "librdkafka", facility, "{message}");
+            }
+            _ => debug!(target: "librdkafka", facility, "{message}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        warn!(target: "librdkafka", %error, "{reason}");
+        if let Ok(mut last) = self.last_error.lock() {
+            *last = Some(reason.to_owned());
+        }
+    }
+}
+
+impl ProducerContext for Reports {
+    type DeliveryOpaque = Origin;
+
+    fn delivery(&self, result: &DeliveryResult<'_>, Origin(lsn): Origin) {
+        let message = match result {
+            Ok(message) | Err((_, message)) => message,
+        };
+        let len_bytes = message.key_len() + message.payload_len();
+        self.budget.release(record_cost(message.key_len(), message.payload_len()));
+        if let Err((error, _)) = result {
+            let key = message.key().unwrap_or_default();
+            let _only_the_first_counts = self.failed.set(UndeliveredRecord {
+                topic: message.topic().to_owned(),
+                partition: u32::try_from(message.partition()).is_ok().then(|| message.partition()),
+                key: key[..key.len().min(UndeliveredRecord::KEY_LEN_MAX_BYTES)].to_vec(),
+                len_bytes,
+                lsn,
+                error: error.clone(),
+            });
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! How to reach Kafka, and the librdkafka settings that the guarantees rest on.
+
+use std::{collections::BTreeMap, fmt};
+
+use rdkafka::ClientConfig;
+
+/// Where Kafka is, who we are there, and whatever else the user wants librdkafka to be told.
+///
+/// `Debug` prints the names of the properties and not their values: passwords are among them.
+#[derive(Clone)]
+pub struct KafkaSettings {
+    /// `host:port`, comma separated.
+    pub bootstrap_servers: String,
+    /// The stream's name: transactional id, client id and the key of the checkpoint.
+    pub name: String,
+    /// librdkafka properties, verbatim. They may replace defaults, but not what [exactly once](crate) rests on.
+    pub properties: BTreeMap<String, String>,
+    /// The limit of the memory budget, from which librdkafka's own queue limits are derived, in bytes.
+    pub memory_limit_bytes: usize,
+}
+
+impl KafkaSettings {
+    /// Properties that the guarantees rest on, which a user therefore cannot set.
+    ///
+    /// Each with the reason, to be shown to who tries.
+    pub const RESERVED_PROPERTIES: &'static [(&'static str, &'static str)] = &[
+        ("bootstrap.servers", "it is set by kafka.bootstrap_servers"),
+        ("transactional.id", "it is the stream's name: it fences a second instance of the same stream"),
+        ("enable.idempotence", "a transactional producer is always idempotent"),
+        ("enable.gapless.guarantee", "it turns retriable errors into fatal ones"),
+        ("acks", "a transactional producer waits for all in-sync replicas"),
+        ("request.required.acks", "a transactional producer waits for all in-sync replicas"),
+        ("isolation.level", "the checkpoint is read with read_committed"),
+        ("enable.auto.commit", "the position is in the checkpoint, not in a consumer group"),
+        ("enable.auto.offset.store", "the position is in the checkpoint, not in a consumer group"),
+        ("enable.partition.eof", "the end of the checkpoint topic is found by it"),
+        ("group.id", "no consumer group is used"),
+        ("auto.offset.reset", "the checkpoint topic is always read from its beginning"),
+        ("queue.buffering.max.kbytes", "it follows from memory_limit"),
+        ("queue.buffering.max.messages", "it follows from memory_limit"),
+        ("delivery.report.only.error", "each delivery report gives its record's memory back"),
+        ("allow.auto.create.topics", "topics are created with the partitions that were configured"),
+    ];
+
+    /// Properties as far as they are good for every kind of client.
+    pub(crate) fn common(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config.set("client.id", format!("pgsluice-{}", self.name)).set("socket.keepalive.enable", "true");
+        for (property, value) in &self.properties {
+            config.set(property, value);
+        }
+        config.set("bootstrap.servers", &self.bootstrap_servers);
+        config
+    }
+
+    /// Properties of the transactional producer.
+    pub(crate) fn producer(&self) -> ClientConfig {
+        let mut config = ClientConfig::new();
+        config
+            // Java's default partitioner, so that Java producers and stream joins find the same partition for a key.
+            .set("partitioner", "murmur2_random")
+            .set("compression.type", "lz4")
+            // A commit has what lingers sent at once, so that lingering costs no latency; and it must not be short: librdkafka
+            // waits in whole milliseconds, and its broker thread spins for what is left of the last one.
+            .set("linger.ms", "50")
+            .set("transaction.timeout.ms", "60000");
+        for (property, value) in self.common().config_map() {
+            config.set(property, value);
+        }
+        config
+            .set("transactional.id", &self.name)
+            .set("enable.idempotence", "true")
+            // Our own budget is the bound. librdkafka's must never be reached first, or sending would have to wait.
+            .set("queue.buffering.max.kbytes", (self.memory_limit_bytes / 512).clamp(64 * 1024, 2_097_151).to_string())
+            .set("queue.buffering.max.messages", "10000000");
+        config
+    }
+
+    /// Properties of a consumer of the checkpoint topic.
+    pub(crate) fn consumer(&self, isolation_level: &str) -> ClientConfig {
+        let mut config = self.common();
+        // What only a producer knows would be answered with a warning.
+        for property in PRODUCER_ONLY {
+            config.remove(property);
+        }
+        config
+            .set("group.id", format!("pgsluice-{}", self.name))
+            .set("isolation.level", isolation_level)
+            .set("enable.auto.commit", "false")
+            .set("enable.auto.offset.store", "false")
+            .set("enable.partition.eof", "true")
+            .set("auto.offset.reset", "error")
+            .set("allow.auto.create.topics", "false")
+            // A checkpoint is small: no need to prefetch tens of megabytes.
+            .set("queued.max.messages.kbytes", "4096")
+            .set("fetch.message.max.bytes", "1048576");
+        config
+    }
+}
+
+const PRODUCER_ONLY: &[&str] = &[
+    "compression.type",
+    "compression.codec",
+    "compression.level",
+    "linger.ms",
+    "queue.buffering.max.ms",
+    "batch.size",
+    "batch.num.messages",
+    "partitioner",
+    "transaction.timeout.ms",
+    "message.timeout.ms",
+    "delivery.timeout.ms",
+    "message.send.max.retries",
+    "retries",
+    "sticky.partitioning.linger.ms",
+    "queue.buffering.backpressure.threshold",
+];
+
+impl fmt::Debug for KafkaSettings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KafkaSettings")
+            .field("bootstrap_servers", &self.bootstrap_servers)
+            .field("name", &self.name)
+            .field("properties", &self.properties.keys().collect::<Vec<_>>())
+            .field("memory_limit_bytes", &self.memory_limit_bytes)
+            .finish()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(properties: &[(&str, &str)]) -> KafkaSettings {
+        KafkaSettings {
+            bootstrap_servers: "127.0.0.1:9092".into(),
+            name: "shop".into(),
+            properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            memory_limit_bytes: 64 << 20,
+        }
+    }
+
+    #[test]
+    fn the_user_replaces_defaults_but_not_what_the_guarantees_rest_on() {
+        let producer =
+            settings(&[("compression.type", "zstd"), ("transactional.id", "other"), ("linger.ms", "50")]).producer();
+        assert_eq!(producer.get("compression.type"), Some("zstd"));
+        assert_eq!(producer.get("linger.ms"), Some("50"));
+        assert_eq!(producer.get("transactional.id"), Some("shop"));
+        assert_eq!(producer.get("partitioner"), Some("murmur2_random"));
+        let consumer = settings(&[("compression.type", "zstd"), ("isolation.level", "read_uncommitted")])
+            .consumer("read_committed");
+        assert_eq!(consumer.get("compression.type"), None);
+        assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
+    }
+
+    #[test]
+    fn no_value_of_a_property_is_printed() {
+        let printed = format!("{:?}", settings(&[("sasl.password", "hunter2")]));
+        assert!(printed.contains("sasl.password") && !printed.contains("hunter2"), "{printed}");
+    }
+}

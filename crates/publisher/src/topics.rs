@@ -1,0 +1,176 @@
+//! Creating and inspecting topics.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+    error::KafkaError,
+    metadata::Metadata,
+    types::RDKafkaErrorCode as Code,
+};
+
+use crate::{error::PublishError, settings::KafkaSettings};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a new topic may take until each of its partitions has a leader.
+const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How a topic is created when it is missing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TopicSettings {
+    /// Number of partitions; -1 leaves it to the broker.
+    pub partitions: i32,
+    /// Replication factor; -1 leaves it to the broker.
+    pub replication_factor: i32,
+    /// Topic configuration, verbatim.
+    pub config: BTreeMap<String, String>,
+}
+
+/// An administrative client. Its calls block, for at most a minute.
+pub struct TopicAdmin {
+    client: AdminClient<DefaultClientContext>,
+    runtime: tokio::runtime::Handle,
+}
+
+impl TopicAdmin {
+    /// Creates the client. Nothing is sent yet.
+    ///
+    /// # Errors
+    /// librdkafka refuses a property.
+    pub fn new(settings: &KafkaSettings, runtime: tokio::runtime::Handle) -> Result<Self, PublishError> {
+        let client = settings.common().create().map_err(PublishError::kafka("creating the administrative client"))?;
+        Ok(Self { client, runtime })
+    }
+
+    /// The partitions of each topic that exists.
+    ///
+    /// All topics are asked for, since asking for one by name makes some brokers create it.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn partitions_by_topic(&self) -> Result<BTreeMap<String, usize>, PublishError> {
+        let metadata = self.metadata()?;
+        let usable = |topic: &&rdkafka::metadata::MetadataTopic| topic.error().is_none();
+        Ok(metadata
+            .topics()
+            .iter()
+            .filter(usable)
+            .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
+            .collect())
+    }
+
+    /// Creates the topic, and returns once every partition of it has a leader. Whether it was created by this call is
+    /// returned; that it exists already is no error.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or refuse the topic.
+    pub fn create(&self, topic: &str, settings: &TopicSettings) -> Result<bool, PublishError> {
+        let mut new = NewTopic::new(topic, settings.partitions, TopicReplication::Fixed(settings.replication_factor));
+        for (key, value) in &settings.config {
+            new = new.set(key, value);
+        }
+        let options =
+            AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT));
+        let results = self
+            .runtime
+            .block_on(self.client.create_topics([&new], &options))
+            .map_err(PublishError::kafka("creating a topic"))?;
+        let created = match results.into_iter().next() {
+            Some(Ok(_)) => true,
+            Some(Err((_, Code::TopicAlreadyExists))) => false,
+            Some(Err((_, code))) if is_permanent(code) => {
+                return Err(PublishError::Topic {
+                    topic: topic.to_owned(),
+                    problem: format!("the broker refuses to create it: {code}"),
+                });
+            }
+            Some(Err((_, code))) => {
+                return Err(PublishError::Kafka {
+                    doing: "creating a topic",
+                    error: KafkaError::AdminOp(code),
+                    reason: Some(topic.to_owned()),
+                });
+            }
+            None => {
+                return Err(PublishError::Topic {
+                    topic: topic.to_owned(),
+                    problem: "the broker answered its creation with nothing".into(),
+                });
+            }
+        };
+        self.await_leaders(topic)?;
+        Ok(created)
+    }
+
+    /// The topic's value of a configuration key; none if the broker does not name it.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn config_value(&self, topic: &str, key: &str) -> Result<Option<String>, PublishError> {
+        let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
+        let resources = self
+            .runtime
+            .block_on(self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
+            .map_err(PublishError::kafka("reading a topic's configuration"))?;
+        match resources.into_iter().next() {
+            Some(Ok(resource)) => Ok(resource.get(key).and_then(|entry| entry.value.clone())),
+            Some(Err(code)) => Err(PublishError::Kafka {
+                doing: "reading a topic's configuration",
+                error: KafkaError::AdminOp(code),
+                reason: Some(topic.to_owned()),
+            }),
+            None => Ok(None),
+        }
+    }
+
+    fn metadata(&self) -> Result<Metadata, PublishError> {
+        self.client
+            .inner()
+            .fetch_metadata(None, REQUEST_TIMEOUT)
+            .map_err(PublishError::kafka("reading the cluster's metadata"))
+    }
+
+    fn await_leaders(&self, topic: &str) -> Result<(), PublishError> {
+        let began = Instant::now();
+        loop {
+            let led = self.metadata()?.topics().iter().any(|found| {
+                found.name() == topic
+                    && !found.partitions().is_empty()
+                    && found.partitions().iter().all(|partition| partition.leader() >= 0)
+            });
+            if led {
+                return Ok(());
+            }
+            if began.elapsed() > LEADER_TIMEOUT {
+                return Err(PublishError::Kafka {
+                    doing: "waiting for the leaders of a new topic",
+                    error: KafkaError::MetadataFetch(Code::LeaderNotAvailable),
+                    reason: Some(topic.to_owned()),
+                });
+            }
+            // Metadata cannot be awaited: the protocol has no notification.
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Whether asking the broker again cannot help.
+fn is_permanent(code: Code) -> bool {
+    matches!(
+        code,
+        Code::InvalidTopic
+            | Code::InvalidPartitions
+            | Code::InvalidReplicationFactor
+            | Code::InvalidReplicaAssignment
+            | Code::InvalidConfig
+            | Code::PolicyViolation
+            | Code::TopicAuthorizationFailed
+            | Code::ClusterAuthorizationFailed
+            | Code::InvalidRequest
+            | Code::UnsupportedVersion
+    )
+}
