@@ -1,0 +1,146 @@
+//! The connection for ordinary SQL.
+
+use std::{sync::Arc, time::Duration};
+
+use secrecy::ExposeSecret;
+use tokio::{task::JoinHandle, time::timeout};
+use tokio_postgres::{Client, NoTls, Row, types::ToSql};
+use tokio_postgres_rustls::MakeRustlsConnect;
+use tracing::debug;
+use walreceiver::{ConnectOptions, Host};
+
+use crate::failure::{Code, Failure};
+
+/// How long a statement may take, connecting included. Altering a publication may wait for a lock.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A connection for catalog queries, which reads as the replication connection does: the same user, the same TLS.
+pub struct Catalog {
+    options: Arc<ConnectOptions>,
+    live: Option<Live>,
+}
+
+struct Live {
+    client: Client,
+    driver: JoinHandle<()>,
+}
+
+impl Drop for Live {
+    fn drop(&mut self) {
+        self.driver.abort();
+    }
+}
+
+impl Catalog {
+    /// A catalog that connects when it is first asked.
+    pub fn new(options: Arc<ConnectOptions>) -> Self {
+        Self { options, live: None }
+    }
+
+    /// The rows of a query. A connection that was lost since the last query is made again, once.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the query.
+    pub(super) async fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
+        within_limit(async {
+            let reused = self.live.is_some();
+            match self.client().await?.query(sql, parameters).await {
+                Err(error) if reused && error.as_db_error().is_none() => {
+                    debug!(%error, "the catalog connection was lost; connecting again");
+                    self.live = None;
+                    self.client().await?.query(sql, parameters).await.map_err(|error| failure_of(&error))
+                }
+                outcome => outcome.map_err(|error| failure_of(&error)),
+            }
+        })
+        .await
+    }
+
+    /// The only row of a query.
+    pub(super) async fn query_one(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Row, Failure> {
+        let mut rows = self.query(sql, parameters).await?;
+        match (rows.pop(), rows.is_empty()) {
+            (Some(row), true) => Ok(row),
+            _ => Err(Failure::new(Code::Internal, format!("a catalog query did not return one row: {sql}"))),
+        }
+    }
+
+    /// Runs statements that return nothing.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses one of them.
+    pub(super) async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
+        within_limit(async { self.client().await?.batch_execute(sql).await.map_err(|error| failure_of(&error)) }).await
+    }
+
+    async fn client(&mut self) -> Result<&Client, Failure> {
+        if self.live.as_ref().is_none_or(|live| live.client.is_closed()) {
+            self.live = Some(connect(&self.options).await?);
+        }
+        match &self.live {
+            Some(live) => Ok(&live.client),
+            None => Err(Failure::new(Code::Internal, "the catalog connection is gone")),
+        }
+    }
+}
+
+/// A server that does not answer is a server that is away: nobody else would notice, while the stream waits.
+async fn within_limit<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    timeout(STATEMENT_TIMEOUT, work).await.unwrap_or_else(|_elapsed| {
+        let seconds = STATEMENT_TIMEOUT.as_secs();
+        Err(Failure::new(Code::PostgresUnavailable, format!("a catalog query was not answered within {seconds} s")))
+    })
+}
+
+async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
+    let mut config = tokio_postgres::Config::new();
+    match options.host() {
+        Host::Tcp(host) => config.host(host),
+        Host::Unix(folder) => config.host_path(folder),
+    };
+    config
+        .port(options.port())
+        .user(options.user())
+        .dbname(options.database())
+        .application_name(options.application_name())
+        // What is read must print as it does in the replication stream: defaults are parsed.
+        .options("-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=3 -c search_path=pg_catalog");
+    if let Some(timeout) = options.connect_timeout() {
+        config.connect_timeout(timeout);
+    }
+    if let Some(password) = options.password() {
+        config.password(password.expose_secret());
+    }
+    let tls = options.tls().map_err(|error| Failure::caused(Code::PostgresRefused, error))?;
+    config.ssl_mode(match &tls {
+        Some(tls) if tls.required => tokio_postgres::config::SslMode::Require,
+        Some(_) => tokio_postgres::config::SslMode::Prefer,
+        None => tokio_postgres::config::SslMode::Disable,
+    });
+    let driver = |outcome: Result<(), tokio_postgres::Error>| {
+        if let Err(error) = outcome {
+            debug!(%error, "the catalog connection ended");
+        }
+    };
+    if let Some(tls) = tls {
+        let tls = MakeRustlsConnect::new(tls.config);
+        let (client, connection) = config.connect(tls).await.map_err(|error| failure_of(&error))?;
+        Ok(Live { client, driver: tokio::spawn(async move { driver(connection.await) }) })
+    } else {
+        let (client, connection) = config.connect(NoTls).await.map_err(|error| failure_of(&error))?;
+        Ok(Live { client, driver: tokio::spawn(async move { driver(connection.await) }) })
+    }
+}
+
+fn failure_of(error: &tokio_postgres::Error) -> Failure {
+    let Some(server) = error.as_db_error() else {
+        // The crate's own text leaves the cause out.
+        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
+        return Failure::new(Code::PostgresUnavailable, format!("{error}{cause}"));
+    };
+    let sqlstate = server.code().code();
+    let found = format!("{} (SQLSTATE {sqlstate})", server.message());
+    // Connection exceptions, resources, operator intervention and system errors pass; the rest is refused again.
+    let passes = ["08", "53", "57", "58", "40"].iter().any(|class| sqlstate.starts_with(class));
+    Failure::new(if passes { Code::PostgresUnavailable } else { Code::PostgresRefused }, found)
+}

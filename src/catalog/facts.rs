@@ -1,0 +1,79 @@
+//! What only the catalog knows about a table: see [`TableFacts`] for why that is a hint and no more.
+
+use encoder::{ColumnFacts, TableFacts, TypeKind};
+use pgoutput::Oid;
+
+use super::Catalog;
+use crate::failure::Failure;
+
+impl Catalog {
+    /// The facts about the table with this OID; none at all if it does not exist any more.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn table_facts(&mut self, table: Oid) -> Result<TableFacts, Failure> {
+        let oid = u32::from(table);
+        let columns = self
+            .query(
+                // A domain leads to its base type in any number of steps. The modifier is the column's, or else the one
+                // that is met last on the way down.
+                "WITH RECURSIVE step AS (
+                     SELECT attribute.attnum, 0 AS depth, type.oid AS type_oid, type.typname, type.typtype, type.typbasetype,
+                            attribute.atttypmod AS modifier, type.typtypmod, type.typnotnull AS not_null
+                     FROM pg_attribute attribute JOIN pg_type type ON type.oid = attribute.atttypid
+                     WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                     UNION ALL
+                     SELECT step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
+                            CASE WHEN step.typtypmod >= 0 THEN step.typtypmod ELSE step.modifier END, base.typtypmod,
+                            step.not_null OR base.typnotnull
+                     FROM step JOIN pg_type base ON base.oid = step.typbasetype
+                     WHERE step.typtype = 'd'
+                 ), base AS (
+                     SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC
+                 )
+                 SELECT attribute.attname::text, attribute.attnotnull OR base.not_null,
+                        CASE WHEN attribute.attgenerated = '' THEN pg_get_expr(def.adbin, def.adrelid) END,
+                        attribute.atttypid, base.typname::text, type.typtype::text, base.type_oid, base.modifier
+                 FROM pg_attribute attribute
+                 JOIN pg_type type ON type.oid = attribute.atttypid
+                 JOIN base ON base.attnum = attribute.attnum
+                 LEFT JOIN pg_attrdef def ON def.adrelid = attribute.attrelid AND def.adnum = attribute.attnum
+                 WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                 ORDER BY attribute.attnum",
+                &[&oid],
+            )
+            .await?;
+        let key = self
+            .query(
+                "SELECT attribute.attname::text
+                 FROM pg_index index
+                 CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY key(attnum, position)
+                 JOIN pg_attribute attribute ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
+                 WHERE index.indrelid = $1 AND index.indisprimary AND key.position <= index.indnkeyatts
+                 ORDER BY key.position",
+                &[&oid],
+            )
+            .await?;
+        let columns = columns
+            .iter()
+            .map(|row| ColumnFacts {
+                name: row.get(0),
+                not_null: row.get(1),
+                default: row.get(2),
+                type_oid: Oid::from(row.get::<_, u32>(3)),
+                type_name: row.get(4),
+                // A kind that this build does not know has text, as everything has.
+                type_kind: row
+                    .get::<_, &str>(5)
+                    .chars()
+                    .next()
+                    .and_then(TypeKind::from_catalog)
+                    .unwrap_or(TypeKind::Base),
+                base_type_oid: Oid::from(row.get::<_, u32>(6)),
+                base_type_modifier: row.get(7),
+            })
+            .collect();
+        let key: Vec<String> = key.iter().map(|row| row.get(0)).collect();
+        Ok(TableFacts { columns, primary_key: (!key.is_empty()).then_some(key) })
+    }
+}

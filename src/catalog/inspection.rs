@@ -1,0 +1,312 @@
+//! What `pgsluice check` asks beyond what a stream needs: privileges, the slot's state, and tables as the stream would describe
+//! them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
+use serde::Deserialize;
+
+use super::{Catalog, PublishedTable};
+use crate::failure::{Code, Failure};
+
+/// The role that the stream connects as.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Role {
+    /// Its name.
+    pub name: String,
+    /// Whether it may create a publication in this database.
+    pub may_create_in_database: bool,
+}
+
+/// What the role lacks on a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TablePrivileges {
+    /// The table.
+    pub table: PublishedTable,
+    /// USAGE on its schema.
+    pub may_use_schema: bool,
+    /// SELECT on it.
+    pub may_select: bool,
+    /// Whether the role owns it, or is a member of the role that does: only an owner adds a table to a publication.
+    pub is_owner: bool,
+    /// The owner.
+    pub owner: String,
+}
+
+/// What a setting is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Setting {
+    /// In the unit of the setting, as `pg_settings` has it.
+    pub raw: String,
+    /// As `SHOW` prints it.
+    pub shown: String,
+}
+
+/// What becomes of a replication slot, of which the view has more in each version.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Deserialize)]
+#[serde(default)]
+pub struct SlotState {
+    /// Who reads from it: `active_pid`.
+    pub active_pid: Option<i32>,
+    /// The reader's `application_name`.
+    pub active_application: Option<String>,
+    /// The reader's address; none for a Unix socket.
+    pub active_address: Option<String>,
+    /// `wal_status`: `reserved`, `extended`, `unreserved` or `lost`.
+    pub wal_status: Option<String>,
+    /// How much may still be written before the slot is in danger; none for no limit.
+    pub safe_wal_size: Option<i64>,
+    /// Log that is kept for the slot, in bytes.
+    pub retained_bytes: Option<i64>,
+    /// Since when nobody reads from it (17).
+    pub inactive_since: Option<String>,
+    /// Whether standbys keep a copy (17).
+    pub failover: Option<bool>,
+}
+
+/// A table as its Relation message would describe it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DescribedTable {
+    /// The message that would come.
+    pub relation: Relation,
+    /// Columns that the server would not send unless told to: generated ones.
+    pub generated: BTreeSet<String>,
+}
+
+/// Something of the name that a pattern gives, which the pattern does not match.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss {
+    /// Schema and name.
+    pub table: PublishedTable,
+    /// What it is when it is no ordinary table, such as `a view`.
+    pub unfit: Option<&'static str>,
+}
+
+impl Catalog {
+    /// Makes every transaction of this connection read-only, so that nothing here can change anything by mistake.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the connection.
+    pub async fn connect_read_only(&mut self) -> Result<(), Failure> {
+        self.execute("SET default_transaction_read_only = on").await
+    }
+
+    /// The role of this connection.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn role(&mut self) -> Result<Role, Failure> {
+        let row = self
+            .query_one("SELECT current_user::text, has_database_privilege(current_database(), 'CREATE')", &[])
+            .await?;
+        Ok(Role { name: row.get(0), may_create_in_database: row.get(1) })
+    }
+
+    /// Settings by name; those that this version does not have are left out.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn settings(&mut self, names: &[&str]) -> Result<BTreeMap<String, Setting>, Failure> {
+        let rows = self
+            .query("SELECT name, setting, current_setting(name) FROM pg_settings WHERE name = ANY($1)", &[&names])
+            .await?;
+        Ok(rows.iter().map(|row| (row.get(0), Setting { raw: row.get(1), shown: row.get(2) })).collect())
+    }
+
+    /// What the role may do with each table.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn table_privileges(&mut self, tables: &[PublishedTable]) -> Result<Vec<TablePrivileges>, Failure> {
+        let (schemas, names) = unzip(tables);
+        let rows = self
+            .query(
+                "SELECT namespace.nspname::text, class.relname::text,
+                        has_schema_privilege(namespace.oid, 'USAGE'), has_table_privilege(class.oid, 'SELECT'),
+                        pg_has_role(class.relowner, 'USAGE'), pg_get_userbyid(class.relowner)::text
+                 FROM unnest($1::text[], $2::text[]) wanted(schema, name)
+                 JOIN pg_namespace namespace ON namespace.nspname = wanted.schema
+                 JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = wanted.name
+                 ORDER BY 1, 2",
+                &[&schemas, &names],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| TablePrivileges {
+                table: PublishedTable { schema: row.get(0), name: row.get(1) },
+                may_use_schema: row.get(2),
+                may_select: row.get(3),
+                is_owner: row.get(4),
+                owner: row.get(5),
+            })
+            .collect())
+    }
+
+    /// The owner of a publication, if the role may not alter it.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn foreign_publication_owner(&mut self, name: &str) -> Result<Option<String>, Failure> {
+        let rows = self
+            .query(
+                "SELECT pg_get_userbyid(pubowner)::text FROM pg_publication
+                 WHERE pubname = $1 AND NOT pg_has_role(pubowner, 'USAGE')",
+                &[&name],
+            )
+            .await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
+    /// The columns that a publication sends of each table; none before version 15, which sends all.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn published_columns(
+        &mut self,
+        name: &str,
+    ) -> Result<BTreeMap<PublishedTable, BTreeSet<String>>, Failure> {
+        // The column is not there in every version, and a query that names it would fail.
+        let rows = self
+            .query("SELECT to_jsonb(published)::text FROM pg_publication_tables published WHERE pubname = $1", &[&name])
+            .await?;
+        let mut columns = BTreeMap::new();
+        for row in &rows {
+            let published: PublishedRow = parse("pg_publication_tables", row.get(0))?;
+            if let Some(attnames) = published.attnames {
+                columns.insert(PublishedTable { schema: published.schemaname, name: published.tablename }, attnames);
+            }
+        }
+        Ok(columns)
+    }
+
+    /// What becomes of a slot.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn slot_state(&mut self, name: &str) -> Result<Option<SlotState>, Failure> {
+        let rows = self
+            .query(
+                "SELECT (to_jsonb(slot) || jsonb_build_object(
+                            'retained_bytes', pg_wal_lsn_diff(
+                                CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END,
+                                slot.restart_lsn)::int8,
+                            'active_application', reader.application_name,
+                            'active_address', host(reader.client_addr)))::text
+                 FROM pg_replication_slots slot LEFT JOIN pg_stat_activity reader ON reader.pid = slot.active_pid
+                 WHERE slot.slot_name = $1",
+                &[&name],
+            )
+            .await?;
+        rows.first().map(|row| parse("pg_replication_slots", row.get(0))).transpose()
+    }
+
+    /// The tables as their Relation messages would describe them.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn described_tables(&mut self, tables: &[PublishedTable]) -> Result<Vec<DescribedTable>, Failure> {
+        let (schemas, names) = unzip(tables);
+        let rows = self
+            .query(
+                "SELECT class.oid, namespace.nspname::text, class.relname::text, class.relreplident::text,
+                        attribute.attname::text, attribute.atttypid, attribute.atttypmod, attribute.attgenerated <> '',
+                        class.relreplident = 'f' OR EXISTS (
+                            SELECT FROM pg_index index
+                            WHERE index.indrelid = class.oid
+                              AND CASE class.relreplident WHEN 'd' THEN index.indisprimary
+                                                          WHEN 'i' THEN index.indisreplident ELSE false END
+                              AND attribute.attnum = ANY((index.indkey::int2[])[0:index.indnkeyatts - 1]))
+                 FROM unnest($1::text[], $2::text[]) wanted(schema, name)
+                 JOIN pg_namespace namespace ON namespace.nspname = wanted.schema
+                 JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = wanted.name
+                 JOIN pg_attribute attribute ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                 ORDER BY 2, 3, attribute.attnum",
+                &[&schemas, &names],
+            )
+            .await?;
+        let mut described: Vec<DescribedTable> = Vec::new();
+        for row in &rows {
+            let id = Oid::from(row.get::<_, u32>(0));
+            if described.last().is_none_or(|last| last.relation.id != id) {
+                described.push(DescribedTable {
+                    relation: Relation {
+                        xid: None,
+                        id,
+                        schema: row.get(1),
+                        name: row.get(2),
+                        replica_identity: match row.get::<_, &str>(3) {
+                            "f" => ReplicaIdentity::Full,
+                            "i" => ReplicaIdentity::Index,
+                            "n" => ReplicaIdentity::Nothing,
+                            _ => ReplicaIdentity::Default,
+                        },
+                        columns: Vec::new(),
+                    },
+                    generated: BTreeSet::new(),
+                });
+            }
+            let Some(table) = described.last_mut() else { continue };
+            let name: String = row.get(4);
+            if row.get(7) {
+                table.generated.insert(name.clone());
+            }
+            table.relation.columns.push(RelationColumn {
+                is_key: row.get(8),
+                name,
+                type_oid: Oid::from(row.get::<_, u32>(5)),
+                type_modifier: row.get(6),
+            });
+        }
+        Ok(described)
+    }
+
+    /// What has the name that a pattern without a star means, but for its case, or is no table that can be published.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn near_misses(&mut self, schema: &str, name: &str) -> Result<Vec<NearMiss>, Failure> {
+        let rows = self
+            .query(
+                "SELECT namespace.nspname::text, class.relname::text, class.relkind::text, class.relpersistence::text
+                 FROM pg_class class JOIN pg_namespace namespace ON namespace.oid = class.relnamespace
+                 WHERE lower(namespace.nspname) = lower($1) AND lower(class.relname) = lower($2)
+                   AND class.relkind NOT IN ('i', 'I', 'c', 't')
+                 ORDER BY 1, 2 LIMIT 3",
+                &[&schema, &name],
+            )
+            .await?;
+        Ok(rows
+            .iter()
+            .map(|row| NearMiss {
+                table: PublishedTable { schema: row.get(0), name: row.get(1) },
+                unfit: match (row.get::<_, &str>(2), row.get::<_, &str>(3)) {
+                    ("r" | "p", "p") => None,
+                    ("r" | "p", "u") => Some("an unlogged table"),
+                    ("r" | "p", _) => Some("a temporary table"),
+                    ("v", _) => Some("a view"),
+                    ("m", _) => Some("a materialized view"),
+                    ("f", _) => Some("a foreign table"),
+                    ("S", _) => Some("a sequence"),
+                    _ => Some("no table"),
+                },
+            })
+            .collect())
+    }
+}
+
+#[derive(Deserialize)]
+struct PublishedRow {
+    schemaname: String,
+    tablename: String,
+    #[serde(default)]
+    attnames: Option<BTreeSet<String>>,
+}
+
+fn parse<'a, T: Deserialize<'a>>(view: &str, json: &'a str) -> Result<T, Failure> {
+    serde_json::from_str(json).map_err(|error| Failure::new(Code::Internal, format!("{view}: {error}")))
+}
+
+fn unzip(tables: &[PublishedTable]) -> (Vec<&str>, Vec<&str>) {
+    tables.iter().map(|table| (table.schema.as_str(), table.name.as_str())).unzip()
+}

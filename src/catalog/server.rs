@@ -1,0 +1,195 @@
+//! The server's settings and its replication slots.
+
+use pgoutput::Lsn;
+use serde::Deserialize;
+
+use super::Catalog;
+use crate::{
+    checkpoint::start::Slot,
+    failure::{Code, Failure},
+};
+
+/// Settings that logical replication depends on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ServerSettings {
+    /// Such as 180001 for 18.1.
+    pub version_num: i32,
+    /// `wal_level`.
+    pub wal_level: String,
+    /// `max_replication_slots`, and how many are taken.
+    pub slots: (i64, i64),
+    /// `max_wal_senders`, and how many are taken.
+    pub senders: (i64, i64),
+    /// `wal_sender_timeout`, in milliseconds; 0 is none.
+    pub wal_sender_timeout_ms: i64,
+    /// `max_slot_wal_keep_size` as the server prints it; -1 is no limit.
+    pub max_slot_wal_keep_size: String,
+    /// `server_encoding`.
+    pub encoding: String,
+    /// Whether the role may replicate.
+    pub may_replicate: bool,
+    /// Whether the server is a standby.
+    pub in_recovery: bool,
+}
+
+impl ServerSettings {
+    /// The oldest version that is supported, 14.
+    pub const VERSION_NUM_MIN: i32 = 140_000;
+
+    /// What stands in the way of streaming.
+    ///
+    /// # Errors
+    /// The first thing that does, with the statement that mends it.
+    pub fn verify(&self) -> Result<(), Failure> {
+        let problem = |text: String| Err(Failure::new(Code::PostgresSettings, text));
+        if self.version_num < Self::VERSION_NUM_MIN {
+            return problem(format!(
+                "the server is version {}, and the oldest supported is 14",
+                self.version_num / 10_000
+            ));
+        }
+        if self.wal_level != "logical" {
+            return problem(format!(
+                "wal_level is {}: run ALTER SYSTEM SET wal_level = 'logical', and restart the server",
+                self.wal_level
+            ));
+        }
+        if self.in_recovery {
+            // Its timeline changes under the connection when it is promoted, and the checkpoint would not tell.
+            return problem("the server is a standby: stream from the primary".to_owned());
+        }
+        if !self.may_replicate {
+            return Err(Failure::new(
+                Code::PostgresRefused,
+                "the role has no REPLICATION attribute: run ALTER ROLE ... REPLICATION",
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl Catalog {
+    /// The server's settings.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the query.
+    pub async fn server_settings(&mut self) -> Result<ServerSettings, Failure> {
+        let row = self
+            .query_one(
+                "SELECT current_setting('server_version_num')::int4,
+                        current_setting('wal_level'),
+                        current_setting('max_replication_slots')::int8,
+                        (SELECT count(*) FROM pg_replication_slots),
+                        current_setting('max_wal_senders')::int8,
+                        (SELECT count(*) FROM pg_stat_get_wal_senders()),
+                        (SELECT setting::int8 FROM pg_settings WHERE name = 'wal_sender_timeout'),
+                        current_setting('max_slot_wal_keep_size'),
+                        current_setting('server_encoding'),
+                        (SELECT rolsuper OR rolreplication
+                             OR EXISTS (SELECT FROM pg_roles managed
+                                        WHERE managed.rolname IN ('rds_replication', 'rds_superuser')
+                                          AND pg_has_role(current_user, managed.oid, 'MEMBER'))
+                         FROM pg_roles WHERE rolname = current_user),
+                        pg_is_in_recovery()",
+                &[],
+            )
+            .await?;
+        Ok(ServerSettings {
+            version_num: row.get(0),
+            wal_level: row.get(1),
+            slots: (row.get(2), row.get(3)),
+            senders: (row.get(4), row.get(5)),
+            wal_sender_timeout_ms: row.get(6),
+            max_slot_wal_keep_size: row.get(7),
+            encoding: row.get(8),
+            may_replicate: row.get::<_, Option<bool>>(9).unwrap_or(false),
+            in_recovery: row.get(10),
+        })
+    }
+
+    /// The replication slot of this name, if it exists.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the query.
+    pub async fn slot(&mut self, name: &str) -> Result<Option<Slot>, Failure> {
+        // The view has grown with each version; as JSON, what is missing is simply not there.
+        let rows = self
+            .query("SELECT to_jsonb(slot)::text FROM pg_replication_slots slot WHERE slot_name = $1", &[&name])
+            .await?;
+        rows.first().map(|row| parse_slot(name, row.get(0))).transpose()
+    }
+}
+
+#[derive(Deserialize)]
+struct SlotRow {
+    plugin: Option<String>,
+    database: Option<String>,
+    temporary: bool,
+    #[serde(default)]
+    active: bool,
+    confirmed_flush_lsn: Option<String>,
+    wal_status: Option<String>,
+    #[serde(default)]
+    two_phase: bool,
+    #[serde(default)]
+    conflicting: Option<bool>,
+    #[serde(default)]
+    invalidation_reason: Option<String>,
+}
+
+fn parse_slot(name: &str, json: &str) -> Result<Slot, Failure> {
+    let unreadable = |what: String| Failure::new(Code::Internal, format!("pg_replication_slots for {name}: {what}"));
+    let row: SlotRow = serde_json::from_str(json).map_err(|error| unreadable(error.to_string()))?;
+    let confirmed_flush_lsn = match &row.confirmed_flush_lsn {
+        Some(text) => text.parse().map_err(|error| unreadable(format!("{error}")))?,
+        None => Lsn::INVALID,
+    };
+    let has_no_position = row.plugin.is_some() && !confirmed_flush_lsn.is_valid();
+    let being_created = has_no_position && row.active;
+    let lost = match (&row.invalidation_reason, row.wal_status.as_deref(), row.conflicting) {
+        (Some(reason), _, _) => Some(format!("the server has invalidated it: {reason}")),
+        (None, Some("lost"), _) => Some("its wal_status is lost: the server has removed log that it needs".to_owned()),
+        (None, _, Some(true)) => Some("it conflicts with recovery".to_owned()),
+        // Nobody is creating it any more.
+        (None, _, _) if has_no_position && !row.active => Some("its creation did not finish".to_owned()),
+        _ => None,
+    };
+    Ok(Slot {
+        plugin: row.plugin,
+        database: row.database,
+        temporary: row.temporary,
+        two_phase: row.two_phase,
+        confirmed_flush_lsn,
+        being_created,
+        lost,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(json: &str, lost: Option<&str>) {
+        let slot = parse_slot("s", json).expect("it is read");
+        assert_eq!(slot.confirmed_flush_lsn, Lsn::from(16));
+        match (&slot.lost, lost) {
+            (None, None) => {}
+            (Some(found), Some(expect)) => assert!(found.contains(expect), "{found}"),
+            (found, _) => panic!("lost is {found:?} for {json}"),
+        }
+    }
+
+    #[test]
+    fn every_version_says_in_its_way_that_a_slot_is_lost() {
+        let base = r#""plugin":"pgoutput","database":"app","temporary":false,"confirmed_flush_lsn":"0/10""#;
+        check(&format!(r#"{{{base},"wal_status":"reserved","two_phase":false}}"#), None);
+        check(&format!(r#"{{{base},"wal_status":"extended"}}"#), None);
+        check(&format!(r#"{{{base},"wal_status":"unreserved"}}"#), None);
+        check(&format!(r#"{{{base},"wal_status":"lost"}}"#), Some("wal_status is lost"));
+        check(&format!(r#"{{{base},"wal_status":"reserved","conflicting":true}}"#), Some("conflicts"));
+        check(
+            &format!(r#"{{{base},"wal_status":"lost","conflicting":false,"invalidation_reason":"idle_timeout"}}"#),
+            Some("idle_timeout"),
+        );
+    }
+}

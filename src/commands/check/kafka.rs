@@ -1,0 +1,392 @@
+//! Kafka: the cluster, and the checkpoint topic with the checkpoint in it.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use publisher::{
+    Checkpoint, CheckpointTopic, Cluster, ClusterProbe, KafkaSettings, PublishError, TopicSettings, Verdict,
+};
+use tokio::{runtime::Handle, task::spawn_blocking};
+
+use super::{
+    REQUEST_TIMEOUT, STEP_TIMEOUT,
+    postgres::is_loopback,
+    report::{Findings, Problem, Severity, System, seconds_text},
+};
+use crate::{config::Config, failure::Code};
+
+/// librdkafka's default.
+const TRANSACTION_TIMEOUT_MS: i64 = 60_000;
+
+/// What is known of Kafka.
+pub(super) struct Kafka {
+    pub(super) findings: Findings,
+    pub(super) config: Arc<Config>,
+    pub(super) settings: KafkaSettings,
+    pub(super) reached: Option<Reached>,
+}
+
+/// What is known of the checkpoint.
+pub(super) enum HeldCheckpoint {
+    /// It could not be read.
+    Unknown,
+    /// Kafka holds this, or none.
+    Known(Option<Box<Checkpoint>>),
+}
+
+/// A cluster that answers.
+pub(super) struct Reached {
+    pub(super) probe: Arc<ClusterProbe>,
+    pub(super) cluster: Cluster,
+    /// A broker's settings; empty if they may not be read.
+    pub(super) broker: BTreeMap<String, String>,
+}
+
+impl Kafka {
+    pub(super) fn new(config: Arc<Config>, settings: KafkaSettings) -> Self {
+        Self { findings: Findings::new(System::Kafka), config, settings, reached: None }
+    }
+
+    /// Everything that the cluster alone can tell.
+    pub(super) async fn examine(&mut self) {
+        let (version, good) = KafkaSettings::librdkafka();
+        if good {
+            self.findings.ok("librdkafka", version);
+        } else {
+            self.findings.error(Problem {
+                id: "librdkafka",
+                found: format!("librdkafka {version} is older than 2.5.0"),
+                why: "its transactions can lose or tear records".into(),
+                fix: "build pgsluice with a newer librdkafka".into(),
+            });
+        }
+        if !self.properties() {
+            return;
+        }
+        self.encryption();
+        let Some(reached) = self.reach().await else { return };
+        self.cluster(&reached);
+        self.transactions(&reached);
+        self.checkpoint_topic(&reached).await;
+        self.reached = Some(reached);
+    }
+
+    /// The checkpoint, read without fencing anybody.
+    pub(super) async fn read_checkpoint(&mut self) -> HeldCheckpoint {
+        let topic = CheckpointTopic::new(self.config.kafka.checkpoint_topic.as_str());
+        match self.reached.as_ref().map(|reached| reached.cluster.topics.get(topic.name())) {
+            None => return HeldCheckpoint::Unknown,
+            // Nothing was ever written.
+            Some(None) => return HeldCheckpoint::Known(None),
+            Some(Some(shape)) if shape.partitions != 1 => return HeldCheckpoint::Unknown,
+            Some(Some(_)) => {}
+        }
+        let settings = self.settings.clone();
+        let reading = spawn_blocking(move || topic.read(&settings));
+        match tokio::time::timeout(STEP_TIMEOUT, reading).await {
+            Ok(Ok(Ok(checkpoint))) => {
+                self.findings
+                    .ok("checkpoint", checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), checkpoint_text));
+                HeldCheckpoint::Known(checkpoint.map(Box::new))
+            }
+            Ok(Ok(Err(error))) => {
+                self.findings.error(unreadable(&error));
+                HeldCheckpoint::Unknown
+            }
+            Ok(Err(_)) | Err(_) => {
+                self.findings.warning(Problem {
+                    id: "checkpoint-unreadable",
+                    found: format!("the checkpoint could not be read within {}", seconds_text(STEP_TIMEOUT)),
+                    why: "most often a transaction is still open on the topic, left by an instance that was killed: run ends its own, and \
+                          those of others end at their timeout"
+                        .into(),
+                    fix: "run the check again in a minute".into(),
+                });
+                HeldCheckpoint::Unknown
+            }
+        }
+    }
+
+    /// Whether librdkafka takes the properties.
+    fn properties(&mut self) -> bool {
+        let refused = self.settings.refused_properties();
+        for property in &refused {
+            let problem = Problem {
+                id: "kafka-property",
+                found: property.reason.clone(),
+                why: "no client can be made with it".into(),
+                fix: format!(
+                    "correct {} in kafka.properties: see librdkafka's CONFIGURATION.md",
+                    property.name.as_deref().unwrap_or("what is named")
+                ),
+            };
+            match &property.name {
+                Some(name) => self.findings.about(Severity::Error, name, problem),
+                None => self.findings.error(problem),
+            }
+        }
+        if refused.is_empty() {
+            let text = match self.settings.properties.len() {
+                0 => "none set in kafka.properties".to_owned(),
+                count => format!("{count} set in kafka.properties, and librdkafka takes them"),
+            };
+            self.findings.ok("kafka-property", text);
+        }
+        refused.is_empty()
+    }
+
+    fn encryption(&mut self) {
+        let protocol = self.settings.properties.get("security.protocol").map(|text| text.to_ascii_lowercase());
+        let servers = self.settings.bootstrap_servers.split(',').map(str::trim);
+        let is_local = servers.map(host_of).all(is_loopback);
+        if protocol.as_deref() == Some("sasl_plaintext") && !is_local {
+            self.findings.warning(Problem {
+                id: "kafka-tls",
+                found: "security.protocol is sasl_plaintext".into(),
+                why: "credentials and rows cross the network readable".into(),
+                fix: "set \"security.protocol\" = \"sasl_ssl\" in kafka.properties, with the port of an encrypted listener".into(),
+            });
+        }
+    }
+
+    async fn reach(&mut self) -> Option<Reached> {
+        let settings = self.settings.clone();
+        let runtime = Handle::current();
+        let asking = spawn_blocking(move || {
+            let probe = ClusterProbe::new(&settings, runtime, REQUEST_TIMEOUT)?;
+            let cluster = probe.cluster()?;
+            let broker = cluster.brokers.first().map_or(Ok(BTreeMap::new()), |broker| probe.broker_settings(*broker));
+            Ok::<_, PublishError>((probe, cluster, broker))
+        });
+        let servers = self.settings.bootstrap_servers.clone();
+        let (probe, cluster, broker) = match asking.await {
+            Ok(Ok(reached)) => reached,
+            Ok(Err(error)) => {
+                self.findings.error(unreachable(&servers, &error));
+                return None;
+            }
+            Err(panicked) => {
+                self.findings.error(incomplete(&panicked.to_string()));
+                return None;
+            }
+        };
+        let version = broker.as_ref().ok().and_then(|broker| broker.get("inter.broker.protocol.version"));
+        self.findings.ok(
+            "kafka-reachable",
+            format!(
+                "{} broker{} at {servers}, cluster id {}{}",
+                cluster.brokers.len(),
+                if cluster.brokers.len() == 1 { "" } else { "s" },
+                cluster.id.as_deref().unwrap_or("unknown"),
+                version.map(|version| format!(", protocol {version}")).unwrap_or_default()
+            ),
+        );
+        let broker = broker.unwrap_or_else(|error| {
+            self.findings.warning(Problem {
+                id: "kafka-broker-settings",
+                found: format!("the brokers' settings cannot be read: {error}"),
+                why: "whether they fit was not checked".into(),
+                fix: "grant DESCRIBE_CONFIGS on the cluster, or compare transaction.max.timeout.ms, message.max.bytes and \
+                      min.insync.replicas by hand"
+                    .into(),
+            });
+            BTreeMap::new()
+        });
+        Some(Reached { probe: Arc::new(probe), cluster, broker })
+    }
+
+    fn cluster(&mut self, reached: &Reached) {
+        match reached.broker.get("auto.create.topics.enable").map(String::as_str) {
+            Some("true") => self.findings.warning(Problem {
+                id: "auto-create-topics",
+                found: "the brokers create topics on mention (auto.create.topics.enable)".into(),
+                why: "a consumer that comes first makes a topic with the brokers' defaults instead of kafka.topics, and a deleted topic \
+                      comes back empty unnoticed"
+                    .into(),
+                fix: "set auto.create.topics.enable=false at the brokers: run creates the topics itself".into(),
+            }),
+            Some(_) => self.findings.ok("auto-create-topics", "off: topics are created by run, as kafka.topics says"),
+            None => {}
+        }
+    }
+
+    fn transactions(&mut self, reached: &Reached) {
+        let timeout_ms = self.number("transaction.timeout.ms").unwrap_or(TRANSACTION_TIMEOUT_MS);
+        if let Some(max_ms) = reached.number("transaction.max.timeout.ms") {
+            if timeout_ms > max_ms {
+                self.findings.error(Problem {
+                    id: "transaction-timeout",
+                    found: format!("transaction.timeout.ms is {timeout_ms}, and the brokers' transaction.max.timeout.ms is {max_ms}"),
+                    why: "the brokers refuse the producer".into(),
+                    fix: format!("set \"transaction.timeout.ms\" = \"{max_ms}\" or less in kafka.properties"),
+                });
+            } else {
+                self.findings
+                    .ok("transaction-timeout", format!("{timeout_ms} ms, of {max_ms} ms that the brokers allow"));
+            }
+        }
+        let replicas = reached.number("transaction.state.log.replication.factor");
+        let brokers = i64::try_from(reached.cluster.brokers.len()).unwrap_or(i64::MAX);
+        if let Some(replicas) = replicas.filter(|replicas| *replicas > brokers) {
+            // It is created by the first transaction of anybody.
+            if !reached.cluster.topics.contains_key("__transaction_state") {
+                self.findings.error(Problem {
+                    id: "transaction-state-log",
+                    found: format!("transaction.state.log.replication.factor is {replicas}, and {brokers} brokers are up"),
+                    why: "the topic that transactions are kept in cannot be created, and the producer waits for it for ever".into(),
+                    fix: format!("start {replicas} brokers, or set transaction.state.log.replication.factor={brokers} at the brokers"),
+                });
+            }
+        }
+    }
+
+    async fn checkpoint_topic(&mut self, reached: &Reached) {
+        let topic = self.config.kafka.checkpoint_topic.as_str().to_owned();
+        let id = "checkpoint-topic";
+        let replicas = self.config.kafka.topics.replication_factor.map_or(-1, i32::from);
+        match reached.cluster.topics.get(&topic).copied() {
+            None => {
+                let config = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
+                let settings = TopicSettings { partitions: 1, replication_factor: replicas, config };
+                let would = self.creatable(reached, &[&topic], &settings).await;
+                if would {
+                    self.findings.ok(id, format!("{topic} does not exist; run creates it"));
+                }
+            }
+            Some(shape) if shape.partitions != 1 => self.findings.error(Problem {
+                id,
+                found: format!("{topic} has {} partitions", shape.partitions),
+                why: "the order of checkpoints is kept in one partition only".into(),
+                fix: format!(
+                    "if no stream has run with it yet: kafka-topics.sh --delete --topic {topic}, and run creates it with one; otherwise \
+                     set kafka.checkpoint_topic"
+                ),
+            }),
+            Some(shape) => {
+                let settings = self.topic_settings(reached, &[&topic]).await.remove(&topic).unwrap_or_default();
+                match settings.get("cleanup.policy").map(|policy| policy.trim()) {
+                    Some("compact") | None => self.findings.ok(id, format!("{topic} has one partition and is compacted")),
+                    Some(policy) => self.findings.error(Problem {
+                        id,
+                        found: format!("the cleanup.policy of {topic} is {policy}"),
+                        why: "the checkpoint can be deleted when it grows old".into(),
+                        fix: format!(
+                            "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
+                        ),
+                    }),
+                }
+                self.durability(&[(topic.as_str(), shape)], &BTreeMap::from([(topic.clone(), settings)]));
+            }
+        }
+    }
+
+    /// A property of librdkafka's that is a number.
+    pub(super) fn number(&self, property: &str) -> Option<i64> {
+        self.settings.properties.get(property).and_then(|text| text.parse().ok())
+    }
+}
+
+impl Reached {
+    /// A setting of the broker's that is a number.
+    pub(super) fn number(&self, setting: &str) -> Option<i64> {
+        number(&self.broker, setting)
+    }
+}
+
+pub(super) fn number(settings: &BTreeMap<String, String>, name: &str) -> Option<i64> {
+    settings.get(name).and_then(|text| text.parse().ok())
+}
+
+/// The host of `[protocol://]host[:port]`.
+fn host_of(server: &str) -> &str {
+    let server = server.split_once("://").map_or(server, |(_, rest)| rest);
+    match server.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => host,
+        _ => server,
+    }
+}
+
+fn checkpoint_text(checkpoint: &Checkpoint) -> String {
+    let written = UNIX_EPOCH + Duration::from_millis(checkpoint.written_at_ms.unsigned_abs());
+    let age = SystemTime::now().duration_since(written).unwrap_or_default().as_secs();
+    format!(
+        "at {}, written {age} s ago by instance {}{} (read without fencing: a running instance may be further)",
+        checkpoint.position(),
+        checkpoint.instance,
+        if checkpoint.forced { " on an operator's word" } else { "" }
+    )
+}
+
+fn unreachable(servers: &str, error: &PublishError) -> Problem {
+    let why = "nothing can be published".to_owned();
+    if error.is_unauthorized() || error.to_string().contains("SASL") {
+        return Problem {
+            id: "kafka-authentication",
+            found: format!("Kafka at {servers} does not let this client in: {}", words(error)),
+            why,
+            fix: "correct \"sasl.username\", \"sasl.password\" and \"sasl.mechanisms\" in kafka.properties or kafka.properties_file".into(),
+        };
+    }
+    Problem {
+        id: "kafka-unreachable",
+        found: format!("Kafka at {servers} cannot be reached: {}", words(error)),
+        why,
+        fix: "start the brokers, or correct kafka.bootstrap_servers; for an encrypted listener set \"security.protocol\" in \
+              kafka.properties"
+            .into(),
+    }
+}
+
+/// What librdkafka said about the connection, or else the error that came of it.
+fn words(error: &PublishError) -> String {
+    match error {
+        PublishError::Kafka { reason: Some(reason), .. } => reason.clone(),
+        error if error.verdict() == Verdict::Renew => {
+            format!("no broker answered within {}", seconds_text(REQUEST_TIMEOUT))
+        }
+        other => other.to_string(),
+    }
+}
+
+fn unreadable(error: &PublishError) -> Problem {
+    let why = "without the checkpoint nobody knows where to resume".to_owned();
+    let (id, fix) = match error {
+        PublishError::Checkpoint { .. } => (Code::CheckpointCorrupt.as_str(), Code::CheckpointCorrupt.fix()),
+        error if error.is_unauthorized() => (
+            "kafka-denied",
+            "grant READ and DESCRIBE on the checkpoint topic (kafka-acls.sh --add --operation Read ...)",
+        ),
+        error if error.verdict() == Verdict::Renew => {
+            ("checkpoint-unreadable", "see the brokers' logs, and run the check again")
+        }
+        _ => ("checkpoint-unreadable", "see the brokers' logs"),
+    };
+    Problem { id, found: error.to_string(), why, fix: fix.to_owned() }
+}
+
+/// That something could not be asked.
+pub(super) fn incomplete(found: &str) -> Problem {
+    Problem {
+        id: "kafka-incomplete",
+        found: format!("not everything could be looked at: {found}"),
+        why: "what was not looked at may be wrong as well".into(),
+        fix: "see the brokers' logs, and run the check again".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_host_of_a_server_is_found() {
+        for (server, host) in
+            [("a:9092", "a"), ("a", "a"), ("[::1]:9092", "[::1]"), ("[::1]", "[::1]"), ("PLAINTEXT://b:9092", "b")]
+        {
+            assert_eq!(host_of(server), host, "{server}");
+        }
+    }
+}

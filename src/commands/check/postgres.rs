@@ -1,0 +1,305 @@
+//! PostgreSQL: both connections, and then what each of the other files looks at.
+
+use std::{io, net::IpAddr, sync::Arc};
+
+use encoder::TableFacts;
+use pgoutput::Relation;
+use walreceiver::{ConnectOptions, Error, Host, ReplicationClient, SslMode};
+
+use super::{
+    CONNECT_TIMEOUT, STEP_TIMEOUT,
+    kafka::HeldCheckpoint,
+    report::{Findings, Problem, System, seconds_text},
+    slot::SlotView,
+    tables::Tables,
+};
+use crate::{
+    catalog::{Catalog, Role, ServerSettings},
+    checkpoint::start::Wanted,
+    config::Config,
+    failure::Failure,
+};
+
+/// What is known of PostgreSQL. Each step adds to the findings at once, so that they stay when it is given up.
+pub(super) struct Postgres {
+    pub(super) findings: Findings,
+    /// The tables whose changes would be streamed, as their Relation messages would describe them.
+    pub(super) described: Vec<(Relation, TableFacts)>,
+    config: Arc<Config>,
+    options: Arc<ConnectOptions>,
+    /// The name that a running instance has in `pg_stat_replication`.
+    stream_application: String,
+    replication: Option<ReplicationClient>,
+    slot: Option<SlotView>,
+}
+
+/// What the files that look at one thing need.
+pub(super) struct Session<'a> {
+    pub(super) config: &'a Config,
+    pub(super) options: &'a ConnectOptions,
+    pub(super) catalog: Catalog,
+    pub(super) settings: ServerSettings,
+    pub(super) role: Role,
+}
+
+impl Session<'_> {
+    /// The major version.
+    pub(super) fn major(&self) -> i32 {
+        self.settings.version_num / 10_000
+    }
+}
+
+impl Postgres {
+    pub(super) fn new(config: Arc<Config>, options: &ConnectOptions) -> Self {
+        let limit = options.connect_timeout().map_or(CONNECT_TIMEOUT, |limit| limit.min(CONNECT_TIMEOUT));
+        let stream_application = options.application_name().to_owned();
+        let options = options.clone().with_connect_timeout(limit).with_application_name("pgsluice check");
+        Self {
+            findings: Findings::new(System::Postgres),
+            described: Vec::new(),
+            config,
+            options: Arc::new(options),
+            stream_application,
+            replication: None,
+            slot: None,
+        }
+    }
+
+    /// Everything that PostgreSQL alone can tell.
+    pub(super) async fn examine(&mut self) {
+        let finished = tokio::time::timeout(STEP_TIMEOUT, self.examine_in_order()).await;
+        self.settle(finished.map_err(|_elapsed| None).and_then(|outcome| outcome.map_err(Some)));
+    }
+
+    /// The slot beside the checkpoint, and both beside the server's own log.
+    pub(super) async fn compare(&mut self, checkpoint: &HeldCheckpoint) {
+        let (Some(slot), Some(client)) = (&self.slot, &mut self.replication) else { return };
+        let wanted = Wanted {
+            database: self.options.database().to_owned(),
+            slot: self.config.postgres.slot.clone(),
+            publication: self.config.postgres.publication.clone(),
+            manage: self.config.postgres.manage,
+            word: crate::checkpoint::start::OperatorWord::default(),
+        };
+        let comparing = slot.compare(&wanted, client, checkpoint, &mut self.findings);
+        let finished = tokio::time::timeout(STEP_TIMEOUT, comparing).await;
+        self.settle(finished.map_err(|_elapsed| None).and_then(|outcome| outcome.map_err(Some)));
+    }
+
+    async fn examine_in_order(&mut self) -> Result<(), Failure> {
+        let mut catalog = Catalog::new(Arc::clone(&self.options));
+        // The catalog's own limit holds for each address and not for a server that accepts and says nothing.
+        let limit = self.options.connect_timeout().unwrap_or(CONNECT_TIMEOUT);
+        let (ordinary, replication) = tokio::join!(
+            tokio::time::timeout(limit, catalog.connect_read_only()),
+            ReplicationClient::connect(&self.options)
+        );
+        let ordinary = ordinary
+            .map_err(|_elapsed| format!("{} did not answer within {}", self.options.server(), seconds_text(limit)))
+            .and_then(|outcome| outcome.map_err(|failure| failure.found().to_owned()));
+        self.connections(&ordinary, replication);
+        if ordinary.is_err() {
+            return Ok(());
+        }
+        let (settings, role) = (catalog.server_settings().await?, catalog.role().await?);
+        let mut session = Session { config: &self.config, options: &self.options, catalog, settings, role };
+        super::server::examine(&mut session, &mut self.findings).await?;
+        let slot = SlotView::read(&mut session, &self.stream_application, &mut self.findings).await?;
+        self.slot = Some(slot);
+        let tables = Tables::find(&mut session, &mut self.findings).await?;
+        tables.privileges(&mut session, &mut self.findings).await?;
+        let publication = tables.publication(&mut session, &mut self.findings).await?;
+        tables.describe(&mut session, &publication, &mut self.described).await
+    }
+
+    /// Both connections may fail for one reason, and then it is one finding.
+    fn connections(&mut self, ordinary: &Result<(), String>, replication: Result<ReplicationClient, Error>) {
+        let options = Arc::clone(&self.options);
+        match replication {
+            Ok(client) => {
+                let encrypted = client.is_encrypted();
+                self.encryption(encrypted);
+                if ordinary.is_ok() {
+                    let found = format!(
+                        "PostgreSQL {} at {}, database {}, role {}, {}",
+                        client.server_version(),
+                        options.server(),
+                        options.database(),
+                        options.user(),
+                        if encrypted { "TLS" } else { "no TLS" }
+                    );
+                    self.findings.ok("postgres-reachable", found);
+                }
+                self.replication = Some(client);
+            }
+            Err(error) => self.findings.error(refusal(&error, &options)),
+        }
+        let Err(found) = ordinary else { return };
+        // Both fail for one reason, unless that is one that only a replication connection can have.
+        let is_told = self.replication.is_none()
+            && !self.findings.has("replication-attribute")
+            && !self.findings.has("wal-senders");
+        if !is_told {
+            self.findings.error(Problem {
+                id: "postgres-ordinary-connection",
+                found: format!("the ordinary connection, for catalog queries, fails: {found}"),
+                why: "tables, publication and slot are looked up over it".into(),
+                fix: format!(
+                    "let {} connect to database {} without replication too: a line in pg_hba.conf, and GRANT CONNECT ON DATABASE",
+                    options.user(),
+                    options.database()
+                ),
+            });
+        }
+    }
+
+    fn encryption(&mut self, encrypted: bool) {
+        let Host::Tcp(host) = self.options.host() else { return };
+        if is_loopback(host) {
+            return;
+        }
+        let mode = self.options.ssl_mode();
+        if !encrypted {
+            let password = if self.options.password().is_some() { "the password's proof and " } else { "" };
+            self.findings.warning(Problem {
+                id: "postgres-tls",
+                found: format!("the connection to {host} is not encrypted (sslmode={mode})"),
+                why: format!("{password}every row crosses the network readable, and can be changed on the way"),
+                fix: "set ssl = on in postgresql.conf, and sslmode=verify-full in postgres.url".into(),
+            });
+        } else if !matches!(mode, SslMode::VerifyFull | SslMode::VerifyCa) {
+            self.findings.warning(Problem {
+                id: "postgres-tls",
+                found: format!("TLS with {host} proves nothing about the server (sslmode={mode})"),
+                why: "whoever sits between can pose as the server, and read and change every row".into(),
+                fix: "set sslmode=verify-full in postgres.url, with sslrootcert=FILE unless a public authority signed"
+                    .into(),
+            });
+        } else {
+            self.findings
+                .ok("postgres-tls", format!("encrypted, and the server's certificate is verified (sslmode={mode})"));
+        }
+    }
+
+    /// Notes that a step did not come to its end: `Err(None)` if it was given up.
+    fn settle(&mut self, outcome: Result<(), Option<Failure>>) {
+        let Err(failure) = outcome else { return };
+        let found = match failure {
+            Some(failure) => failure.found().to_owned(),
+            None => format!("the catalog did not answer within {}", seconds_text(STEP_TIMEOUT)),
+        };
+        self.findings.error(Problem {
+            id: "postgres-incomplete",
+            found: format!("not everything could be looked at: {found}"),
+            why: "what was not looked at may be wrong as well".into(),
+            fix: "see pg_stat_activity and pg_locks for what holds catalog queries up, and run the check again".into(),
+        });
+    }
+}
+
+/// Whether what is sent to the host stays on this machine.
+pub(super) fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
+}
+
+/// What it means that the replication connection cannot be made.
+fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
+    let (user, database) = (options.user(), options.database());
+    let no_stream = "without it nothing can be streamed".to_owned();
+    let problem = |id, fix: String| Problem { id, found: error.to_string(), why: no_stream.clone(), fix };
+    match error {
+        Error::Connect { source, .. } => problem("postgres-unreachable", unreachable_fix(source, options)),
+        Error::Timeout { .. } | Error::Io { .. } | Error::Closed { .. } => problem(
+            "postgres-unreachable",
+            format!("see whether PostgreSQL listens at {} and a firewall lets this machine through", options.server()),
+        ),
+        Error::TlsNotOffered { .. } | Error::Tls { .. } | Error::CertificateFile { .. } | Error::Options { .. } => {
+            problem(
+                "postgres-tls",
+                "correct sslmode, sslrootcert, sslcert and sslkey in postgres.url, or the server's certificate".into(),
+            )
+        }
+        Error::Authentication { .. } => problem(
+            "postgres-authentication",
+            format!("set the password of role {user} in postgres.url or postgres.password_file"),
+        ),
+        Error::Server { error: said, .. } => match said.code() {
+            _ if said.message().contains("pg_hba.conf") => problem(
+                "postgres-hba",
+                format!(
+                    "add to pg_hba.conf, and SELECT pg_reload_conf(): host {database} {user} ADDRESS-OF-THIS-MACHINE/32 scram-sha-256"
+                ),
+            ),
+            "28P01" => problem(
+                "postgres-authentication",
+                format!("correct the password of role {user} in postgres.url or postgres.password_file"),
+            ),
+            "28000" => problem(
+                "postgres-authentication",
+                format!("CREATE ROLE {user} LOGIN REPLICATION PASSWORD '...', or correct the user in postgres.url"),
+            ),
+            "3D000" => {
+                problem("postgres-database", "correct the database in postgres.url: it comes after the last /".into())
+            }
+            // Before the database is entered, only the attribute is looked at.
+            "42501" if !said.message().contains("database") => replication_attribute(user, &error.to_string()),
+            "42501" => problem("postgres-privilege", format!("GRANT CONNECT ON DATABASE {database} TO {user}")),
+            "53300" => problem(
+                "wal-senders",
+                "raise max_wal_senders (and max_connections) with ALTER SYSTEM, and restart the server".into(),
+            ),
+            "57P03" => {
+                problem("postgres-unreachable", "wait until the server has started, and run the check again".into())
+            }
+            _ => problem("postgres-refused", "see the server's log".into()),
+        },
+        _ => problem(
+            "postgres-refused",
+            "see whether postgres.url names a PostgreSQL server, and no pooler before it".into(),
+        ),
+    }
+}
+
+/// That the role may not replicate, however it came out.
+pub(super) fn replication_attribute(user: &str, found: &str) -> Problem {
+    Problem {
+        id: "replication-attribute",
+        found: found.to_owned(),
+        why: "only a role with REPLICATION may open a replication connection".into(),
+        fix: format!(
+            "ALTER ROLE {} REPLICATION (on Amazon RDS: GRANT rds_replication TO it)",
+            postgres_protocol::escape::escape_identifier(user)
+        ),
+    }
+}
+
+fn unreachable_fix(source: &io::Error, options: &ConnectOptions) -> String {
+    match (source.kind(), options.host()) {
+        (io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound, Host::Unix(folder)) => format!(
+            "start PostgreSQL, or correct the folder {} and the port {} in postgres.url: see unix_socket_directories",
+            folder.display(),
+            options.port()
+        ),
+        (io::ErrorKind::ConnectionRefused, Host::Tcp(_)) => {
+            "start PostgreSQL, or correct host and port in postgres.url: see listen_addresses and port".into()
+        }
+        (_, Host::Tcp(host)) => format!("correct the host {host} in postgres.url, or its name service and the network"),
+        (_, Host::Unix(_)) => "see whether this user may use the socket".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_on_the_machine_is_told_from_what_does_not() {
+        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.0.1", "::1", "[::1]"] {
+            assert!(is_loopback(host), "{host}");
+        }
+        for host in ["db", "10.0.0.1", "localhost.example.com", "::2", ""] {
+            assert!(!is_loopback(host), "{host}");
+        }
+    }
+}

@@ -1,0 +1,208 @@
+//! The plans that the stream would compile, so that what cannot be written is known before the first row.
+
+use encoder::{Naming, PlanError, TableFacts, TablePlan, TypeKind};
+use pgoutput::Relation;
+use postgres_protocol::escape::escape_identifier;
+use serde_json::Value;
+
+use super::report::{Findings, Problem, Severity, grouped, some_of};
+use crate::{config::Config, failure::Code};
+
+/// The plans of all tables for which there can be one.
+pub(super) struct Schemas {
+    plans: Vec<TablePlan>,
+}
+
+impl Schemas {
+    /// Compiles them, and notes what stands in the way.
+    pub(super) fn compile(
+        config: &Config,
+        database: &str,
+        tables: &[(Relation, TableFacts)],
+        findings: &mut Findings,
+    ) -> Self {
+        let naming = Naming::new(config.name.as_str(), database);
+        let mut plans = Vec::new();
+        let mut keyless = Vec::new();
+        for (relation, facts) in tables {
+            let table = format!("{}.{}", relation.schema, relation.name);
+            let plan = match TablePlan::compile(relation, facts, &naming) {
+                Ok(plan) => plan,
+                Err(error) => {
+                    findings.about(Severity::Error, &table, uncompiled(relation, &error));
+                    continue;
+                }
+            };
+            if plan.key_schema().is_none() {
+                keyless.push(table.clone());
+            }
+            let text = columns_as_text(relation, facts, plan.value_schema().json());
+            if !text.is_empty() {
+                findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
+            }
+            plans.push(plan);
+        }
+        if !keyless.is_empty() {
+            findings.warning(Problem {
+                id: "table-without-key",
+                found: format!("without a primary key, and so records without a key: {}", some_of(&keyless, 5)),
+                why: "a consumer cannot tell which row a record is about, all of them go to one partition, and the topic cannot be \
+                      compacted"
+                    .into(),
+                fix: "ALTER TABLE ... ADD PRIMARY KEY (...)".into(),
+            });
+        }
+        collisions(config, &plans, findings);
+        if !plans.is_empty() {
+            findings.ok("schemas", format!("{} of {} tables can be written as Avro", plans.len(), tables.len()));
+        }
+        Self { plans }
+    }
+
+    /// The topics, each once, in order.
+    pub(super) fn topics(&self) -> Vec<&str> {
+        let mut topics: Vec<&str> = self.plans.iter().map(|plan| &**plan.topic()).collect();
+        topics.sort_unstable();
+        topics.dedup();
+        topics
+    }
+
+    /// The subjects with their schemas, and the table of each.
+    pub(super) fn subjects(&self) -> impl Iterator<Item = (String, String, &str)> {
+        self.plans.iter().flat_map(|plan| {
+            let key = plan
+                .key_schema()
+                .map(|schema| (format!("{}-key", plan.topic()), schema.json().to_owned(), plan.table()));
+            let value = (format!("{}-value", plan.topic()), plan.value_schema().json().to_owned(), plan.table());
+            key.into_iter().chain([value])
+        })
+    }
+}
+
+fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
+    let (found, fix) = match error {
+        PlanError::CollidingColumns { first, second, field, .. } => (
+            format!("columns {first:?} and {second:?} both become the Avro field {field:?}"),
+            format!(
+                "ALTER TABLE {}.{} RENAME COLUMN {} TO ...; or leave one out of the publication, or the table out of postgres.tables",
+                escape_identifier(&relation.schema),
+                escape_identifier(&relation.name),
+                escape_identifier(second)
+            ),
+        ),
+        PlanError::TopicTooLong { .. } => {
+            (error.to_string(), "set a shorter name, rename the table, or leave it out of postgres.tables".to_owned())
+        }
+        _ => (error.to_string(), "leave the table out of postgres.tables, and report it: this is a defect".to_owned()),
+    };
+    Problem {
+        id: Code::SchemaUnrepresentable.as_str(),
+        found,
+        why: "the stream stops at the first change of this table".into(),
+        fix,
+    }
+}
+
+fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
+    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table()))) {
+        let mut problem = |found: String| {
+            let problem = Problem {
+                id: "topic-collision",
+                found,
+                why: "records of different kinds in one topic cannot be told apart".into(),
+                fix: "set another name, rename a table, or leave one out of postgres.tables".into(),
+            };
+            findings.about(Severity::Error, topic, problem);
+        };
+        if tables.len() > 1 {
+            problem(format!("{} would share this topic", some_of(&tables, 5)));
+        }
+        if **topic == *config.kafka.checkpoint_topic.as_str() {
+            problem(format!("it is the checkpoint topic too, and the topic of {}", tables[0]));
+        }
+        if topic.starts_with("__") {
+            problem(format!("names that start with __ are Kafka's own, and it is the topic of {}", tables[0]));
+        }
+    }
+}
+
+/// Columns that are a plain string although PostgreSQL's type is no text, with their types.
+fn columns_as_text(relation: &Relation, facts: &TableFacts, value_schema: &str) -> Vec<String> {
+    const TEXTS: &[&str] = &["text", "varchar", "bpchar", "name", "char", "citext", "unknown"];
+    let Some(fields) = serde_json::from_str(value_schema).ok().and_then(|schema: Value| row_fields(&schema)) else {
+        return Vec::new();
+    };
+    // The row's fields are the relation's columns in their order.
+    let columns = relation.columns.iter().zip(&fields).filter(|(_, field)| is_plain_string(&field["type"]));
+    columns
+        .filter_map(|(column, _)| facts.column(&column.name))
+        .filter(|facts| !(TEXTS.contains(&facts.type_name.as_str()) && facts.type_kind != TypeKind::Composite))
+        .map(|facts| match facts.type_name.strip_prefix('_') {
+            Some(element) => format!("{} {element}[]", facts.name),
+            None => format!("{} {}", facts.name, facts.type_name),
+        })
+        .collect()
+}
+
+/// The fields of the record in the envelope's `before`, which is where it is defined.
+fn row_fields(schema: &Value) -> Option<Vec<Value>> {
+    let before = schema["fields"].as_array()?.iter().find(|field| field["name"] == "before")?;
+    let row = before["type"].as_array()?.iter().find(|branch| branch["type"] == "record")?;
+    row["fields"].as_array().cloned()
+}
+
+fn is_plain_string(avro_type: &Value) -> bool {
+    match avro_type {
+        Value::String(name) => name == "string",
+        Value::Array(branches) => branches.iter().any(is_plain_string),
+        other => other["type"] == "string" && other.get("connect.name").is_none(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encoder::ColumnFacts;
+    use pgoutput::{Oid, RelationColumn, ReplicaIdentity};
+
+    use super::*;
+
+    #[test]
+    fn what_comes_as_text_is_told_from_what_is_text() {
+        let types = [
+            ("id", 23, "int4"),
+            ("note", 25, "text"),
+            ("tags", 1009, "_text"),
+            ("area", 604, "polygon"),
+            ("u", 2950, "uuid"),
+        ];
+        let relation = Relation {
+            xid: None,
+            id: Oid::from(1),
+            schema: "public".into(),
+            name: "t".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: types
+                .iter()
+                .map(|(name, oid, _)| RelationColumn {
+                    is_key: *name == "id",
+                    name: (*name).into(),
+                    type_oid: Oid::from(*oid),
+                    type_modifier: -1,
+                })
+                .collect(),
+        };
+        let columns = types.iter().map(|(name, oid, type_name)| ColumnFacts {
+            name: (*name).into(),
+            not_null: false,
+            default: None,
+            type_oid: Oid::from(*oid),
+            type_name: (*type_name).into(),
+            type_kind: TypeKind::Base,
+            base_type_oid: Oid::from(*oid),
+            base_type_modifier: -1,
+        });
+        let facts = TableFacts { columns: columns.collect(), primary_key: None };
+        let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "app")).expect("it compiles");
+        assert_eq!(columns_as_text(&relation, &facts, plan.value_schema().json()), ["tags text[]", "area polygon"]);
+    }
+}

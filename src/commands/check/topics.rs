@@ -1,0 +1,230 @@
+//! Topics: as they are, or as they would be created.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use publisher::{TopicSettings, TopicShape};
+use tokio::task::spawn_blocking;
+
+use super::{
+    kafka::{Kafka, Reached, incomplete, number},
+    report::{Problem, Severity, bytes_text, grouped, some_of},
+    schemas::Schemas,
+};
+
+/// librdkafka's default.
+const MESSAGE_MAX_BYTES: i64 = 1_000_000;
+
+impl Kafka {
+    /// The topics of the tables.
+    pub(super) async fn examine_topics(&mut self, schemas: &Schemas) {
+        let Some(reached) = self.reached.take() else { return };
+        let topics = schemas.topics();
+        let is_there = |topic: &&str| reached.cluster.topics.contains_key(*topic);
+        let (existing, missing): (Vec<&str>, Vec<&str>) = topics.into_iter().partition(is_there);
+        self.existing(&reached, &existing).await;
+        self.missing(&reached, &missing).await;
+        self.reached = Some(reached);
+    }
+
+    async fn existing(&mut self, reached: &Reached, topics: &[&str]) {
+        if topics.is_empty() {
+            return;
+        }
+        let shapes: Vec<(&str, TopicShape)> =
+            topics.iter().filter_map(|topic| Some((*topic, *reached.cluster.topics.get(*topic)?))).collect();
+        if let Some(partitions) = self.config.kafka.topics.partitions.and_then(|count| usize::try_from(count).ok()) {
+            for (topic, shape) in shapes.iter().filter(|(_, shape)| shape.partitions != partitions) {
+                let problem = Problem {
+                    id: "topic-partitions",
+                    found: format!("it has {} partitions, and kafka.topics.partitions is {partitions}", shape.partitions),
+                    why: "an existing topic is used as it is: another number would send a key to another partition, and break its order"
+                        .into(),
+                    fix: format!("set kafka.topics.partitions = {}, or leave it", shape.partitions),
+                };
+                self.findings.about(Severity::Warning, topic, problem);
+            }
+        }
+        for (topic, shape) in shapes.iter().filter(|(_, shape)| shape.leaderless > 0) {
+            let problem = Problem {
+                id: "topic-leader",
+                found: format!("{} of {} partitions have no leader", shape.leaderless, shape.partitions),
+                why: "nothing can be written to them, and the stream waits".into(),
+                fix: "start the brokers that hold their replicas".into(),
+            };
+            self.findings.about(Severity::Error, topic, problem);
+        }
+        let settings = self.topic_settings(reached, topics).await;
+        self.durability(&shapes, &settings);
+        let smallest = settings.values().filter_map(|settings| number(settings, "max.message.bytes")).min();
+        self.message_bytes(smallest);
+        let names: Vec<_> = shapes.iter().map(|(topic, _)| topic).collect();
+        self.findings.ok("topics", format!("{} exist: {}", names.len(), some_of(&names, 5)));
+    }
+
+    async fn missing(&mut self, reached: &Reached, topics: &[&str]) {
+        if topics.is_empty() {
+            return;
+        }
+        let configured = &self.config.kafka.topics;
+        let settings = TopicSettings {
+            partitions: configured.partitions.unwrap_or(-1),
+            replication_factor: configured.replication_factor.map_or(-1, i32::from),
+            config: configured.config.clone(),
+        };
+        let replicas = configured.replication_factor.map(i64::from).or(reached.number("default.replication.factor"));
+        let partitions = configured.partitions.map(i64::from).or(reached.number("num.partitions"));
+        let mut as_created = reached.broker.clone();
+        as_created.extend(settings.config.clone());
+        if !self.creatable(reached, topics, &settings).await {
+            return;
+        }
+        let shown =
+            |count: Option<i64>| count.map_or_else(|| "the brokers' default".to_owned(), |count| count.to_string());
+        self.findings.ok(
+            "topics-to-create",
+            format!(
+                "run creates {} (partitions: {}, replicas: {})",
+                some_of(topics, 5),
+                shown(partitions),
+                shown(replicas)
+            ),
+        );
+        if let Some(replicas) = replicas.and_then(|replicas| usize::try_from(replicas).ok()) {
+            let shape = TopicShape { partitions: 1, replication_factor: replicas, leaderless: 0 };
+            let name = format!("{} topics to be created", topics.len());
+            let settings = BTreeMap::from([(name.clone(), as_created.clone())]);
+            self.durability(&[(&name, shape)], &settings);
+        }
+        self.message_bytes(number(&as_created, "max.message.bytes").or(number(&as_created, "message.max.bytes")));
+    }
+
+    /// Whether the brokers would create the topics; what they have against it is noted.
+    pub(super) async fn creatable(&mut self, reached: &Reached, topics: &[&str], settings: &TopicSettings) -> bool {
+        let (probe, settings) = (Arc::clone(&reached.probe), settings.clone());
+        let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
+        let asking = spawn_blocking(move || {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            probe.validate_topics(&names, &settings)
+        });
+        let verdicts = match asking.await {
+            Ok(Ok(verdicts)) => verdicts,
+            Ok(Err(error)) => {
+                self.findings.error(incomplete(&error.to_string()));
+                return false;
+            }
+            Err(panicked) => {
+                self.findings.error(incomplete(&panicked.to_string()));
+                return false;
+            }
+        };
+        let refused = grouped(verdicts.into_iter().filter_map(|(topic, reason)| Some((reason?, topic))));
+        for (reason, topics) in &refused {
+            self.findings.error(Problem {
+                id: "topic-creation",
+                found: format!("the brokers would not create {}: {reason}", some_of(topics, 5)),
+                why: "the stream stops at the first change of a table without its topic".into(),
+                fix: "correct kafka.topics (partitions, replication_factor, config), grant CREATE on the topics, or create them by hand"
+                    .into(),
+            });
+        }
+        refused.is_empty()
+    }
+
+    pub(super) async fn topic_settings(
+        &mut self,
+        reached: &Reached,
+        topics: &[&str],
+    ) -> BTreeMap<String, BTreeMap<String, String>> {
+        let probe = Arc::clone(&reached.probe);
+        let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
+        let asking = spawn_blocking(move || {
+            let names: Vec<&str> = names.iter().map(String::as_str).collect();
+            probe.topic_settings(&names)
+        });
+        let found = match asking.await {
+            Ok(Ok(settings)) => return settings,
+            Ok(Err(error)) => error.to_string(),
+            Err(panicked) => panicked.to_string(),
+        };
+        self.findings.warning(Problem {
+            id: "kafka-topic-settings",
+            found: format!("the settings of {} cannot be read: {found}", some_of(topics, 3)),
+            why: "whether they fit was not checked".into(),
+            fix: "grant DESCRIBE_CONFIGS on the topics".into(),
+        });
+        BTreeMap::new()
+    }
+
+    /// Whether what was acknowledged outlives a broker.
+    pub(super) fn durability(
+        &mut self,
+        topics: &[(&str, TopicShape)],
+        settings: &BTreeMap<String, BTreeMap<String, String>>,
+    ) {
+        let (mut single, mut lonely, mut closed) = (Vec::new(), Vec::new(), Vec::new());
+        for (topic, shape) in topics {
+            let in_sync = settings.get(*topic).and_then(|settings| number(settings, "min.insync.replicas"));
+            let in_sync = in_sync.and_then(|count| usize::try_from(count).ok());
+            match (shape.replication_factor, in_sync) {
+                (replicas, Some(in_sync)) if in_sync > replicas => {
+                    closed.push(format!("{topic} ({in_sync} of {replicas})"));
+                }
+                (1, _) => single.push(*topic),
+                (_, Some(1)) => lonely.push(*topic),
+                _ => {}
+            }
+        }
+        if !closed.is_empty() {
+            self.findings.error(Problem {
+                id: "topic-min-insync-replicas",
+                found: format!("min.insync.replicas is more than there are replicas: {}", some_of(&closed, 5)),
+                why: "the brokers take no record".into(),
+                fix: "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config min.insync.replicas=1, or give it \
+                      more replicas"
+                    .into(),
+            });
+        }
+        if !single.is_empty() {
+            self.findings.warning(Problem {
+                id: "topic-replication-factor",
+                found: format!("one replica only: {}", some_of(&single, 5)),
+                why: "when its broker is lost, so is what was acknowledged and confirmed to PostgreSQL".into(),
+                fix:
+                    "set kafka.topics.replication_factor = 3 before the first start; later kafka-reassign-partitions.sh"
+                        .into(),
+            });
+        }
+        if !lonely.is_empty() {
+            self.findings.warning(Problem {
+                id: "topic-min-insync-replicas",
+                found: format!("min.insync.replicas is 1: {}", some_of(&lonely, 5)),
+                why: "a record is acknowledged while one broker alone has it, and is lost with it".into(),
+                fix: "set config = { \"min.insync.replicas\" = \"2\" } in [kafka.topics] before the first start; later kafka-configs.sh \
+                      --alter --entity-type topics --entity-name TOPIC --add-config min.insync.replicas=2"
+                    .into(),
+            });
+        }
+    }
+
+    fn message_bytes(&mut self, taken: Option<i64>) {
+        let sent = self.number("message.max.bytes").unwrap_or(MESSAGE_MAX_BYTES);
+        let Some(taken) = taken else { return };
+        if sent > taken {
+            self.findings.warning(Problem {
+                id: "message-max-bytes",
+                found: format!(
+                    "message.max.bytes is {}, and the smallest limit of the topics is {}",
+                    bytes_text(sent),
+                    bytes_text(taken)
+                ),
+                why: "a record in between is sent and refused, and stops the stream".into(),
+                fix: format!(
+                    "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config max.message.bytes={sent}, or set it \
+                     in [kafka.topics] config"
+                ),
+            });
+        } else if !self.findings.has("message-max-bytes") {
+            self.findings.ok("message-max-bytes", format!("{}: a larger record stops the stream", bytes_text(sent)));
+        }
+    }
+}

@@ -1,0 +1,101 @@
+//! The commands, one file each. To add one, add a variant here and a file beside this one.
+
+mod check;
+mod config;
+mod run;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::{
+    config::{Config, LogFormat},
+    failure::{Code, Failure},
+};
+
+/// Streams PostgreSQL's committed changes into Kafka, exactly once.
+#[derive(Debug, Parser)]
+#[command(name = "pgsluice", version, about, propagate_version = true, after_help = EXIT_CODES)]
+pub struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What the exit codes mean; the codes of failures are in [`crate::failure`].
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done; for run: stopped by SIGTERM or SIGINT, with everything kept
+  1  unexpected, or stopped by a second signal
+  2  the arguments or the configuration cannot be used
+  3  stopped for the data's sake, or because trying again cannot help: the message says what to do
+  4  another instance of this stream has taken over
+  5  check has found something to mend";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stream until told to stop.
+    Run(run::Run),
+    /// Connect everywhere and report every misconfiguration, with its fix.
+    Check(check::Check),
+    /// Print a commented example of the configuration, or the reference.
+    Config(config::ConfigCommand),
+}
+
+/// Where the configuration is.
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file. Environment variables such as `PGSLUICE_POSTGRES__URL` override it.
+    #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG")]
+    config: Option<PathBuf>,
+}
+
+impl ConfigFile {
+    fn load(&self) -> Result<Config, Failure> {
+        Config::load(self.config.as_deref()).map_err(|error| Failure::new(Code::ConfigInvalid, error.to_string()))
+    }
+}
+
+impl Arguments {
+    /// Runs the command.
+    pub fn run(self) -> ExitCode {
+        let outcome = match self.command {
+            Command::Run(run) => run.run(),
+            Command::Check(check) => check.run(),
+            Command::Config(config) => config.run(),
+        };
+        match outcome {
+            Ok(code) => code,
+            Err(failure) => {
+                eprintln!("pgsluice: {failure}");
+                ExitCode::from(failure.code().exit_code())
+            }
+        }
+    }
+}
+
+/// Sends logs to standard error, in the configured format. Secrets and row data are never logged, at any level.
+fn init_logging(config: &Config) {
+    use tracing_subscriber::{EnvFilter, fmt};
+    let filter = EnvFilter::new(format!(
+        "{},apache_avro=warn,rustls=warn,hyper=warn,tokio_postgres=warn,h2=warn,reqwest=warn",
+        config.log.level
+    ));
+    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // The program logs once for its whole life; a second attempt, in a test, changes nothing.
+    let _already_set = match config.log.format {
+        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+    };
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
+    }
+}
+
+/// The runtime: the source task is one thread's work, and the rest is little.
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .map_err(|error| Failure::caused(Code::Internal, error))
+}

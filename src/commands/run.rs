@@ -1,0 +1,78 @@
+//! `pgsluice run`
+
+use std::{process::ExitCode, sync::Arc};
+
+use clap::Args;
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::watch,
+};
+use tracing::{info, warn};
+
+use super::{ConfigFile, init_logging, runtime};
+use crate::{
+    checkpoint::start::OperatorWord,
+    failure::{Code, Failure},
+    http,
+    metrics::Metrics,
+    pipeline,
+};
+
+/// Stream until told to stop.
+#[derive(Debug, Args)]
+pub(super) struct Run {
+    #[command(flatten)]
+    config: ConfigFile,
+    /// Begin at the slot's position although Kafka holds no checkpoint for this stream. For one start, on an operator's word.
+    #[arg(long)]
+    adopt_slot: bool,
+    /// Go on although changes between the checkpoint and the slot are lost. For one start, on an operator's word.
+    #[arg(long)]
+    accept_gap: bool,
+}
+
+impl Run {
+    pub(super) fn run(self) -> Result<ExitCode, Failure> {
+        let config = self.config.load()?;
+        init_logging(&config);
+        info!(version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), "pgsluice");
+        let word = OperatorWord { adopt_slot: self.adopt_slot, accept_gap: self.accept_gap };
+        let runtime = runtime()?;
+        let outcome = runtime.block_on(async {
+            let metrics = Arc::new(Metrics::new(config.memory_limit_bytes));
+            let (ask, stop) = watch::channel(false);
+            let signals = listen_for_signals(ask)?;
+            let server = http::serve(config.http.listen, Arc::clone(&metrics), stop.clone()).await?;
+            let outcome = Box::pin(pipeline::supervise(config, word, metrics, stop)).await;
+            signals.abort();
+            server.abort();
+            outcome
+        });
+        // A blocking call to Kafka may outlast its session; nothing that it could still do counts.
+        runtime.shutdown_background();
+        outcome.map(|()| ExitCode::SUCCESS)
+    }
+}
+
+/// The first SIGTERM or SIGINT asks to stop; a second one does not wait for it.
+fn listen_for_signals(ask: watch::Sender<bool>) -> Result<tokio::task::JoinHandle<()>, Failure> {
+    let listen = |kind| signal(kind).map_err(|error| Failure::caused(Code::Internal, error));
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    Ok(tokio::spawn(async move {
+        let mut asked = false;
+        loop {
+            let name = tokio::select! {
+                _ = terminate.recv() => "SIGTERM",
+                _ = interrupt.recv() => "SIGINT",
+            };
+            if asked {
+                warn!(signal = name, "stopping at once: what is not committed is read again at the next start");
+                std::process::exit(1);
+            }
+            info!(signal = name, "stopping: what was read is committed and confirmed first");
+            asked = true;
+            ask.send_replace(true);
+        }
+    }))
+}

@@ -1,0 +1,274 @@
+//! The table of keys: the one place that says which keys exist, what they hold, what they default to and what they mean.
+//!
+//! The reader takes a [`Key`] rather than a string, so that a key that is not in the table cannot be read; defaults are TOML text read
+//! by the same code as the user's text, so that the documented default is the real one. A test refuses a key that is never read.
+
+/// One key of the configuration.
+#[derive(Debug)]
+pub(super) struct Key {
+    /// The dotted path from the root, such as `kafka.topics.partitions`.
+    pub(super) path: &'static str,
+    /// What the value looks like.
+    pub(super) kind: Kind,
+    /// What holds when the key is absent.
+    pub(super) presence: Presence,
+    /// What the key does, in sentences.
+    pub(super) doc: &'static str,
+}
+
+impl Key {
+    /// The section part of the path (`kafka.topics`, or the empty string at the root) and the key's own name.
+    pub(super) fn split(&self) -> (&'static str, &'static str) {
+        self.path.rsplit_once('.').unwrap_or(("", self.path))
+    }
+
+    /// The environment variable that overrides the key.
+    pub(super) fn variable(&self) -> String {
+        super::environment::variable_name(self.path)
+    }
+}
+
+/// The shape of a key's value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Any string.
+    Text,
+    /// A string that is never printed.
+    Secret,
+    /// `true` or `false`.
+    Boolean,
+    /// A whole number.
+    Integer,
+    /// Bytes: `"64MiB"` or a whole number of bytes.
+    Size,
+    /// A span of time: `"500ms"`, `"10s"`.
+    Duration,
+    /// A path of a file, taken from the working folder when relative.
+    Path,
+    /// A list of strings.
+    TextList,
+    /// A table of strings, numbers and booleans, whose names are not pgsluice's.
+    TextMap,
+}
+
+impl Kind {
+    /// The name in the reference.
+    pub(super) fn label(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Secret => "string, secret",
+            Self::Boolean => "boolean",
+            Self::Integer => "integer",
+            Self::Size => "size",
+            Self::Duration => "duration",
+            Self::Path => "path",
+            Self::TextList => "list of strings",
+            Self::TextMap => "table",
+        }
+    }
+}
+
+/// What holds when a key is absent. Examples and defaults are TOML text.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Presence {
+    /// The key must be given.
+    Required { example: &'static str },
+    /// The key has this value.
+    Default(&'static str),
+    /// The value comes from other keys, as the words say.
+    Derived { words: &'static str, example: &'static str },
+    /// There is no value.
+    Optional { example: &'static str },
+}
+
+impl Presence {
+    /// The TOML text that stands in the commented example.
+    pub(super) fn example(self) -> &'static str {
+        match self {
+            Self::Required { example } | Self::Derived { example, .. } | Self::Optional { example } => example,
+            Self::Default(text) => text,
+        }
+    }
+}
+
+/// A table of the configuration, with the sentence that introduces it.
+#[derive(Debug)]
+pub(super) struct Section {
+    /// The dotted path, empty for the root.
+    pub(super) path: &'static str,
+    /// What the section is about.
+    pub(super) doc: &'static str,
+}
+
+/// The sections in the order in which they are printed.
+pub(super) const SECTIONS: &[Section] = &[
+    Section { path: "", doc: "The instance." },
+    Section {
+        path: "postgres",
+        doc: "The source: one database of a PostgreSQL 14 to 18 server with `wal_level = logical`.",
+    },
+    Section { path: "kafka", doc: "The sink: an Apache Kafka 3.9 or 4 cluster." },
+    Section {
+        path: "kafka.topics",
+        doc: "How a topic that is missing is created. A topic that exists is left as it is.",
+    },
+    Section {
+        path: "kafka.transaction",
+        doc: "When a Kafka transaction is committed. It is committed as soon as PostgreSQL has nothing more to send; under load \
+              it grows until a cap is reached.",
+    },
+    Section { path: "schema_registry", doc: "The Confluent-compatible schema registry that holds the Avro schemas." },
+    Section { path: "http", doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`." },
+    Section { path: "log", doc: "The log, written to standard error." },
+];
+
+/// Finds the section with this exact path.
+pub(super) fn section(path: &str) -> Option<&'static Section> {
+    SECTIONS.iter().find(|section| section.path == path)
+}
+
+/// Finds the key with this exact path.
+pub(super) fn key(path: &str) -> Option<&'static Key> {
+    KEYS.iter().copied().find(|key| key.path == path)
+}
+
+/// The known path nearest to a path that is not known, keys and sections alike.
+pub(super) fn nearest(path: &str) -> &'static str {
+    let sections = SECTIONS.iter().map(|section| section.path).filter(|path| !path.is_empty());
+    closest(path, KEYS.iter().map(|key| key.path).chain(sections))
+}
+
+/// The known key nearest to a path that is not known.
+pub(super) fn nearest_key(path: &str) -> &'static str {
+    closest(path, KEYS.iter().map(|key| key.path))
+}
+
+/// A key in the wrong section (`slot` at the root) or with half of its name (`memory`) is as likely as a misspelt one, so the last names
+/// are compared as well, at a small price.
+fn closest(path: &str, known: impl Iterator<Item = &'static str>) -> &'static str {
+    let split = |path: &'_ str| -> (String, String) {
+        let (section, name) = path.rsplit_once('.').unwrap_or(("", path));
+        (section.to_owned(), name.to_owned())
+    };
+    let (section, name) = split(path);
+    let distance = |known: &str| {
+        let (known_section, known_name) = split(known);
+        let is_part = name.len() >= 3 && (known_name.starts_with(&name) || name.starts_with(&known_name));
+        let between_names = strsim::damerau_levenshtein(&name, &known_name).min(if is_part { 1 } else { usize::MAX });
+        let between_sections = if section == known_section { 0 } else { 2 };
+        let whole = strsim::damerau_levenshtein(path, known);
+        (whole.min(between_names + between_sections), whole)
+    };
+    known.min_by_key(|known| distance(known)).unwrap_or_default()
+}
+
+/// Declares one constant a key, and the list of them all.
+macro_rules! keys {
+    ($($name:ident: $path:literal, $kind:expr, $presence:expr, $doc:literal;)*) => {
+        $(pub(super) const $name: Key = Key { path: $path, kind: $kind, presence: $presence, doc: $doc };)*
+        /// Every key, in the order in which they are printed.
+        pub(super) const KEYS: &[&Key] = &[$(&$name),*];
+    };
+}
+
+keys! {
+    NAME: "name", Kind::Text, Presence::Required { example: r#""shop""# },
+        "The name of this instance: Kafka transactional id, key of its checkpoint, prefix of its topics (`{name}.{schema}.{table}`), and \
+         the source of the default slot and publication. 1 to 100 letters, digits, `.`, `_` and `-`, not starting with `.` or `-`. Never \
+         change it, or the checkpoint is not found.";
+    MEMORY_LIMIT: "memory_limit", Kind::Size, Presence::Default(r#""64MiB""#),
+        "Bytes of event data in flight, librdkafka's queue included. When it is full, pgsluice stops reading from PostgreSQL until \
+         Kafka has taken some. At least 16 MiB.";
+
+    POSTGRES_URL: "postgres.url", Kind::Secret,
+        Presence::Required { example: r#""postgres://pgsluice@localhost:5432/shop?sslmode=prefer""# },
+        "Where PostgreSQL is: `postgres://user:password@host:5432/database?sslmode=verify-full`. A Unix socket is \
+         `postgres:///database?host=/var/run/postgresql&user=pgsluice`. The role needs REPLICATION, and with `manage` the right to create \
+         the publication.";
+    POSTGRES_PASSWORD_FILE: "postgres.password_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/postgres-password""# },
+        "A file that holds the password, instead of a password in `url`. One trailing line break is dropped.";
+    POSTGRES_TABLES: "postgres.tables", Kind::TextList, Presence::Required { example: r#"["public.*"]"# },
+        "The tables to stream, as patterns `schema.table` in which `*` stands for any characters. Names are compared exactly as the \
+         catalog has them; a part that holds `.` or a literal `*` is put in double quotes. System schemas are never matched.";
+    POSTGRES_SLOT: "postgres.slot", Kind::Text, Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
+        "The replication slot: 1 to 63 of `a-z`, `0-9` and `_`. The default is `pgsluice_` and `name` in lower case with every other \
+         character turned into `_`; two names that differ in those alone need slots of their own.";
+    POSTGRES_PUBLICATION: "postgres.publication", Kind::Text,
+        Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
+        "The publication: 1 to 63 bytes, taken literally. The default is made from `name` as that of `slot` is.";
+    POSTGRES_MANAGE: "postgres.manage", Kind::Boolean, Presence::Default("true"),
+        "Create the publication and the slot when they are missing, and alter the publication to match `tables`. When false they are \
+         only checked.";
+    POSTGRES_PUBLISH_VIA_PARTITION_ROOT: "postgres.publish_via_partition_root", Kind::Boolean, Presence::Default("true"),
+        "Publish changes of partitions as changes of the partitioned table. Takes effect on the publication that pgsluice manages.";
+    POSTGRES_FAILOVER: "postgres.failover", Kind::Boolean, Presence::Default("false"),
+        "Create the slot with `failover`, so that PostgreSQL 17 and later keeps it on a standby that synchronises slots.";
+    POSTGRES_STATUS_INTERVAL: "postgres.status_interval", Kind::Duration, Presence::Default(r#""10s""#),
+        "The longest time between two status updates to PostgreSQL. Must be below half of the server's `wal_sender_timeout` (60 s unless \
+         changed). From 100 ms to 5 min.";
+    POSTGRES_CONNECT_TIMEOUT: "postgres.connect_timeout", Kind::Duration,
+        Presence::Derived { words: "`connect_timeout` in `url`, else 10s", example: r#""10s""# },
+        "How long one attempt to connect may take. From 100 ms to 10 min.";
+
+    KAFKA_BOOTSTRAP_SERVERS: "kafka.bootstrap_servers", Kind::Text, Presence::Required { example: r#""localhost:9092""# },
+        "Brokers to start from: `host:port`, separated by commas.";
+    KAFKA_PROPERTIES: "kafka.properties", Kind::TextMap,
+        Presence::Optional { example: r#"{ "compression.type" = "lz4", "security.protocol" = "SSL" }"# },
+        "librdkafka properties, passed on verbatim. Those that the guarantee rests on, such as `transactional.id`, are refused with the \
+         reason.";
+    KAFKA_PROPERTIES_FILE: "kafka.properties_file", Kind::TextMap,
+        Presence::Optional { example: r#"{ "sasl.password" = "/run/secrets/kafka-password" }"# },
+        "librdkafka properties whose value is read from a file: property name to path. One trailing line break is dropped.";
+    KAFKA_CHECKPOINT_TOPIC: "kafka.checkpoint_topic", Kind::Text, Presence::Default(r#""__pgsluice_checkpoints""#),
+        "The compacted topic of one partition that holds the checkpoints, one key for each `name`. Created when missing.";
+
+    KAFKA_TOPICS_PARTITIONS: "kafka.topics.partitions", Kind::Integer, Presence::Default("-1"),
+        "Partitions of a new topic, 1 to 100000; -1 leaves it to the broker's `num.partitions`, which the cluster's owner has chosen. \
+         Adding partitions later breaks the order of a key's events.";
+    KAFKA_TOPICS_REPLICATION_FACTOR: "kafka.topics.replication_factor", Kind::Integer, Presence::Default("-1"),
+        "Replicas of a new topic, the checkpoint topic included, 1 to 32767; -1 leaves it to the broker's `default.replication.factor`.";
+    KAFKA_TOPICS_CONFIG: "kafka.topics.config", Kind::TextMap, Presence::Optional { example: r#"{ "cleanup.policy" = "compact" }"# },
+        "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic.";
+
+    TRANSACTION_MAX_RECORDS: "kafka.transaction.max_records", Kind::Integer, Presence::Default("20000"),
+        "Records after which the Kafka transaction is committed at the end of the current PostgreSQL transaction.";
+    TRANSACTION_MAX_BYTES: "kafka.transaction.max_bytes", Kind::Size, Presence::Default(r#""16MiB""#),
+        "Bytes after which the Kafka transaction is committed at the end of the current PostgreSQL transaction.";
+    TRANSACTION_MAX_AGE: "kafka.transaction.max_age", Kind::Duration, Presence::Default(r#""250ms""#),
+        "Age after which the Kafka transaction is committed at the end of the current PostgreSQL transaction. It bounds the latency under \
+         a load that never pauses.";
+    TRANSACTION_SPLIT_AFTER_RECORDS: "kafka.transaction.split_after_records", Kind::Integer, Presence::Default("1000000"),
+        "Records after which one PostgreSQL transaction is split over several Kafka transactions. Not below `max_records`.";
+    TRANSACTION_SPLIT_AFTER_BYTES: "kafka.transaction.split_after_bytes", Kind::Size, Presence::Default(r#""512MiB""#),
+        "Bytes after which one PostgreSQL transaction is split. Not below `max_bytes`.";
+    TRANSACTION_SPLIT_AFTER_AGE: "kafka.transaction.split_after_age", Kind::Duration, Presence::Default(r#""30s""#),
+        "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
+         librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
+
+    REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Required { example: r#""http://localhost:8081""# },
+        "Where the registry is; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";
+    REGISTRY_USER: "schema_registry.user", Kind::Text, Presence::Optional { example: r#""pgsluice""# },
+        "The user of basic authentication.";
+    REGISTRY_PASSWORD: "schema_registry.password", Kind::Secret, Presence::Optional { example: r#""secret""# },
+        "The password of basic authentication.";
+    REGISTRY_PASSWORD_FILE: "schema_registry.password_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/registry-password""# },
+        "A file that holds the password of basic authentication. One trailing line break is dropped.";
+    REGISTRY_TOKEN: "schema_registry.token", Kind::Secret, Presence::Optional { example: r#""secret""# },
+        "The token of bearer authentication, instead of a user.";
+    REGISTRY_TOKEN_FILE: "schema_registry.token_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/registry-token""# },
+        "A file that holds the token of bearer authentication. One trailing line break is dropped.";
+    REGISTRY_CA_CERTIFICATE: "schema_registry.ca_certificate", Kind::Path, Presence::Optional { example: r#""/etc/pgsluice/ca.pem""# },
+        "A PEM file of certificate authorities to trust besides the system's.";
+    REGISTRY_TIMEOUT: "schema_registry.timeout", Kind::Duration, Presence::Default(r#""10s""#),
+        "How long one request may take, from connecting to the last byte of the answer. From 100 ms to 10 min.";
+    REGISTRY_CONNECT_TIMEOUT: "schema_registry.connect_timeout", Kind::Duration, Presence::Default(r#""5s""#),
+        "How long connecting may take. From 100 ms to 10 min.";
+
+    HTTP_LISTEN: "http.listen", Kind::Text, Presence::Default(r#""127.0.0.1:9187""#),
+        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port.";
+
+    LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
+    LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),
+        "`error`, `warn`, `info`, `debug` or `trace`; or directives by target, as in `info,walreceiver=debug`. No level prints secrets or \
+         row data.";
+}

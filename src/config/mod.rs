@@ -1,0 +1,232 @@
+//! The configuration: a TOML file, overrides from the environment, and secrets from files, read into types that hold what is valid.
+//!
+//! The journey of a value: `document` turns TOML text into values by known key, `environment` lays the variables over them, and
+//! `reader` turns each into its type for the `sections`; what goes wrong on the way is gathered as [`Problem`]s, so that one run names all that can be
+//! found. The table in `keys` is the only list of what exists: reading, suggestions for unknown keys, the commented example and the
+//! reference all come from it.
+//!
+//! Secrets are [`SecretString`]s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
+
+mod document;
+mod environment;
+mod keys;
+mod pattern;
+mod postgres_url;
+mod problem;
+mod properties;
+mod reader;
+mod reference;
+mod secret;
+mod sections;
+mod values;
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use registry::Auth;
+use secrecy::SecretString;
+use url::Url;
+
+pub use pattern::TablePattern;
+pub use postgres_url::PostgresUrl;
+pub use problem::{ConfigError, Problem};
+pub use properties::Properties;
+pub use values::{LogFormat, LogLevel, Name, TopicName};
+
+use document::{Document, printable};
+use problem::{Fault, Place};
+use reader::Reader;
+
+/// A valid configuration. Printing it prints no secret.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// The name of the instance: transactional id, checkpoint key, topic prefix.
+    pub name: Name,
+    /// Bytes of event data in flight, librdkafka's queue included; at least 16 MiB.
+    pub memory_limit_bytes: u64,
+    /// The source.
+    pub postgres: Postgres,
+    /// The sink.
+    pub kafka: Kafka,
+    /// Where the schemas are registered.
+    pub schema_registry: SchemaRegistry,
+    /// The HTTP endpoint.
+    pub http: Http,
+    /// The log.
+    pub log: Log,
+    warnings: Vec<String>,
+}
+
+/// `[postgres]`: the source.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    /// Where the server is, with the password if the URL holds it.
+    pub url: PostgresUrl,
+    /// The password from `password_file`; then the URL holds none.
+    pub password: Option<SecretString>,
+    /// The tables to stream; at least one pattern.
+    pub tables: Vec<TablePattern>,
+    /// The replication slot: 1 to 63 of `a-z`, `0-9` and `_`.
+    pub slot: String,
+    /// The publication: 1 to 63 bytes, not quoted.
+    pub publication: String,
+    /// Whether slot and publication are created and altered, or only checked.
+    pub manage: bool,
+    /// Whether a managed publication publishes partitions as their root.
+    pub publish_via_partition_root: bool,
+    /// Whether a slot is created with `failover` (PostgreSQL 17).
+    pub failover: bool,
+    /// The longest time between two status updates.
+    pub status_interval: Duration,
+    /// How long one attempt to connect may take: the key, else `connect_timeout` in the URL, else 10 s.
+    pub connect_timeout: Duration,
+}
+
+/// `[kafka]`: the sink.
+#[derive(Clone, Debug)]
+pub struct Kafka {
+    /// `host:port` of one or more brokers, separated by commas.
+    pub bootstrap_servers: String,
+    /// librdkafka properties, those from files included. None of them is one that pgsluice sets itself.
+    pub properties: Properties,
+    /// The compacted topic of checkpoints.
+    pub checkpoint_topic: TopicName,
+    /// How missing topics are created.
+    pub topics: Topics,
+    /// When Kafka transactions are committed.
+    pub transaction: Transaction,
+}
+
+/// `[kafka.topics]`: how missing topics are created.
+#[derive(Clone, Debug)]
+pub struct Topics {
+    /// Partitions, at least 1; none leaves it to the broker.
+    pub partitions: Option<i32>,
+    /// Replicas, at least 1; none leaves it to the broker.
+    pub replication_factor: Option<i16>,
+    /// Topic configuration, verbatim.
+    pub config: BTreeMap<String, String>,
+}
+
+/// `[kafka.transaction]`: when a Kafka transaction is committed. Every split cap is at least the soft cap beside it.
+#[derive(Clone, Debug)]
+pub struct Transaction {
+    /// Records after which it is committed at the next boundary of a PostgreSQL transaction.
+    pub max_records: u64,
+    /// Bytes after which it is committed at the next boundary.
+    pub max_bytes: u64,
+    /// Age after which it is committed at the next boundary.
+    pub max_age: Duration,
+    /// Records after which one PostgreSQL transaction is split.
+    pub split_after_records: u64,
+    /// Bytes after which one PostgreSQL transaction is split.
+    pub split_after_bytes: u64,
+    /// Age after which one PostgreSQL transaction is split; at most half of librdkafka's `transaction.timeout.ms`.
+    pub split_after_age: Duration,
+}
+
+/// `[schema_registry]`: where the schemas are registered.
+#[derive(Clone, Debug)]
+pub struct SchemaRegistry {
+    /// The base URL, without user and password.
+    pub url: Url,
+    /// How to authenticate.
+    pub auth: Auth,
+    /// A PEM file of certificate authorities that are trusted besides the system's.
+    pub ca_certificate: Option<PathBuf>,
+    /// How long one request may take.
+    pub timeout: Duration,
+    /// How long connecting may take.
+    pub connect_timeout: Duration,
+}
+
+impl SchemaRegistry {
+    /// The options of the registry client.
+    pub fn options(&self) -> registry::RegistryOptions {
+        registry::RegistryOptions {
+            url: self.url.clone(),
+            auth: self.auth.clone(),
+            request_timeout: self.timeout,
+            connect_timeout: self.connect_timeout,
+            ca_certificate: self.ca_certificate.clone(),
+        }
+    }
+}
+
+/// `[http]`: the endpoint of metrics and probes.
+#[derive(Clone, Debug)]
+pub struct Http {
+    /// Address and port; port 0 lets the system choose.
+    pub listen: SocketAddr,
+}
+
+/// `[log]`: the log.
+#[derive(Clone, Debug)]
+pub struct Log {
+    /// How lines are written.
+    pub format: LogFormat,
+    /// What is logged.
+    pub level: LogLevel,
+}
+
+impl Config {
+    /// Reads a file, if one is named, with overrides from the environment of this process. Without a file the environment must hold
+    /// every required key.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let mut problems = Vec::new();
+        let text = match file.map(|path| (path, std::fs::read_to_string(path))) {
+            None => String::new(),
+            Some((_, Ok(text))) => text,
+            Some((path, Err(error))) => {
+                let found = format!("cannot read {} ({error})", printable(&path.display().to_string()));
+                let fault = Fault::new(found, "give the path of a file; `pgsluice config` prints a commented example");
+                return Err(ConfigError::new(vec![Problem { place: Place::File { line: 0 }, key: None, fault }]));
+            }
+        };
+        let variables = environment::from_process(&mut problems);
+        Self::from_sources(&text, variables, problems)
+    }
+
+    /// Reads TOML text, with overrides from these environment variables. Variables that do not start with `PGSLUICE_` are ignored.
+    pub fn parse(text: &str, variables: impl IntoIterator<Item = (String, String)>) -> Result<Self, ConfigError> {
+        Self::from_sources(text, variables.into_iter().collect(), Vec::new())
+    }
+
+    /// What is worth telling the operator and stops nothing, such as a file of a secret that everybody can read.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
+    /// An example with every key and its explanation: the required ones set, the others commented out at their defaults.
+    pub fn example_toml() -> String {
+        reference::example_toml()
+    }
+
+    /// The reference of all keys as Markdown tables, one for each section.
+    pub fn reference_markdown() -> String {
+        reference::reference_markdown()
+    }
+
+    fn from_sources(
+        text: &str,
+        variables: Vec<(String, String)>,
+        mut problems: Vec<Problem>,
+    ) -> Result<Self, ConfigError> {
+        let mut document = Document::parse(text, &mut problems);
+        if problems.iter().any(|problem| problem.key.is_none() && matches!(problem.place, Place::File { .. })) {
+            // Where the text is not TOML, every key after the fault would seem missing.
+            return Err(ConfigError::new(problems));
+        }
+        environment::overlay(&mut document, variables, &mut problems);
+        let mut reader = Reader::new(document, problems);
+        match Self::read(&mut reader) {
+            Ok(config) if reader.problems.is_empty() => Ok(Self { warnings: reader.warnings, ..config }),
+            _ => Err(ConfigError::new(reader.problems)),
+        }
+    }
+}

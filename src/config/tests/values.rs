@@ -1,0 +1,463 @@
+//! What each key takes, and how a text or a file that is wrong is told.
+
+use std::path::Path;
+use std::time::Duration;
+
+use registry::Auth;
+use secrecy::ExposeSecret;
+
+use super::{LEAST, SECRET, check, least_and, least_with, parse, problems, valid};
+use crate::config::{Config, LogFormat};
+
+#[test]
+fn the_least_configuration_has_the_documented_defaults() {
+    let config = valid(LEAST, &[]);
+    assert_eq!(config.name.as_str(), "shop");
+    assert_eq!(config.memory_limit_bytes, 64 << 20);
+    assert_eq!(config.postgres.slot, "pgsluice_shop");
+    assert_eq!(config.postgres.publication, "pgsluice_shop");
+    assert!(config.postgres.manage && config.postgres.publish_via_partition_root && !config.postgres.failover);
+    assert_eq!(config.postgres.connect_timeout, Duration::from_secs(10));
+    assert!(config.postgres.tables[0].matches("public", "orders") && config.postgres.tables.len() == 1);
+    assert_eq!(config.kafka.bootstrap_servers, "kafka:9092");
+    assert!(config.kafka.properties.is_empty());
+    assert_eq!(config.kafka.checkpoint_topic.as_str(), "__pgsluice_checkpoints");
+    assert_eq!((config.kafka.topics.partitions, config.kafka.topics.replication_factor), (None, None));
+    assert_eq!(config.kafka.transaction.split_after_age, Duration::from_secs(30));
+    assert_eq!(config.schema_registry.url.as_str(), "http://registry:8081/");
+    assert!(matches!(config.schema_registry.auth, Auth::None));
+    assert_eq!(config.http.listen.to_string(), "127.0.0.1:9187");
+    assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
+    assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn the_issue_of_names_is_read_as_it_stands() {
+    let text = r#"
+name = "shop"                                   # transactional id, checkpoint key, default slot and publication, topic prefix
+[postgres]
+url = "postgres://user:secret@host:5432/db?sslmode=verify-full"
+tables = ["public.*"]
+slot = "shop"                                   # default: pgsluice_<name>
+publication = "shop"                            # default: pgsluice_<name>
+manage = true                                   # create slot and publication when missing
+[kafka]
+bootstrap_servers = "host:9092"
+properties = { "compression.type" = "lz4" }     # librdkafka, verbatim
+[schema_registry]
+url = "http://host:8081"
+[http]
+listen = "127.0.0.1:9187"
+"#;
+    let config = valid(text, &[]);
+    assert_eq!((config.postgres.slot.as_str(), config.postgres.publication.as_str()), ("shop", "shop"));
+    assert_eq!(config.kafka.properties.get("compression.type"), Some("lz4"));
+    assert_eq!(config.postgres.url.to_string(), "postgres://user@host:5432/db?sslmode=verify-full");
+    assert!(config.postgres.url.has_password());
+}
+
+#[test]
+fn an_unknown_key_is_told_with_the_nearest_known_one() {
+    for (lines, expect) in [
+        ("[postgres.slots]", "line 9: postgres.slots: unknown section; the nearest known one is postgres.slot"),
+        ("[log]\nlevl = \"info\"", "line 10: log.levl: unknown key; the nearest known one is log.level"),
+        (
+            "passwrd = \"x\"",
+            "line 9: schema_registry.passwrd: unknown key; the nearest known one is schema_registry.password",
+        ),
+        ("[htpp]\nlisten = 1", "line 9: htpp: unknown section; the nearest known one is http"),
+        ("[kafka.topic]", "line 9: kafka.topic: unknown section; the nearest known one is kafka.topics"),
+        ("slot = \"x\"", "line 9: schema_registry.slot: unknown key; the nearest known one is postgres.slot"),
+    ] {
+        check(&least_and(lines), expect);
+    }
+    check(&format!("memory = 1\n{LEAST}"), "line 1: memory: unknown key; the nearest known one is memory_limit");
+    check(
+        &format!("tables = [\"a.b\"]\n{LEAST}"),
+        "line 1: tables: unknown key; the nearest known one is postgres.tables",
+    );
+    check(&format!("\"a\\nb\" = 1\n{LEAST}"), "line 1: a\\nb: unknown key; the nearest known one is name");
+}
+
+#[test]
+fn what_is_not_toml_is_told_by_line_without_quoting_it() {
+    let text = LEAST.replace("\"postgres://ann@db/shop\"", &format!("\"postgres://ann:{SECRET}@db/shop"));
+    let told = problems(&text, &[]);
+    assert!(told.starts_with("line 3: not valid TOML ("), "{told}");
+    assert!(!told.contains(SECRET), "{told}");
+    check(&least_and("url = \"http://again\""), "line 9: not valid TOML (duplicate key); correct the syntax");
+}
+
+#[test]
+fn all_problems_are_told_at_once_in_the_order_of_the_file() {
+    let text = r#"name = "-shop"
+memory_limit = "1MiB"
+[postgres]
+url = "mysql://db"
+tables = []
+manage = "yes"
+[kafka]
+properties = { acks = 1 }
+[http]
+listen = "localhost"
+"#;
+    let expect = r#"line 1: name: found "-shop"; give 1 to 100 letters, digits, `.`, `_` and `-`, not starting with `.` or `-`
+line 2: memory_limit: found 1MiB; give a value from 16MiB to 1024GiB
+line 4: postgres.url: found the scheme mysql; give postgres://user:password@host:5432/database; characters such as @ / : # in a user or password are percent-encoded, or the password goes in password_file
+line 5: postgres.tables: the list is empty; give a list, as in ["public.*"]
+line 6: postgres.manage: found "yes"; give true or false
+line 8: kafka.properties."acks": this property is pgsluice's own; it is always all, since an acknowledged record must not be lost; leave it out
+line 10: http.listen: found "localhost"; give an IP address and a port, as in "127.0.0.1:9187" or "[::]:9187"
+kafka.bootstrap_servers: missing; set bootstrap_servers = "localhost:9092" under [kafka], or PGSLUICE_KAFKA__BOOTSTRAP_SERVERS in the environment
+schema_registry.url: missing; set url = "http://localhost:8081" under [schema_registry], or PGSLUICE_SCHEMA_REGISTRY__URL in the environment"#;
+    check(text, expect);
+    let error = parse(text, &[]).expect_err("the configuration has problems");
+    assert!(error.to_string().starts_with("the configuration has 9 problems:\n  line 1: name: "), "{error}");
+    assert_eq!(error.problems()[1].key(), Some("memory_limit"));
+}
+
+#[test]
+fn values_of_the_wrong_type_are_told() {
+    for (line, replacement, expect) in [
+        ("name = \"shop\"", "name = 7", "line 1: name: found an integer; give a string in quotes"),
+        ("name = \"shop\"", "name = 2026-01-01", "line 1: name: found a date or time; give a string in quotes"),
+        ("[postgres]", "[postgres]\nslot = [\"x\"]", "line 3: postgres.slot: found a list; give a string in quotes"),
+        ("[postgres]", "[postgres]\nslot.x = 1", "line 3: postgres.slot: found a table; give a string in quotes"),
+        (
+            "tables = [\"public.*\"]",
+            "tables = \"public.*\"",
+            "line 4: postgres.tables: found a string; give a list, as in [\"public.*\"]",
+        ),
+        (
+            "tables = [\"public.*\"]",
+            "tables = [1]",
+            "line 4: postgres.tables: found an integer; give a string in quotes",
+        ),
+        (
+            "[kafka]",
+            "[kafka]\ntransaction = 1",
+            "line 6: kafka.transaction: found an integer; this is a section: write [kafka.transaction] and its keys below it",
+        ),
+        (
+            "[kafka]",
+            "[kafka]\nproperties = \"lz4\"",
+            "line 6: kafka.properties: found a string; give a table, as in { \"compression.type\" = \"lz4\", \"security.protocol\" = \"SSL\" }",
+        ),
+        (
+            "[kafka]",
+            "[kafka]\nproperties = { a = [1] }",
+            "line 6: kafka.properties.\"a\": found a list; give a string, a number, true or false",
+        ),
+        (
+            "[kafka]",
+            "[kafka]\ntopics.partitions = \"3\"",
+            "line 6: kafka.topics.partitions: found \"3\"; give a whole number",
+        ),
+        (
+            "[kafka]",
+            "[kafka]\ntopics.partitions = 99999999999999999999",
+            "line 6: kafka.topics.partitions: found an integer out of range; give a whole number",
+        ),
+    ] {
+        check(&least_with(line, replacement), expect);
+    }
+    let text = least_with("[postgres]\n", "")
+        .replace("url = \"postgres://ann@db/shop\"\ntables = [\"public.*\"]", "[[postgres]]\nurl = \"x\"");
+    assert!(
+        problems(&text, &[]).starts_with("line 2: postgres: found an array; this is a section"),
+        "{}",
+        problems(&text, &[])
+    );
+}
+
+#[test]
+fn names_map_to_what_postgresql_takes() {
+    for (name, slot) in [("my-shop", "pgsluice_my_shop"), ("My.Shop_2", "pgsluice_my_shop_2"), ("7", "pgsluice_7")] {
+        let config = valid(&least_with("\"shop\"", &format!("\"{name}\"")), &[]);
+        assert_eq!(
+            (config.name.as_str(), config.postgres.slot.as_str(), config.postgres.publication.as_str()),
+            (name, slot, slot)
+        );
+    }
+    for name in ["", ".a", "-a", "a b", "a/b", "é", &"x".repeat(101)] {
+        assert!(
+            problems(&least_with("\"shop\"", &format!("\"{name}\"")), &[]).starts_with("line 1: name: found"),
+            "{name}"
+        );
+    }
+    let long = "x".repeat(55);
+    let told = problems(&least_with("\"shop\"", &format!("\"{long}\"")), &[]);
+    let expect = |key: &str| {
+        format!("{key}: the default pgsluice_{long} is longer than the 63 bytes that PostgreSQL takes; set {key}")
+    };
+    assert_eq!(told, format!("{}\n{}", expect("postgres.slot"), expect("postgres.publication")));
+    for slot in ["Shop", "my-shop", "", &"x".repeat(64)] {
+        let text = least_with("[postgres]", &format!("[postgres]\nslot = \"{slot}\""));
+        assert!(problems(&text, &[]).starts_with("line 3: postgres.slot: found"), "{slot}");
+    }
+    let text = least_with("[postgres]", "[postgres]\npublication = \"My publication\"");
+    assert_eq!(valid(&text, &[]).postgres.publication, "My publication");
+}
+
+#[test]
+fn sizes_and_durations_have_units() {
+    for (text, bytes) in [
+        ("\"64MiB\"", 64 << 20),
+        ("\"1 GiB\"", 1 << 30),
+        ("\"20000kB\"", 20_000_000),
+        ("67108864", 67_108_864),
+        ("\"67108864\"", 67_108_864),
+    ] {
+        assert_eq!(valid(&format!("memory_limit = {text}\n{LEAST}"), &[]).memory_limit_bytes, bytes, "{text}");
+    }
+    for text in [
+        "\"64 mib\"",
+        "\"1.5GiB\"",
+        "\"\"",
+        "\"MiB\"",
+        "-1",
+        "\"-1MiB\"",
+        "1.5",
+        "\"99999999999999999999\"",
+        "\"18446744073709551615GiB\"",
+        "true",
+    ] {
+        let told = problems(&format!("memory_limit = {text}\n{LEAST}"), &[]);
+        assert!(told.contains("give bytes as a whole number with B, KiB"), "{text}: {told}");
+    }
+    for (text, duration) in [
+        ("500ms", Duration::from_millis(500)),
+        ("10s", Duration::from_secs(10)),
+        ("2m", Duration::from_mins(2)),
+        ("2min", Duration::from_mins(2)),
+        ("0h", Duration::ZERO),
+    ] {
+        let outcome = parse(&least_and(&format!("timeout = \"{text}\"")), &[]);
+        match outcome {
+            Ok(config) => assert_eq!(config.schema_registry.timeout, duration),
+            Err(error) => assert!(
+                duration.is_zero() && error.to_string().contains("found 0ms; give a value from 100ms to 600s"),
+                "{error}"
+            ),
+        }
+    }
+    for text in ["10", "\"10\"", "\"ten\"", "\"1.5s\"", "\"-1s\"", "10.0"] {
+        let told = problems(&least_and(&format!("timeout = {text}")), &[]);
+        assert!(told.contains("give a whole number with ms, s, m or h in quotes"), "{text}: {told}");
+    }
+}
+
+#[test]
+fn caps_of_a_transaction_fit_together() {
+    let with = |lines: &str| least_and(&format!("[kafka.transaction]\n{lines}"));
+    check(
+        &with("split_after_age = \"31s\""),
+        "line 10: kafka.transaction.split_after_age: found 31s, which is over half of librdkafka's transaction.timeout.ms (60s); give at \
+         most 30s, or raise \"transaction.timeout.ms\" in kafka.properties up to the broker's transaction.max.timeout.ms; the rest of the \
+         time is for delivering and committing",
+    );
+    let raised = with("split_after_age = \"31s\"")
+        .replace("[kafka]", "[kafka]\nproperties = { \"transaction.timeout.ms\" = 62000 }");
+    assert_eq!(valid(&raised, &[]).kafka.transaction.split_after_age, Duration::from_secs(31));
+    let text = least_with("[kafka]", "[kafka]\nproperties = { \"transaction.timeout.ms\" = \"20000\" }");
+    assert!(
+        problems(&text, &[]).starts_with("kafka.transaction.split_after_age: found 30s, which is over half"),
+        "{}",
+        problems(&text, &[])
+    );
+    let text = least_with("[kafka]", "[kafka]\nproperties = { \"transaction.timeout.ms\" = \"soon\" }");
+    check(
+        &text,
+        "line 6: kafka.properties.\"transaction.timeout.ms\": found no whole number that librdkafka takes; give milliseconds from 1000 to 2147483647",
+    );
+
+    check(
+        &with("split_after_records = 10"),
+        "line 10: kafka.transaction.split_after_records: max_records is 20000 and split_after_records is 10; give at least kafka.transaction.max_records",
+    );
+    check(
+        &with("max_bytes = \"1GiB\""),
+        "line 10: kafka.transaction.max_bytes: max_bytes is 1GiB and split_after_bytes is 512MiB; give at most kafka.transaction.split_after_bytes, or raise that",
+    );
+    check(
+        &with("max_age = \"40s\""),
+        "line 10: kafka.transaction.max_age: max_age is 40s and split_after_age is 30s; give at most kafka.transaction.split_after_age, or raise that",
+    );
+    check(
+        &with("max_records = 0"),
+        "line 10: kafka.transaction.max_records: found 0; give a value from 1 to 1000000000",
+    );
+}
+
+#[test]
+fn topics_take_counts_or_the_brokers_default() {
+    let config = valid(
+        &least_and(
+            "[kafka.topics]\npartitions = 6\nreplication_factor = 3\nconfig = { \"cleanup.policy\" = \"compact\" }",
+        ),
+        &[],
+    );
+    assert_eq!((config.kafka.topics.partitions, config.kafka.topics.replication_factor), (Some(6), Some(3)));
+    assert_eq!(config.kafka.topics.config["cleanup.policy"], "compact");
+    for count in [0, -2, 100_001] {
+        let told = problems(&least_and(&format!("[kafka.topics]\npartitions = {count}")), &[]);
+        assert!(
+            told.ends_with(&format!("found {count}; give a number from 1 to 100000, or -1 for the broker's default")),
+            "{told}"
+        );
+    }
+}
+
+#[test]
+fn bootstrap_servers_are_checked_as_far_as_can_be() {
+    for servers in ["a:9092", "a", "a:1,b:2, c:3", "[::1]:9092", "[::1]", "SSL://a:9093"] {
+        valid(&least_with("kafka:9092", servers), &[]);
+    }
+    for servers in ["", "a:0", "a:x", "a:70000", "a:1,", ":9092", "a b:1", "user@host:1"] {
+        let told = problems(&least_with("kafka:9092", servers), &[]);
+        assert!(told.ends_with("give host:port of one or more brokers, separated by commas"), "{servers}: {told}");
+    }
+}
+
+#[test]
+fn properties_take_scalars_and_plain_toml_keys() {
+    let text = least_and(
+        "[kafka.properties]\nsasl.username = \"ann\"\nlinger.ms = 5\n\"socket.keepalive.enable\" = true\nretry.backoff.ms = 1.5",
+    );
+    let config = valid(&text, &[]);
+    let read: Vec<_> = config.kafka.properties.iter().collect();
+    assert_eq!(
+        read,
+        [
+            ("linger.ms", "5"),
+            ("retry.backoff.ms", "1.5"),
+            ("sasl.username", "ann"),
+            ("socket.keepalive.enable", "true")
+        ]
+    );
+    check(
+        &least_and("[kafka.properties]\n\"a.b\" = 1\na.b = 2"),
+        "line 11: kafka.properties.a.b: already given on line 10; give it once",
+    );
+}
+
+#[test]
+fn properties_that_the_guarantee_rests_on_are_refused_with_the_reason() {
+    for name in [
+        "transactional.id",
+        "enable.idempotence",
+        "bootstrap.servers",
+        "isolation.level",
+        "partitioner",
+        "acks",
+        "test.mock.num.brokers",
+    ] {
+        for key in ["properties", "properties_file"] {
+            let told = problems(&least_with("[kafka]", &format!("[kafka]\n{key} = {{ \"{name}\" = \"x\" }}")), &[]);
+            assert!(
+                told.starts_with(&format!("line 6: kafka.{key}.\"{name}\": this property is pgsluice's own; ")),
+                "{told}"
+            );
+        }
+    }
+    let told = problems(&least_with("[kafka]", "[kafka]\nproperties = { \"a b\" = 1 }"), &[]);
+    assert!(told.contains("found a name that librdkafka cannot have"), "{told}");
+}
+
+#[test]
+fn the_registry_is_authenticated_at_in_one_way() {
+    let token = valid(&least_and("token = \"t\""), &[]);
+    assert!(matches!(token.schema_registry.auth, Auth::Bearer(ref token) if token.expose_secret() == "t"));
+    let in_url = valid(&least_with("http://registry:8081", "https://an%40n:p%25w@registry/apis/ccompat/v7"), &[]);
+    assert_eq!(in_url.schema_registry.url.as_str(), "https://registry/apis/ccompat/v7");
+    assert!(
+        matches!(in_url.schema_registry.auth, Auth::Basic { ref user, ref password } if user == "an@n" && password.expose_secret() == "p%w")
+    );
+
+    for (lines, expect) in [
+        (
+            "user = \"ann\"",
+            "line 9: schema_registry.user: there is no password; set schema_registry.password or schema_registry.password_file",
+        ),
+        ("password = \"x\"", "line 9: schema_registry.password: there is no user; set schema_registry.user"),
+        (
+            "user = \"a:b\"\npassword = \"x\"",
+            "line 9: schema_registry.user: found \"a:b\"; give a user without `:`, which HTTP basic authentication cannot carry",
+        ),
+        (
+            "user = \"a\"\npassword = \"x\"\ntoken = \"t\"",
+            "line 11: schema_registry.token: schema_registry.user or its password is given too; authenticate in one way only",
+        ),
+        (
+            "password = \"\"",
+            "line 9: schema_registry.password: found an empty string; give the secret, or leave the key out",
+        ),
+    ] {
+        check(&least_and(lines), expect);
+    }
+    for lines in ["token = \"t\"", "user = \"a\"\npassword = \"x\"", "password = \"x\""] {
+        let told = problems(&least_and(lines).replace("http://registry", "http://ann:x@registry"), &[]);
+        assert!(told.ends_with("schema_registry.url holds a user too; authenticate in one way only"), "{told}");
+    }
+    for url in [
+        "registry:8081",
+        "ftp://registry",
+        "http://",
+        "http://registry/?x=1",
+        "http://registry/#x",
+        "http://registry:port",
+    ] {
+        assert!(
+            problems(&least_with("http://registry:8081", url), &[]).starts_with("line 8: schema_registry.url: "),
+            "{url}"
+        );
+    }
+}
+
+#[test]
+fn the_url_of_postgresql_is_checked_as_far_as_can_be() {
+    for url in ["postgres:///shop?host=/var/run/postgresql", "postgresql://ann@[::1]:5432/shop", "postgres://db"] {
+        valid(&least_with("postgres://ann@db/shop", url), &[]);
+    }
+    for url in [
+        "db/shop",
+        "postgres:db",
+        "postgres://ann:p@ss:w@db:x/shop",
+        "postgres://db/shop#x",
+        "http://db",
+        "postgres://db/?connect_timeout=0",
+    ] {
+        assert!(
+            problems(&least_with("postgres://ann@db/shop", url), &[]).starts_with("line 3: postgres.url: "),
+            "{url}"
+        );
+    }
+    let text = least_with("postgres://ann@db/shop", "postgres://ann@db/shop?connect_timeout=3");
+    assert_eq!(valid(&text, &[]).postgres.connect_timeout, Duration::from_secs(3));
+    assert_eq!(
+        valid(&text, &[("PGSLUICE_POSTGRES__CONNECT_TIMEOUT", "4s")]).postgres.connect_timeout,
+        Duration::from_secs(4)
+    );
+}
+
+#[test]
+fn levels_of_the_log_are_checked() {
+    for level in ["trace", "warn", "INFO", "info,walreceiver=debug", "warn, pgsluice=trace", "off"] {
+        valid(&least_and(&format!("[log]\nlevel = \"{level}\"")), &[]);
+    }
+    for level in ["", "inf", "info,,warn", "info,walreceiver", "walreceiver=loud"] {
+        let told = problems(&least_and(&format!("[log]\nlevel = \"{level}\"")), &[]);
+        assert!(told.starts_with(&format!("line 10: log.level: found \"{level}\"; ")), "{told}");
+    }
+    check(&least_and("[log]\nformat = \"xml\""), "line 10: log.format: found \"xml\"; give \"text\" or \"json\"");
+}
+
+#[test]
+fn a_file_that_is_not_there_is_told() {
+    let error = Config::load(Some(Path::new("/nonexistent/pgsluice.toml"))).expect_err("there is no such file");
+    assert_eq!(
+        error.to_string(),
+        "the configuration has a problem:\n  cannot read /nonexistent/pgsluice.toml (No such file or directory (os error 2)); give the \
+         path of a file; `pgsluice config` prints a commented example"
+    );
+}

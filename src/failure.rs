@@ -1,0 +1,334 @@
+//! Everything that can stop or restart a stream: its stable code, what must happen, and what the operator can do.
+//!
+//! A [`Failure`] is made where an error is understood, and handled in one place, the
+//! [supervisor](crate::pipeline::supervise). To add one, add a line to the table below: the compiler asks for the rest.
+
+use std::{error::Error, fmt, fmt::Write as _};
+
+use pgoutput::Lsn;
+
+/// What must happen after a [`Failure`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Recovery {
+    /// Drop the producer and the connection, wait a little, and start again from the checkpoint.
+    Restart,
+    /// Stop the program and tell: going on could lose or double a row, or cannot succeed.
+    Stop,
+}
+
+macro_rules! codes {
+    ($($variant:ident $code:literal $recovery:ident $exit:literal $meaning:literal, $fix:literal;)+) => {
+        /// The stable code of a failure. It is printed in every message and labels `pgsluice_errors_total`.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Code {
+            $(#[doc = $meaning] $variant,)+
+        }
+
+        impl Code {
+            /// All codes.
+            pub const ALL: &'static [Self] = &[$(Self::$variant,)+];
+
+            /// The code as it is printed.
+            pub const fn as_str(self) -> &'static str {
+                match self { $(Self::$variant => $code,)+ }
+            }
+
+            /// What must happen.
+            pub const fn recovery(self) -> Recovery {
+                match self { $(Self::$variant => Recovery::$recovery,)+ }
+            }
+
+            /// The exit code of the program when this failure stops it.
+            pub const fn exit_code(self) -> u8 {
+                match self { $(Self::$variant => $exit,)+ }
+            }
+
+            /// One sentence: what it means.
+            pub const fn meaning(self) -> &'static str {
+                match self { $(Self::$variant => $meaning,)+ }
+            }
+
+            /// One or more sentences: what the operator can do.
+            pub const fn fix(self) -> &'static str {
+                match self { $(Self::$variant => $fix,)+ }
+            }
+        }
+    };
+}
+
+// Exit codes: 1 unexpected, 2 usage or configuration, 3 refused for the data's sake, 4 another instance took over.
+codes! {
+    ConfigInvalid "config-invalid" Stop 2
+        "The configuration cannot be used.",
+        "Correct the named keys; `pgsluice config` prints a commented example.";
+    CheckpointCorrupt "checkpoint-corrupt" Stop 3
+        "A record in the checkpoint topic cannot be used, or checkpoints go backwards.",
+        "Find out who wrote to the checkpoint topic. To begin anew from the slot's position, write a tombstone for this stream's key, and start with --adopt-slot.";
+    CheckpointMismatch "checkpoint-mismatch" Stop 3
+        "The checkpoint belongs to another server, database, slot or publication than the configured ones.",
+        "If the configuration is wrong, correct it. If this is a new source, give the stream a new name.";
+    ServerBehind "server-behind-checkpoint" Stop 3
+        "The server's log ends before the checkpoint: it is a standby that was promoted too early, or a restored backup.",
+        "Changes that are in Kafka are not on this server. Compare both, then give the stream a new name to stream from this server.";
+    TimelineDiverged "timeline-diverged" Stop 3
+        "The server's timeline branched off before the checkpoint.",
+        "Changes that are in Kafka are not on this server. Compare both, then give the stream a new name to stream from this server.";
+    SlotAhead "slot-ahead-of-checkpoint" Stop 3
+        "The replication slot is past the checkpoint: changes between them can no longer be read. It was recreated or advanced.",
+        "The changes in between are lost to the stream. To go on after the gap, start once with --accept-gap.";
+    SlotMissing "slot-missing" Stop 3
+        "There is a checkpoint, but the replication slot is gone: changes since the checkpoint cannot be read.",
+        "Find out who dropped it. To go on after the gap with a new slot, start once with --accept-gap. Without manage = true, create it first.";
+    SlotWithoutCheckpoint "slot-without-checkpoint" Stop 3
+        "The replication slot exists, but Kafka holds no checkpoint for this stream.",
+        "If the checkpoint topic was lost, restore it. To begin at the slot's position, start once with --adopt-slot; otherwise drop the slot.";
+    SlotLost "slot-lost" Stop 3
+        "The server has removed log that the replication slot needs, or has invalidated the slot.",
+        "Changes since the checkpoint cannot be read. Drop the slot with pg_drop_replication_slot, raise `max_slot_wal_keep_size`, and start once with --accept-gap.";
+    SlotUnfit "slot-unfit" Stop 3
+        "The replication slot is not a permanent pgoutput slot of this database.",
+        "Name another slot, or drop this one.";
+    PublicationMissing "publication-missing" Stop 3
+        "The publication does not exist, so the server would send nothing, or cannot decode what it has.",
+        "Create it before the slot, or set postgres.manage = true. If it was dropped under a slot, changes since then cannot be read: drop the slot too, and start once with --accept-gap.";
+    PublicationMismatch "publication-mismatch" Stop 3
+        "The publication does not hold the configured tables.",
+        "Alter it as the message says, or set postgres.manage = true.";
+    TablesMissing "tables-missing" Stop 2
+        "No table matches postgres.tables.",
+        "Correct the patterns: they are schema.table, where * stands for any characters.";
+    ReplicaIdentityMissing "replica-identity-missing" Stop 3
+        "A table has no replica identity: once it is published, the application's own UPDATEs and DELETEs would fail.",
+        "Add a primary key, or ALTER TABLE ... REPLICA IDENTITY FULL or USING INDEX, or leave the table out of postgres.tables.";
+    PostgresSettings "postgres-settings" Stop 3
+        "PostgreSQL is not set up for logical replication.",
+        "Change the settings that the message names.";
+    PostgresRefused "postgres-refused" Stop 3
+        "PostgreSQL refuses the connection or the command.",
+        "Check user, password, TLS settings and privileges: the role needs LOGIN and REPLICATION, and SELECT on the tables.";
+    RowTooLarge "row-too-large" Stop 3
+        "A change is larger than `memory_limit` allows.",
+        "Raise `memory_limit`.";
+    ValueUnrepresentable "value-unrepresentable" Stop 3
+        "A row cannot be written in the table's Avro schema.",
+        "Change the value or the column's type at the source, or leave the table out.";
+    SchemaUnrepresentable "schema-unrepresentable" Stop 3
+        "A table cannot be described as an Avro schema.",
+        "Rename the columns that the message names, or leave the table out.";
+    ProtocolViolation "protocol-violation" Stop 1
+        "The server sent something that the replication protocol does not have.",
+        "Report it with the message: this is a defect, or the server is none that is supported.";
+    RegistryRefused "registry-refused" Stop 3
+        "The schema registry refuses the request.",
+        "Check its URL, credentials and rights.";
+    RecordTooLarge "record-too-large" Stop 3
+        "A record is larger than Kafka takes.",
+        "Raise max.message.bytes of the topic and message.max.bytes in kafka.properties, or leave the column or table out.";
+    TopicMissing "topic-missing" Stop 3
+        "A topic that was written to is gone.",
+        "Find out who deleted it: its records are lost with it. Restarting creates it again, empty.";
+    TopicUnfit "topic-unfit" Stop 3
+        "A topic is not as it has to be.",
+        "Change it as the message says.";
+    KafkaDenied "kafka-denied" Stop 3
+        "Kafka denies an operation.",
+        "Check credentials and ACLs: WRITE and DESCRIBE on the topics, CREATE unless they exist, WRITE and DESCRIBE on the transactional id, READ on the checkpoint topic.";
+    KafkaRefused "kafka-refused" Stop 3
+        "Kafka or librdkafka refuses the configuration or a request.",
+        "Change what the message names.";
+    Fenced "fenced" Stop 4
+        "Another instance of this stream has taken over.",
+        "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";
+    Internal "internal" Stop 1
+        "An invariant of pgsluice does not hold.",
+        "Report it with the message: this is a defect. Nothing was confirmed that is not in Kafka.";
+    SlotActive "slot-active" Restart 1
+        "Another connection reads from the replication slot.",
+        "If it does not go away by itself, see pg_replication_slots.active_pid.";
+    PostgresUnavailable "postgres-unavailable" Restart 1
+        "PostgreSQL cannot be reached, or ended the connection.",
+        "It is tried again. Check the server and the network.";
+    KafkaUnavailable "kafka-unavailable" Restart 1
+        "Kafka cannot be reached, or could not take a transaction in time.",
+        "It is tried again. Check the brokers and the network.";
+    ProducerTimedOut "producer-timed-out" Restart 1
+        "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
+        "It is tried again. Find out what stopped the process for so long.";
+    RegistryUnavailable "registry-unavailable" Restart 1
+        "The schema registry cannot be reached.",
+        "It is tried again, and the stream waits. Check the registry and the network.";
+    RegistryIncompatible "registry-incompatible" Restart 1
+        "The schema registry does not accept the table's schema beside the subject's earlier ones.",
+        "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way.";
+}
+
+/// The codes as a table in Markdown, for the documentation.
+pub fn reference_markdown() -> String {
+    let mut text = String::from("| code | then | exit code | meaning | what to do |\n|---|---|---|---|---|\n");
+    for code in Code::ALL {
+        let (then, exit) = match code.recovery() {
+            Recovery::Stop => ("stops", code.exit_code().to_string()),
+            Recovery::Restart => ("tries again", String::new()),
+        };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "| `{}` | {then} | {exit} | {} | {} |", code.as_str(), code.meaning(), code.fix());
+    }
+    text
+}
+
+/// A failure: its code, what was found, and where.
+#[derive(Debug)]
+pub struct Failure {
+    code: Code,
+    found: String,
+    place: Place,
+    /// The topic and the key of a record that was not delivered, as it was sent: whoever has the schemas can make it readable.
+    undelivered: Option<(String, Vec<u8>)>,
+    source: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// Where something failed, as far as it is known.
+#[derive(Debug, Default, Clone, PartialEq, Eq)]
+pub struct Place {
+    /// `schema.table`.
+    pub table: Option<String>,
+    /// The row's key, as far as it could be made readable.
+    pub key: Option<String>,
+    /// The change's LSN.
+    pub lsn: Option<Lsn>,
+    /// The topic.
+    pub topic: Option<String>,
+}
+
+impl Failure {
+    /// A failure with this code; `found` says what was found, without a full stop.
+    pub fn new(code: Code, found: impl Into<String>) -> Self {
+        Self { code, found: found.into(), place: Place::default(), undelivered: None, source: None }
+    }
+
+    /// A failure caused by an error, whose text is what was found.
+    pub fn caused(code: Code, source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        let source = source.into();
+        Self { code, found: source.to_string(), place: Place::default(), undelivered: None, source: Some(source) }
+    }
+
+    /// Says which table it was.
+    #[must_use]
+    pub fn in_table(mut self, schema: &str, table: &str) -> Self {
+        self.place.table = Some(format!("{schema}.{table}"));
+        self
+    }
+
+    /// Says which change it was.
+    #[must_use]
+    pub fn at(mut self, lsn: Lsn) -> Self {
+        self.place.lsn = lsn.is_valid().then_some(lsn);
+        self
+    }
+
+    /// Says which topic it was.
+    #[must_use]
+    pub fn for_topic(mut self, topic: impl Into<String>) -> Self {
+        self.place.topic = Some(topic.into());
+        self
+    }
+
+    /// Says which record was not delivered.
+    #[must_use]
+    pub fn undelivered(mut self, topic: &str, key: Vec<u8>) -> Self {
+        self.undelivered = Some((topic.to_owned(), key));
+        self
+    }
+
+    /// The topic and the key of the record that was not delivered.
+    pub fn take_undelivered(&mut self) -> Option<(String, Vec<u8>)> {
+        self.undelivered.take()
+    }
+
+    /// Says which row it was.
+    #[must_use]
+    pub fn with_key(mut self, key: impl Into<String>) -> Self {
+        self.place.key = Some(key.into());
+        self
+    }
+
+    /// The code.
+    pub fn code(&self) -> Code {
+        self.code
+    }
+
+    /// Where it was.
+    pub fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// What was found.
+    pub fn found(&self) -> &str {
+        &self.found
+    }
+}
+
+impl fmt::Display for Failure {
+    /// `[code] what was found (where). The fix.`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}", self.code.as_str(), self.found)?;
+        let Place { table, key, lsn, topic } = &self.place;
+        let places = [
+            table.as_ref().map(|table| format!("table {table}")),
+            key.as_ref().map(|key| format!("key {key}")),
+            lsn.map(|lsn| format!("LSN {lsn}")),
+            topic.as_ref().map(|topic| format!("topic {topic}")),
+        ];
+        let places: Vec<_> = places.into_iter().flatten().collect();
+        if !places.is_empty() {
+            write!(f, " ({})", places.join(", "))?;
+        }
+        write!(f, ". {}", self.code.fix())
+    }
+}
+
+impl Error for Failure {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        // The cause's text is in ours already; whoever prints a chain wants what lies below it.
+        self.source.as_ref().and_then(|source| source.source())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn codes_are_distinct_readable_and_complete() {
+        let mut seen = HashSet::new();
+        for code in Code::ALL {
+            let text = code.as_str();
+            assert!(seen.insert(text), "{text} is there twice");
+            assert!(text.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'-'), "{text}");
+            for sentence in [code.meaning(), code.fix()] {
+                assert!(
+                    sentence.ends_with('.') && sentence.starts_with(|first: char| first.is_uppercase() || first == '`'),
+                    "{text}: {sentence}"
+                );
+            }
+            assert!((1..=4).contains(&code.exit_code()), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_message_says_what_where_and_what_to_do() {
+        let failure = Failure::new(Code::RecordTooLarge, "a record of 2000000 bytes was not delivered")
+            .in_table("public", "orders")
+            .with_key("{\"id\":7}")
+            .at(Lsn::from(0x10))
+            .for_topic("shop.public.orders");
+        assert_eq!(
+            failure.to_string(),
+            "[record-too-large] a record of 2000000 bytes was not delivered (table public.orders, key {\"id\":7}, \
+             LSN 0/10, topic shop.public.orders). Raise max.message.bytes of the topic and message.max.bytes in \
+             kafka.properties, or leave the column or table out."
+        );
+    }
+}

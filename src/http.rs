@@ -1,0 +1,53 @@
+//! The HTTP endpoint: metrics and probes.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use axum::{
+    Router, extract::State, http::StatusCode, http::header::CONTENT_TYPE, response::IntoResponse, routing::get,
+};
+use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
+
+use crate::{
+    failure::{Code, Failure},
+    metrics::Metrics,
+};
+
+/// Serves `/metrics`, `/livez` and `/readyz` until the program ends.
+///
+/// # Errors
+/// The address cannot be listened on.
+pub async fn serve(
+    listen: SocketAddr,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<JoinHandle<()>, Failure> {
+    let listener = TcpListener::bind(listen).await.map_err(|error| {
+        Failure::new(Code::ConfigInvalid, format!("http.listen: cannot listen on {listen}: {error}"))
+    })?;
+    tracing::info!(address = %listener.local_addr().unwrap_or(listen), "serving metrics and probes over HTTP");
+    let router = Router::new()
+        .route("/metrics", get(metrics_text))
+        // The process answers: that is all that liveness means. Restarting it would not help against what it waits for.
+        .route("/livez", get(async || "alive\n"))
+        .route("/readyz", get(readiness))
+        .with_state(metrics);
+    Ok(tokio::spawn(async move {
+        let stopped = async move {
+            let _whoever_could_ask_is_gone = stop.wait_for(|asked| *asked).await;
+        };
+        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+            tracing::warn!(%error, "the HTTP endpoint has ended");
+        }
+    }))
+}
+
+async fn metrics_text(State(metrics): State<Arc<Metrics>>) -> impl IntoResponse {
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], metrics.render())
+}
+
+async fn readiness(State(metrics): State<Arc<Metrics>>) -> (StatusCode, String) {
+    match metrics.ready() {
+        Ok(state) => (StatusCode::OK, format!("{state}\n")),
+        Err(reason) => (StatusCode::SERVICE_UNAVAILABLE, format!("{reason}\n")),
+    }
+}

@@ -1,0 +1,450 @@
+//! What is measured, under names that do not change.
+//!
+//! Every metric is declared once, in [`Metrics::new`]. The pipeline tells facts through the methods below; handles are made
+//! beforehand, so that a row costs one relaxed addition.
+
+use std::{
+    fmt::Write as _,
+    sync::{
+        Mutex,
+        atomic::{AtomicI64, AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use encoder::Change;
+use pgoutput::Lsn;
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+    core::Collector, process_collector::ProcessCollector,
+};
+use publisher::Position;
+
+use crate::failure::{Code, Failure};
+
+/// From half a millisecond to a minute, each step about double.
+const LATENCY_BUCKETS_SECONDS: [f64; 17] =
+    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0];
+
+/// All metrics of the program, and what `/readyz` is decided from.
+pub struct Metrics {
+    registry: Registry,
+    received_lsn: IntGauge,
+    published_lsn: IntGauge,
+    committed_lsn: IntGauge,
+    confirmed_lsn: IntGauge,
+    server_lsn: IntGauge,
+    lag_bytes: IntGauge,
+    lag_milliseconds: IntGauge,
+    events: IntCounterVec,
+    received_bytes: IntCounter,
+    source_transactions: IntCounter,
+    kafka_transactions: IntCounter,
+    kafka_records: IntCounter,
+    errors: IntCounterVec,
+    queue_bytes: IntGauge,
+    queue_limit_bytes: IntGauge,
+    sessions: IntCounter,
+    state: IntGaugeVec,
+    commit_seconds: Histogram,
+    received_to_committed_seconds: Histogram,
+    source_to_committed_seconds: Histogram,
+    positions: Positions,
+    readiness: Mutex<Readiness>,
+}
+
+/// The positions as numbers, to take differences of.
+#[derive(Default)]
+struct Positions {
+    received: AtomicU64,
+    committed: AtomicU64,
+    server: AtomicU64,
+    /// When the oldest transaction that Kafka has not committed was committed at the source, as far as is known; 0 for none.
+    behind_since_unix_us: AtomicI64,
+    /// Since when the source task has been at work on one chunk, 0 while it waits for the server.
+    source_works_since_unix_us: AtomicI64,
+}
+
+/// Why the program is not ready, if it is not.
+struct Readiness {
+    state: &'static str,
+    paused: Option<String>,
+    last_failure: Option<String>,
+    /// When a position was last committed in Kafka.
+    progressed_at: Option<Instant>,
+}
+
+/// Counters of one table.
+pub struct TableMetrics {
+    insert: IntCounter,
+    update: IntCounter,
+    delete: IntCounter,
+    truncate: IntCounter,
+}
+
+impl TableMetrics {
+    /// A change was encoded into so many events.
+    #[inline]
+    pub fn count(&self, change: &Change<'_>, events: u64) {
+        match change {
+            Change::Insert(_) => self.insert.inc_by(events),
+            // A change of the key is told as a delete and a create.
+            Change::Update(_) if events == 2 => {
+                self.delete.inc();
+                self.insert.inc();
+            }
+            Change::Update(_) => self.update.inc_by(events),
+            Change::Delete(_) => self.delete.inc_by(events),
+            Change::Truncate => self.truncate.inc_by(events),
+        }
+    }
+}
+
+/// How long without progress the program is called ready: a heartbeat is committed every 10 s even when nothing happens.
+const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
+
+impl Metrics {
+    /// All metrics, at zero.
+    #[expect(clippy::missing_panics_doc, reason = "names are checked by a test")]
+    pub fn new(queue_limit_bytes: u64) -> Self {
+        let registry = Registry::new();
+        let made = Made(&registry);
+        let build = made.gauges("build_info", "1, labelled with the version.", &["version"]);
+        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        registry
+            .register(Box::new(ProcessCollector::for_self()))
+            .expect("the process's own metrics are registered once");
+        let metrics = Self {
+            received_lsn: made
+                .gauge("received_lsn", "The end of the last transaction that was received, as a number of bytes."),
+            published_lsn: made
+                .gauge("published_lsn", "The end of the last transaction that was handed to a Kafka transaction."),
+            committed_lsn: made.gauge("committed_lsn", "The position that is committed in Kafka."),
+            confirmed_lsn: made
+                .gauge("confirmed_lsn", "The position that PostgreSQL was told: it may remove log before it."),
+            server_lsn: made.gauge("server_lsn", "The end of the server's log, as it last said."),
+            lag_bytes: made.gauge("lag_bytes", "Log between the committed position and the server's end."),
+            lag_milliseconds: made.gauge(
+                "lag_milliseconds",
+                "Age of the oldest received transaction that is not committed in Kafka; 0 when there is none.",
+            ),
+            events: made.counters(
+                "events_total",
+                "Events encoded, by table and operation.",
+                &["schema", "table", "op"],
+            ),
+            received_bytes: made.counter("received_bytes_total", "Bytes of the replication stream."),
+            source_transactions: made.counter("source_transactions_total", "PostgreSQL transactions received."),
+            kafka_transactions: made.counter("kafka_transactions_total", "Kafka transactions committed."),
+            kafka_records: made.counter("kafka_records_total", "Records committed in Kafka, tombstones among them."),
+            errors: made.counters("errors_total", "Failures, by code.", &["code"]),
+            queue_bytes: made.gauge("queue_bytes", "Event data between the source and Kafka's acknowledgement."),
+            queue_limit_bytes: made.gauge("queue_limit_bytes", "The limit of it, memory_limit."),
+            sessions: made.counter("sessions_total", "Sessions started: one, and one more for each restart."),
+            state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
+            commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
+            received_to_committed_seconds: made
+                .latency("received_to_committed_seconds", "From the first byte of a batch to its commit in Kafka."),
+            source_to_committed_seconds: made.latency(
+                "source_to_committed_seconds",
+                "From the commit in PostgreSQL to the commit in Kafka, by both clocks.",
+            ),
+            positions: Positions::default(),
+            readiness: Mutex::new(Readiness {
+                state: "starting",
+                paused: None,
+                last_failure: None,
+                progressed_at: None,
+            }),
+            registry: registry.clone(),
+        };
+        for code in Code::ALL {
+            metrics.errors.with_label_values(&[code.as_str()]);
+        }
+        metrics.queue_limit_bytes.set(signed(queue_limit_bytes));
+        metrics
+    }
+
+    /// The counters of a table.
+    pub fn table(&self, schema: &str, table: &str) -> TableMetrics {
+        let counter = |op| self.events.with_label_values(&[schema, table, op]);
+        TableMetrics {
+            insert: counter("insert"),
+            update: counter("update"),
+            delete: counter("delete"),
+            truncate: counter("truncate"),
+        }
+    }
+
+    /// The program is in another state.
+    pub fn state(&self, state: &'static str) {
+        let mut readiness = self.lock();
+        self.state.with_label_values(&[readiness.state]).set(0);
+        readiness.state = state;
+        self.state.with_label_values(&[state]).set(1);
+        if state == "connecting to kafka" {
+            self.sessions.inc();
+        }
+    }
+
+    /// A session begins at this position.
+    pub fn resumed_at(&self, position: Position) {
+        self.received(position.end_lsn);
+        self.committed_lsn.set(number(position.end_lsn));
+        self.positions.committed.store(position.end_lsn.into(), Ordering::Relaxed);
+        let mut readiness = self.lock();
+        readiness.paused = None;
+        readiness.progressed_at = Some(Instant::now());
+    }
+
+    /// The stream waits, for a reason that may pass.
+    pub fn paused(&self, failure: &Failure) {
+        self.errors.with_label_values(&[failure.code().as_str()]).inc();
+        self.lock().paused = Some(failure.to_string());
+    }
+
+    /// The stream does not wait any more.
+    pub fn resumed(&self) {
+        self.lock().paused = None;
+    }
+
+    /// A session has failed.
+    pub fn failed(&self, failure: &Failure) {
+        self.errors.with_label_values(&[failure.code().as_str()]).inc();
+        self.lock().last_failure = Some(failure.to_string());
+    }
+
+    /// So much was read from the socket.
+    pub fn chunk_received(&self, bytes: usize) {
+        self.received_bytes.inc_by(bytes as u64);
+    }
+
+    /// The source task waits for the server to send something.
+    pub fn source_waits_for_server(&self) {
+        self.positions.source_works_since_unix_us.store(0, Ordering::Relaxed);
+    }
+
+    /// The source task has something to do.
+    pub fn source_works(&self) {
+        self.positions.source_works_since_unix_us.store(unix_us(), Ordering::Relaxed);
+    }
+
+    /// Everything before this position is in a Kafka transaction.
+    pub fn published(&self, end_lsn: Lsn) {
+        self.published_lsn.set(number(end_lsn));
+    }
+
+    /// A transaction that ends here was received.
+    pub fn received(&self, end_lsn: Lsn) {
+        self.positions.received.store(end_lsn.into(), Ordering::Relaxed);
+        self.received_lsn.set(number(end_lsn));
+        self.server_position(end_lsn);
+    }
+
+    /// The server's log reaches this far at least.
+    pub fn server_position(&self, lsn: Lsn) {
+        let before = self.positions.server.fetch_max(lsn.into(), Ordering::Relaxed);
+        self.server_lsn.set(number(lsn.max(before.into())));
+    }
+
+    /// A batch was encoded.
+    pub fn batch_encoded(&self, transactions: u64, oldest_commit_unix_us: i64, queued_bytes: usize) {
+        self.source_transactions.inc_by(transactions);
+        self.queue_bytes.set(signed(queued_bytes as u64));
+        if oldest_commit_unix_us != i64::MAX {
+            // An older one that is not committed yet stays.
+            let behind = &self.positions.behind_since_unix_us;
+            let _ = behind.compare_exchange(0, oldest_commit_unix_us, Ordering::Relaxed, Ordering::Relaxed);
+        }
+    }
+
+    /// A Kafka transaction was committed. `newest_commit_unix_us` is about when its last transaction was committed at the source.
+    pub fn kafka_committed(
+        &self,
+        end_lsn: Lsn,
+        records: u64,
+        took: Duration,
+        queued_bytes: usize,
+        newest_commit_unix_us: i64,
+    ) {
+        self.kafka_transactions.inc();
+        self.kafka_records.inc_by(records);
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.committed_lsn.set(number(end_lsn));
+        self.queue_bytes.set(signed(queued_bytes as u64));
+        self.positions.committed.store(end_lsn.into(), Ordering::Relaxed);
+        // What was received since was committed no earlier than the last of this.
+        let behind = self.positions.received.load(Ordering::Relaxed) > u64::from(end_lsn);
+        let since = if behind { newest_commit_unix_us } else { 0 };
+        self.positions.behind_since_unix_us.store(since, Ordering::Relaxed);
+        self.lock().progressed_at = Some(Instant::now());
+    }
+
+    /// How long the oldest part of a commit took since it was received.
+    pub fn received_to_committed(&self, took: Duration) {
+        self.received_to_committed_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How long ago the oldest transaction of a commit was committed at the source.
+    pub fn source_to_committed(&self, commit_unix_us: i64) {
+        let age_us = unix_us().saturating_sub(commit_unix_us).max(0);
+        #[expect(clippy::cast_precision_loss, reason = "a histogram's precision is far lower")]
+        self.source_to_committed_seconds.observe(age_us as f64 / 1e6);
+    }
+
+    /// The server was told this position.
+    pub fn confirmed(&self, lsn: Lsn) {
+        self.confirmed_lsn.set(number(lsn));
+    }
+
+    /// How many Kafka transactions were committed.
+    pub fn commits(&self) -> u64 {
+        self.kafka_transactions.get()
+    }
+
+    /// Why the program is not ready, if it is not: it is while it streams and makes progress.
+    ///
+    /// # Errors
+    /// One sentence for whoever looks at the probe.
+    pub fn ready(&self) -> Result<String, String> {
+        let readiness = self.lock();
+        if let Some(reason) = &readiness.paused {
+            return Err(format!("the stream waits: {reason}"));
+        }
+        if readiness.state != "streaming" {
+            let reason = readiness.last_failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
+            return Err(format!("{}{reason}", readiness.state));
+        }
+        let works_since = self.positions.source_works_since_unix_us.load(Ordering::Relaxed);
+        let works_for = Duration::from_micros(unix_us().saturating_sub(works_since).max(0).cast_unsigned());
+        if works_since != 0 && works_for > PROGRESS_TIMEOUT {
+            // The heartbeat goes on meanwhile, and is no progress.
+            return Err(format!("what was received {} s ago could not be handed on yet", works_for.as_secs()));
+        }
+        match readiness.progressed_at {
+            Some(at) if at.elapsed() < PROGRESS_TIMEOUT => Ok("streaming".to_owned()),
+            Some(at) => Err(format!("nothing was committed in Kafka for {} s", at.elapsed().as_secs())),
+            None => Err("nothing was committed in Kafka yet".to_owned()),
+        }
+    }
+
+    /// Everything in Prometheus's text format.
+    pub fn render(&self) -> String {
+        let server = self.positions.server.load(Ordering::Relaxed);
+        let committed = self.positions.committed.load(Ordering::Relaxed);
+        self.lag_bytes.set(signed(server.saturating_sub(committed)));
+        let since = self.positions.behind_since_unix_us.load(Ordering::Relaxed);
+        self.lag_milliseconds.set(if since == 0 { 0 } else { (unix_us().saturating_sub(since) / 1000).max(0) });
+        let mut text = Vec::new();
+        if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
+            return format!("# {error}\n");
+        }
+        String::from_utf8_lossy(&text).into_owned()
+    }
+
+    /// The metrics as a table in Markdown, for the documentation.
+    pub fn reference_markdown() -> String {
+        let metrics = Self::new(0);
+        // A family without a sample is not gathered.
+        metrics.table("", "");
+        metrics.state("streaming");
+        let mut text = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
+        for family in metrics.registry.gather().iter().filter(|family| family.name().starts_with("pgsluice_")) {
+            let labels: Vec<_> = family.get_metric().first().map_or_else(Vec::new, |metric| {
+                metric.get_label().iter().map(|label| format!("`{}`", label.name())).collect()
+            });
+            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
+            // Writing to a String cannot fail.
+            let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", family.name(), labels.join(", "), family.help());
+        }
+        text
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Readiness> {
+        // What it guards is whole after every statement, so that a panic elsewhere leaves nothing broken.
+        self.readiness.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+/// Makes and registers metrics under the program's prefix.
+struct Made<'a>(&'a Registry);
+
+impl Made<'_> {
+    fn registered<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
+        let collector = collector.expect("a metric's name and labels are literals that a test has read");
+        self.0.register(Box::new(collector.clone())).expect("each metric is declared once");
+        collector
+    }
+
+    fn gauge(&self, name: &str, help: &str) -> IntGauge {
+        self.registered(IntGauge::with_opts(Opts::new(name, help).namespace("pgsluice")))
+    }
+
+    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
+        self.registered(IntGaugeVec::new(Opts::new(name, help).namespace("pgsluice"), labels))
+    }
+
+    fn counter(&self, name: &str, help: &str) -> IntCounter {
+        self.registered(IntCounter::with_opts(Opts::new(name, help).namespace("pgsluice")))
+    }
+
+    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
+        self.registered(IntCounterVec::new(Opts::new(name, help).namespace("pgsluice"), labels))
+    }
+
+    fn latency(&self, name: &str, help: &str) -> Histogram {
+        let options = HistogramOpts::new(name, help).namespace("pgsluice").buckets(LATENCY_BUCKETS_SECONDS.to_vec());
+        self.registered(Histogram::with_opts(options))
+    }
+}
+
+fn number(lsn: Lsn) -> i64 {
+    signed(lsn.into())
+}
+
+fn signed(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
+fn unix_us() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_metric_is_declared_and_printed() {
+        let metrics = Metrics::new(64 << 20);
+        metrics.table("public", "orders").count(&Change::Truncate, 1);
+        metrics.state("streaming");
+        let text = metrics.render();
+        for line in [
+            "pgsluice_queue_limit_bytes 67108864",
+            "pgsluice_events_total{op=\"truncate\",schema=\"public\",table=\"orders\"} 1",
+            "pgsluice_errors_total{code=\"fenced\"} 0",
+            "pgsluice_state{state=\"streaming\"} 1",
+            "process_resident_memory_bytes ",
+        ] {
+            assert!(text.contains(line), "{line} is not in\n{text}");
+        }
+    }
+
+    #[test]
+    fn it_is_ready_only_while_it_streams_and_does_not_wait() {
+        let metrics = Metrics::new(0);
+        assert!(metrics.ready().is_err());
+        metrics.state("streaming");
+        assert!(metrics.ready().expect_err("nothing was committed").contains("nothing was committed"));
+        metrics.resumed_at(Position::at(1.into()));
+        assert!(metrics.ready().is_ok());
+        metrics.paused(&Failure::new(Code::RegistryUnavailable, "the registry is down"));
+        assert!(metrics.ready().expect_err("it waits").contains("registry-unavailable"));
+        metrics.resumed();
+        assert!(metrics.ready().is_ok());
+        metrics.state("waiting to start again");
+        assert!(metrics.ready().is_err());
+    }
+}

@@ -1,0 +1,22 @@
+//! From the replication stream to Kafka and back.
+//!
+//! ```text
+//!  PostgreSQL ──frames──▶ source task ──batches──▶ publishing thread ──transactions──▶ Kafka
+//!      ▲                  decode, encode   (queue,   send, commit                        │
+//!      │                                    budget)      │                               │
+//!      └───────────────── feedback task ◀────committed───┘◀────────── acknowledged ──────┘
+//! ```
+//!
+//! [`supervise`] runs one session after another. Every failure that may pass leads back to the same start, the one that a
+//! crash leads to as well: a new producer, the checkpoint read back, the stream resumed from it. There is no second way to
+//! recover, and so none that is tested less.
+
+mod failures;
+mod publish;
+mod relations;
+mod session;
+mod source;
+mod supervisor;
+mod work;
+
+pub use supervisor::{connect_options, kafka_settings, supervise};

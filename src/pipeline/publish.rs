@@ -1,0 +1,407 @@
+//! The publishing thread: records into Kafka transactions, and what is committed back to the server.
+//!
+//! It alone owns the producer, since transaction calls block. Its loop takes [`Work`] in order and decides when to commit:
+//!
+//! - at the end of a PostgreSQL transaction, as soon as the source has nothing more (latency), or when the Kafka transaction
+//!   has grown to `max_records`, `max_bytes` or `max_age` (throughput: the fixed cost of a commit is shared by many);
+//! - inside a PostgreSQL transaction only past `split_after_records`, `split_after_bytes` or `split_after_age`: Kafka takes no
+//!   transaction of any length. The checkpoint then names the place inside, see [`Split`](publisher::Split);
+//! - without records, to let the server free log that holds nothing for us: at most every [`QUIET_INTERVAL`], unless
+//!   the server waits for it. The position goes through Kafka like any other, before it is confirmed;
+//! - at least every [`HEARTBEAT_INTERVAL`], so that a fenced instance notices, and the transactional id does not expire.
+//!
+//! While a commit is under way, the source goes on encoding into the queue, up to the memory budget.
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use publisher::{
+    Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError, Transaction, Verdict,
+};
+use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
+use tracing::{debug, warn};
+
+use super::work::{Delivery, QuietPosition, Work};
+use crate::{
+    checkpoint::{Committed, OutOfOrder, Progress},
+    config,
+    failure::{Code, Failure},
+    fault,
+    metrics::Metrics,
+};
+
+/// How often a position without records is committed while the server does not wait for it.
+const QUIET_INTERVAL: Duration = Duration::from_secs(5);
+/// The same while the server waits for it.
+const URGENT_INTERVAL: Duration = Duration::from_millis(100);
+/// A position this far ahead is committed sooner, to let the server free log.
+const QUIET_DISTANCE_BYTES: u64 = 64 << 20;
+/// How often something is committed, at least.
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+/// How often delivery reports are looked for while a transaction is open.
+const REPORT_INTERVAL: Duration = Duration::from_millis(1);
+
+/// Told what PostgreSQL may forget.
+pub(super) trait Confirm: Send {
+    /// Everything before `committed` is in Kafka for good.
+    ///
+    /// # Errors
+    /// The connection never came that far, which is a defect.
+    fn confirm(&self, committed: Committed) -> Result<(), Failure>;
+}
+
+/// What the thread needs to know.
+pub(super) struct Publishing {
+    /// Where checkpoints go.
+    pub(super) topic: CheckpointTopic,
+    /// The checkpoint that the stream resumes from, which is committed.
+    pub(super) checkpoint: Checkpoint,
+    /// When to commit.
+    pub(super) limits: config::Transaction,
+    /// After how long the coordinator gives up on an open transaction.
+    pub(super) transaction_timeout: Duration,
+    pub(super) budget: Arc<MemoryBudget>,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// Publishes until the queue is closed, then commits what is whole.
+///
+/// # Errors
+/// Why nothing more can be published. The stream may be resumed from the checkpoint in Kafka, and only from there.
+pub(super) fn run(
+    publishing: Publishing,
+    producer: Producer,
+    queue: Receiver<Work>,
+    confirm: Box<dyn Confirm>,
+    runtime: &Handle,
+) -> Result<(), Failure> {
+    let (progress, committed) = Progress::resume(publishing.checkpoint.position());
+    let mut publisher = Publisher {
+        publishing,
+        progress,
+        writer: Some(Writer::Closed(producer)),
+        inside_transaction: false,
+        quiet: None,
+        committed_at: Instant::now(),
+        oldest_received_at: None,
+        oldest_commit_unix_us: None,
+        newest_commit_unix_us: 0,
+        queue,
+        confirm,
+    };
+    publisher.tell_server(committed)?;
+    let outcome = publisher.run(runtime);
+    if let Some(Writer::Open(transaction)) = publisher.writer.take() {
+        // Readers need not wait for its timeout. Whatever was in it is read again from the checkpoint.
+        transaction.abort();
+    }
+    outcome
+}
+
+struct Publisher {
+    publishing: Publishing,
+    progress: Progress,
+    /// None once a call has failed: the producer's state is unknown then, and it is gone.
+    writer: Option<Writer>,
+    /// Whether the published position lies inside a PostgreSQL transaction.
+    inside_transaction: bool,
+    quiet: Option<QuietPosition>,
+    committed_at: Instant,
+    /// When the oldest byte of what is not committed yet was received.
+    oldest_received_at: Option<Instant>,
+    oldest_commit_unix_us: Option<i64>,
+    newest_commit_unix_us: i64,
+    queue: Receiver<Work>,
+    confirm: Box<dyn Confirm>,
+}
+
+enum Writer {
+    Closed(Producer),
+    Open(Transaction),
+}
+
+#[expect(clippy::large_enum_variant, reason = "it lives for one turn of the loop, on the stack")]
+enum Next {
+    Work(Work),
+    Nothing,
+    End,
+}
+
+impl Publisher {
+    fn run(&mut self, runtime: &Handle) -> Result<(), Failure> {
+        loop {
+            match self.next(runtime)? {
+                Next::Work(Work::Records(delivery)) => self.publish(&delivery)?,
+                Next::Work(Work::Position(quiet)) => self.quiet = Some(quiet),
+                Next::Nothing => {}
+                Next::End => return self.finish(),
+            }
+            self.commit_if_due()?;
+        }
+    }
+
+    /// The next piece of work, or nothing for a moment.
+    fn next(&mut self, runtime: &Handle) -> Result<Next, Failure> {
+        use tokio::sync::mpsc::error::TryRecvError;
+        match self.queue.try_recv() {
+            Ok(work) => return Ok(Next::Work(work)),
+            Err(TryRecvError::Disconnected) => return Ok(Next::End),
+            Err(TryRecvError::Empty) => {}
+        }
+        match &mut self.writer {
+            Some(Writer::Open(transaction)) => {
+                let polled = transaction.poll();
+                polled.map_err(|error| self.fail(&error))?;
+                Ok(self.wait(runtime, REPORT_INTERVAL))
+            }
+            Some(Writer::Closed(producer)) => {
+                producer.poll();
+                let wait = if self.quiet.is_some() { URGENT_INTERVAL } else { Duration::from_secs(1) };
+                Ok(self.wait(runtime, wait))
+            }
+            None => Err(Failure::new(Code::Internal, "the producer was used after it had failed")),
+        }
+    }
+
+    fn wait(&mut self, runtime: &Handle, limit: Duration) -> Next {
+        match runtime.block_on(async { timeout(limit, self.queue.recv()).await }) {
+            Ok(Some(work)) => Next::Work(work),
+            Ok(None) => Next::End,
+            Err(_elapsed) => Next::Nothing,
+        }
+    }
+
+    fn publish(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+        // A quiet position that came before these records is covered by theirs.
+        self.quiet = None;
+        let records = delivery.batch.len();
+        let whole = delivery.boundary.map_or(0, |boundary| boundary.records);
+        if records > 0 {
+            self.oldest_received_at.get_or_insert(delivery.received_at);
+            self.oldest_commit_unix_us.get_or_insert(delivery.oldest_commit_unix_us);
+            self.newest_commit_unix_us = delivery.oldest_commit_unix_us;
+        }
+        self.send(delivery, 0..whole)?;
+        if let Some(boundary) = delivery.boundary {
+            self.progress.publish(boundary.position).map_err(out_of_order)?;
+            self.inside_transaction = false;
+            self.publishing.metrics.published(boundary.position.end_lsn);
+            if self.is_open() {
+                let nothing_waits = delivery.source_idle && self.queue.is_empty();
+                if nothing_waits || self.has_grown_to_limits() {
+                    self.commit(boundary.position)?;
+                    if records > whole {
+                        self.oldest_received_at = Some(delivery.received_at);
+                        self.oldest_commit_unix_us = Some(delivery.oldest_commit_unix_us);
+                    }
+                }
+            } else {
+                // Nothing of these transactions was for us.
+                self.quiet = Some(QuietPosition { position: boundary.position, urgent: false });
+            }
+        }
+        self.send(delivery, whole..records)?;
+        if delivery.boundary.map(|boundary| boundary.position) != Some(delivery.end) {
+            self.progress.publish(delivery.end).map_err(out_of_order)?;
+            self.inside_transaction = true;
+        }
+        Ok(())
+    }
+
+    fn send(&mut self, delivery: &Delivery, range: std::ops::Range<usize>) -> Result<(), Failure> {
+        if range.is_empty() {
+            return Ok(());
+        }
+        self.open()?;
+        let Some(Writer::Open(transaction)) = &mut self.writer else {
+            return Err(Failure::new(Code::Internal, "no transaction is open"));
+        };
+        let mut sent = Ok(());
+        for (index, record) in delivery.batch.iter().enumerate().skip(range.start).take(range.len()) {
+            let headers: Vec<(&str, &[u8])> = record.headers().collect();
+            sent = transaction.send(&OutgoingRecord {
+                topic: record.topic,
+                key: record.key,
+                value: record.value,
+                headers: &headers,
+                lsn: record.lsn,
+            });
+            // Reports give memory back, so that they are not left for too long.
+            if sent.is_ok() && index % 512 == 511 {
+                sent = transaction.poll();
+            }
+            if sent.is_err() {
+                break;
+            }
+        }
+        sent.map_err(|error| self.fail(&error))
+    }
+
+    fn open(&mut self) -> Result<(), Failure> {
+        self.writer = match self.writer.take() {
+            Some(Writer::Closed(producer)) => Some(Writer::Open(producer.begin().map_err(|error| self.fail(&error))?)),
+            other => other,
+        };
+        Ok(())
+    }
+
+    fn is_open(&self) -> bool {
+        matches!(self.writer, Some(Writer::Open(_)))
+    }
+
+    fn has_grown_to_limits(&self) -> bool {
+        let Some(Writer::Open(transaction)) = &self.writer else { return false };
+        let limits = &self.publishing.limits;
+        transaction.records() >= limits.max_records
+            || transaction.bytes() >= limits.max_bytes
+            || transaction.age() >= limits.max_age
+    }
+
+    fn must_be_split(&self) -> bool {
+        let Some(Writer::Open(transaction)) = &self.writer else { return false };
+        let limits = &self.publishing.limits;
+        transaction.records() >= limits.split_after_records
+            || transaction.bytes() >= limits.split_after_bytes
+            || transaction.age() >= limits.split_after_age
+    }
+
+    /// Commits for a reason other than the arrival of a boundary.
+    fn commit_if_due(&mut self) -> Result<(), Failure> {
+        if self.is_open() {
+            if self.inside_transaction {
+                if self.must_be_split() {
+                    debug!(position = %self.progress.published(), "splitting a transaction past its limits");
+                    return self.commit(self.progress.published());
+                }
+            } else if let Some(quiet) = self.quiet.take_if(|_| self.queue.is_empty()) {
+                // The source says that nothing more is there: the records wait for no company, and its position is newer.
+                self.progress.publish(quiet.position.max(self.progress.published())).map_err(out_of_order)?;
+                return self.commit(self.progress.published());
+            } else if self.has_grown_to_limits() {
+                return self.commit(self.progress.published());
+            }
+            return Ok(());
+        }
+        let since = self.committed_at.elapsed();
+        let committed = self.progress.committed();
+        if let Some(quiet) = self.quiet.filter(|quiet| quiet.position > committed) {
+            let far = quiet.position.end_lsn.bytes_since(committed.end_lsn) >= QUIET_DISTANCE_BYTES;
+            let interval = if quiet.urgent || far { URGENT_INTERVAL } else { QUIET_INTERVAL };
+            if since >= interval {
+                self.quiet = None;
+                self.progress.publish(quiet.position).map_err(out_of_order)?;
+                return self.commit(quiet.position);
+            }
+            return Ok(());
+        }
+        self.quiet = None;
+        if since >= HEARTBEAT_INTERVAL {
+            return self.commit(committed);
+        }
+        Ok(())
+    }
+
+    fn commit(&mut self, position: Position) -> Result<(), Failure> {
+        self.open()?;
+        let Some(Writer::Open(transaction)) = self.writer.take() else {
+            return Err(Failure::new(Code::Internal, "no transaction is open"));
+        };
+        let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
+        let (records, age) = (transaction.records(), transaction.age());
+        fault::point(fault::Point::BeforeCommit);
+        fault::point(fault::Point::DuringCommit);
+        let began = Instant::now();
+        let producer = match transaction.commit(self.publishing.topic.name(), &checkpoint) {
+            Ok(producer) => producer,
+            Err(error) => return Err(failure_of(&error, age, self.publishing.transaction_timeout)),
+        };
+        fault::point(fault::Point::AfterCommit);
+        self.writer = Some(Writer::Closed(producer));
+        self.publishing.checkpoint = checkpoint;
+        self.committed_at = Instant::now();
+        let committed = self.progress.commit(position).map_err(out_of_order)?;
+        let metrics = &self.publishing.metrics;
+        metrics.kafka_committed(
+            position.end_lsn,
+            records,
+            began.elapsed(),
+            self.publishing.budget.used_bytes(),
+            self.newest_commit_unix_us,
+        );
+        if let Some(received_at) = self.oldest_received_at.take() {
+            metrics.received_to_committed(received_at.elapsed());
+        }
+        if let Some(commit_unix_us) = self.oldest_commit_unix_us.take() {
+            metrics.source_to_committed(commit_unix_us);
+        }
+        self.tell_server(committed)
+    }
+
+    fn tell_server(&mut self, committed: Committed) -> Result<(), Failure> {
+        self.progress.confirm(committed).map_err(out_of_order)?;
+        self.confirm.confirm(committed)?;
+        self.publishing.metrics.confirmed(committed.flush_lsn());
+        Ok(())
+    }
+
+    /// The queue is closed: the source has ended, with or without a reason.
+    fn finish(&mut self) -> Result<(), Failure> {
+        if self.is_open() && !self.inside_transaction {
+            self.commit(self.progress.published())?;
+        } else if let Some(quiet) = self.quiet.take()
+            && !self.is_open()
+            && quiet.position > self.progress.committed()
+        {
+            self.progress.publish(quiet.position).map_err(out_of_order)?;
+            self.commit(quiet.position)?;
+        }
+        Ok(())
+    }
+
+    fn fail(&self, error: &PublishError) -> Failure {
+        let age = match &self.writer {
+            Some(Writer::Open(transaction)) => transaction.age(),
+            _ => Duration::ZERO,
+        };
+        failure_of(error, age, self.publishing.transaction_timeout)
+    }
+}
+
+/// What a Kafka error means for the stream.
+pub(super) fn failure_of(error: &PublishError, age: Duration, transaction_timeout: Duration) -> Failure {
+    let code = match error.verdict() {
+        // A coordinator that gave up on a transaction refuses its producer exactly as if another had taken over. Only a
+        // transaction that is old enough can have been given up.
+        Verdict::Fenced if age >= transaction_timeout => Code::ProducerTimedOut,
+        Verdict::Fenced => Code::Fenced,
+        Verdict::Renew => Code::KafkaUnavailable,
+        Verdict::Stop if error.is_record_too_large() => Code::RecordTooLarge,
+        Verdict::Stop if error.is_topic_missing() => Code::TopicMissing,
+        Verdict::Stop if error.is_unauthorized() => Code::KafkaDenied,
+        Verdict::Stop => match error {
+            PublishError::Checkpoint { .. } => Code::CheckpointCorrupt,
+            PublishError::Topic { .. } => Code::TopicUnfit,
+            _ => Code::KafkaRefused,
+        },
+    };
+    let failure = Failure::new(code, error.to_string());
+    match error {
+        PublishError::Undelivered(record) => {
+            warn!(topic = record.topic, lsn = %record.lsn, "a record was not delivered");
+            failure.at(record.lsn).for_topic(&record.topic).undelivered(&record.topic, record.key.clone())
+        }
+        _ => failure,
+    }
+}
+
+fn out_of_order(error: OutOfOrder) -> Failure {
+    Failure::new(Code::Internal, error.to_string())
+}
+
+/// Milliseconds since 1970.
+pub(super) fn unix_ms() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,256 @@
+//! What is known about each relation of the stream, and how it becomes known.
+//!
+//! A Relation message is the truth about names, types and key columns at its place in the log. What it lacks is looked up; then the
+//! plan is compiled, the topic made sure of and the schemas registered, all before the first row. Each step may have to wait, and
+//! while it does the stream waits: its connection is kept by the feedback task.
+
+use std::{
+    collections::BTreeSet,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use encoder::{BoundPlan, Naming, TableFacts, TablePlan};
+use pgoutput::{Oid, Relation};
+use publisher::{TopicAdmin, TopicSettings};
+use registry::{Action, RegistryClient, RegistryError};
+use rustc_hash::FxHashMap;
+use tokio::task::spawn_blocking;
+use tracing::{info, warn};
+use walreceiver::Backoff;
+
+use super::publish::failure_of;
+use crate::{
+    catalog::Catalog,
+    config::TablePattern,
+    failure::{Code, Failure},
+    metrics::{Metrics, TableMetrics},
+};
+
+/// How long a session waits for the schema registry.
+const PAUSE_MAX: Duration = Duration::from_secs(30);
+
+/// The relations that the server has announced since the session began.
+pub(super) struct Relations {
+    pub(super) catalog: Catalog,
+    pub(super) registry: Arc<RegistryClient>,
+    pub(super) topics: Arc<TopicAdmin>,
+    pub(super) topic_settings: TopicSettings,
+    pub(super) checkpoint_topic: String,
+    /// Whether the stream was there before this session.
+    pub(super) is_resumed: bool,
+    pub(super) naming: Naming,
+    pub(super) patterns: Vec<TablePattern>,
+    pub(super) metrics: Arc<Metrics>,
+    /// Topics that were seen to exist.
+    pub(super) existing_topics: BTreeSet<String>,
+    /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
+    /// table that was dropped stays for as long as the session does.
+    pub(super) known: FxHashMap<Oid, Known>,
+}
+
+/// A relation.
+pub(super) enum Known {
+    /// Its changes are wanted.
+    Watched(Box<Table>),
+    /// The publication holds it, and the configuration does not ask for it.
+    Unwatched,
+}
+
+/// A relation whose changes are wanted.
+pub(super) struct Table {
+    pub(super) plan: BoundPlan,
+    pub(super) metrics: TableMetrics,
+    /// Events of this table in the transaction with the number below.
+    pub(super) events: u64,
+    /// Which transaction [`events`](Self::events) counts in, by its number in the session.
+    pub(super) events_of: u64,
+    relation: Relation,
+    facts: TableFacts,
+}
+
+impl Relations {
+    /// The relation of a change.
+    pub(super) fn get(&mut self, oid: Oid) -> Result<&mut Known, Failure> {
+        self.known.get_mut(&oid).ok_or_else(|| {
+            Failure::new(Code::ProtocolViolation, format!("a change of relation {oid}, which was not announced"))
+        })
+    }
+
+    /// Names the table and the row of a record that was not delivered, as far as they are known.
+    pub(super) fn name_undelivered(&self, mut failure: Failure) -> Failure {
+        let Some((topic, key)) = failure.take_undelivered() else { return failure };
+        for known in self.known.values() {
+            if let Known::Watched(table) = known
+                && **table.plan.plan().topic() == *topic
+            {
+                let failure = failure.in_table(&table.relation.schema, &table.relation.name);
+                return match table.plan.plan().describe_key(&key) {
+                    Some(key) => failure.with_key(key),
+                    None => failure,
+                };
+            }
+        }
+        failure
+    }
+
+    /// Takes a Relation message.
+    pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
+        let oid = relation.id;
+        let known = if self.is_watched(&relation).await? {
+            let facts = self.catalog.table_facts(oid).await?;
+            Known::Watched(Box::new(self.prepare(relation, facts).await?))
+        } else {
+            info!(
+                schema = relation.schema,
+                table = relation.name,
+                "the publication holds a table that is not asked for"
+            );
+            Known::Unwatched
+        };
+        // A relation may be announced again inside a transaction: its count goes on.
+        let count = match self.known.get(&oid) {
+            Some(Known::Watched(table)) => (table.events, table.events_of),
+            _ => (0, 0),
+        };
+        let known = match known {
+            Known::Watched(mut table) => {
+                (table.events, table.events_of) = count;
+                Known::Watched(table)
+            }
+            Known::Unwatched => Known::Unwatched,
+        };
+        self.known.insert(oid, known);
+        Ok(())
+    }
+
+    /// Compiles the plan again with a column that can be null after all: a row comes from before its SET NOT NULL.
+    pub(super) async fn make_optional(&mut self, oid: Oid, column: &str) -> Result<(), Failure> {
+        let Some(Known::Watched(table)) = self.known.remove(&oid) else {
+            return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
+        };
+        let Table { relation, mut facts, events, events_of, .. } = *table;
+        info!(
+            schema = relation.schema,
+            table = relation.name,
+            column,
+            "a row is older than the column's NOT NULL: the column becomes optional in the schema"
+        );
+        if !facts.make_optional(column) {
+            return Err(Failure::new(Code::Internal, format!("column {column} is optional already"))
+                .in_table(&relation.schema, &relation.name));
+        }
+        let table = Table { events, events_of, ..self.prepare(relation, facts).await? };
+        self.known.insert(oid, Known::Watched(Box::new(table)));
+        Ok(())
+    }
+
+    async fn is_watched(&mut self, relation: &Relation) -> Result<bool, Failure> {
+        let matches = |schema: &str, name: &str| self.patterns.iter().any(|pattern| pattern.matches(schema, name));
+        if matches(&relation.schema, &relation.name) {
+            return Ok(true);
+        }
+        // A leaf is asked for by asking for what it is a partition of.
+        let ancestors = self.catalog.ancestors(relation.id).await?;
+        let matches = |schema: &str, name: &str| self.patterns.iter().any(|pattern| pattern.matches(schema, name));
+        Ok(ancestors.iter().any(|ancestor| matches(&ancestor.schema, &ancestor.name)))
+    }
+
+    async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
+        let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
+        let plan = TablePlan::compile(&relation, &facts, &self.naming)
+            .map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
+        let topic = Arc::clone(plan.topic());
+        self.refuse_shared_topic(&topic, &relation)?;
+        self.ensure_topic(&topic).await.map_err(place)?;
+        let key_id = match plan.key_schema() {
+            Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), &relation).await?),
+            None => None,
+        };
+        let value_id = self.register(&format!("{topic}-value"), plan.value_schema().json(), &relation).await?;
+        let plan =
+            plan.bind(key_id, value_id).map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
+        let metrics = self.metrics.table(&relation.schema, &relation.name);
+        Ok(Table { plan, metrics, events: 0, events_of: 0, relation, facts })
+    }
+
+    /// Kafka's names hold less than PostgreSQL's, so that two tables can come to one topic. Their keys would then overwrite each other.
+    fn refuse_shared_topic(&self, topic: &str, relation: &Relation) -> Result<(), Failure> {
+        let refuse = |found: String| {
+            Err(Failure::new(Code::SchemaUnrepresentable, found)
+                .in_table(&relation.schema, &relation.name)
+                .for_topic(topic))
+        };
+        if topic == self.checkpoint_topic {
+            return refuse("the table's topic would be the checkpoint topic".to_owned());
+        }
+        for known in self.known.values() {
+            if let Known::Watched(other) = known
+                && **other.plan.plan().topic() == *topic
+                && (&other.relation.schema, &other.relation.name) != (&relation.schema, &relation.name)
+            {
+                return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
+            }
+        }
+        Ok(())
+    }
+
+    async fn ensure_topic(&mut self, topic: &str) -> Result<(), Failure> {
+        if self.existing_topics.contains(topic) {
+            return Ok(());
+        }
+        let (admin, name, settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        let created = spawn_blocking(move || admin.create(&name, &settings))
+            .await
+            .map_err(|error| Failure::caused(Code::Internal, error))?
+            .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))?;
+        if created && self.is_resumed {
+            warn!(
+                topic,
+                "created the topic: if it was there before, its records are gone, and the stream does not bring them back"
+            );
+        } else if created {
+            info!(topic, "created the topic");
+        }
+        self.existing_topics.insert(topic.to_owned());
+        Ok(())
+    }
+
+    /// The id of a schema. While the registry is away, or does not accept it, the stream waits here, and says so. After
+    /// [`PAUSE_MAX`] the session is given up, and the next one waits: a server that is to be shut down waits for the connection.
+    async fn register(&self, subject: &str, schema: &str, relation: &Relation) -> Result<u32, Failure> {
+        let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
+        let began = Instant::now();
+        loop {
+            let error = match self.registry.register(subject, schema).await {
+                Ok(id) => {
+                    self.metrics.resumed();
+                    return Ok(id.get());
+                }
+                Err(error) => error,
+            };
+            let failure = Failure::new(code_of(&error), error.to_string()).in_table(&relation.schema, &relation.name);
+            if failure.code() == Code::RegistryRefused {
+                return Err(failure);
+            }
+            self.metrics.paused(&failure);
+            if began.elapsed() > PAUSE_MAX {
+                return Err(failure);
+            }
+            let pause = match error.action() {
+                Action::Retry { after: Some(after) } => after.min(PAUSE_MAX),
+                _ => backoff.next_wait(),
+            };
+            warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "the stream waits: {failure}");
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+fn code_of(error: &RegistryError) -> Code {
+    match error.action() {
+        Action::Retry { .. } => Code::RegistryUnavailable,
+        Action::Incompatible => Code::RegistryIncompatible,
+        Action::Stop => Code::RegistryRefused,
+    }
+}

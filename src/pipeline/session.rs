@@ -1,0 +1,454 @@
+//! One session: from `init_transactions` to the end of the connection.
+//!
+//! The order of the start is the argument of exactly once, so it is kept in one function, [`Starting::begin`]:
+//!
+//! 1. `init_transactions`: an older instance is fenced, and what it left open is ended;
+//! 2. the checkpoint is read to the topic's very end;
+//! 3. the server is asked who it is, and what became of the slot;
+//! 4. [`decide`](crate::checkpoint::start::decide) says where to begin, or refuses; then the publication is made to fit;
+//! 5. the position is written to Kafka again, under this instance's name: whoever is fenced can see by whom;
+//! 6. `START_REPLICATION` at the position, and the slot is looked at once more.
+
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use encoder::Naming;
+use publisher::{
+    Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
+    TopicSettings,
+};
+use registry::RegistryClient;
+use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
+use tracing::{info, warn};
+use walreceiver::{
+    ConnectOptions, CreateSlot, Feedback, ReplicationClient, SlotName, StreamSettings, WalReader, publication_names,
+};
+
+use super::{
+    failures,
+    publish::{self, Confirm, Publishing, failure_of, unix_ms},
+    relations::Relations,
+    source::{Ended, Source},
+};
+use crate::{
+    catalog::Catalog,
+    checkpoint::{
+        Committed,
+        start::{Server, Start, TimelineEnd, Wanted, decide, verify_started},
+    },
+    config::Config,
+    failure::{Code, Failure},
+    metrics::Metrics,
+};
+
+/// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
+/// those that have none.
+const QUEUE_LEN_MAX: usize = 256;
+/// After the request to stop: how long the source may take to reach the end of a transaction, and the rest to end.
+const BOUNDARY_TIMEOUT: Duration = Duration::from_millis(1500);
+const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
+
+/// What all sessions of one run share.
+pub(super) struct Shared {
+    pub(super) config: Config,
+    pub(super) connect: Arc<ConnectOptions>,
+    pub(super) kafka: KafkaSettings,
+    pub(super) registry: Arc<RegistryClient>,
+    pub(super) wanted: Wanted,
+    pub(super) instance: String,
+    /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
+    pub(super) has_owned: AtomicBool,
+    pub(super) transaction_timeout: Duration,
+    pub(super) metrics: Arc<Metrics>,
+}
+
+/// A session that has started.
+struct Started {
+    producer: Producer,
+    checkpoint: Checkpoint,
+    reader: WalReader,
+    feedback: Feedback,
+    relations: Relations,
+    topic: CheckpointTopic,
+    budget: Arc<MemoryBudget>,
+}
+
+/// Runs one session until it is asked to stop, or fails.
+pub(super) async fn run(shared: &Shared, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+    let starting = Starting { shared };
+    let started = tokio::select! {
+        started = starting.begin() => started?,
+        () = stopped(stop) => return Ok(()),
+    };
+    stream(shared, started, stop).await
+}
+
+/// Resolves once the program was asked to stop.
+pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
+    if stop.wait_for(|asked| *asked).await.is_err() {
+        // Nobody is left who could ask.
+        std::future::pending::<()>().await;
+    }
+}
+
+struct Starting<'a> {
+    shared: &'a Shared,
+}
+
+impl Starting<'_> {
+    async fn begin(&self) -> Result<Started, Failure> {
+        let Shared { config, metrics, .. } = self.shared;
+        metrics.state("connecting to kafka");
+        let budget = Arc::new(MemoryBudget::new(usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX)));
+        let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
+        let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
+        let admin = Arc::new(admin);
+        self.yield_to_a_successor(&topic).await?;
+        let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
+        if let Some(held) = &held {
+            self.check_owner(held)?;
+        }
+
+        metrics.state("connecting to postgresql");
+        let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
+        catalog.server_settings().await?.verify()?;
+        let postgres = &config.postgres;
+        if !postgres.manage {
+            self.ensure_publication(&mut catalog, held.as_ref()).await?;
+        }
+        let slot = catalog.slot(&postgres.slot).await?;
+        let mut client =
+            ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
+        let server = identify(&mut client, held.as_ref()).await?;
+        let start = decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref())?;
+
+        // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
+        // changed at a server that was not found to be the right one.
+        if postgres.manage {
+            self.ensure_publication(&mut catalog, held.as_ref()).await?;
+        }
+        let template = self.template(&server);
+        let (producer, checkpoint) = self.take_position(start, template, &mut client, producer, &topic).await?;
+        self.shared.has_owned.store(true, Ordering::Relaxed);
+        let position = checkpoint.position();
+        metrics.resumed_at(position);
+        let (reader, feedback) = self.start_replication(client, position).await?;
+        if let Some(slot) = catalog.slot(&postgres.slot).await? {
+            verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
+        }
+        info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
+        let relations = Relations {
+            catalog,
+            registry: Arc::clone(&self.shared.registry),
+            topics: admin,
+            topic_settings: topic_settings(config),
+            checkpoint_topic: topic.name().to_owned(),
+            is_resumed: held.is_some_and(|held| !held.slot_pending),
+            naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
+            patterns: postgres.tables.clone(),
+            metrics: Arc::clone(metrics),
+            existing_topics: topics.into_keys().collect(),
+            known: rustc_hash::FxHashMap::default(),
+        };
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
+    }
+
+    /// Checks the publication, or makes it fit.
+    async fn ensure_publication(&self, catalog: &mut Catalog, held: Option<&Checkpoint>) -> Result<(), Failure> {
+        let postgres = &self.shared.config.postgres;
+        let tables = match catalog.matching_tables(&postgres.tables).await {
+            // Without a hand in the publication, there may be tables later.
+            Err(failure) if failure.code() == Code::TablesMissing && !postgres.manage => {
+                warn!("{failure}");
+                Vec::new()
+            }
+            outcome => outcome?,
+        };
+        if let Some(held) = held
+            && !held.slot_pending
+            && !self.shared.wanted.word.accept_gap
+            && catalog.publication(&postgres.publication).await?.is_none()
+        {
+            // Made again, it would hide that what was committed meanwhile cannot be decoded.
+            let (publication, position) = (&postgres.publication, held.position());
+            let found = format!("publication {publication} is gone, and the stream was at {position}");
+            return Err(Failure::new(Code::PublicationMissing, found));
+        }
+        catalog
+            .ensure_publication(&postgres.publication, &tables, postgres.publish_via_partition_root, postgres.manage)
+            .await
+    }
+
+    /// Steps 1 and 2.
+    async fn open_kafka(
+        &self,
+        budget: &Arc<MemoryBudget>,
+        topic: &CheckpointTopic,
+        admin: &Arc<TopicAdmin>,
+    ) -> Result<(Producer, Option<Checkpoint>, BTreeMap<String, usize>), Failure> {
+        let (settings, budget) = (self.shared.kafka.clone(), Arc::clone(budget));
+        let (topic, admin) = (topic.clone(), Arc::clone(admin));
+        let replication_factor = self.shared.config.kafka.topics.replication_factor.map_or(-1, i32::from);
+        blocking(move || {
+            let producer = Producer::connect(&settings, budget)?;
+            topic.ensure(&admin, replication_factor)?;
+            let held = topic.read(&settings)?;
+            Ok((producer, held, admin.partitions_by_topic()?))
+        })
+        .await
+    }
+
+    /// An instance that comes back from a pause must not fence the one that has taken over meanwhile.
+    async fn yield_to_a_successor(&self, topic: &CheckpointTopic) -> Result<(), Failure> {
+        if !self.shared.has_owned.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let (topic, settings) = (topic.clone(), self.shared.kafka.clone());
+        match blocking(move || topic.peek(&settings)).await? {
+            Some(held) => self.check_owner(&held),
+            None => Ok(()),
+        }
+    }
+
+    /// A session that follows another of the same process finds its own checkpoint, or else somebody has taken over meanwhile.
+    fn check_owner(&self, held: &Checkpoint) -> Result<(), Failure> {
+        if self.shared.has_owned.load(Ordering::Relaxed) && held.instance != self.shared.instance {
+            return Err(Failure::new(
+                Code::Fenced,
+                format!("the newest checkpoint, at {}, was written by the instance {}", held.position(), held.instance),
+            ));
+        }
+        Ok(())
+    }
+
+    fn template(&self, server: &Server) -> Checkpoint {
+        let wanted = &self.shared.wanted;
+        Checkpoint {
+            version: FORMAT_VERSION,
+            name: self.shared.kafka.name.clone(),
+            instance: self.shared.instance.clone(),
+            system_identifier: server.system_identifier,
+            timeline: server.timeline,
+            database: wanted.database.clone(),
+            slot: wanted.slot.clone(),
+            publication: wanted.publication.clone(),
+            end_lsn: server.flush_lsn,
+            split: None,
+            forced: false,
+            slot_pending: false,
+            written_at_ms: unix_ms(),
+        }
+    }
+
+    /// Step 5: the position that the stream begins at is in Kafka before the stream begins.
+    async fn take_position(
+        &self,
+        start: Start,
+        template: Checkpoint,
+        client: &mut ReplicationClient,
+        producer: Producer,
+        topic: &CheckpointTopic,
+    ) -> Result<(Producer, Checkpoint), Failure> {
+        let at = |position: Position, forced: bool| Checkpoint {
+            end_lsn: position.end_lsn,
+            split: position.split,
+            forced,
+            ..template.clone()
+        };
+        match start {
+            Start::Resume(position) => commit_alone(producer, topic, at(position, false)).await,
+            Start::Adopt { position, forced } => {
+                if forced {
+                    warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
+                }
+                commit_alone(producer, topic, at(position, forced)).await
+            }
+            Start::CreateSlot { forced } => {
+                // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
+                let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
+                let (producer, _) = commit_alone(producer, topic, pending).await?;
+                let name = slot_name(&self.shared.wanted.slot)?;
+                let mut slot = CreateSlot::new(&name);
+                slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
+                let created = client.create_slot(&slot).await.map_err(|error| failures::of_walreceiver(&error))?;
+                info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
+                warn!(
+                    "only changes from {} on are streamed: rows that were there before are not copied",
+                    created.consistent_point
+                );
+                commit_alone(producer, topic, at(Position::at(created.consistent_point), forced)).await
+            }
+        }
+    }
+
+    /// Step 6.
+    async fn start_replication(
+        &self,
+        client: ReplicationClient,
+        position: Position,
+    ) -> Result<(WalReader, Feedback), Failure> {
+        let Shared { config, wanted, .. } = self.shared;
+        let publication = publication_names(&[&wanted.publication]);
+        let options = [("proto_version", "1"), ("publication_names", publication.as_str())];
+        let settings = StreamSettings {
+            // One frame is held beside its encoded form.
+            frame_bytes_max: usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX),
+            status_interval: config.postgres.status_interval,
+            ..StreamSettings::default()
+        };
+        client
+            .start_replication(&slot_name(&wanted.slot)?, position.end_lsn, &options, settings)
+            .await
+            .map_err(|error| failures::of_walreceiver(&error))
+    }
+}
+
+/// Streams until it is asked to stop, or either side fails.
+async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
+    let Started { producer, checkpoint, reader, feedback, relations, topic, budget } = started;
+    let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
+    let resume = checkpoint.position();
+    let publishing = Publishing {
+        topic,
+        checkpoint,
+        limits: shared.config.kafka.transaction.clone(),
+        transaction_timeout: shared.transaction_timeout,
+        budget: Arc::clone(&budget),
+        metrics: Arc::clone(&shared.metrics),
+    };
+    let runtime = Handle::current();
+    let (told, mut outcome) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("publisher".into())
+        .spawn(move || {
+            let confirm = Box::new(ToServer(feedback));
+            let _nobody_waits_any_more = told.send(publish::run(publishing, producer, receiver, confirm, &runtime));
+        })
+        .map_err(|error| Failure::caused(Code::Internal, error))?;
+
+    shared.metrics.state("streaming");
+    let mut source = Source::new(reader, relations, resume, budget, sender, Arc::clone(&shared.metrics));
+    let asked = stop.clone();
+    let read = tokio::select! {
+        read = source.run(&asked) => read,
+        published = &mut outcome => {
+            // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
+            let (reader, relations) = source.close();
+            disconnect(reader).await;
+            let failure = ended(published).err();
+            let failure = failure.unwrap_or_else(|| Failure::new(Code::Internal, "publishing has ended"));
+            return Err(relations.name_undelivered(failure));
+        }
+        () = overdue(stop) => {
+            warn!("a transaction was still coming in when the program was asked to stop: it is read again at the next start");
+            Ok(Ended::AtBoundary)
+        }
+    };
+    shared.metrics.state("stopping");
+    // What the source has handed on is committed, up to the last whole transaction; then the server is told.
+    let (reader, relations) = source.close();
+    let published = tokio::time::timeout(PUBLISH_TIMEOUT, outcome).await;
+    disconnect(reader).await;
+    match (read, published) {
+        // What stopped the publishing thread is the cause; that the source noticed is the effect.
+        (_, Ok(Ok(Err(failure)))) | (Err(failure), _) => Err(relations.name_undelivered(failure)),
+        (Ok(Ended::AtBoundary), Ok(outcome)) => ended(outcome),
+        (Ok(Ended::AtBoundary), Err(_elapsed)) => {
+            warn!("Kafka did not take the last transaction in time: it is read again at the next start");
+            Ok(())
+        }
+    }
+}
+
+async fn disconnect(reader: WalReader) {
+    if let Err(error) = reader.shutdown(DISCONNECT_TIMEOUT).await {
+        tracing::debug!(%error, "the replication connection did not end in good order");
+    }
+}
+
+async fn overdue(stop: &mut watch::Receiver<bool>) {
+    stopped(stop).await;
+    tokio::time::sleep(BOUNDARY_TIMEOUT).await;
+}
+
+fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvError>) -> Result<(), Failure> {
+    outcome.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the publishing thread has panicked")))
+}
+
+struct ToServer(Feedback);
+
+impl Confirm for ToServer {
+    fn confirm(&self, committed: Committed) -> Result<(), Failure> {
+        self.0.advance(committed.flush_lsn()).map_err(|error| failures::of_walreceiver(&error))
+    }
+}
+
+async fn identify(client: &mut ReplicationClient, held: Option<&Checkpoint>) -> Result<Server, Failure> {
+    let identity = client.identify_system().await.map_err(|error| failures::of_walreceiver(&error))?;
+    let mut history = Vec::new();
+    if held.is_some_and(|held| held.timeline != identity.timeline) && identity.timeline > 1 {
+        let found =
+            client.timeline_history(identity.timeline).await.map_err(|error| failures::of_walreceiver(&error))?;
+        history = found
+            .switches
+            .iter()
+            .map(|switch| TimelineEnd { timeline: switch.timeline, switch_lsn: switch.end })
+            .collect();
+    }
+    Ok(Server {
+        system_identifier: identity.system_id,
+        timeline: identity.timeline,
+        flush_lsn: identity.flush_lsn,
+        history,
+    })
+}
+
+/// Commits a checkpoint without records.
+async fn commit_alone(
+    producer: Producer,
+    topic: &CheckpointTopic,
+    checkpoint: Checkpoint,
+) -> Result<(Producer, Checkpoint), Failure> {
+    let topic = topic.clone();
+    let began = Instant::now();
+    let committed = blocking(move || {
+        let producer = producer.begin()?.commit(topic.name(), &checkpoint)?;
+        Ok((producer, checkpoint))
+    })
+    .await?;
+    tracing::debug!(position = %committed.1.position(), elapsed_ms = began.elapsed().as_millis(), "took the position");
+    Ok(committed)
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, publisher::PublishError> + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::caused(Code::Internal, error))?
+        .map_err(|error| kafka_failure(&error))
+}
+
+fn kafka_failure(error: &publisher::PublishError) -> Failure {
+    failure_of(error, Duration::ZERO, Duration::MAX)
+}
+
+fn slot_name(name: &str) -> Result<SlotName, Failure> {
+    name.parse().map_err(|error| Failure::new(Code::ConfigInvalid, format!("postgres.slot: {error}")))
+}
+
+fn topic_settings(config: &Config) -> TopicSettings {
+    let topics = &config.kafka.topics;
+    TopicSettings {
+        partitions: topics.partitions.unwrap_or(-1),
+        replication_factor: topics.replication_factor.map_or(-1, i32::from),
+        config: topics.config.clone(),
+    }
+}

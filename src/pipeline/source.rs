@@ -1,0 +1,383 @@
+//! The source task: frames into encoded events.
+//!
+//! One row's way through here: [`Source::run`] reads a chunk of frames, [`Source::frame`] decodes each, [`Source::change`] finds its
+//! relation and encodes it into the batch, [`Source::flush`] charges the batch to the memory budget and queues it for the publishing
+//! thread. While the budget is full, `flush` waits, so that nothing more is read from the socket; the connection is kept by the
+//! feedback task of [`walreceiver`].
+//!
+//! # What is skipped, and why nothing else is
+//!
+//! The server sends again what it does not know to be confirmed. A transaction is skipped as a whole when its commit record starts
+//! before the checkpoint's end LSN (the server's own rule), and in part when the checkpoint names it: then as many changes as it says
+//! are counted and not encoded. Counting is exact because what is counted are the changes as the server sends them, wanted or not:
+//! they and their order depend on the log alone, not on the configuration or on today's catalog.
+
+use std::{
+    sync::Arc,
+    time::{Instant, SystemTime, UNIX_EPOCH},
+};
+
+use encoder::{Change, EventContext, EventOrder, RecordBatch, TransactionContext};
+use pgoutput::{Begin, Commit, Decoder, Frame, Lsn, Message, Oid, ProtocolVersion, WalData};
+use publisher::{MemoryBudget, Position, Split, record_cost};
+use tokio::sync::mpsc::Sender;
+use walreceiver::WalReader;
+
+use super::{
+    failures,
+    relations::{Known, Relations},
+    work::{Boundary, Delivery, QuietPosition, Work},
+};
+use crate::{
+    failure::{Code, Failure},
+    metrics::Metrics,
+};
+
+/// A batch is handed on when it has this much, even inside a chunk: a chunk of small rows can become many times its size.
+const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// Reads, decodes and encodes.
+pub(super) struct Source {
+    reader: WalReader,
+    decoder: Decoder,
+    relations: Relations,
+    /// What is covered by the checkpoint that the session began with.
+    resume: Position,
+    /// The end of the last whole transaction, or a later position without one.
+    end_lsn: Lsn,
+    transaction: Option<OpenTransaction>,
+    transactions_begun: u64,
+    pending: Pending,
+    budget: Arc<MemoryBudget>,
+    queue: Sender<Work>,
+    metrics: Arc<Metrics>,
+}
+
+/// The transaction whose changes are coming in.
+struct OpenTransaction {
+    begin: Begin,
+    context: TransactionContext,
+    /// Its number in the session, for the counters of the tables.
+    number: u64,
+    /// Changes that came, wanted or not.
+    changes: u64,
+    /// Events that were made of them, those that the checkpoint covers included.
+    events: u64,
+    /// How much of it the checkpoint covers.
+    covered: Covered,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Covered {
+    Nothing,
+    /// So many changes.
+    Changes(u64),
+    Everything,
+}
+
+/// What was encoded and not handed on yet.
+struct Pending {
+    batch: RecordBatch,
+    boundary: Option<Boundary>,
+    received_at: Instant,
+    oldest_commit_unix_us: i64,
+    transactions: u64,
+}
+
+/// When a source that was asked to stop has come to the end of a transaction.
+pub(super) enum Ended {
+    /// Everything that was read was handed on, and no transaction is open.
+    AtBoundary,
+}
+
+impl Source {
+    pub(super) fn new(
+        reader: WalReader,
+        relations: Relations,
+        resume: Position,
+        budget: Arc<MemoryBudget>,
+        queue: Sender<Work>,
+        metrics: Arc<Metrics>,
+    ) -> Self {
+        Self {
+            reader,
+            decoder: Decoder::new(ProtocolVersion::V1),
+            relations,
+            resume,
+            end_lsn: resume.end_lsn,
+            transaction: None,
+            transactions_begun: 0,
+            pending: Pending::new(),
+            budget,
+            queue,
+            metrics,
+        }
+    }
+
+    /// Runs until the stream ends or, once `stop` says so, until no transaction is open.
+    ///
+    /// # Errors
+    /// Why the session cannot go on.
+    pub(super) async fn run(&mut self, stop: &tokio::sync::watch::Receiver<bool>) -> Result<Ended, Failure> {
+        let mut asked = stop.clone();
+        loop {
+            if *asked.borrow_and_update() && self.transaction.is_none() {
+                return Ok(Ended::AtBoundary);
+            }
+            self.metrics.source_waits_for_server();
+            let chunk = tokio::select! {
+                chunk = self.reader.read() => chunk.map_err(|error| failures::of_stream(&error))?,
+                // Looked at above; `read` loses nothing when it is dropped.
+                Ok(()) = asked.changed() => continue,
+            };
+            self.metrics.source_works();
+            self.pending.received_at = Instant::now();
+            let source_idle = chunk.source_idle();
+            if source_idle && chunk.frames_len() == 0 && self.transaction.is_none() {
+                // The stream was busy, and has fallen silent: what was handed on before waits for nothing any more.
+                let quiet = QuietPosition { position: self.position(), urgent: false };
+                self.send(Work::Position(quiet)).await?;
+                continue;
+            }
+            self.metrics.chunk_received(chunk.bytes());
+            for frame in chunk {
+                self.frame(frame.map_err(|error| failures::of_walreceiver(&error))?).await?;
+                if self.pending.batch.bytes() >= BATCH_BYTES_MAX {
+                    self.flush(false).await?;
+                }
+            }
+            self.flush(source_idle).await?;
+        }
+    }
+
+    /// Hands nothing on any more: the queue is closed with this. What is left is the connection, which still confirms.
+    pub(super) fn close(self) -> (WalReader, Relations) {
+        (self.reader, self.relations)
+    }
+
+    async fn frame(&mut self, frame: Frame) -> Result<(), Failure> {
+        let WalData { wal_start, payload, .. } = match frame {
+            Frame::WalData(data) => data,
+            Frame::Keepalive(keepalive) => {
+                self.metrics.server_position(keepalive.wal_end);
+                // Inside a transaction the position says nothing about what was sent of it.
+                if self.transaction.is_none() && (keepalive.wal_end > self.end_lsn || keepalive.reply_requested) {
+                    self.flush(true).await?;
+                    let position =
+                        self.position().quiet_until(keepalive.wal_end).ok_or_else(|| self.split_is_gone())?;
+                    self.end_lsn = position.end_lsn;
+                    self.send(Work::Position(QuietPosition { position, urgent: keepalive.reply_requested })).await?;
+                }
+                return Ok(());
+            }
+        };
+        let message = self.decoder.decode(payload).map_err(|error| failures::of_decode(&error).at(wal_start))?;
+        match message {
+            Message::Insert(insert) => self.change(insert.relation, Change::Insert(&insert), wal_start).await,
+            Message::Update(update) => self.change(update.relation, Change::Update(&update), wal_start).await,
+            Message::Delete(delete) => self.change(delete.relation, Change::Delete(&delete), wal_start).await,
+            Message::Truncate(truncate) => {
+                for relation in truncate.relations {
+                    self.change(relation, Change::Truncate, wal_start).await?;
+                }
+                Ok(())
+            }
+            Message::Begin(begin) => self.begin(begin),
+            Message::Commit(commit) => self.commit(&commit),
+            Message::Relation(relation) => {
+                // Learning may have to wait, and what was encoded before need not.
+                self.flush(false).await?;
+                self.relations.learn(relation).await
+            }
+            Message::Origin(origin) => {
+                if let Some(transaction) = &mut self.transaction {
+                    transaction.context.set_origin(&origin.name, origin.commit_lsn);
+                }
+                Ok(())
+            }
+            // It names a type that a Relation message refers to by its OID. The catalog says more, and what it has lost is text.
+            Message::Type(_) => Ok(()),
+            other => Err(Failure::new(
+                Code::ProtocolViolation,
+                format!("the server sent a {} message, which was not asked for", other.kind()),
+            )
+            .at(wal_start)),
+        }
+    }
+
+    fn begin(&mut self, begin: Begin) -> Result<(), Failure> {
+        if self.transaction.is_some() {
+            return Err(
+                Failure::new(Code::ProtocolViolation, "a transaction begins inside another").at(begin.commit_lsn)
+            );
+        }
+        let (covered, events) = if self.resume.covers_transaction(begin.commit_lsn) {
+            (Covered::Everything, 0)
+        } else if let Some(Split { commit_lsn, changes, ordinal }) = self.resume.split {
+            // Transactions come in the order of their commits, so that the first which is not covered must be the split one.
+            if begin.commit_lsn != commit_lsn {
+                return Err(self.split_is_gone());
+            }
+            (Covered::Changes(changes), ordinal)
+        } else {
+            (Covered::Nothing, 0)
+        };
+        self.transactions_begun += 1;
+        self.transaction = Some(OpenTransaction {
+            context: TransactionContext::new(&begin),
+            begin,
+            number: self.transactions_begun,
+            changes: 0,
+            events,
+            covered,
+        });
+        Ok(())
+    }
+
+    fn commit(&mut self, commit: &Commit) -> Result<(), Failure> {
+        let out_of_place = |found: String| Err(Failure::new(Code::ProtocolViolation, found).at(commit.commit_lsn));
+        let Some(transaction) = self.transaction.take() else {
+            return out_of_place("a transaction commits that has not begun".into());
+        };
+        if transaction.begin.commit_lsn != commit.commit_lsn || commit.end_lsn <= commit.commit_lsn {
+            return out_of_place(format!(
+                "a transaction that began with the commit LSN {} commits at {} and ends at {}",
+                transaction.begin.commit_lsn, commit.commit_lsn, commit.end_lsn
+            ));
+        }
+        match transaction.covered {
+            Covered::Everything => return Ok(()),
+            Covered::Changes(changes) if transaction.changes < changes => return Err(self.split_is_gone()),
+            Covered::Changes(_) => self.resume.split = None,
+            Covered::Nothing => {}
+        }
+        self.end_lsn = commit.end_lsn;
+        self.metrics.received(commit.end_lsn);
+        self.pending.transactions += 1;
+        self.pending.boundary =
+            Some(Boundary { records: self.pending.batch.len(), position: Position::at(commit.end_lsn) });
+        Ok(())
+    }
+
+    async fn change(&mut self, relation: Oid, change: Change<'_>, lsn: Lsn) -> Result<(), Failure> {
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Failure::new(Code::ProtocolViolation, "a change outside of a transaction").at(lsn));
+        };
+        transaction.changes += 1;
+        let is_covered = match transaction.covered {
+            Covered::Everything => return Ok(()),
+            Covered::Changes(changes) => transaction.changes <= changes,
+            Covered::Nothing => false,
+        };
+        loop {
+            let Some(transaction) = &mut self.transaction else {
+                return Err(Failure::new(Code::Internal, "the transaction is gone").at(lsn));
+            };
+            let table = match self.relations.get(relation).map_err(|failure| failure.at(lsn))? {
+                Known::Watched(table) => table,
+                Known::Unwatched => return Ok(()),
+            };
+            if table.events_of != transaction.number {
+                (table.events, table.events_of) = (0, transaction.number);
+            }
+            if is_covered {
+                // Only the table's own count needs it, which is no part of an event's identity.
+                table.events += table.plan.count_events(change, lsn).unwrap_or(1);
+                return Ok(());
+            }
+            let mut order = EventOrder { total: transaction.events, collection: table.events };
+            let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
+            match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
+                Ok(()) => {
+                    if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
+                        let commit = transaction.begin.commit_time.unix_micros();
+                        self.pending.oldest_commit_unix_us = self.pending.oldest_commit_unix_us.min(commit);
+                    }
+                    table.metrics.count(&change, order.collection - table.events);
+                    transaction.events = order.total;
+                    table.events = order.collection;
+                    return Ok(());
+                }
+                Err(error) => match error.null_in_not_null() {
+                    Some(column) => self.relations.make_optional(relation, column).await?,
+                    None => return Err(failures::of_encode(&error)),
+                },
+            }
+        }
+    }
+
+    /// Hands on what was encoded, once the budget has room for it.
+    async fn flush(&mut self, source_idle: bool) -> Result<(), Failure> {
+        if self.pending.batch.is_empty() && self.pending.boundary.is_none() {
+            return Ok(());
+        }
+        let end = match &self.transaction {
+            Some(transaction) if transaction.events > 0 && transaction.covered != Covered::Everything => Position {
+                end_lsn: self.end_lsn,
+                split: Some(Split {
+                    commit_lsn: transaction.begin.commit_lsn,
+                    changes: transaction.changes,
+                    ordinal: transaction.events,
+                }),
+            },
+            _ => self.position(),
+        };
+        let pending = std::mem::replace(&mut self.pending, Pending::new());
+        let cost = pending
+            .batch
+            .iter()
+            .map(|record| record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len)))
+            .sum();
+        self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
+        self.budget.acquire(cost).await;
+        self.send(Work::Records(Delivery {
+            batch: pending.batch,
+            boundary: pending.boundary,
+            end,
+            source_idle,
+            received_at: pending.received_at,
+            oldest_commit_unix_us: pending.oldest_commit_unix_us,
+        }))
+        .await
+    }
+
+    /// The position outside of any transaction: what the checkpoint covers of a transaction that is still to come is part of it.
+    fn position(&self) -> Position {
+        Position { end_lsn: self.end_lsn, split: self.resume.split }
+    }
+
+    fn split_is_gone(&self) -> Failure {
+        let none = Split { commit_lsn: Lsn::INVALID, changes: 0, ordinal: 0 };
+        let Split { commit_lsn, changes, .. } = self.resume.split.unwrap_or(none);
+        Failure::new(
+            Code::CheckpointMismatch,
+            format!(
+                "the checkpoint covers {changes} changes of the transaction committed at {commit_lsn}, but the server does not send \
+                 that transaction, or sends fewer: the publication was changed"
+            ),
+        )
+        .at(commit_lsn)
+    }
+
+    async fn send(&self, work: Work) -> Result<(), Failure> {
+        // The publishing thread says itself why it has ended; this is only how the source notices.
+        self.queue.send(work).await.map_err(|_| Failure::new(Code::KafkaUnavailable, "the publishing thread has ended"))
+    }
+}
+
+impl Pending {
+    fn new() -> Self {
+        Self {
+            batch: RecordBatch::new(),
+            boundary: None,
+            received_at: Instant::now(),
+            oldest_commit_unix_us: i64::MAX,
+            transactions: 0,
+        }
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

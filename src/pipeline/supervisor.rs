@@ -1,0 +1,129 @@
+//! Sessions, one after another, until one has to stop for good.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use secrecy::ExposeSecret;
+use tokio::sync::watch;
+use tracing::{error, info, warn};
+use walreceiver::{Backoff, ConnectOptions};
+
+use super::session::{self, Shared};
+use crate::{
+    checkpoint::start::{OperatorWord, Wanted},
+    config::Config,
+    failure::{Code, Failure, Recovery},
+    metrics::Metrics,
+};
+
+/// The pauses between sessions: short at first, since most failures are a restart of the other side.
+const PAUSE_FIRST: Duration = Duration::from_millis(200);
+const PAUSE_MAX: Duration = Duration::from_secs(15);
+
+/// Streams until it is asked to stop, or must.
+///
+/// # Errors
+/// Why it must stop: nothing was confirmed that is not in Kafka, and a later start resumes from the checkpoint.
+pub async fn supervise(
+    config: Config,
+    word: OperatorWord,
+    metrics: Arc<Metrics>,
+    mut stop: watch::Receiver<bool>,
+) -> Result<(), Failure> {
+    let mut shared = Shared::new(config, word, Arc::clone(&metrics))?;
+    let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+    loop {
+        let commits_before = metrics.commits();
+        let failure = match session::run(&shared, &mut stop).await {
+            Ok(()) => {
+                info!("stopped");
+                return Ok(());
+            }
+            Err(failure) => failure,
+        };
+        metrics.failed(&failure);
+        if failure.code().recovery() == Recovery::Stop {
+            error!(code = failure.code().as_str(), "stopping: {failure}");
+            return Err(failure);
+        }
+        if metrics.commits() > commits_before {
+            backoff.reset();
+        }
+        if shared.has_owned.load(Ordering::Relaxed) {
+            // The word was for one start, and that start has taken its position.
+            shared.wanted.word = OperatorWord::default();
+        }
+        let pause = backoff.next_wait();
+        warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "starting again: {failure}");
+        metrics.state("waiting to start again");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = session::stopped(&mut stop) => return Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>) -> Result<Self, Failure> {
+        let connect = connect_options(&config)?;
+        let registry = registry::RegistryClient::new(config.schema_registry.options())
+            .map_err(|error| Failure::new(Code::RegistryRefused, error.to_string()))?;
+        let wanted = Wanted {
+            database: connect.database().to_owned(),
+            slot: config.postgres.slot.clone(),
+            publication: config.postgres.publication.clone(),
+            manage: config.postgres.manage,
+            word,
+        };
+        Ok(Self {
+            kafka: kafka_settings(&config),
+            transaction_timeout: transaction_timeout(&config),
+            instance: uuid::Uuid::new_v4().to_string(),
+            has_owned: AtomicBool::new(false),
+            connect: Arc::new(connect),
+            registry: Arc::new(registry),
+            wanted,
+            metrics,
+            config,
+        })
+    }
+}
+
+/// The options of every connection to PostgreSQL.
+///
+/// # Errors
+/// The URL, or a file that it names, cannot be used.
+pub fn connect_options(config: &Config) -> Result<ConnectOptions, Failure> {
+    let postgres = &config.postgres;
+    let mut options: ConnectOptions = postgres
+        .url
+        .secret()
+        .expose_secret()
+        .parse()
+        .map_err(|error| Failure::new(Code::ConfigInvalid, format!("postgres.url: {error}")))?;
+    options = options.with_connect_timeout(postgres.connect_timeout);
+    if let Some(password) = &postgres.password {
+        options = options.with_password(password.clone());
+    }
+    Ok(options)
+}
+
+/// The settings of every client of Kafka.
+pub fn kafka_settings(config: &Config) -> publisher::KafkaSettings {
+    publisher::KafkaSettings {
+        bootstrap_servers: config.kafka.bootstrap_servers.clone(),
+        name: config.name.as_str().to_owned(),
+        properties: config.kafka.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
+        memory_limit_bytes: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
+    }
+}
+
+fn transaction_timeout(config: &Config) -> Duration {
+    let configured = config.kafka.properties.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+    configured.map_or(Duration::from_mins(1), Duration::from_millis)
+}

@@ -1,0 +1,50 @@
+//! What the source hands to the publishing thread.
+
+use std::time::Instant;
+
+use encoder::RecordBatch;
+use publisher::Position;
+
+/// One piece of work, in the order of the source's history.
+#[derive(Debug)]
+pub(super) enum Work {
+    /// Encoded events.
+    Records(Delivery),
+    /// The server has nothing more before this position, and no transaction is open.
+    Position(QuietPosition),
+}
+
+/// Encoded events, whose cost is charged to the memory budget.
+#[derive(Debug)]
+pub(super) struct Delivery {
+    /// The records, in order.
+    pub(super) batch: RecordBatch,
+    /// The last end of a transaction inside the batch.
+    pub(super) boundary: Option<Boundary>,
+    /// The position after the last record: the boundary's, or one inside the transaction that is not over yet.
+    pub(super) end: Position,
+    /// Whether the server had nothing more to send at this moment, so that waiting for more would only add latency.
+    pub(super) source_idle: bool,
+    /// When the first byte of it was read.
+    pub(super) received_at: Instant,
+    /// The commit time of the oldest transaction in it, in microseconds since 1970.
+    pub(super) oldest_commit_unix_us: i64,
+}
+
+/// Where a transaction ends inside a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Boundary {
+    /// How many records of the batch lie before it.
+    pub(super) records: usize,
+    /// The position of it: the commit's end LSN.
+    pub(super) position: Position,
+}
+
+/// A position that the server has reached without anything for us.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct QuietPosition {
+    /// The position.
+    pub(super) position: Position,
+    /// Whether the server waits for us to confirm it, as it does while it shuts down (`WalSndDone`).
+    pub(super) urgent: bool,
+}
