@@ -1,0 +1,265 @@
+//! A consumer that shares no code with the program.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    ClientConfig, Message, Offset, TopicPartitionList,
+    consumer::{BaseConsumer, Consumer},
+    error::KafkaError,
+    message::{BorrowedMessage, Headers},
+    producer::{BaseProducer, BaseRecord, Producer},
+};
+
+use super::{
+    avro::Decoder,
+    database::lsn,
+    event::{Event, Identity, Record},
+    oracle::{Lsn, Row},
+    wait_until,
+};
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// The program's transaction timeout and a margin: for so long may a transaction that nobody ends hold readers up.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+fn consumer(bootstrap_servers: &str, isolation_level: &str) -> BaseConsumer {
+    ClientConfig::new()
+        .set("bootstrap.servers", bootstrap_servers)
+        .set("group.id", "oracle")
+        .set("isolation.level", isolation_level)
+        .set("enable.auto.commit", "false")
+        .set("enable.partition.eof", "true")
+        .set("auto.offset.reset", "error")
+        .set("allow.auto.create.topics", "false")
+        .set("check.crcs", "true")
+        // An answer that waits for more data holds back the end of a partition, and the next assignment.
+        .set("fetch.wait.max.ms", "10")
+        .create()
+        .expect("a consumer")
+}
+
+/// Reads every record of the stream's topics that is committed now, in the order of each partition.
+pub(crate) fn read_stream(bootstrap_servers: &str, registry_url: &str, stream: &str) -> Vec<Record> {
+    let mut decoder = Decoder::new(registry_url);
+    let prefix = format!("{stream}.");
+    let mut records = Vec::new();
+    read_to_end(
+        bootstrap_servers,
+        |topic| topic.starts_with(&prefix),
+        |message| records.push(record(&mut decoder, message)),
+    );
+    records
+}
+
+/// Visits every record that is committed now.
+///
+/// A `read_committed` client is shown the log up to the first transaction that is undecided. So the high watermark is asked for
+/// first, as a `read_uncommitted` client, and then it is waited until everything before it is decided.
+pub(crate) fn read_to_end(
+    bootstrap_servers: &str,
+    wanted: impl Fn(&str) -> bool,
+    mut visit: impl FnMut(&BorrowedMessage<'_>),
+) {
+    let uncommitted = consumer(bootstrap_servers, "read_uncommitted");
+    let metadata = uncommitted.fetch_metadata(None, REQUEST_TIMEOUT).expect("the brokers answer");
+    let mut ends = BTreeMap::new();
+    for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
+        for partition in topic.partitions() {
+            let place = (topic.name().to_owned(), partition.id());
+            let (_, high) = uncommitted.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT).expect("a high watermark");
+            ends.insert(place, high);
+        }
+    }
+    let committed = consumer(bootstrap_servers, "read_committed");
+    for ((topic, partition), high) in ends {
+        wait_until(STABLE_TIMEOUT, "everything in the topic is decided", || {
+            let (_, stable) = committed.fetch_watermarks(&topic, partition, REQUEST_TIMEOUT).expect("a stable offset");
+            (stable >= high).then_some(())
+        });
+        // One at a time: librdkafka reports the end of a partition without the name of its topic.
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(&topic, partition, Offset::Beginning).expect("an offset");
+        committed.assign(&assignment).expect("an assignment");
+        loop {
+            match committed.poll(REQUEST_TIMEOUT) {
+                Some(Ok(message)) => visit(&message),
+                Some(Err(KafkaError::PartitionEOF(_))) => break,
+                Some(Err(error)) => panic!("{topic}: {error}"),
+                None => panic!("the broker is silent, and {topic} is not read to its end"),
+            }
+        }
+    }
+}
+
+fn record(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Record {
+    let header = |name: &str| {
+        let header = message.headers()?.iter().find(|header| header.key == name)?;
+        Some(key_from_json(header.value.expect("the header has a value")))
+    };
+    Record {
+        table: message.topic().rsplit('.').next().unwrap_or_default().to_owned(),
+        partition: message.partition(),
+        offset: message.offset(),
+        key: message.key().map(|key| decoder.decode(key).row()),
+        old_key: header("__debezium.oldkey"),
+        new_key: header("__debezium.newkey"),
+        event: message.payload().map(|value| event(decoder, value)),
+    }
+}
+
+fn event(decoder: &mut Decoder, value: &[u8]) -> Event {
+    let mut envelope = decoder.decode(value);
+    let mut transaction = envelope.take_fields("transaction").expect("a transaction");
+    let id = transaction.take_text("id").expect("an id");
+    let (xid, commit_lsn) = id.split_once(':').expect("an id of two parts");
+    let mut source = envelope.take_fields("source").expect("a source");
+    let number = |text: Option<String>| -> u64 { text.expect("a number").parse().expect("a number") };
+    let event = Event {
+        identity: Identity {
+            commit_lsn: commit_lsn.parse().expect("an LSN"),
+            ordinal: number(transaction.take_text("total_order")),
+        },
+        xid: xid.parse().expect("a transaction id"),
+        operation: envelope.take_text("op").expect("an operation"),
+        lsn: number(source.take_text("lsn")),
+        table_ordinal: number(transaction.take_text("data_collection_order")),
+        before: envelope.take_fields("before").map(super::avro::Fields::row),
+        after: envelope.take_fields("after").map(super::avro::Fields::row),
+    };
+    assert_eq!(
+        source.take_text("sequence"),
+        Some(format!("[\"{commit_lsn}\",\"{}\"]", event.lsn)),
+        "source.sequence is the commit's and the change's LSN"
+    );
+    event
+}
+
+fn key_from_json(json: &[u8]) -> Row {
+    let fields: BTreeMap<String, serde_json::Value> = serde_json::from_slice(json).expect("a key is a JSON object");
+    let text = |value| match value {
+        serde_json::Value::Null => None,
+        serde_json::Value::String(text) => Some(text),
+        other => Some(other.to_string()),
+    };
+    fields.into_iter().map(|(name, value)| (name, text(value))).collect()
+}
+
+/// Waits until a topic shows, to a `read_committed` consumer, an event whose `after` has this `id`.
+pub(crate) fn await_row(bootstrap_servers: &str, registry_url: &str, topic: &str, id: i64, bound: Duration) {
+    let began = Instant::now();
+    let consumer = consumer(bootstrap_servers, "read_committed");
+    let partitions = wait_until(bound, "the topic is there", || {
+        let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic)?;
+        (!found.partitions().is_empty()).then(|| found.partitions().len())
+    });
+    let mut assignment = TopicPartitionList::new();
+    for partition in 0..i32::try_from(partitions).expect("it is small") {
+        assignment.add_partition_offset(topic, partition, Offset::Beginning).expect("an offset");
+    }
+    consumer.assign(&assignment).expect("an assignment");
+    let mut decoder = Decoder::new(registry_url);
+    let wanted = Some(id.to_string());
+    loop {
+        assert!(began.elapsed() < bound, "{topic} does not show the row {id} within {bound:?}");
+        // Errors of a broker that is away pass, and the bound is above.
+        let Some(Ok(message)) = consumer.poll(Duration::from_millis(100)) else { continue };
+        if message.payload().is_some() && message.key().is_some_and(|key| decoder.decode(key).row()["id"] == wanted) {
+            return;
+        }
+    }
+}
+
+/// The checkpoints of one stream, as they appear.
+pub(crate) struct Checkpoints {
+    consumer: BaseConsumer,
+    stream: String,
+    newest: Option<serde_json::Value>,
+}
+
+impl Checkpoints {
+    /// Opens the topic, which need not exist yet: then it is waited for.
+    pub(crate) fn open(bootstrap_servers: &str, topic: &str, stream: &str) -> Self {
+        let consumer = consumer(bootstrap_servers, "read_committed");
+        wait_until(Duration::from_mins(1), "the checkpoint topic is there", || {
+            let metadata = consumer.fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
+            metadata.topics().iter().find(|found| found.name() == topic && !found.partitions().is_empty()).map(drop)
+        });
+        let mut assignment = TopicPartitionList::new();
+        assignment.add_partition_offset(topic, 0, Offset::Beginning).expect("an offset");
+        consumer.assign(&assignment).expect("an assignment");
+        Self { consumer, stream: stream.to_owned(), newest: None }
+    }
+
+    /// Reads on until a committed checkpoint has reached the position, and returns how long that took; none if it did not.
+    pub(crate) fn await_position(&mut self, position: Lsn, bound: Duration) -> Option<Duration> {
+        let began = Instant::now();
+        loop {
+            if self.newest.as_ref().is_some_and(|newest| end_lsn(newest) >= position) {
+                return Some(began.elapsed());
+            }
+            if began.elapsed() > bound {
+                return None;
+            }
+            self.poll();
+        }
+    }
+
+    /// Reads on until a committed checkpoint lies inside a transaction, at this ordinal or behind it, and returns its ordinal.
+    pub(crate) fn await_ordinal(&mut self, ordinal: u64, bound: Duration) -> u64 {
+        let began = Instant::now();
+        loop {
+            let split = self.newest.as_ref().and_then(|newest| newest["split"]["ordinal"].as_u64());
+            if let Some(found) = split.filter(|found| *found >= ordinal) {
+                return found;
+            }
+            assert!(began.elapsed() < bound, "no checkpoint came that far inside a transaction within {bound:?}");
+            self.poll();
+        }
+    }
+
+    fn poll(&mut self) {
+        if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(50))
+            && message.key() == Some(self.stream.as_bytes())
+        {
+            self.newest = message.payload().map(checkpoint);
+        }
+    }
+}
+
+/// All values that the checkpoint topic holds for a stream, oldest first.
+pub(crate) fn checkpoints(bootstrap_servers: &str, topic: &str, stream: &str) -> Vec<Option<serde_json::Value>> {
+    let mut found = Vec::new();
+    read_to_end(
+        bootstrap_servers,
+        |name| name == topic,
+        |message| {
+            if message.key() == Some(stream.as_bytes()) {
+                found.push(message.payload().map(checkpoint));
+            }
+        },
+    );
+    found
+}
+
+fn checkpoint(value: &[u8]) -> serde_json::Value {
+    serde_json::from_slice(value).expect("a checkpoint is JSON")
+}
+
+/// A checkpoint's end LSN.
+pub(crate) fn end_lsn(checkpoint: &serde_json::Value) -> Lsn {
+    lsn(checkpoint["end_lsn"].as_str().expect("a checkpoint has an end_lsn"))
+}
+
+/// Writes a record into partition 0 as any other program could; no value is a tombstone.
+pub(crate) fn write(bootstrap_servers: &str, topic: &str, key: &str, value: Option<&str>) {
+    let producer: BaseProducer =
+        ClientConfig::new().set("bootstrap.servers", bootstrap_servers).create().expect("a producer");
+    let mut record = BaseRecord::<str, str>::to(topic).key(key).partition(0);
+    record.payload = value;
+    producer.send(record).map_err(|(error, _)| error).expect("it is queued");
+    producer.flush(REQUEST_TIMEOUT).expect("it is delivered");
+}

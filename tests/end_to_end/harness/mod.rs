@@ -1,0 +1,59 @@
+//! What the tests stand on: real servers, the program as a process, writers that keep a history of their own, a consumer that shares
+//! no code with the program, and an oracle that compares the two.
+
+pub(crate) mod stack;
+pub(crate) mod database;
+pub(crate) mod stream;
+pub(crate) mod kafka;
+pub(crate) mod avro;
+pub(crate) mod event;
+pub(crate) mod oracle;
+pub(crate) mod workload;
+pub(crate) mod watcher;
+pub(crate) mod random;
+
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Looks until something is there, and fails the test when it is not in time. For what has no event to wait for.
+pub(crate) fn wait_until<T>(bound: Duration, what: &str, mut look: impl FnMut() -> Option<T>) -> T {
+    let began = Instant::now();
+    loop {
+        if let Some(found) = look() {
+            return found;
+        }
+        assert!(began.elapsed() < bound, "{what}: not within {bound:?}");
+        thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// An answer to an HTTP request.
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: String,
+}
+
+/// One GET over HTTP/1.0, whose answer ends with the connection; `address` is `host:port`.
+pub(crate) fn http_get(address: &str, path: &str) -> std::io::Result<Answer> {
+    let malformed = || std::io::Error::other("not an HTTP answer");
+    let mut connection = TcpStream::connect(address)?;
+    connection.set_read_timeout(Some(Duration::from_secs(20)))?;
+    write!(connection, "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n")?;
+    let mut text = String::new();
+    connection.read_to_string(&mut text)?;
+    let (head, body) = text.split_once("\r\n\r\n").ok_or_else(malformed)?;
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
+    Ok(Answer { status, body: body.to_owned() })
+}
+
+/// A number from the environment, or its default.
+pub(crate) fn setting(name: &str, default: u64) -> u64 {
+    match std::env::var(name) {
+        Ok(text) => text.parse().unwrap_or_else(|_| panic!("{name} is {text:?}, and should be a number")),
+        Err(_) => default,
+    }
+}

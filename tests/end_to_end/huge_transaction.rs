@@ -1,0 +1,171 @@
+//! Faults 30 and 31: one COPY of a million rows, which share LSNs by the hundred, killed in its middle.
+
+use std::{
+    fs,
+    io::Write,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    thread,
+    time::Duration,
+};
+
+use rdkafka::Message;
+
+use crate::harness::{
+    avro::Decoder,
+    kafka::{self, Checkpoints},
+    setting,
+    stack::Stack,
+    stream::Stream,
+    wait_until,
+};
+
+/// Far above `memory_limit`'s 64 MiB and what a process needs besides, and far below the transaction.
+const MEMORY_MAX_KIB: u64 = 200 << 10;
+
+#[test]
+fn a_million_rows_in_one_transaction_killed_half_way() {
+    let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000);
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "huge");
+    stream.set("kafka.transaction.split_after_records", "20000");
+    stream.database.execute("create table public.item (id bigint primary key, value text not null)");
+    let program = stream.start_ready();
+    let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
+    let memory = Memory::watch(program.id());
+    copy(&stream, rows);
+    let ordinal = checkpoints.await_ordinal(rows / 2, Duration::from_mins(3));
+    program.kill();
+    let first = memory.finish();
+    assert!(ordinal < rows, "the transaction was over before it could be killed inside");
+
+    let mut program = stream.start();
+    let memory = Memory::watch(program.id());
+    program.await_ready();
+    stream.drain();
+    let second = memory.finish();
+    program.terminate();
+    println!("killed after {ordinal} of {rows} events; peaks of {first} and {second} KiB");
+    assert!(first.max(second) < MEMORY_MAX_KIB, "peaks of {first} and {second} KiB");
+
+    let resumed = stream
+        .checkpoints()
+        .into_iter()
+        .flatten()
+        .collect::<Vec<_>>()
+        .windows(2)
+        .any(|pair| pair[0]["instance"] != pair[1]["instance"] && !pair[1]["split"].is_null());
+    assert!(resumed, "the second life did not begin inside the transaction");
+    every_row_is_there_once(&stream, rows);
+}
+
+/// Each life reads the transaction from its beginning, and goes on where the one before had come to.
+#[test]
+fn killed_again_and_again_inside_one_transaction() {
+    let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000) / 5;
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "huge_again");
+    stream.set("kafka.transaction.max_records", "10000");
+    stream.set("kafka.transaction.split_after_records", "10000");
+    stream.database.execute("create table public.item (id bigint primary key, value text not null)");
+    let mut program = stream.start_ready();
+    copy(&stream, rows);
+    for _ in 0..4 {
+        let before = stream.checkpoints().len();
+        // The first is the start's own; the second is more of the transaction.
+        wait_until(Duration::from_mins(1), "the transaction goes on", || {
+            (stream.checkpoints().len() >= before + 2).then_some(())
+        });
+        program.kill();
+        program = stream.start();
+    }
+    program.await_ready();
+    stream.drain();
+    program.terminate();
+    let held: Vec<_> = stream.checkpoints().into_iter().flatten().filter(|held| !held["split"].is_null()).collect();
+    let mut lives: Vec<_> = held.iter().map(|held| held["instance"].clone()).collect();
+    lives.dedup();
+    assert!(lives.len() >= 3, "only {} lives were inside the transaction", lives.len());
+    every_row_is_there_once(&stream, rows);
+}
+
+fn copy(stream: &Stream, rows: u64) {
+    let mut client = stream.database.client();
+    let mut copy = client.copy_in("copy public.item from stdin").expect("COPY begins");
+    for id in 1..=rows {
+        writeln!(copy, "{id}\tvalue of {id}").expect("it takes rows");
+    }
+    copy.finish().expect("it commits");
+}
+
+/// The rows were written in the order of their ids, so that an event's ordinal is its row's id. Keys are looked at one and all, the
+/// much larger envelopes by sample.
+fn every_row_is_there_once(stream: &Stream, rows: u64) {
+    let mut decoder = Decoder::new(&stream.registry_url);
+    let mut seen = vec![false; usize::try_from(rows).expect("it fits") + 1];
+    let topic = stream.topic("item");
+    let mut newest = [0_u64; 3];
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |name| name == topic,
+        |message| {
+            let key = decoder.decode(message.key().expect("a key")).row()["id"].clone();
+            let id: u64 = key.expect("an id").parse().expect("a number");
+            let seen = &mut seen[usize::try_from(id).expect("it fits")];
+            assert!(!std::mem::replace(seen, true), "row {id} is there twice");
+            let newest = &mut newest[usize::try_from(message.partition()).expect("it is not negative")];
+            assert!(*newest < id, "row {id} comes after row {newest}");
+            *newest = id;
+            if id.is_multiple_of(97) {
+                let mut envelope = decoder.decode(message.payload().expect("a value"));
+                let mut transaction = envelope.take_fields("transaction").expect("a transaction");
+                assert_eq!(transaction.take_text("total_order"), Some(id.to_string()));
+                let after = envelope.take_fields("after").expect("a row").row();
+                assert_eq!(after["value"], Some(format!("value of {id}")));
+            }
+        },
+    );
+    let missing = seen.iter().skip(1).filter(|seen| !**seen).count();
+    assert_eq!(missing, 0, "rows are missing");
+}
+
+/// Samples a process's resident memory that is its own.
+struct Memory {
+    stop: Arc<AtomicBool>,
+    peak_kib: Arc<AtomicU64>,
+    thread: thread::JoinHandle<()>,
+}
+
+impl Memory {
+    fn watch(process_id: u32) -> Self {
+        let (stop, peak_kib) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
+        let thread = thread::spawn({
+            let (stop, peak_kib) = (Arc::clone(&stop), Arc::clone(&peak_kib));
+            move || {
+                while !stop.load(Ordering::Relaxed) {
+                    if let Some(kib) = anonymous_kib(process_id) {
+                        peak_kib.fetch_max(kib, Ordering::Relaxed);
+                    }
+                    thread::sleep(Duration::from_millis(20));
+                }
+            }
+        });
+        Self { stop, peak_kib, thread }
+    }
+
+    fn finish(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().expect("it ends");
+        let peak = self.peak_kib.load(Ordering::Relaxed);
+        assert!(peak > 0, "nothing was sampled");
+        peak
+    }
+}
+
+fn anonymous_kib(process_id: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process_id}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}

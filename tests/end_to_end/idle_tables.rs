@@ -1,0 +1,40 @@
+//! Fault 35: the published tables are idle while others are busy, and PostgreSQL can free its log all the same.
+
+use std::time::Duration;
+
+use crate::harness::{database::lsn, stack::Stack, stream::Stream, wait_until, watcher::Watcher};
+
+#[test]
+fn log_without_anything_for_the_stream_is_freed() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "idle");
+    stream.database.execute(
+        "create table public.item (id int primary key);
+         create table oracle.busy (id bigint generated always as identity primary key, filler text)",
+    );
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1)");
+    stream.drain();
+    let watcher = Watcher::start(&stream);
+    let restart_lsn = || {
+        let sql = format!("select restart_lsn::text from pg_replication_slots where slot_name = '{}'", stream.slot);
+        lsn(&stream.database.value::<String>(&sql))
+    };
+    let first_restart = restart_lsn();
+    for _ in 0..2 {
+        stream
+            .database
+            .execute("insert into oracle.busy(filler) select repeat('x', 500) from generate_series(1, 10000)");
+        let busy_until = stream.database.wal_lsn();
+        wait_until(Duration::from_mins(1), "the slot passes what is not for the stream", || {
+            // A checkpoint logs the running transactions, after which the server can decode from a later place.
+            stream.database.execute("checkpoint");
+            let confirmed = stream.database.confirmed_flush_lsn(&stream.slot).expect("there is a slot");
+            (confirmed >= busy_until && restart_lsn() > first_restart).then_some(())
+        });
+    }
+    watcher.finish();
+    program.terminate();
+    let items = stream.records().iter().filter(|record| record.table == "item").count();
+    assert_eq!(items, 1);
+}

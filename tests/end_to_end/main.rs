@@ -1,0 +1,25 @@
+//! The program against real servers: PostgreSQL, Kafka and a schema registry.
+//!
+//! One behaviour a module. The servers are one stack for all of them (`dev/stack`), which is started when the first test needs it, or
+//! taken from the environment (`dev/stack run --postgres 14 -- cargo test ...`). Each test has a database, a stream name and topics
+//! of its own; those that end a server have the stack for themselves.
+//!
+//! From the environment: `PGSLUICE_TEST_PG`, PostgreSQL's version; `PGSLUICE_TEST_SEED`, to repeat what was random;
+//! `PGSLUICE_TEST_KILL_ROUNDS` and `PGSLUICE_TEST_HUGE_ROWS`, to do more or less.
+
+mod harness;
+
+mod changes;
+mod checkpoint_guards;
+#[cfg(feature = "fault-points")]
+mod fault_points;
+mod fencing;
+mod huge_transaction;
+mod idle_tables;
+mod kafka_crash;
+mod postgres_crash;
+mod publication;
+mod registry_down;
+mod sigkill;
+mod slot_guards;
+mod termination;
