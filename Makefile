@@ -1,0 +1,84 @@
+# The entry points. `make` alone lists them; each line that starts with a target and ends with `##` is one.
+#
+# A fresh Debian needs git and Rust (rustup); what else is missing is installed by dev/stack, as root or through sudo.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+STACK := dev/stack
+CARGO := cargo
+# What all tests are built with: the places where a test can make the program die.
+TEST := $(CARGO) test --locked --features fault-points
+# How long `make fuzz` runs each target.
+FUZZ_SECONDS ?= 60
+# How much `make test-long` does; `make test` does 60 rounds and a million rows.
+KILL_ROUNDS ?= 600
+HUGE_ROWS ?= 10000000
+
+.PHONY: help
+help: ## List the targets.
+	@printf 'pgsluice: committed changes of PostgreSQL as keyed Avro records in Kafka, exactly once\n\n'
+	@sed -n 's/^\([a-z0-9-]*\):[^#]*## \(.*\)/  make \1|\2/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '%-22s %s\n' "$$name" "$$text"; done
+
+.PHONY: demo
+demo: ## See it work on live traffic, against real servers; ends by itself.
+	@examples/demo/run
+
+.PHONY: demo-forever
+demo-forever: ## The same until Ctrl-C.
+	@examples/demo/run --forever
+
+.PHONY: build
+build: dependencies ## Build target/release/pgsluice.
+	$(CARGO) build --locked --release --bin pgsluice
+
+.PHONY: test
+test: dependencies ## Prove it: unit, property and golden tests, and tests against PostgreSQL 18 and 14, Kafka and a registry.
+	$(STACK) install --postgres 14
+	$(TEST) --workspace --no-run
+	$(STACK) run -- $(TEST) --workspace
+	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables
+
+.PHONY: test-versions
+test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 16 and 17.
+	$(TEST) --test end_to_end --no-run
+	for version in 15 16 17; do \
+		printf '\n== PostgreSQL %s\n' "$$version"; \
+		$(STACK) run --postgres "$$version" -- $(TEST) --test end_to_end; \
+	done
+
+.PHONY: test-long
+test-long: dependencies ## The fault suite at length: 600 rounds of kills, 10 million rows in one transaction.
+	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) $(TEST) --test end_to_end
+
+.PHONY: bench
+bench: dependencies ## Decode and encode per row, then drain a million rows beside pg_recvlogical.
+	$(STACK) install --bench-tools
+	$(CARGO) bench --locked -p pgoutput -p encoder
+	$(CARGO) build --locked --release --bin pgsluice
+	$(STACK) run --bench -- $(CARGO) bench --locked --bench drain
+
+.PHONY: fuzz
+fuzz: ## Fuzz the decoder; needs a nightly toolchain and cargo-fuzz. FUZZ_SECONDS=60
+	python3 fuzz/seed.py
+	for target in message frame; do \
+		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
+	done
+
+.PHONY: lint
+lint: dependencies ## Format, clippy, documentation, licences, shell scripts.
+	@.ci/run lint
+
+.PHONY: clean-stacks
+clean-stacks: ## Take down every stack of servers that was left, and its data.
+	@for folder in .dev/stacks/*/; do \
+		if [[ -d $$folder ]]; then $(STACK) down --name "$$(basename "$$folder")"; fi; \
+	done
+
+# What building librdkafka takes. Without any server: those come when they are started.
+.PHONY: dependencies
+dependencies:
+	@$(STACK) install --build-deps --no-postgres --no-kafka --no-registry
