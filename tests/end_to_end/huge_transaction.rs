@@ -64,7 +64,7 @@ fn a_million_rows_in_one_transaction_killed_half_way() {
 /// Each life reads the transaction from its beginning, and goes on where the one before had come to.
 #[test]
 fn killed_again_and_again_inside_one_transaction() {
-    let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000) / 5;
+    let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000) / 2;
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "huge_again");
     stream.set("kafka.transaction.max_records", "10000");
@@ -87,7 +87,7 @@ fn killed_again_and_again_inside_one_transaction() {
     let held: Vec<_> = stream.checkpoints().into_iter().flatten().filter(|held| !held["split"].is_null()).collect();
     let mut lives: Vec<_> = held.iter().map(|held| held["instance"].clone()).collect();
     lives.dedup();
-    assert!(lives.len() >= 3, "only {} lives were inside the transaction", lives.len());
+    assert!(lives.len() >= 2, "only {} lives were inside the transaction", lives.len());
     every_row_is_there_once(&stream, rows);
 }
 
