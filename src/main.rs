@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use pgsluice::commands::Arguments;
 
-// The system's allocator keeps what a burst has needed; this one gives it back, and is faster.
+// The system's allocator tends to keep what a burst has needed; this one gives it back.
 #[global_allocator]
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 

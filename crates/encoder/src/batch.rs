@@ -4,7 +4,7 @@ use std::{ops::Range, sync::Arc};
 
 use pgoutput::Lsn;
 
-/// Records in the order in which they are to be sent, all in one buffer that is used again and again.
+/// Records in the order in which they are to be sent, all in one buffer, which can be cleared and used again.
 #[derive(Debug, Default)]
 pub struct RecordBatch {
     data: Vec<u8>,
