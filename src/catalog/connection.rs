@@ -11,7 +11,7 @@ use walreceiver::{ConnectOptions, Host};
 
 use crate::failure::{Code, Failure};
 
-/// How long a statement may take, connecting included. Altering a publication may wait for a lock.
+/// How long a statement may take, connecting included. Altering a publication may wait for a lock, for less time than this.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A connection for catalog queries, which reads as the replication connection does: the same user, the same TLS.
@@ -104,7 +104,8 @@ async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
         .dbname(options.database())
         .application_name(options.application_name())
         // What is read must print as it does in the replication stream: defaults are parsed.
-        .options("-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=3 -c search_path=pg_catalog");
+        .options("-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=3 -c search_path=pg_catalog \
+             -c lock_timeout=20s");
     if let Some(timeout) = options.connect_timeout() {
         config.connect_timeout(timeout);
     }
@@ -135,8 +136,12 @@ async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
 fn failure_of(error: &tokio_postgres::Error) -> Failure {
     let Some(server) = error.as_db_error() else {
         // The crate's own text leaves the cause out.
-        let cause = std::error::Error::source(error).map(|cause| format!(": {cause}")).unwrap_or_default();
-        return Failure::new(Code::PostgresUnavailable, format!("{error}{cause}"));
+        let source = std::error::Error::source(error);
+        let cause = source.map(|cause| format!(": {cause}")).unwrap_or_default();
+        // A query whose types are wrong is wrong again.
+        let is_defect = source.is_some_and(<dyn std::error::Error>::is::<tokio_postgres::types::WrongType>);
+        let code = if is_defect { Code::Internal } else { Code::PostgresUnavailable };
+        return Failure::new(code, format!("{error}{cause}"));
     };
     let sqlstate = server.code().code();
     let found = format!("{} (SQLSTATE {sqlstate})", server.message());

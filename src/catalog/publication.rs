@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use postgres_protocol::escape::escape_identifier;
-use tracing::{info, warn};
+use tracing::info;
 
 use super::{Catalog, MatchedTable, PublishedTable};
 use crate::failure::{Code, Failure};
@@ -38,6 +38,8 @@ pub struct PublicationPlan {
     pub new_tables: Vec<PublishedTable>,
     /// Why it could not be used as it is.
     pub unfit: Option<Failure>,
+    /// What it leaves out, in sentences, though it could be used.
+    pub remarks: Vec<String>,
 }
 
 impl Catalog {
@@ -111,56 +113,33 @@ impl Catalog {
             Some(publication) => alterations(&escape_identifier(name), publication, &tables, via_root),
         };
         let unfit = check(name, existing.as_ref(), wanted).err();
+        let remarks = existing.as_ref().map_or_else(Vec::new, |publication| remarks(name, publication));
         let new_tables = match &existing {
             Some(publication) if publication.all_tables => Vec::new(),
             Some(publication) => tables.into_iter().filter(|table| !publication.members.contains(table)).collect(),
             None => tables,
         };
-        Ok(PublicationPlan { existing, statements, new_tables, unfit })
+        Ok(PublicationPlan { existing, statements, new_tables, unfit, remarks })
     }
 
-    /// Checks that the publication holds the tables; with `manage`, makes it so.
-    ///
-    /// It never takes part in what is not asked for: a table that would keep the application from updating its own rows is
-    /// refused before it is published.
+    /// Makes the publication fit.
     ///
     /// # Errors
-    /// It does not fit and may not be changed, or the server refuses the change.
-    pub async fn ensure_publication(
-        &mut self,
-        name: &str,
-        wanted: &[MatchedTable],
-        via_root: bool,
-        manage: bool,
-    ) -> Result<(), Failure> {
-        let existing = self.publication(name).await?;
-        if !manage {
-            return check(name, existing.as_ref(), wanted);
-        }
-        let tables: Vec<PublishedTable> = wanted.iter().map(|wanted| wanted.table.clone()).collect();
-        let held = |table: &&PublishedTable| {
-            existing.as_ref().is_some_and(|publication| publication.all_tables || publication.members.contains(*table))
-        };
-        let new: Vec<_> = tables.iter().filter(|table| !held(table)).cloned().collect();
-        let without = self.tables_without_identity(&new).await?;
-        if !without.is_empty() {
-            let list: Vec<_> = without.iter().map(|found| format!("{}: {}", found.table, found.reason)).collect();
-            return Err(Failure::new(Code::ReplicaIdentityMissing, list.join("; ")));
-        }
-        let quoted = escape_identifier(name);
-        match existing {
-            None => {
-                self.execute(&creation(name, &tables, via_root)).await?;
-                info!(publication = name, tables = tables.len(), "created the publication");
-            }
-            Some(publication) => {
-                for sql in alterations(&quoted, &publication, &tables, via_root) {
-                    self.execute(&sql).await?;
-                    info!(publication = name, statement = sql, "altered the publication");
-                }
-            }
+    /// The server refuses a statement, or cannot be asked.
+    pub async fn apply(&mut self, publication: &str, plan: &PublicationPlan) -> Result<(), Failure> {
+        for statement in &plan.statements {
+            self.execute(statement).await?;
+            info!(publication, statement, "changed the publication");
         }
         Ok(())
+    }
+
+    /// Adds tables to a publication.
+    ///
+    /// # Errors
+    /// The server refuses it, or cannot be asked.
+    pub async fn add_tables(&mut self, publication: &str, tables: &[PublishedTable]) -> Result<(), Failure> {
+        self.execute(&format!("ALTER PUBLICATION {} ADD TABLE {}", escape_identifier(publication), list(tables))).await
     }
 }
 
@@ -212,17 +191,19 @@ fn check(name: &str, publication: Option<&Publication>, wanted: &[MatchedTable])
             ),
         ));
     }
+    Ok(())
+}
+
+fn remarks(name: &str, publication: &Publication) -> Vec<String> {
+    let mut remarks = Vec::new();
     if publication.has_filters {
-        warn!(publication = name, "the publication leaves rows or columns out, and so will Kafka");
+        remarks.push(format!("publication {name} leaves rows or columns out, and so will Kafka"));
     }
     if !publication.unpublished_operations.is_empty() {
-        warn!(
-            publication = name,
-            operations = publication.unpublished_operations.join(", "),
-            "the publication leaves operations out, and so will Kafka"
-        );
+        let operations = publication.unpublished_operations.join(", ");
+        remarks.push(format!("publication {name} leaves out {operations}, and so will Kafka"));
     }
-    Ok(())
+    remarks
 }
 
 fn list(tables: &[PublishedTable]) -> String {
@@ -242,7 +223,12 @@ mod tests {
     }
 
     fn matched(name: &str, leaves: &[&str]) -> MatchedTable {
-        MatchedTable { table: table(name), leaves: leaves.iter().map(|name| table(name)).collect() }
+        MatchedTable {
+            table: table(name),
+            is_partitioned: !leaves.is_empty(),
+            leaves: leaves.iter().map(|name| table(name)).collect(),
+            leaf_oids: Vec::new(),
+        }
     }
 
     fn publication(tables: &[&str]) -> Publication {

@@ -37,8 +37,12 @@ pub struct WithoutIdentity {
 pub struct MatchedTable {
     /// The table; for partitions whose root matches too, the root.
     pub table: PublishedTable,
+    /// Whether it is partitioned, with or without partitions.
+    pub is_partitioned: bool,
     /// The leaves of a partitioned table.
     pub leaves: Vec<PublishedTable>,
+    /// Their OIDs, in the same order.
+    pub leaf_oids: Vec<Oid>,
 }
 
 impl Catalog {
@@ -78,21 +82,24 @@ impl Catalog {
         Ok(tables)
     }
 
-    /// The partitioned tables that a table is a partition of, at any depth.
+    /// The partitioned tables that a table is a partition of, at any depth; none if the table is gone.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn ancestors(&mut self, table: Oid) -> Result<Vec<PublishedTable>, Failure> {
+    pub async fn ancestors(&mut self, table: Oid) -> Result<Option<Vec<PublishedTable>>, Failure> {
+        let oid = u32::from(table);
         let rows = self
             .query(
-                "SELECT namespace.nspname::text, class.relname::text
-                 FROM pg_partition_ancestors($1) ancestor
+                "SELECT namespace.nspname::text, class.relname::text, class.oid
+                 FROM (SELECT relid::oid FROM pg_partition_ancestors($1::oid) UNION SELECT $1::oid) ancestor(relid)
                  JOIN pg_class class ON class.oid = ancestor.relid
                  JOIN pg_namespace namespace ON namespace.oid = class.relnamespace",
-                &[&u32::from(table)],
+                &[&oid],
             )
             .await?;
-        Ok(rows.iter().map(|row| PublishedTable { schema: row.get(0), name: row.get(1) }).collect())
+        let ancestors = rows.iter().filter(|row| row.get::<_, u32>(2) != oid);
+        let ancestors = ancestors.map(|row| PublishedTable { schema: row.get(0), name: row.get(1) }).collect();
+        Ok((!rows.is_empty()).then_some(ancestors))
     }
 
     /// Those of the tables, or of their partitions, on which the server would refuse UPDATE and DELETE
@@ -154,13 +161,11 @@ fn top_most(all: &[Candidate], matches: impl Fn(&PublishedTable) -> bool) -> Vec
     all.iter()
         .filter(|found| matching.contains(&found.oid))
         .filter(|found| !found.ancestors.iter().any(|parent| *parent != found.oid && matching.contains(parent)))
-        .map(|found| MatchedTable {
-            table: found.table.clone(),
-            leaves: all
-                .iter()
-                .filter(|leaf| leaf.is_leaf && leaf.oid != found.oid && leaf.ancestors.contains(&found.oid))
-                .map(|leaf| leaf.table.clone())
-                .collect(),
+        .map(|found| {
+            let leaves =
+                all.iter().filter(|leaf| leaf.is_leaf && leaf.oid != found.oid && leaf.ancestors.contains(&found.oid));
+            let (leaves, leaf_oids) = leaves.map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
+            MatchedTable { table: found.table.clone(), is_partitioned: !found.is_leaf, leaves, leaf_oids }
         })
         .collect()
 }

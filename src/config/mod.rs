@@ -29,11 +29,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use registry::Auth;
-use secrecy::SecretString;
 use url::Url;
+use walreceiver::ConnectOptions;
 
 pub use pattern::TablePattern;
-pub use postgres_url::PostgresUrl;
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
 pub use values::{LogFormat, LogLevel, Name, TopicName};
@@ -65,12 +64,12 @@ pub struct Config {
 /// `[postgres]`: the source.
 #[derive(Clone, Debug)]
 pub struct Postgres {
-    /// Where the server is, with the password if the URL holds it.
-    pub url: PostgresUrl,
-    /// The password from `password_file`; then the URL holds none.
-    pub password: Option<SecretString>,
+    /// How to connect: what `url`, `password_file` and `connect_timeout` say together.
+    pub connect: ConnectOptions,
     /// The tables to stream; at least one pattern.
     pub tables: Vec<TablePattern>,
+    /// How often they are matched again while the stream runs.
+    pub match_interval: Duration,
     /// The replication slot: 1 to 63 of `a-z`, `0-9` and `_`.
     pub slot: String,
     /// The publication: 1 to 63 bytes, not quoted.
@@ -83,8 +82,6 @@ pub struct Postgres {
     pub failover: bool,
     /// The longest time between two status updates.
     pub status_interval: Duration,
-    /// How long one attempt to connect may take: the key, else `connect_timeout` in the URL, else 10 s.
-    pub connect_timeout: Duration,
 }
 
 /// `[kafka]`: the sink.

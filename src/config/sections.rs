@@ -6,6 +6,7 @@ use std::time::Duration;
 use registry::Auth;
 use secrecy::{ExposeSecret, SecretString};
 use url::Url;
+use walreceiver::ConnectOptions;
 
 use super::document::printable;
 use super::keys::{self, Key};
@@ -46,38 +47,60 @@ fn memory_limit(reader: &mut Reader) -> Result<u64, Noted> {
 
 impl Postgres {
     fn read(reader: &mut Reader, name: Option<&Name>) -> Result<Self, Noted> {
-        let url: Result<PostgresUrl, Noted> = reader.required(&keys::POSTGRES_URL);
-        let password = reader.secret_file(&keys::POSTGRES_PASSWORD_FILE);
-        if url.as_ref().is_ok_and(PostgresUrl::has_password) && reader.is_given(&keys::POSTGRES_PASSWORD_FILE) {
-            let found = format!("postgres.url holds a password too ({})", reader.place(&keys::POSTGRES_URL).words());
-            reader.problem(&keys::POSTGRES_PASSWORD_FILE, Fault::new(found, "give the password in one way only"));
-        }
+        let connect = connect_options(reader);
         let tables = reader.list(&keys::POSTGRES_TABLES);
+        let match_interval =
+            duration_from(reader, &keys::POSTGRES_MATCH_INTERVAL, (Duration::from_secs(1), Duration::from_hours(1)));
         let slot = replication_object(reader, &keys::POSTGRES_SLOT, name, |Slot(text)| text);
         let publication = replication_object(reader, &keys::POSTGRES_PUBLICATION, name, |Identifier(text)| text);
         let manage = reader.required(&keys::POSTGRES_MANAGE);
         let publish_via_partition_root = reader.required(&keys::POSTGRES_PUBLISH_VIA_PARTITION_ROOT);
         let failover = reader.required(&keys::POSTGRES_FAILOVER);
         let status_interval = duration(reader, &keys::POSTGRES_STATUS_INTERVAL, Duration::from_mins(5));
-        let connect_timeout = if reader.is_given(&keys::POSTGRES_CONNECT_TIMEOUT) {
-            duration(reader, &keys::POSTGRES_CONNECT_TIMEOUT, TIMEOUT_MAX)
-        } else {
-            let in_url = url.as_ref().ok().and_then(PostgresUrl::connect_timeout);
-            Ok(in_url.unwrap_or(Duration::from_secs(10)))
-        };
         Ok(Self {
-            url: url?,
-            password: password?,
+            connect: connect?,
             tables: tables?,
+            match_interval: match_interval?,
             slot: slot?,
             publication: publication?,
             manage: manage?,
             publish_via_partition_root: publish_via_partition_root?,
             failover: failover?,
             status_interval: status_interval?,
-            connect_timeout: connect_timeout?,
         })
     }
+}
+
+/// The URL, with the password from its file and the time limit from its key.
+fn connect_options(reader: &mut Reader) -> Result<ConnectOptions, Noted> {
+    let url: Result<PostgresUrl, Noted> = reader.required(&keys::POSTGRES_URL);
+    let password = reader.secret_file(&keys::POSTGRES_PASSWORD_FILE);
+    let timeout = if reader.is_given(&keys::POSTGRES_CONNECT_TIMEOUT) {
+        duration(reader, &keys::POSTGRES_CONNECT_TIMEOUT, TIMEOUT_MAX).map(Some)
+    } else {
+        Ok(None)
+    };
+    let PostgresUrl(mut options) = url?;
+    if options.password().is_some() && reader.is_given(&keys::POSTGRES_PASSWORD_FILE) {
+        let found = format!("postgres.url holds a password too ({})", reader.place(&keys::POSTGRES_URL).words());
+        return Err(
+            reader.problem(&keys::POSTGRES_PASSWORD_FILE, Fault::new(found, "give the password in one way only"))
+        );
+    }
+    if let Some(password) = password? {
+        options = options.with_password(password);
+    }
+    if let Some(timeout) = timeout? {
+        options = options.with_connect_timeout(timeout);
+    }
+    if options.connect_timeout().is_none() {
+        let fault = Fault::new(
+            "connect_timeout is 0, which is no limit",
+            "give it at least 1 second, or set postgres.connect_timeout",
+        );
+        return Err(reader.problem(&keys::POSTGRES_URL, fault));
+    }
+    Ok(options)
 }
 
 /// A slot's or publication's name: the one given, or the default made from the instance's name, which may be too long.

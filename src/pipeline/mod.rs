@@ -12,6 +12,7 @@
 //! recover, and so none that is tested less.
 
 mod failures;
+mod membership;
 mod publish;
 mod relations;
 mod session;
@@ -19,4 +20,4 @@ mod source;
 mod supervisor;
 mod work;
 
-pub use supervisor::{connect_options, kafka_settings, supervise};
+pub use supervisor::{kafka_settings, supervise};

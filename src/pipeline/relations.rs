@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeSet,
-    sync::Arc,
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -19,7 +19,10 @@ use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 use walreceiver::Backoff;
 
-use super::publish::failure_of;
+use super::{
+    membership::{Scope, is_watched},
+    publish::failure_of,
+};
 use crate::{
     catalog::Catalog,
     config::TablePattern,
@@ -41,6 +44,7 @@ pub(super) struct Relations {
     pub(super) is_resumed: bool,
     pub(super) naming: Naming,
     pub(super) patterns: Vec<TablePattern>,
+    pub(super) scope: Arc<Mutex<Scope>>,
     pub(super) metrics: Arc<Metrics>,
     /// Topics that were seen to exist.
     pub(super) existing_topics: BTreeSet<String>,
@@ -97,15 +101,10 @@ impl Relations {
     /// Takes a Relation message.
     pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
         let oid = relation.id;
-        let known = if self.is_watched(&relation).await? {
+        let known = if is_watched(&mut self.catalog, &self.patterns, &self.scope, &relation).await? {
             let facts = self.catalog.table_facts(oid).await?;
             Known::Watched(Box::new(self.prepare(relation, facts).await?))
         } else {
-            info!(
-                schema = relation.schema,
-                table = relation.name,
-                "the publication holds a table that is not asked for"
-            );
             Known::Unwatched
         };
         // A relation may be announced again inside a transaction: its count goes on.
@@ -143,17 +142,6 @@ impl Relations {
         let table = Table { events, events_of, ..self.prepare(relation, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
-    }
-
-    async fn is_watched(&mut self, relation: &Relation) -> Result<bool, Failure> {
-        let matches = |schema: &str, name: &str| self.patterns.iter().any(|pattern| pattern.matches(schema, name));
-        if matches(&relation.schema, &relation.name) {
-            return Ok(true);
-        }
-        // A leaf is asked for by asking for what it is a partition of.
-        let ancestors = self.catalog.ancestors(relation.id).await?;
-        let matches = |schema: &str, name: &str| self.patterns.iter().any(|pattern| pattern.matches(schema, name));
-        Ok(ancestors.iter().any(|ancestor| matches(&ancestor.schema, &ancestor.name)))
     }
 
     async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
@@ -244,6 +232,54 @@ impl Relations {
             warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "the stream waits: {failure}");
             tokio::time::sleep(pause).await;
         }
+    }
+}
+
+#[cfg(test)]
+impl Relations {
+    /// Relations that know nothing and have nobody to ask, though none of them is told so before it is asked.
+    pub(super) fn without_servers(metrics: &Arc<Metrics>) -> Self {
+        static CLIENTS: std::sync::LazyLock<(Arc<TopicAdmin>, Arc<RegistryClient>)> = std::sync::LazyLock::new(|| {
+            let kafka = publisher::KafkaSettings {
+                bootstrap_servers: "127.0.0.1:1".to_owned(),
+                name: "nobody".to_owned(),
+                properties: std::collections::BTreeMap::new(),
+                memory_limit_bytes: 1 << 20,
+            };
+            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+            let topics = TopicAdmin::new(&kafka, runtime.handle().clone()).expect("a client");
+            let registry = registry::RegistryOptions::new("http://127.0.0.1:1".parse().expect("a URL"));
+            (Arc::new(topics), Arc::new(RegistryClient::new(registry).expect("a client")))
+        });
+        let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
+        Self {
+            catalog: Catalog::new(Arc::new(nobody)),
+            registry: Arc::clone(&CLIENTS.1),
+            topics: Arc::clone(&CLIENTS.0),
+            topic_settings: TopicSettings {
+                partitions: 1,
+                replication_factor: 1,
+                config: std::collections::BTreeMap::new(),
+            },
+            checkpoint_topic: "checkpoints".to_owned(),
+            is_resumed: false,
+            naming: Naming::new("test", "nowhere"),
+            patterns: Vec::new(),
+            scope: Arc::default(),
+            metrics: Arc::clone(metrics),
+            existing_topics: BTreeSet::new(),
+            known: FxHashMap::default(),
+        }
+    }
+
+    /// Takes a relation as if it had been announced and everything about it looked up and registered.
+    pub(super) fn know(&mut self, relation: Relation) {
+        let facts = TableFacts::default();
+        let plan = TablePlan::compile(&relation, &facts, &self.naming).expect("a plan");
+        let plan = plan.bind(Some(1), 2).expect("it has a key");
+        let metrics = self.metrics.table(&relation.schema, &relation.name);
+        let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };
+        self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
     }
 }
 

@@ -32,9 +32,10 @@ use walreceiver::{
 
 use super::{
     failures,
+    membership::Membership,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
-    source::{Ended, Source},
+    source::Source,
 };
 use crate::{
     catalog::Catalog,
@@ -76,6 +77,7 @@ struct Started {
     reader: WalReader,
     feedback: Feedback,
     relations: Relations,
+    membership: Membership,
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
 }
@@ -87,7 +89,8 @@ pub(super) async fn run(shared: &Shared, stop: &mut watch::Receiver<bool>) -> Re
         started = starting.begin() => started?,
         () = stopped(stop) => return Ok(()),
     };
-    stream(shared, started, stop).await
+    // A session's state is large, and its callers need not carry it.
+    Box::pin(stream(shared, started, stop)).await
 }
 
 /// Resolves once the program was asked to stop.
@@ -120,8 +123,11 @@ impl Starting<'_> {
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
         catalog.server_settings().await?.verify()?;
         let postgres = &config.postgres;
+        let mut membership = Membership::new(Catalog::new(Arc::clone(&self.shared.connect)), postgres.clone());
+        let has_streamed = held.as_ref().is_some_and(|held| !held.slot_pending);
+        let needs_publication = has_streamed && !self.shared.wanted.word.accept_gap;
         if !postgres.manage {
-            self.ensure_publication(&mut catalog, held.as_ref()).await?;
+            membership.ensure(needs_publication).await?;
         }
         let slot = catalog.slot(&postgres.slot).await?;
         let mut client =
@@ -132,7 +138,7 @@ impl Starting<'_> {
         // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
         // changed at a server that was not found to be the right one.
         if postgres.manage {
-            self.ensure_publication(&mut catalog, held.as_ref()).await?;
+            membership.ensure(needs_publication).await?;
         }
         let template = self.template(&server);
         let (producer, checkpoint) = self.take_position(start, template, &mut client, producer, &topic).await?;
@@ -150,40 +156,15 @@ impl Starting<'_> {
             topics: admin,
             topic_settings: topic_settings(config),
             checkpoint_topic: topic.name().to_owned(),
-            is_resumed: held.is_some_and(|held| !held.slot_pending),
+            is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             patterns: postgres.tables.clone(),
+            scope: membership.scope(),
             metrics: Arc::clone(metrics),
             existing_topics: topics.into_keys().collect(),
             known: rustc_hash::FxHashMap::default(),
         };
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
-    }
-
-    /// Checks the publication, or makes it fit.
-    async fn ensure_publication(&self, catalog: &mut Catalog, held: Option<&Checkpoint>) -> Result<(), Failure> {
-        let postgres = &self.shared.config.postgres;
-        let tables = match catalog.matching_tables(&postgres.tables).await {
-            // Without a hand in the publication, there may be tables later.
-            Err(failure) if failure.code() == Code::TablesMissing && !postgres.manage => {
-                warn!("{failure}");
-                Vec::new()
-            }
-            outcome => outcome?,
-        };
-        if let Some(held) = held
-            && !held.slot_pending
-            && !self.shared.wanted.word.accept_gap
-            && catalog.publication(&postgres.publication).await?.is_none()
-        {
-            // Made again, it would hide that what was committed meanwhile cannot be decoded.
-            let (publication, position) = (&postgres.publication, held.position());
-            let found = format!("publication {publication} is gone, and the stream was at {position}");
-            return Err(Failure::new(Code::PublicationMissing, found));
-        }
-        catalog
-            .ensure_publication(&postgres.publication, &tables, postgres.publish_via_partition_root, postgres.manage)
-            .await
+        Ok(Started { producer, checkpoint, reader, feedback, relations, membership, topic, budget })
     }
 
     /// Steps 1 and 2.
@@ -312,7 +293,7 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, reader, feedback, relations, topic, budget } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, mut membership, topic, budget } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let publishing = Publishing {
@@ -334,13 +315,14 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
-    let mut source = Source::new(reader, relations, resume, budget, sender, Arc::clone(&shared.metrics));
+    let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let asked = stop.clone();
     let read = tokio::select! {
-        read = source.run(&asked) => read,
+        read = source.run(&mut reader, &asked) => read,
+        never = membership.keep() => match never {},
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
-            let (reader, relations) = source.close();
+            let relations = source.close();
             disconnect(reader).await;
             let failure = ended(published).err();
             let failure = failure.unwrap_or_else(|| Failure::new(Code::Internal, "publishing has ended"));
@@ -348,19 +330,19 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         }
         () = overdue(stop) => {
             warn!("a transaction was still coming in when the program was asked to stop: it is read again at the next start");
-            Ok(Ended::AtBoundary)
+            Ok(())
         }
     };
     shared.metrics.state("stopping");
     // What the source has handed on is committed, up to the last whole transaction; then the server is told.
-    let (reader, relations) = source.close();
+    let relations = source.close();
     let published = tokio::time::timeout(PUBLISH_TIMEOUT, outcome).await;
     disconnect(reader).await;
     match (read, published) {
         // What stopped the publishing thread is the cause; that the source noticed is the effect.
         (_, Ok(Ok(Err(failure)))) | (Err(failure), _) => Err(relations.name_undelivered(failure)),
-        (Ok(Ended::AtBoundary), Ok(outcome)) => ended(outcome),
-        (Ok(Ended::AtBoundary), Err(_elapsed)) => {
+        (Ok(()), Ok(outcome)) => ended(outcome),
+        (Ok(()), Err(_elapsed)) => {
             warn!("Kafka did not take the last transaction in time: it is read again at the next start");
             Ok(())
         }

@@ -36,9 +36,8 @@ use crate::{
 /// A batch is handed on when it has this much, even inside a chunk: a chunk of small rows can become many times its size.
 const BATCH_BYTES_MAX: usize = 256 << 10;
 
-/// Reads, decodes and encodes.
+/// Decodes and encodes. What it reads from is lent to it, so that it can be fed by anything.
 pub(super) struct Source {
-    reader: WalReader,
     decoder: Decoder,
     relations: Relations,
     /// What is covered by the checkpoint that the session began with.
@@ -84,15 +83,8 @@ struct Pending {
     transactions: u64,
 }
 
-/// When a source that was asked to stop has come to the end of a transaction.
-pub(super) enum Ended {
-    /// Everything that was read was handed on, and no transaction is open.
-    AtBoundary,
-}
-
 impl Source {
     pub(super) fn new(
-        reader: WalReader,
         relations: Relations,
         resume: Position,
         budget: Arc<MemoryBudget>,
@@ -100,7 +92,6 @@ impl Source {
         metrics: Arc<Metrics>,
     ) -> Self {
         Self {
-            reader,
             decoder: Decoder::new(ProtocolVersion::V1),
             relations,
             resume,
@@ -114,19 +105,23 @@ impl Source {
         }
     }
 
-    /// Runs until the stream ends or, once `stop` says so, until no transaction is open.
+    /// Reads until the stream ends or, once `stop` says so, until no transaction is open and everything that was read is handed on.
     ///
     /// # Errors
     /// Why the session cannot go on.
-    pub(super) async fn run(&mut self, stop: &tokio::sync::watch::Receiver<bool>) -> Result<Ended, Failure> {
+    pub(super) async fn run(
+        &mut self,
+        reader: &mut WalReader,
+        stop: &tokio::sync::watch::Receiver<bool>,
+    ) -> Result<(), Failure> {
         let mut asked = stop.clone();
         loop {
             if *asked.borrow_and_update() && self.transaction.is_none() {
-                return Ok(Ended::AtBoundary);
+                return Ok(());
             }
             self.metrics.source_waits_for_server();
             let chunk = tokio::select! {
-                chunk = self.reader.read() => chunk.map_err(|error| failures::of_stream(&error))?,
+                chunk = reader.read() => chunk.map_err(|error| failures::of_stream(&error))?,
                 // Looked at above; `read` loses nothing when it is dropped.
                 Ok(()) = asked.changed() => continue,
             };
@@ -150,9 +145,9 @@ impl Source {
         }
     }
 
-    /// Hands nothing on any more: the queue is closed with this. What is left is the connection, which still confirms.
-    pub(super) fn close(self) -> (WalReader, Relations) {
-        (self.reader, self.relations)
+    /// Hands nothing on any more: the queue is closed with this.
+    pub(super) fn close(self) -> Relations {
+        self.relations
     }
 
     async fn frame(&mut self, frame: Frame) -> Result<(), Failure> {
@@ -381,3 +376,6 @@ fn unix_ns() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -8,10 +8,9 @@ use std::{
     time::Duration,
 };
 
-use secrecy::ExposeSecret;
 use tokio::sync::watch;
 use tracing::{error, info, warn};
-use walreceiver::{Backoff, ConnectOptions};
+use walreceiver::Backoff;
 
 use super::session::{self, Shared};
 use crate::{
@@ -24,6 +23,8 @@ use crate::{
 /// The pauses between sessions: short at first, since most failures are a restart of the other side.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// The longest pause while another connection has the slot: how late a takeover is after the other instance has gone.
+const TAKEOVER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
 /// Streams until it is asked to stop, or must.
 ///
@@ -58,7 +59,10 @@ pub async fn supervise(
             // The word was for one start, and that start has taken its position.
             shared.wanted.word = OperatorWord::default();
         }
-        let pause = backoff.next_wait();
+        let pause = match failure.code() {
+            Code::SlotActive => backoff.next_wait().min(TAKEOVER_PAUSE_MAX),
+            _ => backoff.next_wait(),
+        };
         warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "starting again: {failure}");
         metrics.state("waiting to start again");
         tokio::select! {
@@ -70,7 +74,7 @@ pub async fn supervise(
 
 impl Shared {
     fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>) -> Result<Self, Failure> {
-        let connect = connect_options(&config)?;
+        let connect = config.postgres.connect.clone();
         let registry = registry::RegistryClient::new(config.schema_registry.options())
             .map_err(|error| Failure::new(Code::RegistryRefused, error.to_string()))?;
         let wanted = Wanted {
@@ -92,25 +96,6 @@ impl Shared {
             config,
         })
     }
-}
-
-/// The options of every connection to PostgreSQL.
-///
-/// # Errors
-/// The URL, or a file that it names, cannot be used.
-pub fn connect_options(config: &Config) -> Result<ConnectOptions, Failure> {
-    let postgres = &config.postgres;
-    let mut options: ConnectOptions = postgres
-        .url
-        .secret()
-        .expose_secret()
-        .parse()
-        .map_err(|error| Failure::new(Code::ConfigInvalid, format!("postgres.url: {error}")))?;
-    options = options.with_connect_timeout(postgres.connect_timeout);
-    if let Some(password) = &postgres.password {
-        options = options.with_password(password.clone());
-    }
-    Ok(options)
 }
 
 /// The settings of every client of Kafka.

@@ -1,8 +1,10 @@
 //! Fault 28: the publication is dropped. Servers up to 17 end the stream with an error, 18 goes on with a warning, without changes.
 
 use crate::harness::{
+    oracle::Table,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
+    wait_until,
 };
 
 #[test]
@@ -29,4 +31,87 @@ fn a_publication_that_is_not_there_is_refused() {
     stream.set("postgres.manage", "false");
     stream.database.execute("create table public.item (id int primary key)");
     stream.refuses(&[], "publication-missing");
+}
+
+/// Waits until the publication holds a table.
+fn await_published(stream: &Stream, table: &str) {
+    let mut client = stream.database.client();
+    wait_until(START_TIMEOUT, "the table is published", || {
+        let sql = "select from pg_publication_tables where pubname = $1 and tablename = $2";
+        client.query_opt(sql, &[&stream.publication, &table]).expect("the server answers").map(drop)
+    });
+}
+
+#[test]
+fn a_table_that_appears_is_streamed_and_one_without_identity_is_left_alone() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "appears");
+    stream.set("postgres.match_interval", "1s");
+    stream.database.create_tables("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    stream.database.create_tables("create table public.late (id int primary key)");
+    stream.database.execute("create table public.bare (v text); insert into public.bare values ('a')");
+    await_published(&stream, "late");
+    stream.database.execute(
+        "insert into public.late values (1), (2); delete from public.late where id = 1;
+         insert into public.item values (1);
+         -- Were it published, the application's own statement would fail.
+         update public.bare set v = 'b'",
+    );
+    stream.drain();
+    wait_until(START_TIMEOUT, "the table without identity is told", || {
+        program.log().contains("public.bare has appeared").then_some(())
+    });
+    let log = program.log();
+    assert!(log.contains("table public.late has appeared: it is streamed from here on"), "{log}");
+    assert!(log.contains("table public.bare has appeared and is NOT streamed [replica-identity-missing]"), "{log}");
+    assert_eq!(log.matches("public.bare has appeared").count(), 1, "it is said once");
+    stream.database.execute("alter table public.bare replica identity full");
+    await_published(&stream, "bare");
+    program.terminate();
+    let late = Table { name: "late", key: &["id"], full: false };
+    let item = Table { name: "item", key: &["id"], full: false };
+    stream.judge(&[late, item]).1.assert_flawless();
+}
+
+/// With `publish_via_partition_root = false` a row comes under the name of its leaf, whatever became of that leaf since.
+#[test]
+fn rows_of_a_partition_that_is_gone_by_the_time_they_are_decoded_are_there() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "gone_leaf");
+    stream.set("postgres.publish_via_partition_root", "false");
+    stream.set("postgres.tables", "[\"public.events\", \"public.marker\"]");
+    stream.database.execute(
+        "create table public.events (id int primary key) partition by range (id);
+         create table public.events_old partition of public.events for values from (0) to (10);
+         create table public.events_new partition of public.events for values from (10) to (20)",
+    );
+    let program = stream.start_ready();
+    stream.drain();
+    // Nothing reads while this happens.
+    program.signal("STOP");
+    stream.database.execute(
+        "insert into public.events values (1), (11);
+         alter table public.events detach partition public.events_old; drop table public.events_old",
+    );
+    program.signal("CONT");
+    stream.drain();
+    program.terminate();
+    // A process that has never seen the leaf knows no better than that it was published.
+    stream.database.execute(
+        "insert into public.events values (12);
+         alter table public.events detach partition public.events_new; drop table public.events_new",
+    );
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+    let mut ids: Vec<_> = stream
+        .records()
+        .into_iter()
+        .filter(|record| record.table.starts_with("events_"))
+        .map(|record| (record.table, record.key.expect("it has a key")["id"].clone().expect("it is not null")))
+        .collect();
+    ids.sort();
+    let expected = [("events_new", "11"), ("events_new", "12"), ("events_old", "1")];
+    assert_eq!(ids, expected.map(|(table, id)| (table.to_owned(), id.to_owned())));
 }

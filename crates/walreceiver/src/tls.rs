@@ -62,7 +62,9 @@ impl ConnectOptions {
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
         match (self.ssl_mode, &self.root_certificates) {
-            (SslMode::Disable | SslMode::Prefer | SslMode::Require, None) => Ok(Arc::new(AnyCertificate { provider })),
+            (SslMode::Disable | SslMode::Prefer | SslMode::Require, None) => {
+                Ok(Arc::new(AnyName { trusted: None, provider }))
+            }
             (SslMode::VerifyFull, roots) => {
                 let (roots, parameter) = match roots {
                     Some(RootCertificates::File(path)) => (read_roots(path)?, "sslrootcert"),
@@ -73,7 +75,9 @@ impl ConnectOptions {
                     .map_err(|error| Error::options(parameter, error.to_string()))?;
                 Ok(verifier)
             }
-            (_, Some(RootCertificates::File(path))) => Ok(Arc::new(AnyName { roots: read_roots(path)?, provider })),
+            (_, Some(RootCertificates::File(path))) => {
+                Ok(Arc::new(AnyName { trusted: Some(read_roots(path)?), provider }))
+            }
             (_, _) => Err(Error::options("sslrootcert", "missing: name the PEM file of the authority to trust")),
         }
     }
@@ -164,51 +168,12 @@ fn pss_hash(algorithm: &AlgorithmIdentifierOwned) -> Option<ObjectIdentifier> {
     }
 }
 
-/// Takes any certificate: encryption alone, as libpq's `prefer` and `require` have it without `sslrootcert`.
-#[derive(Debug)]
-struct AnyCertificate {
-    provider: Arc<CryptoProvider>,
-}
-
-impl ServerCertVerifier for AnyCertificate {
-    fn verify_server_cert(
-        &self,
-        _end_entity: &CertificateDer<'_>,
-        _intermediates: &[CertificateDer<'_>],
-        _server_name: &ServerName<'_>,
-        _ocsp_response: &[u8],
-        _now: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls12_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.provider.signature_verification_algorithms)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.provider.signature_verification_algorithms.supported_schemes()
-    }
-}
-
-/// Takes a certificate of a trusted authority whatever name it is made out to: libpq's `verify-ca`.
+/// Takes a certificate whatever name it is made out to. What is verified in any case is that the peer has its key.
 #[derive(Debug)]
 struct AnyName {
-    roots: RootCertStore,
+    /// The authorities of libpq's `verify-ca`; none takes any certificate, which is encryption alone: libpq's `prefer` and `require`
+    /// without `sslrootcert`.
+    trusted: Option<RootCertStore>,
     provider: Arc<CryptoProvider>,
 }
 
@@ -221,13 +186,11 @@ impl ServerCertVerifier for AnyName {
         _ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        verify_server_cert_signed_by_trust_anchor(
-            &ParsedCertificate::try_from(end_entity)?,
-            &self.roots,
-            intermediates,
-            now,
-            self.provider.signature_verification_algorithms.all,
-        )?;
+        if let Some(trusted) = &self.trusted {
+            let algorithms = self.provider.signature_verification_algorithms.all;
+            let certificate = ParsedCertificate::try_from(end_entity)?;
+            verify_server_cert_signed_by_trust_anchor(&certificate, trusted, intermediates, now, algorithms)?;
+        }
         Ok(ServerCertVerified::assertion())
     }
 

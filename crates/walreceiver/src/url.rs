@@ -19,12 +19,21 @@ impl ConnectionUrl {
             .find_map(|scheme| text.strip_prefix(scheme))
             .ok_or_else(|| Error::options("url", "does not start with postgres:// or postgresql://"))?;
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
+        // Otherwise the rest of the password would be taken for a parameter, and shown as an unknown one. A @ of its own right
+        // starts a value: a socket in the abstract name space.
+        if !rest.contains('@') && query.replace("=@", "").contains('@') {
+            return Err(Error::options("query", "holds a @, as when a password holds a ?; write %40 and %3F"));
+        }
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));
         // At the last @, where libpq takes the first: half a password must not end up in the host's name, and so in a
         // log.
         let (credentials, host_and_port) = authority.rsplit_once('@').unwrap_or(("", authority));
         let (user, password) = credentials.split_once(':').unwrap_or((credentials, ""));
         let (host, port) = split_port(host_and_port)?;
+        if database.contains('@') {
+            // Half a password must not end up in the database's name either.
+            return Err(Error::options("dbname", "holds a @, as when a password holds a /; write %40 and %2F"));
+        }
 
         let mut url = Self { parameters: Vec::new() };
         for (name, value) in

@@ -89,7 +89,7 @@ impl Check {
 
 async fn check(config: Config) -> Result<Report, Failure> {
     let config = Arc::new(config);
-    let options = pipeline::connect_options(&config)?;
+    let options = config.postgres.connect.clone();
     let mut postgres = Postgres::new(Arc::clone(&config), &options);
     let mut kafka = Kafka::new(Arc::clone(&config), pipeline::kafka_settings(&config));
     let mut registry = Registry::new(Arc::clone(&config));

@@ -24,7 +24,7 @@ fn variables_override_the_file_by_the_kind_of_their_key() {
         ],
     );
     assert_eq!((config.name.as_str(), config.memory_limit_bytes), ("7", 32 << 20));
-    assert_eq!(config.postgres.url.to_string(), "postgres://bob@other/shop");
+    assert_eq!((config.postgres.connect.user(), &*config.postgres.connect.server()), ("bob", "other:5432"));
     let patterns: Vec<_> = config.postgres.tables.iter().map(ToString::to_string).collect();
     assert_eq!(patterns, ["public.orders", "sales.*"]);
     assert!(!config.postgres.manage);
@@ -43,7 +43,7 @@ fn variables_override_the_file_by_the_kind_of_their_key() {
 fn variables_alone_are_a_configuration() {
     let variables = [
         ("PGSLUICE_NAME", "shop"),
-        ("PGSLUICE_POSTGRES__URL", "postgres://db/shop"),
+        ("PGSLUICE_POSTGRES__URL", "postgres://ann@db/shop"),
         ("PGSLUICE_POSTGRES__TABLES", "public.*"),
         ("PGSLUICE_KAFKA__BOOTSTRAP_SERVERS", "kafka:9092"),
         ("PGSLUICE_SCHEMA_REGISTRY__URL", "http://registry:8081"),

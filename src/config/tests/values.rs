@@ -17,7 +17,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.postgres.slot, "pgsluice_shop");
     assert_eq!(config.postgres.publication, "pgsluice_shop");
     assert!(config.postgres.manage && config.postgres.publish_via_partition_root && !config.postgres.failover);
-    assert_eq!(config.postgres.connect_timeout, Duration::from_secs(10));
+    assert_eq!(config.postgres.connect.connect_timeout(), Some(Duration::from_secs(10)));
     assert!(config.postgres.tables[0].matches("public", "orders") && config.postgres.tables.len() == 1);
     assert_eq!(config.kafka.bootstrap_servers, "kafka:9092");
     assert!(config.kafka.properties.is_empty());
@@ -52,8 +52,10 @@ listen = "127.0.0.1:9187"
     let config = valid(text, &[]);
     assert_eq!((config.postgres.slot.as_str(), config.postgres.publication.as_str()), ("shop", "shop"));
     assert_eq!(config.kafka.properties.get("compression.type"), Some("lz4"));
-    assert_eq!(config.postgres.url.to_string(), "postgres://user@host:5432/db?sslmode=verify-full");
-    assert!(config.postgres.url.has_password());
+    let connect = &config.postgres.connect;
+    assert_eq!((&*connect.server(), connect.user(), connect.database()), ("host:5432", "user", "db"));
+    assert_eq!(connect.ssl_mode(), walreceiver::SslMode::VerifyFull);
+    assert_eq!(connect.password().map(ExposeSecret::expose_secret), Some("secret"));
 }
 
 #[test]
@@ -103,7 +105,7 @@ listen = "localhost"
 "#;
     let expect = r#"line 1: name: found "-shop"; give 1 to 100 letters, digits, `.`, `_` and `-`, not starting with `.` or `-`
 line 2: memory_limit: found 1MiB; give a value from 16MiB to 1024GiB
-line 4: postgres.url: found the scheme mysql; give postgres://user:password@host:5432/database; characters such as @ / : # in a user or password are percent-encoded, or the password goes in password_file
+line 4: postgres.url: connection URL: url: does not start with postgres:// or postgresql://; give postgres://user:password@host:5432/database; characters such as @ / : ? in a user or password are percent-encoded, or the password goes in password_file
 line 5: postgres.tables: the list is empty; give a list, as in ["public.*"]
 line 6: postgres.manage: found "yes"; give true or false
 line 8: kafka.properties."acks": this property is pgsluice's own; it is always all, since an acknowledged record must not be lost; leave it out
@@ -416,16 +418,24 @@ fn the_registry_is_authenticated_at_in_one_way() {
 
 #[test]
 fn the_url_of_postgresql_is_checked_as_far_as_can_be() {
-    for url in ["postgres:///shop?host=/var/run/postgresql", "postgresql://ann@[::1]:5432/shop", "postgres://db"] {
-        valid(&least_with("postgres://ann@db/shop", url), &[]);
+    for (url, server) in [
+        ("postgres:///shop?host=/var/run/postgresql&user=ann", "/var/run/postgresql/.s.PGSQL.5432"),
+        ("postgres://ann@/shop?host=/var/run/postgresql", "/var/run/postgresql/.s.PGSQL.5432"),
+        ("postgresql://ann@[::1]:5432/shop", "[::1]:5432"),
+        ("postgres://ann@db", "db:5432"),
+    ] {
+        let config = valid(&least_with("postgres://ann@db/shop", url), &[]);
+        assert_eq!(&*config.postgres.connect.server(), server, "{url}");
     }
     for url in [
         "db/shop",
         "postgres:db",
         "postgres://ann:p@ss:w@db:x/shop",
-        "postgres://db/shop#x",
+        "postgres://db/shop",
+        "postgres://ann@db/shop?unheard_of=1",
+        "postgres://ann:pass/word@db/shop?user=ann",
         "http://db",
-        "postgres://db/?connect_timeout=0",
+        "postgres://ann@db/?connect_timeout=0",
     ] {
         assert!(
             problems(&least_with("postgres://ann@db/shop", url), &[]).starts_with("line 3: postgres.url: "),
@@ -433,10 +443,10 @@ fn the_url_of_postgresql_is_checked_as_far_as_can_be() {
         );
     }
     let text = least_with("postgres://ann@db/shop", "postgres://ann@db/shop?connect_timeout=3");
-    assert_eq!(valid(&text, &[]).postgres.connect_timeout, Duration::from_secs(3));
+    assert_eq!(valid(&text, &[]).postgres.connect.connect_timeout(), Some(Duration::from_secs(3)));
     assert_eq!(
-        valid(&text, &[("PGSLUICE_POSTGRES__CONNECT_TIMEOUT", "4s")]).postgres.connect_timeout,
-        Duration::from_secs(4)
+        valid(&text, &[("PGSLUICE_POSTGRES__CONNECT_TIMEOUT", "4s")]).postgres.connect.connect_timeout(),
+        Some(Duration::from_secs(4))
     );
 }
 

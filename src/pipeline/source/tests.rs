@@ -1,0 +1,289 @@
+//! The source, fed with messages instead of a connection: what it hands on, and what a later session makes of it.
+//!
+//! The model is a log of transactions and a server that sends it, whatever happened before. What a life of the stream leaves in
+//! Kafka is what it handed on up to a position that could have been committed; the next life begins there.
+
+use bytes::{BufMut, Bytes, BytesMut};
+use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
+use proptest::prelude::*;
+use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
+
+use super::*;
+
+const WATCHED: u32 = 16_384;
+const UNWATCHED: u32 = 16_385;
+
+struct Fixture {
+    source: Source,
+    works: Receiver<Work>,
+}
+
+impl Fixture {
+    /// A source that resumes at `resume`, and has been told of both relations.
+    fn new(resume: Position) -> Self {
+        let (queue, works) = mpsc::channel(10_000);
+        let metrics = Arc::new(Metrics::new(1));
+        let mut relations = Relations::without_servers(&metrics);
+        let relation = pgoutput::Relation {
+            xid: None,
+            id: Oid::from(WATCHED),
+            schema: "public".to_owned(),
+            name: "item".to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: vec![RelationColumn {
+                is_key: true,
+                name: "id".to_owned(),
+                type_oid: Oid::from(23),
+                type_modifier: -1,
+            }],
+        };
+        relations.know(relation);
+        relations.known.insert(Oid::from(UNWATCHED), Known::Unwatched);
+        let budget = Arc::new(MemoryBudget::new(1 << 30));
+        Self { source: Source::new(relations, resume, budget, queue, metrics), works }
+    }
+
+    async fn message(&mut self, wal_start: u64, payload: Bytes) -> Result<(), Failure> {
+        let wal_start = Lsn::from(wal_start);
+        let data = WalData { wal_start, wal_end: wal_start, sent_at: Timestamp::from(0), payload };
+        self.source.frame(Frame::WalData(data)).await
+    }
+
+    async fn keepalive(&mut self, wal_end: u64, reply_requested: bool) -> Result<(), Failure> {
+        let keepalive = Keepalive { wal_end: Lsn::from(wal_end), sent_at: Timestamp::from(0), reply_requested };
+        self.source.frame(Frame::Keepalive(keepalive)).await
+    }
+
+    /// What was handed on since the last call.
+    fn handed_on(&mut self) -> Vec<Work> {
+        std::iter::from_fn(|| self.works.try_recv().ok()).collect()
+    }
+
+    fn positions(&mut self) -> Vec<Position> {
+        let position = |work: &Work| match work {
+            Work::Records(delivery) => delivery.end,
+            Work::Position(quiet) => quiet.position,
+        };
+        self.handed_on().iter().map(position).collect()
+    }
+}
+
+// The layouts are those of PostgreSQL's documentation, "Logical Replication Message Formats".
+
+fn begin(commit_lsn: u64) -> Bytes {
+    let mut bytes = BytesMut::from(&b"B"[..]);
+    bytes.put_u64(commit_lsn);
+    bytes.put_i64(0);
+    bytes.put_u32(700);
+    bytes.freeze()
+}
+
+fn commit(commit_lsn: u64, end_lsn: u64) -> Bytes {
+    let mut bytes = BytesMut::from(&b"C\0"[..]);
+    bytes.put_u64(commit_lsn);
+    bytes.put_u64(end_lsn);
+    bytes.put_i64(0);
+    bytes.freeze()
+}
+
+fn insert(relation: u32) -> Bytes {
+    let mut bytes = BytesMut::from(&b"I"[..]);
+    bytes.put_u32(relation);
+    bytes.put_slice(b"N\0\x01t\0\0\0\x017");
+    bytes.freeze()
+}
+
+fn runtime() -> Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
+}
+
+fn split(commit_lsn: u64, changes: u64) -> Split {
+    Split { commit_lsn: Lsn::from(commit_lsn), changes, ordinal: changes }
+}
+
+#[test]
+fn a_keepalive_before_the_split_transaction_comes_keeps_the_split() {
+    let runtime = runtime();
+    let resume = Position { end_lsn: Lsn::from(100), split: Some(split(200, 3)) };
+    let mut fixture = Fixture::new(resume);
+    runtime.block_on(async {
+        fixture.keepalive(150, true).await.expect("before the transaction");
+        assert_eq!(fixture.positions(), [Position { end_lsn: Lsn::from(150), ..resume }]);
+        fixture.message(190, begin(200)).await.expect("it comes");
+        for lsn in 190..195 {
+            fixture.message(lsn, insert(WATCHED)).await.expect("its changes");
+        }
+        fixture.message(210, commit(200, 210)).await.expect("its end");
+        fixture.source.flush(true).await.expect("there is room");
+    });
+    let works = fixture.handed_on();
+    let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
+    assert_eq!(delivery.batch.len(), 2, "three of the five are in Kafka");
+    assert_eq!(delivery.end, Position::at(Lsn::from(210)));
+}
+
+#[test]
+fn a_keepalive_inside_a_transaction_is_no_position() {
+    let runtime = runtime();
+    let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+    runtime.block_on(async {
+        fixture.message(150, begin(200)).await.expect("it begins");
+        fixture.message(150, insert(WATCHED)).await.expect("a change");
+        fixture.keepalive(300, true).await.expect("it is passed over");
+        assert_eq!(fixture.positions(), []);
+        fixture.message(210, commit(200, 210)).await.expect("its end");
+        // The server asks for an answer, which takes what was received along, in the order of the log.
+        fixture.keepalive(210, true).await.expect("it is a position");
+        assert_eq!(fixture.positions(), [Position::at(Lsn::from(210)), Position::at(Lsn::from(210))]);
+    });
+}
+
+#[test]
+fn a_split_transaction_that_does_not_come_is_a_mismatch() {
+    let runtime = runtime();
+    let resume = Position { end_lsn: Lsn::from(100), split: Some(split(200, 3)) };
+    let failure = runtime.block_on(Fixture::new(resume).keepalive(201, false)).expect_err("it is passed");
+    assert_eq!(failure.code(), Code::CheckpointMismatch);
+    let failure = runtime.block_on(Fixture::new(resume).message(1, begin(201))).expect_err("another");
+    assert_eq!(failure.code(), Code::CheckpointMismatch);
+    let failure = runtime.block_on(async {
+        let mut fixture = Fixture::new(resume);
+        fixture.message(150, begin(200)).await.expect("it comes");
+        fixture.message(150, insert(WATCHED)).await.expect("one change");
+        fixture.message(210, commit(200, 210)).await.expect_err("of three")
+    });
+    assert_eq!(failure.code(), Code::CheckpointMismatch);
+}
+
+#[test]
+fn messages_out_of_place_are_violations() {
+    let runtime = runtime();
+    let sequences: [&[Bytes]; 5] = [
+        &[begin(200), begin(300)],
+        &[commit(200, 210)],
+        &[begin(200), commit(201, 210)],
+        &[begin(200), commit(200, 200)],
+        &[insert(WATCHED)],
+    ];
+    for messages in sequences {
+        let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+        let outcome = runtime.block_on(async {
+            for message in messages {
+                fixture.message(150, message.clone()).await?;
+            }
+            Ok::<_, Failure>(())
+        });
+        assert_eq!(outcome.expect_err("out of place").code(), Code::ProtocolViolation, "{messages:?}");
+        assert!(fixture.handed_on().is_empty(), "{messages:?}");
+    }
+}
+
+#[derive(Debug, Clone)]
+struct Transaction {
+    commit_lsn: u64,
+    end_lsn: u64,
+    /// Where each change lies, and whether its table is asked for.
+    changes: Vec<(u64, bool)>,
+}
+
+fn log() -> impl Strategy<Value = Vec<Transaction>> {
+    let transaction = (1..40_u64, prop::collection::vec(any::<bool>(), 0..12), 1..40_u64);
+    prop::collection::vec(transaction, 1..12).prop_map(|transactions| {
+        let mut lsn = 1000;
+        let place = |(before, watched, after): (u64, Vec<bool>, u64)| {
+            let changes = watched.iter().enumerate().map(|(index, watched)| (lsn + index as u64, *watched)).collect();
+            let commit_lsn = lsn + watched.len() as u64 + before;
+            let end_lsn = commit_lsn + after;
+            lsn = end_lsn + before;
+            Transaction { commit_lsn, end_lsn, changes }
+        };
+        transactions.into_iter().map(place).collect()
+    })
+}
+
+/// Where a life may end: a position, and how many of the events that it handed on lie before it.
+fn ends(works: &[Work], events: &mut Vec<u64>) -> Vec<(Position, usize)> {
+    let mut ends = Vec::new();
+    for work in works {
+        match work {
+            Work::Records(delivery) => {
+                let before = events.len();
+                events.extend(delivery.batch.iter().map(|record| u64::from(record.lsn)));
+                ends.extend(delivery.boundary.map(|boundary| (boundary.position, before + boundary.records)));
+                ends.push((delivery.end, events.len()));
+            }
+            Work::Position(quiet) => ends.push((quiet.position, events.len())),
+        }
+    }
+    ends
+}
+
+/// One life from a position to the end of the log. `choices` decide where the server speaks up and where a batch ends.
+async fn live(fixture: &mut Fixture, log: &[Transaction], from: Position, choices: &mut impl Iterator<Item = u8>) {
+    let mut choose = |of: u8| choices.next().is_some_and(|choice| choice % of == 0);
+    let mut passed = from.end_lsn.into();
+    for transaction in log {
+        let Transaction { commit_lsn, end_lsn, ref changes } = *transaction;
+        // The server skips what was committed before the position; one that sends it again does no harm either.
+        if Lsn::from(commit_lsn) < from.end_lsn && !choose(4) {
+            continue;
+        }
+        if commit_lsn > passed && choose(3) {
+            let middle = passed + (commit_lsn - passed) / 2;
+            fixture.keepalive(middle, choose(2)).await.expect("between transactions");
+        }
+        fixture.message(changes.first().map_or(commit_lsn, |change| change.0), begin(commit_lsn)).await.expect("begin");
+        for (lsn, watched) in changes {
+            let relation = if *watched { WATCHED } else { UNWATCHED };
+            fixture.message(*lsn, insert(relation)).await.expect("a change");
+            if choose(5) {
+                fixture.keepalive(end_lsn + 1000, choose(2)).await.expect("inside a transaction");
+            }
+            if choose(3) {
+                fixture.source.flush(false).await.expect("there is room");
+            }
+        }
+        fixture.message(end_lsn, commit(commit_lsn, end_lsn)).await.expect("commit");
+        passed = passed.max(end_lsn);
+        if choose(2) {
+            fixture.source.flush(true).await.expect("there is room");
+        }
+    }
+    fixture.source.flush(true).await.expect("there is room");
+}
+
+proptest! {
+    /// Whatever the server says in between, wherever batches end and wherever each life ends: every event once, in order.
+    #[test]
+    fn lives_that_follow_each_other_hand_on_every_event_once(
+        log in log(),
+        lives in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        choices in prop::collection::vec(any::<u8>(), 2000),
+    ) {
+        let runtime = runtime();
+        let mut choices = choices.into_iter();
+        let mut position = Position::at(Lsn::from(500));
+        let mut in_kafka = Vec::new();
+        for end_of_life in lives.iter().map(Some).chain([None]) {
+            let mut fixture = Fixture::new(position);
+            runtime.block_on(live(&mut fixture, &log, position, &mut choices));
+            let mut events = Vec::new();
+            let ends = ends(&fixture.handed_on(), &mut events);
+            prop_assert!(ends.iter().zip(&ends[1.min(ends.len())..]).all(|(one, next)| one.0 <= next.0), "positions only advance");
+            let committed = match end_of_life {
+                Some(index) if !ends.is_empty() => ends[index.index(ends.len())],
+                Some(_) => (position, 0),
+                None => ends.last().copied().unwrap_or((position, 0)),
+            };
+            position = committed.0;
+            in_kafka.extend_from_slice(&events[..committed.1]);
+        }
+        let expected: Vec<u64> = log
+            .iter()
+            .flat_map(|transaction| &transaction.changes)
+            .filter(|(_, watched)| *watched)
+            .map(|(lsn, _)| *lsn)
+            .collect();
+        prop_assert_eq!(in_kafka, expected);
+    }
+}
