@@ -140,6 +140,10 @@ impl Source {
                 if self.pending.batch.bytes() >= BATCH_BYTES_MAX {
                     self.flush(false).await?;
                 }
+                // Transactions that are longer than a chunk hardly ever end where a chunk does.
+                if self.transaction.is_none() && *asked.borrow() {
+                    break;
+                }
             }
             self.flush(source_idle).await?;
         }

@@ -18,7 +18,7 @@ use crate::harness::{
     kafka::{self, Checkpoints},
     setting,
     stack::Stack,
-    stream::Stream,
+    stream::{START_TIMEOUT, Stream},
     wait_until,
 };
 
@@ -88,6 +88,37 @@ fn killed_again_and_again_inside_one_transaction() {
     let mut lives: Vec<_> = held.iter().map(|held| held["instance"].clone()).collect();
     lives.dedup();
     assert!(lives.len() >= 2, "only {} lives were inside the transaction", lives.len());
+    every_row_is_there_once(&stream, rows);
+}
+
+/// SIGTERM does not wait for the end of a transaction that may be hours away; a second one waits for nothing.
+#[test]
+fn stopped_inside_one_transaction() {
+    let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000) / 2;
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "huge_stop");
+    stream.set("kafka.transaction.max_records", "10000");
+    stream.set("kafka.transaction.split_after_records", "10000");
+    stream.database.execute("create table public.item (id bigint primary key, value text not null)");
+    let program = stream.start_ready();
+    let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
+    copy(&stream, rows);
+    checkpoints.await_ordinal(20_000, START_TIMEOUT);
+    program.terminate_within(Duration::from_secs(5));
+
+    let mut program = stream.start_ready();
+    let newest = stream.checkpoints().pop().flatten().expect("there is a checkpoint");
+    let second = checkpoints.await_ordinal(newest["split"]["ordinal"].as_u64().expect("inside") + 1, START_TIMEOUT);
+    program.signal("TERM");
+    wait_until(START_TIMEOUT, "the first signal is taken", || program.log().contains("stopping: ").then_some(()));
+    program.signal("TERM");
+    let status = program.wait(Duration::from_secs(5), "it ends at once");
+    assert_eq!(status.code(), Some(1), "{}", program.log());
+    assert!(second < rows, "the transaction was over before it could be stopped inside");
+
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
     every_row_is_there_once(&stream, rows);
 }
 
