@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod commands;
 pub mod config;
 pub mod failure;
+mod failures;
 pub mod fault;
 pub mod http;
 pub mod metrics;

@@ -2,17 +2,21 @@
 
 use std::{sync::Arc, time::Duration};
 
-use secrecy::ExposeSecret;
 use tokio::{task::JoinHandle, time::timeout};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
-use tokio_postgres_rustls::MakeRustlsConnect;
 use tracing::debug;
-use walreceiver::{ConnectOptions, Host};
+use walreceiver::ConnectOptions;
 
-use crate::failure::{Code, Failure};
+use crate::{
+    failure::{Code, Failure},
+    failures,
+};
 
 /// How long a statement may take, connecting included. Altering a publication may wait for a lock, for less time than this.
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Beside those with which values print as they do in the replication stream: defaults are parsed.
+const SETTINGS: [(&str, &str); 2] = [("search_path", "pg_catalog"), ("lock_timeout", "20s")];
 
 /// A connection for catalog queries, which reads as the replication connection does: the same user, the same TLS.
 pub struct Catalog {
@@ -93,44 +97,20 @@ async fn within_limit<T>(work: impl Future<Output = Result<T, Failure>>) -> Resu
 }
 
 async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
-    let mut config = tokio_postgres::Config::new();
-    match options.host() {
-        Host::Tcp(host) => config.host(host),
-        Host::Unix(folder) => config.host_path(folder),
-    };
-    config
-        .port(options.port())
+    // The same startup, TLS and authentication as the replication connection has: one that accepts less would give the password away.
+    let socket = options.connect_sql(&SETTINGS).await.map_err(|error| failures::of_walreceiver(&error))?;
+    let (client, connection) = tokio_postgres::Config::new()
         .user(options.user())
-        .dbname(options.database())
-        .application_name(options.application_name())
-        // What is read must print as it does in the replication stream: defaults are parsed.
-        .options("-c DateStyle=ISO -c IntervalStyle=postgres -c TimeZone=UTC -c extra_float_digits=3 -c search_path=pg_catalog \
-             -c lock_timeout=20s");
-    if let Some(timeout) = options.connect_timeout() {
-        config.connect_timeout(timeout);
-    }
-    if let Some(password) = options.password() {
-        config.password(password.expose_secret());
-    }
-    let tls = options.tls().map_err(|error| Failure::caused(Code::PostgresRefused, error))?;
-    config.ssl_mode(match &tls {
-        Some(tls) if tls.required => tokio_postgres::config::SslMode::Require,
-        Some(_) => tokio_postgres::config::SslMode::Prefer,
-        None => tokio_postgres::config::SslMode::Disable,
-    });
-    let driver = |outcome: Result<(), tokio_postgres::Error>| {
-        if let Err(error) = outcome {
+        .ssl_mode(tokio_postgres::config::SslMode::Disable)
+        .connect_raw(socket, NoTls)
+        .await
+        .map_err(|error| failure_of(&error))?;
+    let driver = tokio::spawn(async move {
+        if let Err(error) = connection.await {
             debug!(%error, "the catalog connection ended");
         }
-    };
-    if let Some(tls) = tls {
-        let tls = MakeRustlsConnect::new(tls.config);
-        let (client, connection) = config.connect(tls).await.map_err(|error| failure_of(&error))?;
-        Ok(Live { client, driver: tokio::spawn(async move { driver(connection.await) }) })
-    } else {
-        let (client, connection) = config.connect(NoTls).await.map_err(|error| failure_of(&error))?;
-        Ok(Live { client, driver: tokio::spawn(async move { driver(connection.await) }) })
-    }
+    });
+    Ok(Live { client, driver })
 }
 
 fn failure_of(error: &tokio_postgres::Error) -> Failure {
@@ -145,7 +125,8 @@ fn failure_of(error: &tokio_postgres::Error) -> Failure {
     };
     let sqlstate = server.code().code();
     let found = format!("{} (SQLSTATE {sqlstate})", server.message());
-    // Connection exceptions, resources, operator intervention and system errors pass; the rest is refused again.
-    let passes = ["08", "53", "57", "58", "40"].iter().any(|class| sqlstate.starts_with(class));
+    // Connection exceptions, resources, operator intervention, system errors, conflicts and locks (55P03) pass, and a table that
+    // was dropped while it was asked about (42P01) is not asked about again; the rest is refused again.
+    let passes = ["08", "53", "57", "58", "40", "55P03", "42P01"].iter().any(|class| sqlstate.starts_with(class));
     Failure::new(if passes { Code::PostgresUnavailable } else { Code::PostgresRefused }, found)
 }

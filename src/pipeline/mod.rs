@@ -11,7 +11,6 @@
 //! crash leads to as well: a new producer, the checkpoint read back, the stream resumed from it. There is no second way to
 //! recover, and so none that is tested less.
 
-mod failures;
 mod membership;
 mod publish;
 mod relations;

@@ -31,7 +31,6 @@ use walreceiver::{
 };
 
 use super::{
-    failures,
     membership::Membership,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
@@ -45,6 +44,7 @@ use crate::{
     },
     config::Config,
     failure::{Code, Failure},
+    failures,
     metrics::Metrics,
 };
 

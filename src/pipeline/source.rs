@@ -24,12 +24,12 @@ use tokio::sync::mpsc::Sender;
 use walreceiver::WalReader;
 
 use super::{
-    failures,
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work},
 };
 use crate::{
     failure::{Code, Failure},
+    failures,
     metrics::Metrics,
 };
 

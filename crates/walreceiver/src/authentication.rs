@@ -60,17 +60,35 @@ mod request {
     pub(super) const SASL_FINAL: i32 = 12;
 }
 
+/// What a connection is for.
+#[derive(Debug)]
+pub(crate) enum Purpose<'a> {
+    /// Replication commands and a stream.
+    Replication,
+    /// SQL, with these settings beside [`SESSION_SETTINGS`].
+    Sql(&'a [(&'a str, &'a str)]),
+}
+
 /// Sends the startup message, authenticates, and leaves the stream before the first message after `AuthenticationOk`.
-pub(crate) async fn authenticate(stream: &mut MessageStream, options: &ConnectOptions) -> Result<(), Error> {
+pub(crate) async fn authenticate(
+    stream: &mut MessageStream,
+    options: &ConnectOptions,
+    purpose: &Purpose<'_>,
+) -> Result<(), Error> {
     let mut message = BytesMut::new();
     let parameters = [
         ("user", options.user.as_str()),
         ("database", options.database.as_str()),
-        ("replication", "database"),
         ("application_name", options.application_name.as_str()),
     ];
     let session_options = options.session_options.as_deref().map(|value| ("options", value));
-    frontend::startup_message(parameters.into_iter().chain(session_options).chain(SESSION_SETTINGS), &mut message)
+    // Of a setting that is given twice the last one holds.
+    let purpose: &[_] = match purpose {
+        Purpose::Replication => &[("replication", "database")],
+        Purpose::Sql(settings) => settings,
+    };
+    let settings = SESSION_SETTINGS.into_iter().chain(purpose.iter().copied());
+    frontend::startup_message(parameters.into_iter().chain(session_options).chain(settings), &mut message)
         .map_err(|error| Error::options("url", error.to_string()))?;
     stream.send(&message).await?;
 

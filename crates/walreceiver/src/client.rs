@@ -9,12 +9,13 @@ use tokio::time::timeout;
 
 use crate::{
     ConnectOptions, CreateSlot, CreatedSlot, Error, Feedback, SlotName, SnapshotAction, SslMode, StreamSettings,
-    SystemIdentity, TimelineHistory, TlsSettings, WalReader,
-    authentication::{authenticate, check_parameter},
+    SystemIdentity, TimelineHistory, WalReader,
+    authentication::{Purpose, authenticate, check_parameter},
     message::{Fields, Message, MessageStream, data_row, tag},
     quote::{identifier, literal},
     socket::Socket,
     stream,
+    tls::TlsSettings,
 };
 
 /// How long a command may take that waits for nobody.
@@ -36,15 +37,10 @@ impl ReplicationClient {
     /// With `sslmode=prefer`, a server with which TLS does not work out is tried again without, as libpq does: when the
     /// handshake fails, or when `pg_hba.conf` has no line for encrypted connections.
     pub async fn connect(options: &ConnectOptions) -> Result<Self, Error> {
-        let tls = options.tls()?;
-        let outcome = Self::connect_within(options, tls.as_ref()).await;
-        match outcome {
-            Err(error) if tls.is_some() && options.ssl_mode == SslMode::Prefer && tls_may_be_why(&error) => {
-                tracing::debug!(server = %options.server(), %error, "connecting without TLS, as sslmode=prefer allows");
-                Self::connect_within(options, None).await
-            }
-            outcome => outcome,
-        }
+        let mut client = Self { stream: open(options, &Purpose::Replication).await?, version: String::new() };
+        let server = Arc::clone(&client.stream.server);
+        bounded(&server, "the end of the startup", client.await_ready()).await?;
+        Ok(client)
     }
 
     /// The server, as messages name it.
@@ -176,27 +172,14 @@ impl ReplicationClient {
         self.stream.send(&message).await
     }
 
-    async fn connect_within(options: &ConnectOptions, tls: Option<&TlsSettings>) -> Result<Self, Error> {
-        let connecting = Self::connect_and_authenticate(options, tls);
-        match options.connect_timeout {
-            None => connecting.await,
-            Some(limit) => timeout(limit, connecting).await.unwrap_or_else(|_| {
-                Err(Error::Timeout { server: options.server(), doing: "connecting and authenticating", limit })
-            }),
-        }
-    }
-
-    async fn connect_and_authenticate(options: &ConnectOptions, tls: Option<&TlsSettings>) -> Result<Self, Error> {
-        let socket = Socket::connect(options, tls).await?;
-        let mut client = Self { stream: MessageStream::new(socket, options.server()), version: String::new() };
-        authenticate(&mut client.stream, options).await?;
+    async fn await_ready(&mut self) -> Result<(), Error> {
         loop {
-            let Message { tag, body } = client.stream.next().await?;
+            let Message { tag, body } = self.stream.next().await?;
             match tag {
-                tag::READY_FOR_QUERY => return Ok(client),
+                tag::READY_FOR_QUERY => return Ok(()),
                 tag::BACKEND_KEY_DATA => {}
-                tag::ERROR_RESPONSE => return Err(client.stream.server_error(&body)),
-                _ => client.handle_aside(tag, &body, "the end of the startup")?,
+                tag::ERROR_RESPONSE => return Err(self.stream.server_error(&body)),
+                _ => self.handle_aside(tag, &body, "the end of the startup")?,
             }
         }
     }
@@ -267,6 +250,39 @@ impl ReplicationClient {
             }
             other => Err(self.stream.unexpected(other, expected)),
         }
+    }
+}
+
+/// Connects and authenticates, and leaves the stream before the first message after `AuthenticationOk`.
+///
+/// With `sslmode=prefer`, a server with which TLS does not work out is tried again without.
+pub(crate) async fn open(options: &ConnectOptions, purpose: &Purpose<'_>) -> Result<MessageStream, Error> {
+    let tls = options.tls()?;
+    match open_within_limit(options, tls.as_ref(), purpose).await {
+        Err(error) if tls.is_some() && options.ssl_mode == SslMode::Prefer && tls_may_be_why(&error) => {
+            tracing::debug!(server = %options.server(), %error, "connecting without TLS, as sslmode=prefer allows");
+            open_within_limit(options, None, purpose).await
+        }
+        outcome => outcome,
+    }
+}
+
+async fn open_within_limit(
+    options: &ConnectOptions,
+    tls: Option<&TlsSettings>,
+    purpose: &Purpose<'_>,
+) -> Result<MessageStream, Error> {
+    let connecting = async {
+        let socket = Socket::connect(options, tls).await?;
+        let mut stream = MessageStream::new(socket, options.server());
+        authenticate(&mut stream, options, purpose).await?;
+        Ok(stream)
+    };
+    match options.connect_timeout {
+        None => connecting.await,
+        Some(limit) => timeout(limit, connecting).await.unwrap_or_else(|_| {
+            Err(Error::Timeout { server: options.server(), doing: "connecting and authenticating", limit })
+        }),
     }
 }
 

@@ -82,6 +82,7 @@
 mod options;
 mod url;
 
+mod sql;
 mod tls;
 
 mod client;
@@ -119,5 +120,5 @@ pub use server_error::ServerError;
 pub use slot::{
     CreateSlot, CreatedSlot, InvalidSlotName, SlotName, SnapshotAction, SystemIdentity, TimelineHistory, TimelineSwitch,
 };
+pub use sql::SqlSocket;
 pub use stream::StreamSettings;
-pub use tls::TlsSettings;

@@ -25,20 +25,20 @@ use x509_cert::{
 
 use crate::{ConnectOptions, Error, Host, RootCertificates, SslMode};
 
-/// How to encrypt a connection: for this crate's own, and for any other that shall verify the server exactly alike.
+/// How to encrypt a connection.
 #[derive(Debug, Clone)]
-pub struct TlsSettings {
+pub(crate) struct TlsSettings {
     /// Verifies the server as `sslmode` asks, and shows the client's certificate. It brings its own cryptography
     /// (ring): nothing has to be installed for the process.
-    pub config: ClientConfig,
+    pub(crate) config: ClientConfig,
     /// Whether a server without TLS must be refused.
-    pub required: bool,
+    pub(crate) required: bool,
 }
 
 impl ConnectOptions {
     /// How to encrypt; `None` for a connection that never is: over a Unix socket, or with `sslmode=disable`. Reads the
     /// files that the URL names.
-    pub fn tls(&self) -> Result<Option<TlsSettings>, Error> {
+    pub(crate) fn tls(&self) -> Result<Option<TlsSettings>, Error> {
         if self.ssl_mode == SslMode::Disable || matches!(self.host, Host::Unix(_)) {
             return Ok(None);
         }

@@ -21,7 +21,7 @@ impl ConnectionUrl {
         let (rest, query) = rest.split_once('?').unwrap_or((rest, ""));
         // Otherwise the rest of the password would be taken for a parameter, and shown as an unknown one. A @ of its own right
         // starts a value: a socket in the abstract name space.
-        if !rest.contains('@') && query.replace("=@", "").contains('@') {
+        if query.replace("=@", "").contains('@') {
             return Err(Error::options("query", "holds a @, as when a password holds a ?; write %40 and %3F"));
         }
         let (authority, database) = rest.split_once('/').unwrap_or((rest, ""));

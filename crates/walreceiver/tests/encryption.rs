@@ -206,20 +206,14 @@ async fn a_stream_is_whole_under_tls_and_other_connections_verify_alike() {
 
     let options: walreceiver::ConnectOptions = url.parse().expect("a URL");
     assert_eq!(options.ssl_mode(), SslMode::VerifyFull);
-    let tls = options.tls().expect("readable files").expect("TLS");
-    assert!(tls.required);
+    let socket = options.connect_sql(&[("search_path", "pg_catalog")]).await.expect("a connection that verifies alike");
     let mut config = tokio_postgres::Config::new();
-    config.host("localhost").port(options.port()).user("postgres").ssl_mode(tokio_postgres::config::SslMode::Require);
-    let make = tokio_postgres_rustls::MakeRustlsConnect::new(tls.config);
-    let (client, connection) = config.connect(make.clone()).await.expect("a connection that verifies alike");
+    config.user("whoever").ssl_mode(tokio_postgres::config::SslMode::Disable);
+    let (client, connection) = config.connect_raw(socket, tokio_postgres::NoTls).await.expect("it is authenticated");
     tokio::spawn(connection);
-    let query = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    assert_eq!(value(&client, query).await.as_deref(), Some("t"));
-    let mut elsewhere = tokio_postgres::Config::new();
-    elsewhere
-        .host("127.0.0.1")
-        .port(options.port())
-        .user("postgres")
-        .ssl_mode(tokio_postgres::config::SslMode::Require);
-    assert!(elsewhere.connect(make).await.is_err(), "the name is verified there too");
+    let query =
+        "SELECT ssl || current_user || current_setting('search_path') FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    assert_eq!(value(&client, query).await.as_deref(), Some("truepostgrespg_catalog"));
+    let elsewhere: walreceiver::ConnectOptions = url.replace("localhost", "127.0.0.1").parse().expect("a URL");
+    assert!(elsewhere.connect_sql(&[]).await.is_err(), "the name is verified there too");
 }

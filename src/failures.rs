@@ -7,7 +7,7 @@ use walreceiver::{Error, Recovery};
 use crate::failure::{Code, Failure};
 
 /// What an error of the replication connection means.
-pub(super) fn of_walreceiver(error: &Error) -> Failure {
+pub(crate) fn of_walreceiver(error: &Error) -> Failure {
     let code = match (error, error.action()) {
         (Error::PublicationMissing { .. }, _) => Code::PublicationMissing,
         (Error::FrameTooLarge { .. }, _) => Code::RowTooLarge,
@@ -32,7 +32,7 @@ pub(super) fn of_walreceiver(error: &Error) -> Failure {
 
 /// What an error means that ends a stream which had started: what it does not find then is the publication, since the slot was found.
 /// The text would not tell, for the server translates it.
-pub(super) fn of_stream(error: &Error) -> Failure {
+pub(crate) fn of_stream(error: &Error) -> Failure {
     match error.sqlstate() {
         Some("42704") => Failure::new(Code::PublicationMissing, error.to_string()),
         _ => of_walreceiver(error),
@@ -40,12 +40,12 @@ pub(super) fn of_stream(error: &Error) -> Failure {
 }
 
 /// What bytes that are no message mean.
-pub(super) fn of_decode(error: &DecodeError) -> Failure {
+pub(crate) fn of_decode(error: &DecodeError) -> Failure {
     Failure::new(Code::ProtocolViolation, error.to_string())
 }
 
 /// What a row that cannot be written means.
-pub(super) fn of_encode(error: &EncodeError) -> Failure {
+pub(crate) fn of_encode(error: &EncodeError) -> Failure {
     let failure = Failure::new(Code::ValueUnrepresentable, error.to_string()).at(error.lsn());
     match error.table().split_once('.') {
         Some((schema, table)) => failure.in_table(schema, table),
