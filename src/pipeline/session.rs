@@ -419,7 +419,7 @@ async fn commit_alone(
     let topic = topic.clone();
     let began = Instant::now();
     let committed = blocking(move || {
-        let producer = producer.begin()?.commit(topic.name(), &checkpoint)?;
+        let producer = producer.begin()?.prepare(topic.name(), &checkpoint)?.commit()?;
         Ok((producer, checkpoint))
     })
     .await?;

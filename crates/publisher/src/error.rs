@@ -1,6 +1,6 @@
 //! What went wrong in Kafka, and the one place that says what it means.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pgoutput::Lsn;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
@@ -32,6 +32,19 @@ pub enum PublishError {
         error: KafkaError,
         /// What librdkafka last said about the client as a whole, as far as it was an error.
         reason: Option<String>,
+    },
+    /// A transaction was committed, and so slowly that librdkafka may have asked for it twice: the other request may be on its way, and
+    /// could end a later transaction of the same producer.
+    #[error(
+        "a commit took {} ms, so that librdkafka may have asked for it again, and what it asked first may come late (where commits \
+         usually take more than {} ms, raise retry.backoff.ms and retry.backoff.max.ms)",
+        took.as_millis(), limit.as_millis()
+    )]
+    AskedAgain {
+        /// How long the commit took.
+        took: Duration,
+        /// How soon a request can be sent again.
+        limit: Duration,
     },
     /// A record was not acknowledged.
     #[error("{0}")]
@@ -90,7 +103,7 @@ impl PublishError {
         match self {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
-            Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
+            Self::AskedAgain { .. } | Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
             Self::Checkpoint { .. } | Self::Topic { .. } | Self::Librdkafka { .. } => Verdict::Stop,
         }
     }

@@ -1,13 +1,18 @@
 //! A transactional producer whose misuse does not compile.
 //!
-//! [`Producer`] has no transaction open, [`Transaction`] has one. Each step consumes the one and returns the other, and
-//! whoever failed is gone: so no call can reach a producer whose state is unknown (rule 2 of the crate's argument), and
-//! after an abort there is none to go on with either. That is deliberate. librdkafka has no KIP-890 version 2, so a delayed
-//! `EndTxn` request may end a *later* transaction of the same producer epoch (librdkafka #5423); a new producer has a new
-//! epoch, and the late request is refused.
+//! [`Producer`] has no transaction open, [`Transaction`] has one, and a [`Prepared`] one lacks nothing but its commit. Each step
+//! consumes the one and returns the next, and whoever failed is gone: so no call can reach a producer whose state is unknown
+//! (rule 2 of the crate's argument), and after an abort there is none to go on with either. That is deliberate. librdkafka has no
+//! KIP-890 version 2, so a delayed `EndTxn` request may end a *later* transaction of the same producer epoch (librdkafka #5423); a
+//! new producer has a new epoch, and the late request is refused.
+//!
+//! A commit that succeeds can leave such a request behind as well. librdkafka asks again, without a word and without an end, when
+//! the connection is lost or the answer does not come; what is answered then is the second request, and the first may still be on
+//! its way. It asks again no sooner than [`KafkaSettings::resend_after`], so a commit that came back sooner was asked for once.
+//! After any other, the producer is given up: [`PublishError::AskedAgain`].
 //!
 //! All calls block. One thread owns the producer, and its delivery reports are served inside [`Transaction::send`],
-//! [`Transaction::poll`] and [`Transaction::commit`].
+//! [`Transaction::poll`] and [`Transaction::prepare`].
 
 use std::{
     sync::{Arc, Mutex, OnceLock},
@@ -80,6 +85,12 @@ pub struct Transaction {
     bytes: u64,
 }
 
+/// A transaction that is whole: the brokers have all its records, with its checkpoint as the last of them.
+#[must_use = "a transaction that is dropped stays open on the broker until it times out"]
+pub struct Prepared {
+    inner: BaseProducer<Reports>,
+}
+
 impl Producer {
     /// Connects, fences every older producer of the same name, and ends what one of them left open.
     ///
@@ -92,7 +103,12 @@ impl Producer {
         if u32::try_from(version).unwrap_or_default() < LIBRDKAFKA_MIN.0 {
             return Err(PublishError::Librdkafka { found: text, required: LIBRDKAFKA_MIN.1 });
         }
-        let reports = Reports { budget, failed: OnceLock::new(), last_error: Mutex::new(None) };
+        let reports = Reports {
+            budget,
+            resend_after: settings.resend_after(),
+            failed: OnceLock::new(),
+            last_error: Mutex::new(None),
+        };
         let inner = BaseProducer::from_config_and_context(&settings.producer(), reports)
             .map_err(PublishError::kafka("creating the producer"))?;
         let producer = Self { inner };
@@ -171,11 +187,11 @@ impl Transaction {
         }
     }
 
-    /// Writes the checkpoint and commits. On success everything up to it is visible, together.
+    /// Writes the checkpoint, and waits until the brokers have acknowledged it and everything before it.
     ///
     /// # Errors
-    /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
-    pub fn commit(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Producer, PublishError> {
+    /// See [`PublishError::verdict`]. Nothing of the transaction is committed.
+    pub fn prepare(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Prepared, PublishError> {
         let value = checkpoint.to_json();
         let record = OutgoingRecord {
             topic,
@@ -186,14 +202,13 @@ impl Transaction {
         };
         // It is charged past the limit: a commit is what makes room, and must not wait for it.
         self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len()));
-        if let Err(error) = self.send(&record).and_then(|()| self.drain()) {
-            // The commit was not asked for yet, so that ending it here cannot undo one.
-            self.abort();
-            return Err(error);
-        }
-        match self.inner.commit_transaction(Timeout::Never) {
-            Ok(()) => Ok(Producer { inner: self.inner }),
-            Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
+        match self.send(&record).and_then(|()| self.drain()) {
+            Ok(()) => Ok(Prepared { inner: self.inner }),
+            Err(error) => {
+                // The commit was not asked for yet, so that ending it here cannot undo one.
+                self.abort();
+                Err(error)
+            }
         }
     }
 
@@ -250,6 +265,27 @@ impl Transaction {
             lsn: failure.lsn,
             error: failure.error.clone(),
         })
+    }
+}
+
+impl Prepared {
+    /// Commits. On success everything up to the checkpoint is visible, together.
+    ///
+    /// # Errors
+    /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
+    pub fn commit(self) -> Result<Producer, PublishError> {
+        let began = Instant::now();
+        match self.inner.commit_transaction(Timeout::Never) {
+            Ok(()) => {
+                let (took, limit) = (began.elapsed(), self.inner.context().resend_after);
+                if took < limit {
+                    Ok(Producer { inner: self.inner })
+                } else {
+                    Err(PublishError::AskedAgain { took, limit })
+                }
+            }
+            Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
+        }
     }
 }
 
@@ -331,6 +367,8 @@ impl rdkafka::util::IntoOpaque for Origin {
 /// Receives delivery reports, on the thread that polls.
 struct Reports {
     budget: Arc<MemoryBudget>,
+    /// See [`KafkaSettings::resend_after`].
+    resend_after: Duration,
     /// The first record that was not delivered.
     failed: OnceLock<UndeliveredRecord>,
     /// What librdkafka last said about the client as a whole.
