@@ -17,6 +17,7 @@ mod fencing;
 mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
+mod network_faults;
 mod postgres_crash;
 mod publication;
 mod registry_down;
