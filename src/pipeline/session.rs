@@ -10,7 +10,7 @@
 //! 6. `START_REPLICATION` at the position, and the slot is looked at once more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -154,7 +154,8 @@ impl Starting<'_> {
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             patterns: postgres.tables.clone(),
             metrics: Arc::clone(metrics),
-            existing_topics: topics.into_keys().collect(),
+            existing_topics: topics,
+            ready_topics: BTreeSet::new(),
             known: rustc_hash::FxHashMap::default(),
         };
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })

@@ -83,6 +83,14 @@ pub enum PublishError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A topic was deleted and created again while it was written to.
+    #[error("topic {topic} was deleted and created again: partition {partition} has begun anew")]
+    TopicRecreated {
+        /// The topic.
+        topic: String,
+        /// The partition in which that was seen.
+        partition: i32,
+    },
     /// librdkafka is older than the oldest one without known bugs in transactions.
     #[error("librdkafka {found} is older than {required}, before which transactions could lose or tear records")]
     Librdkafka {
@@ -104,7 +112,9 @@ impl PublishError {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
             Self::AskedAgain { .. } | Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
-            Self::Checkpoint { .. } | Self::Topic { .. } | Self::Librdkafka { .. } => Verdict::Stop,
+            Self::Checkpoint { .. } | Self::Topic { .. } | Self::TopicRecreated { .. } | Self::Librdkafka { .. } => {
+                Verdict::Stop
+            }
         }
     }
 
@@ -122,8 +132,11 @@ impl PublishError {
         self.kafka_code().is_some_and(|code| matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize))
     }
 
-    /// Whether a topic or partition that should be there is not.
+    /// Whether a topic or partition that should be there is not, or is another.
     pub fn is_topic_missing(&self) -> bool {
+        if matches!(self, Self::TopicRecreated { .. }) {
+            return true;
+        }
         self.kafka_code().is_some_and(|code| {
             matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
         })
