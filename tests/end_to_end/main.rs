@@ -23,4 +23,6 @@ mod publication;
 mod registry_down;
 mod sigkill;
 mod slot_guards;
+mod slot_lost;
 mod termination;
+mod topics;

@@ -96,7 +96,10 @@ pub(crate) fn read_to_end_as(
     for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
         for partition in topic.partitions() {
             let place = (topic.name().to_owned(), partition.id());
-            let (_, high) = uncommitted.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT).expect("a high watermark");
+            // A topic may be so new that the client does not know its partitions yet.
+            let (_, high) = wait_until(REQUEST_TIMEOUT, "a high watermark", || {
+                uncommitted.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT).ok()
+            });
             ends.insert(place, high);
         }
     }

@@ -137,6 +137,16 @@ impl Proxy {
         !matches!(self.link.lock().delay, Delay::None)
     }
 
+    /// From now on every record is refused as a broker does that has too few replicas in sync, after it has written it; or no more.
+    pub(crate) fn report_too_few_replicas(&self, refuses: bool) {
+        self.link.set(|state| state.refuses_records = refuses);
+    }
+
+    /// Waits until so many requests were refused.
+    pub(crate) fn await_refusals(&self, count: u32, bound: Duration) {
+        self.link.await_state(bound, "no records were refused", |state| (state.refusals >= count).then_some(()));
+    }
+
     /// Who has last asked for the end of a transaction.
     pub(crate) fn newest_producer(&self) -> Option<ProducerEpoch> {
         self.link.lock().newest
@@ -190,6 +200,8 @@ struct State {
     silent: bool,
     silent_after_bytes: Option<usize>,
     held_bytes: usize,
+    refuses_records: bool,
+    refusals: u32,
     fault: Option<Fault>,
     lost_answers: u32,
     delay: Delay,
@@ -215,7 +227,9 @@ type Awaited = Arc<Mutex<HashMap<i32, Response>>>;
 enum Response {
     /// It tells the broker's address.
     Addresses,
-    Produced,
+    Produced {
+        is_flexible: bool,
+    },
     ProducerInitialised,
     Ended,
     EndedLate,
@@ -335,7 +349,7 @@ impl Link {
             let request = Request::parse(&frame);
             let response = match request.api {
                 Api::Metadata | Api::FindCoordinator => Response::Addresses,
-                Api::Produce => Response::Produced,
+                Api::Produce { is_flexible } => Response::Produced { is_flexible },
                 Api::InitProducerId => Response::ProducerInitialised,
                 Api::EndTxn(ending, producer) => self.end(ending, producer)?,
                 Api::Other => Response::Plain,
@@ -385,7 +399,10 @@ impl Link {
                     }
                 }
                 Response::ProducerInitialised => self.overtake(),
-                Response::Produced => self.release()?,
+                Response::Produced { is_flexible } => {
+                    self.refuse_records(&mut frame, is_flexible);
+                    self.release()?;
+                }
                 Response::EndedLate => {
                     self.set(|state| state.delay = Delay::Answered(end_txn_error(&frame)));
                     return Ok(());
@@ -397,6 +414,17 @@ impl Link {
                 Response::Plain => {}
             }
             write_frame(client, &frame)?;
+        }
+    }
+
+    fn refuse_records(&self, frame: &mut [u8], is_flexible: bool) {
+        let mut state = self.lock();
+        if state.refuses_records {
+            state.refusals += 1;
+            let at = produce_error_position(frame, is_flexible);
+            frame[at..at + 2].copy_from_slice(&error::NOT_ENOUGH_REPLICAS_AFTER_APPEND.to_be_bytes());
+            drop(state);
+            self.changed.notify_all();
         }
     }
 
@@ -437,6 +465,7 @@ impl Link {
 
 /// Error codes of the Kafka protocol.
 mod error {
+    pub(super) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
     pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
     pub(super) const PRODUCER_FENCED: i16 = 90;
 }
@@ -449,7 +478,7 @@ struct Request {
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Api {
-    Produce,
+    Produce { is_flexible: bool },
     Metadata,
     FindCoordinator,
     InitProducerId,
@@ -464,7 +493,7 @@ impl Request {
         let (key, version) = (i16::from_be_bytes(fields.take()), i16::from_be_bytes(fields.take()));
         let correlation_id = i32::from_be_bytes(fields.take());
         let api = match key {
-            0 => Api::Produce,
+            0 => Api::Produce { is_flexible: version >= 9 },
             3 => Api::Metadata,
             10 => Api::FindCoordinator,
             22 => Api::InitProducerId,
@@ -492,6 +521,28 @@ fn end_txn_error(frame: &[u8]) -> i16 {
     i16::from_be_bytes(fields.take())
 }
 
+/// Where the error code of the only partition is: librdkafka sends records of one partition in a request.
+///
+/// Source: Kafka protocol guide, "Produce Response". In the flexible versions (KIP-482) the header ends with tagged fields, of which there
+/// are none, and lengths are varints, which a topic's name and counts of one fit into a byte or two of.
+fn produce_error_position(frame: &[u8], is_flexible: bool) -> usize {
+    let mut fields = Fields(frame);
+    let _correlation_id: [u8; 4] = fields.take();
+    if is_flexible {
+        let [tagged_fields, topics] = fields.take();
+        let name_len = fields.take_varint() - 1;
+        fields.0 = &fields.0[name_len..];
+        let [partitions] = fields.take();
+        assert_eq!((tagged_fields, topics, partitions), (0, 2, 2), "one more than the number of elements");
+    } else {
+        assert_eq!(i32::from_be_bytes(fields.take()), 1, "one topic");
+        fields.skip_text();
+        assert_eq!(i32::from_be_bytes(fields.take()), 1, "one partition");
+    }
+    let _partition: [u8; 4] = fields.take();
+    frame.len() - fields.0.len()
+}
+
 struct Fields<'a>(&'a [u8]);
 
 impl Fields<'_> {
@@ -499,6 +550,18 @@ impl Fields<'_> {
         let (taken, rest) = self.0.split_first_chunk().expect("a frame is whole");
         self.0 = rest;
         *taken
+    }
+
+    fn take_varint(&mut self) -> usize {
+        let mut number = 0;
+        for shift in (0..).step_by(7) {
+            let [byte] = self.take();
+            number |= usize::from(byte & 0x7f) << shift;
+            if byte < 0x80 {
+                break;
+            }
+        }
+        number
     }
 
     /// A text may be absent, which its length says by being -1.
