@@ -125,7 +125,7 @@ codes! {
         "A record is larger than Kafka takes.",
         "Raise max.message.bytes of the topic and message.max.bytes in kafka.properties, or leave the column or table out.";
     TopicMissing "topic-missing" Stop 3
-        "A topic that was written to is gone.",
+        "A topic that was written to is gone, or was deleted and created again.",
         "Find out who deleted it: its records are lost with it. Restarting creates it again, empty.";
     TopicUnfit "topic-unfit" Stop 3
         "A topic is not as it has to be.",

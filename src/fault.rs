@@ -6,9 +6,9 @@
 /// A place where the process can be made to die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Point {
-    /// All records of the transaction were handed to the producer; neither its checkpoint nor the commit was.
+    /// The brokers have acknowledged all records of the transaction and its checkpoint; the commit was not asked for.
     BeforeCommit,
-    /// At a random moment of the eight milliseconds from there on, in which the checkpoint is sent and the commit happens.
+    /// At a random moment from the call that commits on, within six milliseconds, of which the call takes some. PostgreSQL is not told.
     DuringCommit,
     /// Kafka has committed, and PostgreSQL was not told.
     AfterCommit,
@@ -25,10 +25,11 @@ pub use armed::point;
 #[cfg(feature = "fault-points")]
 mod armed {
     use std::{
+        hash::{BuildHasher, RandomState},
         process,
         sync::{
             OnceLock,
-            atomic::{AtomicU64, Ordering},
+            atomic::{AtomicBool, AtomicU64, Ordering},
         },
         thread,
         time::Duration,
@@ -38,6 +39,10 @@ mod armed {
 
     static ARMED: OnceLock<Option<(Point, u64)>> = OnceLock::new();
     static REACHED: AtomicU64 = AtomicU64::new(0);
+    /// Whether the moment of death is set, and is yet to come.
+    static IS_DYING: AtomicBool = AtomicBool::new(false);
+
+    const COMMIT_LASTS_US: u64 = 6000;
 
     /// Dies here if it was asked for.
     pub fn point(point: Point) {
@@ -47,13 +52,22 @@ mod armed {
             && REACHED.fetch_add(1, Ordering::Relaxed) + 1 == *count
         {
             if point == Point::DuringCommit {
-                // A commit takes some milliseconds; the moment inside it is left to chance, as in life.
-                thread::spawn(|| {
-                    thread::sleep(Duration::from_micros(u64::from(process::id() % 16) * 500));
+                IS_DYING.store(true, Ordering::Relaxed);
+                // The moment is left to chance, as in life; most are early, since the request is soon out of the process.
+                let random = RandomState::new().hash_one("moment");
+                let after_us = random % (COMMIT_LASTS_US >> ((random >> 32) % 8));
+                thread::spawn(move || {
+                    thread::sleep(Duration::from_micros(after_us));
                     die();
                 });
             } else {
                 die();
+            }
+        }
+        if point == Point::AfterCommit {
+            // The commit was over before the moment came; nothing else may happen before it.
+            while IS_DYING.load(Ordering::Relaxed) {
+                thread::park();
             }
         }
     }
@@ -69,9 +83,10 @@ mod armed {
         Some((point, count.parse().ok()?))
     }
 
+    /// No destructor, no buffer, no goodbye: that is what SIGKILL is.
     fn die() {
-        // No destructor, no buffer, no goodbye: that is what SIGKILL is.
-        let _ = process::Command::new("kill").args(["-KILL", &process::id().to_string()]).status();
+        // SAFETY: `kill` touches no memory of ours. Sent to oneself, a signal that cannot be blocked is delivered before it returns.
+        let _sent = unsafe { libc::kill(process::id().cast_signed(), libc::SIGKILL) };
         process::abort();
     }
 }

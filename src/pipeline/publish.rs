@@ -310,13 +310,13 @@ impl Publisher {
         };
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
-        fault::point(fault::Point::BeforeCommit);
-        fault::point(fault::Point::DuringCommit);
         let began = Instant::now();
-        let producer = match transaction.commit(self.publishing.topic.name(), &checkpoint) {
-            Ok(producer) => producer,
-            Err(error) => return Err(failure_of(&error, age, self.publishing.transaction_timeout)),
-        };
+        let committed = transaction.prepare(self.publishing.topic.name(), &checkpoint).and_then(|prepared| {
+            fault::point(fault::Point::BeforeCommit);
+            fault::point(fault::Point::DuringCommit);
+            prepared.commit()
+        });
+        let producer = committed.map_err(|error| failure_of(&error, age, self.publishing.transaction_timeout))?;
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;

@@ -5,7 +5,7 @@
 //! while it does the stream waits: its connection is kept by the feedback task.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
@@ -46,8 +46,10 @@ pub(super) struct Relations {
     pub(super) patterns: Vec<TablePattern>,
     pub(super) scope: Arc<Mutex<Scope>>,
     pub(super) metrics: Arc<Metrics>,
-    /// Topics that were seen to exist.
-    pub(super) existing_topics: BTreeSet<String>,
+    /// Topics that were there when the session began, and how many partitions they had.
+    pub(super) existing_topics: BTreeMap<String, usize>,
+    /// Topics that were made sure of.
+    pub(super) ready_topics: BTreeSet<String>,
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
     pub(super) known: FxHashMap<Oid, Known>,
@@ -184,23 +186,29 @@ impl Relations {
     }
 
     async fn ensure_topic(&mut self, topic: &str) -> Result<(), Failure> {
-        if self.existing_topics.contains(topic) {
+        if self.ready_topics.contains(topic) {
             return Ok(());
         }
         let (admin, name, settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
-        let created = spawn_blocking(move || admin.create(&name, &settings))
-            .await
-            .map_err(|error| Failure::caused(Code::Internal, error))?
-            .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))?;
-        if created && self.is_resumed {
+        let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
+        let is_empty = spawn_blocking(move || match partitions {
+            Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
+            None => admin.create(&name, &settings),
+        })
+        .await
+        .map_err(|error| Failure::caused(Code::Internal, error))?
+        .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))?;
+        let is_created = partitions.is_none();
+        if is_empty && self.is_resumed {
             warn!(
                 topic,
-                "created the topic: if it was there before, its records are gone, and the stream does not bring them back"
+                "{}: if it held records before, they are gone, and the stream does not bring them back",
+                if is_created { "created the topic" } else { "nothing was ever written to the topic" }
             );
-        } else if created {
+        } else if is_empty {
             info!(topic, "created the topic");
         }
-        self.existing_topics.insert(topic.to_owned());
+        self.ready_topics.insert(topic.to_owned());
         Ok(())
     }
 
@@ -267,7 +275,8 @@ impl Relations {
             patterns: Vec::new(),
             scope: Arc::default(),
             metrics: Arc::clone(metrics),
-            existing_topics: BTreeSet::new(),
+            existing_topics: BTreeMap::new(),
+            ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
         }
     }

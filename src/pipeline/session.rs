@@ -10,7 +10,7 @@
 //! 6. `START_REPLICATION` at the position, and the slot is looked at once more.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -161,7 +161,8 @@ impl Starting<'_> {
             patterns: postgres.tables.clone(),
             scope: membership.scope(),
             metrics: Arc::clone(metrics),
-            existing_topics: topics.into_keys().collect(),
+            existing_topics: topics,
+            ready_topics: BTreeSet::new(),
             known: rustc_hash::FxHashMap::default(),
         };
         Ok(Started { producer, checkpoint, reader, feedback, relations, membership, topic, budget })
@@ -401,7 +402,7 @@ async fn commit_alone(
     let topic = topic.clone();
     let began = Instant::now();
     let committed = blocking(move || {
-        let producer = producer.begin()?.commit(topic.name(), &checkpoint)?;
+        let producer = producer.begin()?.prepare(topic.name(), &checkpoint)?.commit()?;
         Ok((producer, checkpoint))
     })
     .await?;

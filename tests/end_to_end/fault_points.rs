@@ -1,9 +1,15 @@
 //! Faults 1 to 3: killed before, during and after the commit of a Kafka transaction, by fault points in the program.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    os::unix::process::ExitStatusExt,
+    time::Duration,
+};
+
+use rdkafka::Message;
 
 use crate::harness::{
-    kafka::end_lsn,
+    kafka::{self, Isolation, Place, end_lsn, place},
     oracle::Lsn,
     random::Random,
     stack::Stack,
@@ -18,7 +24,40 @@ const SIGKILL: i32 = 9;
 /// What the slot and Kafka had when the program died.
 struct Death {
     confirmed: Lsn,
+    /// The position of the newest checkpoint that was written, whatever became of it.
     checkpoint: Lsn,
+    is_committed: bool,
+    /// How many other records were written and not committed in the end, and how many checkpoints.
+    records_aborted: usize,
+    checkpoints_aborted: usize,
+}
+
+/// What is written in Kafka for the stream.
+#[derive(Default)]
+struct Written {
+    places: BTreeSet<Place>,
+    /// The position of each checkpoint, by its offset.
+    checkpoints: BTreeMap<i64, Lsn>,
+}
+
+impl Written {
+    fn read(stream: &Stream, isolation: Isolation) -> Self {
+        let mut written = Self::default();
+        let prefix = format!("{}.", stream.name);
+        kafka::read_to_end_as(
+            isolation,
+            &stream.bootstrap_servers,
+            |topic| topic.starts_with(&prefix) || topic == stream.checkpoint_topic,
+            |message| {
+                written.places.insert(place(message));
+                if message.topic() == stream.checkpoint_topic {
+                    let checkpoint = kafka::checkpoint(message.payload().expect("nobody has removed it"));
+                    written.checkpoints.insert(message.offset(), end_lsn(&checkpoint));
+                }
+            },
+        );
+        written
+    }
 }
 
 /// Dies at a point for several times, under writers; then everything must be there once.
@@ -27,9 +66,10 @@ fn die_at(point: &str) -> Vec<Death> {
     let mut random = Random::new(Random::seed_of_run());
     let stream = Stream::create(&stack, &point.replace('-', "_"));
     Workload::create_tables(&stream);
-    stream.start_ready().kill();
+    stream.start_ready().terminate();
     let watcher = Watcher::start(&stream);
     let workload = Workload::start(&stream, &mut random);
+    let mut aborted_before = BTreeSet::new();
     let mut deaths = Vec::new();
     for round in 0..ROUNDS {
         // The first commit of a life, and later ones.
@@ -39,10 +79,26 @@ fn die_at(point: &str) -> Vec<Death> {
         assert_eq!(status.signal(), Some(SIGKILL), "it ended with {status}");
         stream.database.await_slot_released(&stream.slot);
         let confirmed = stream.database.confirmed_flush_lsn(&stream.slot).expect("there is a slot");
-        // What the dead program left open holds readers up, so that this is read once it is ended.
-        stream.start_ready().kill();
-        let checkpoint = stream.checkpoints().into_iter().flatten().map(|checkpoint| end_lsn(&checkpoint)).next_back();
-        deaths.push(Death { confirmed, checkpoint: checkpoint.expect("there is a checkpoint") });
+        let written = Written::read(&stream, Isolation::Uncommitted);
+        // The next one ends what the dead one has left open, and leaves nothing open itself.
+        stream.start_ready().terminate();
+        let committed = Written::read(&stream, Isolation::Committed);
+        let aborted: BTreeSet<_> = written
+            .places
+            .difference(&committed.places)
+            .filter(|place| !aborted_before.contains(*place))
+            .cloned()
+            .collect();
+        let checkpoints_aborted = aborted.iter().filter(|(topic, ..)| *topic == stream.checkpoint_topic).count();
+        let (offset, checkpoint) = written.checkpoints.last_key_value().expect("there is a checkpoint");
+        deaths.push(Death {
+            confirmed,
+            checkpoint: *checkpoint,
+            is_committed: committed.checkpoints.contains_key(offset),
+            records_aborted: aborted.len() - checkpoints_aborted,
+            checkpoints_aborted,
+        });
+        aborted_before.extend(aborted);
     }
     workload.finish();
     let program = stream.start_ready();
@@ -50,26 +106,46 @@ fn die_at(point: &str) -> Vec<Death> {
     program.terminate();
     watcher.finish();
     let (_, verdict) = stream.judge(TABLES);
-    println!("{ROUNDS} deaths at {point}, {} events, {} transactions", verdict.events, verdict.transactions);
+    let committed = deaths.iter().filter(|death| death.is_committed).count();
+    println!(
+        "{ROUNDS} deaths at {point}, {committed} of them with their transaction committed; {} events, {} transactions",
+        verdict.events, verdict.transactions
+    );
     verdict.assert_flawless();
+    assert!(
+        deaths.iter().all(|death| death.confirmed < death.checkpoint),
+        "PostgreSQL was told of a transaction at whose commit the program died"
+    );
     deaths
 }
 
 #[test]
 fn killed_before_the_commit() {
-    die_at("before-commit");
+    let deaths = die_at("before-commit");
+    for death in &deaths {
+        assert!(!death.is_committed, "it died after the commit");
+        assert_eq!(death.checkpoints_aborted, 1, "the transaction was whole, with its checkpoint");
+    }
+    assert!(deaths.iter().any(|death| death.records_aborted > 0), "no transaction held any records");
 }
 
 #[test]
 fn killed_during_the_commit() {
-    die_at("during-commit");
+    for death in die_at("during-commit") {
+        // All of it or nothing: that is what a transaction is.
+        let Death { is_committed, records_aborted, checkpoints_aborted, .. } = death;
+        if is_committed {
+            assert_eq!((records_aborted, checkpoints_aborted), (0, 0), "a part of what was committed is not there");
+        } else {
+            assert_eq!(checkpoints_aborted, 1, "the transaction was whole, with its checkpoint");
+        }
+    }
 }
 
 #[test]
 fn killed_after_the_commit_before_postgresql_is_told() {
-    let deaths = die_at("after-commit");
-    assert!(
-        deaths.iter().all(|death| death.confirmed < death.checkpoint),
-        "the point lies between Kafka's commit and the confirmation"
-    );
+    for death in die_at("after-commit") {
+        assert!(death.is_committed, "it died before the commit");
+        assert_eq!((death.records_aborted, death.checkpoints_aborted), (0, 0), "something else was open");
+    }
 }

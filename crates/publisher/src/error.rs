@@ -1,6 +1,6 @@
 //! What went wrong in Kafka, and the one place that says what it means.
 
-use std::fmt;
+use std::{fmt, time::Duration};
 
 use pgoutput::Lsn;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
@@ -32,6 +32,19 @@ pub enum PublishError {
         error: KafkaError,
         /// What librdkafka last said about the client as a whole, as far as it was an error.
         reason: Option<String>,
+    },
+    /// A transaction was committed, and so slowly that librdkafka may have asked for it twice: the other request may be on its way, and
+    /// could end a later transaction of the same producer.
+    #[error(
+        "a commit took {} ms, so that librdkafka may have asked for it again, and what it asked first may come late (where commits \
+         usually take more than {} ms, raise retry.backoff.ms and retry.backoff.max.ms)",
+        took.as_millis(), limit.as_millis()
+    )]
+    AskedAgain {
+        /// How long the commit took.
+        took: Duration,
+        /// How soon a request can be sent again.
+        limit: Duration,
     },
     /// A record was not acknowledged.
     #[error("{0}")]
@@ -70,6 +83,14 @@ pub enum PublishError {
         /// What is wrong with it.
         problem: String,
     },
+    /// A topic was deleted and created again while it was written to.
+    #[error("topic {topic} was deleted and created again: partition {partition} has begun anew")]
+    TopicRecreated {
+        /// The topic.
+        topic: String,
+        /// The partition in which that was seen.
+        partition: i32,
+    },
     /// librdkafka is older than the oldest one without known bugs in transactions.
     #[error("librdkafka {found} is older than {required}, before which transactions could lose or tear records")]
     Librdkafka {
@@ -90,8 +111,10 @@ impl PublishError {
         match self {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
-            Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
-            Self::Checkpoint { .. } | Self::Topic { .. } | Self::Librdkafka { .. } => Verdict::Stop,
+            Self::AskedAgain { .. } | Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
+            Self::Checkpoint { .. } | Self::Topic { .. } | Self::TopicRecreated { .. } | Self::Librdkafka { .. } => {
+                Verdict::Stop
+            }
         }
     }
 
@@ -109,8 +132,11 @@ impl PublishError {
         self.kafka_code().is_some_and(|code| matches!(code, Code::MessageSizeTooLarge | Code::InvalidMessageSize))
     }
 
-    /// Whether a topic or partition that should be there is not.
+    /// Whether a topic or partition that should be there is not, or is another.
     pub fn is_topic_missing(&self) -> bool {
+        if matches!(self, Self::TopicRecreated { .. }) {
+            return true;
+        }
         self.kafka_code().is_some_and(|code| {
             matches!(code, Code::UnknownTopicOrPartition | Code::UnknownTopic | Code::UnknownPartition)
         })

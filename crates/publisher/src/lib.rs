@@ -6,10 +6,10 @@
 //! one Kafka transaction: the records go to their topics, the [`Checkpoint`] goes to a compacted one-partition topic,
 //! and the transaction makes them visible together or not at all (KIP-98). Five rules make that hold:
 //!
-//! 1. **A transaction cannot be committed without its checkpoint.** [`Transaction::commit`] takes one, and writes it as
-//!    the last record of the transaction.
+//! 1. **A transaction cannot be committed without its checkpoint.** Only a [`Prepared`] one can be committed, and
+//!    [`Transaction::prepare`] writes the checkpoint as the last record of it.
 //! 2. **After a failure nothing is inferred.** A commit that returned an error may still have happened on the broker.
-//!    [`Transaction::commit`] and [`Transaction::abort`] consume the producer when they do not succeed; the only way on
+//!    [`Prepared::commit`] and [`Transaction::abort`] consume the producer when they do not succeed; the only way on
 //!    is a new [`Producer`], whose `init_transactions` ends whatever was open, and then [`CheckpointTopic::read`].
 //! 3. **The read sees everything that was committed.** A `read_committed` end offset is the last stable offset, and can
 //!    lie before the newest committed record; see [`CheckpointTopic::read`] for how that is waited out. Every other way
@@ -33,6 +33,6 @@ pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Spli
 pub use checkpoint_topic::CheckpointTopic;
 pub use error::{PublishError, UndeliveredRecord, Verdict};
 pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
-pub use producer::{OutgoingRecord, Producer, Transaction};
+pub use producer::{OutgoingRecord, Prepared, Producer, Transaction};
 pub use settings::KafkaSettings;
 pub use topics::{TopicAdmin, TopicSettings};

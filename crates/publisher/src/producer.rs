@@ -1,16 +1,22 @@
 //! A transactional producer whose misuse does not compile.
 //!
-//! [`Producer`] has no transaction open, [`Transaction`] has one. Each step consumes the one and returns the other, and
-//! whoever failed is gone: so no call can reach a producer whose state is unknown (rule 2 of the crate's argument), and
-//! after an abort there is none to go on with either. That is deliberate. librdkafka has no KIP-890 version 2, so a delayed
-//! `EndTxn` request may end a *later* transaction of the same producer epoch (librdkafka #5423); a new producer has a new
-//! epoch, and the late request is refused.
+//! [`Producer`] has no transaction open, [`Transaction`] has one, and a [`Prepared`] one lacks nothing but its commit. Each step
+//! consumes the one and returns the next, and whoever failed is gone: so no call can reach a producer whose state is unknown
+//! (rule 2 of the crate's argument), and after an abort there is none to go on with either. That is deliberate. librdkafka has no
+//! KIP-890 version 2, so a delayed `EndTxn` request may end a *later* transaction of the same producer epoch (librdkafka #5423); a
+//! new producer has a new epoch, and the late request is refused.
+//!
+//! A commit that succeeds can leave such a request behind as well. librdkafka asks again, without a word and without an end, when
+//! the connection is lost or the answer does not come; what is answered then is the second request, and the first may still be on
+//! its way. It asks again no sooner than [`KafkaSettings::resend_after`], so a commit that came back sooner was asked for once.
+//! After any other, the producer is given up: [`PublishError::AskedAgain`].
 //!
 //! All calls block. One thread owns the producer, and its delivery reports are served inside [`Transaction::send`],
-//! [`Transaction::poll`] and [`Transaction::commit`].
+//! [`Transaction::poll`] and [`Transaction::prepare`].
 
 use std::{
-    sync::{Arc, Mutex, OnceLock},
+    collections::HashMap,
+    sync::{Arc, Mutex, OnceLock, PoisonError},
     thread,
     time::{Duration, Instant},
 };
@@ -30,7 +36,7 @@ use tracing::{debug, warn};
 use crate::{
     budget::{MemoryBudget, record_cost},
     checkpoint::Checkpoint,
-    error::{PublishError, UndeliveredRecord, code_of},
+    error::{PublishError, UndeliveredRecord, Verdict, code_of},
     settings::KafkaSettings,
 };
 
@@ -80,6 +86,12 @@ pub struct Transaction {
     bytes: u64,
 }
 
+/// A transaction that is whole: the brokers have all its records, with its checkpoint as the last of them.
+#[must_use = "a transaction that is dropped stays open on the broker until it times out"]
+pub struct Prepared {
+    inner: BaseProducer<Reports>,
+}
+
 impl Producer {
     /// Connects, fences every older producer of the same name, and ends what one of them left open.
     ///
@@ -92,7 +104,14 @@ impl Producer {
         if u32::try_from(version).unwrap_or_default() < LIBRDKAFKA_MIN.0 {
             return Err(PublishError::Librdkafka { found: text, required: LIBRDKAFKA_MIN.1 });
         }
-        let reports = Reports { budget, failed: OnceLock::new(), last_error: Mutex::new(None) };
+        let reports = Reports {
+            budget,
+            resend_after: settings.resend_after(),
+            newest: Mutex::default(),
+            failed: Mutex::default(),
+            recreated: OnceLock::new(),
+            last_error: Mutex::new(None),
+        };
         let inner = BaseProducer::from_config_and_context(&settings.producer(), reports)
             .map_err(PublishError::kafka("creating the producer"))?;
         let producer = Self { inner };
@@ -165,17 +184,22 @@ impl Transaction {
     /// A record was not delivered; see [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn poll(&mut self) -> Result<(), PublishError> {
         self.inner.poll(Duration::ZERO);
-        match self.inner.context().failed.get() {
+        if let Some(record) = self.inner.context().take_failed() {
+            return Err(self.undelivered(record));
+        }
+        match self.inner.context().recreated.get() {
             None => Ok(()),
-            Some(_) => Err(self.undelivered()),
+            Some((topic, partition)) => {
+                Err(PublishError::TopicRecreated { topic: topic.clone(), partition: *partition })
+            }
         }
     }
 
-    /// Writes the checkpoint and commits. On success everything up to it is visible, together.
+    /// Writes the checkpoint, and waits until the brokers have acknowledged it and everything before it.
     ///
     /// # Errors
-    /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
-    pub fn commit(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Producer, PublishError> {
+    /// See [`PublishError::verdict`]. Nothing of the transaction is committed.
+    pub fn prepare(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Prepared, PublishError> {
         let value = checkpoint.to_json();
         let record = OutgoingRecord {
             topic,
@@ -186,14 +210,13 @@ impl Transaction {
         };
         // It is charged past the limit: a commit is what makes room, and must not wait for it.
         self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len()));
-        if let Err(error) = self.send(&record).and_then(|()| self.drain()) {
-            // The commit was not asked for yet, so that ending it here cannot undo one.
-            self.abort();
-            return Err(error);
-        }
-        match self.inner.commit_transaction(Timeout::Never) {
-            Ok(()) => Ok(Producer { inner: self.inner }),
-            Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
+        match self.send(&record).and_then(|()| self.drain()) {
+            Ok(()) => Ok(Prepared { inner: self.inner }),
+            Err(error) => {
+                // The commit was not asked for yet, so that ending it here cannot undo one.
+                self.abort();
+                Err(error)
+            }
         }
     }
 
@@ -236,20 +259,47 @@ impl Transaction {
         self.bytes
     }
 
-    fn undelivered(&mut self) -> PublishError {
-        // `failed` can only be looked at through the shared context, and an error is not cloneable: it is rebuilt.
-        let failure = self.inner.context().failed.get().expect("it was there a moment ago");
-        if let Some(cause) = cause_of(&self.inner, &failure.error, "sending records") {
-            return cause;
+    /// The cause, with its record if it has one.
+    fn undelivered(&mut self, record: UndeliveredRecord) -> PublishError {
+        if !is_effect(&record.error) {
+            let cause = fatal_error(&self.inner, "sending records");
+            return cause.unwrap_or(PublishError::Undelivered(record));
         }
-        PublishError::Undelivered(UndeliveredRecord {
-            topic: failure.topic.clone(),
-            partition: failure.partition,
-            key: failure.key.clone(),
-            len_bytes: failure.len_bytes,
-            lsn: failure.lsn,
-            error: failure.error.clone(),
-        })
+        let cause = cause_of(&self.inner, &record.error, "sending records");
+        if cause.as_ref().is_some_and(|cause| cause.verdict() == Verdict::Fenced) {
+            return cause.unwrap_or(PublishError::Undelivered(record));
+        }
+        // The record that has failed the others may be reported behind them.
+        let began = Instant::now();
+        while self.inner.in_flight_count() > 0 && began.elapsed() < CAUSE_TIMEOUT {
+            self.inner.poll(Duration::ZERO);
+            match self.inner.context().take_failed() {
+                Some(other) if !is_effect(&other.error) => return PublishError::Undelivered(other),
+                _ => thread::sleep(REPORT_INTERVAL),
+            }
+        }
+        cause.unwrap_or(PublishError::Undelivered(record))
+    }
+}
+
+impl Prepared {
+    /// Commits. On success everything up to the checkpoint is visible, together.
+    ///
+    /// # Errors
+    /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
+    pub fn commit(self) -> Result<Producer, PublishError> {
+        let began = Instant::now();
+        match self.inner.commit_transaction(Timeout::Never) {
+            Ok(()) => {
+                let (took, limit) = (began.elapsed(), self.inner.context().resend_after);
+                if took < limit {
+                    Ok(Producer { inner: self.inner })
+                } else {
+                    Err(PublishError::AskedAgain { took, limit })
+                }
+            }
+            Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
+        }
     }
 }
 
@@ -272,30 +322,54 @@ fn fail(inner: &BaseProducer<Reports>, doing: &'static str, error: KafkaError) -
     PublishError::Kafka { doing, error, reason }
 }
 
-/// The client's fatal error, if there is one: what a call or a record says for itself is then merely an effect.
+/// The client's fatal error, or why its transaction cannot be committed, if there is such: what a call or a record says for itself is
+/// then merely an effect.
 ///
 /// librdkafka fails what is queued a moment before it says why. A code that stands for "there is a fatal error" or "it was thrown
 /// away" is no cause, so the cause is waited for: taken for a passing failure, it would have a fenced instance fence its successor.
 fn cause_of(inner: &BaseProducer<Reports>, error: &KafkaError, doing: &'static str) -> Option<PublishError> {
-    let is_an_effect = matches!(
-        code_of(error),
-        Some(
-            RDKafkaErrorCode::Fatal
-                | RDKafkaErrorCode::PurgeQueue
-                | RDKafkaErrorCode::PurgeInflight
-                | RDKafkaErrorCode::State
-        )
-    );
+    let is_an_effect = is_effect(error);
     let began = Instant::now();
     loop {
-        if let Some((code, reason)) = inner.client().fatal_error() {
-            return Some(PublishError::Kafka { doing, error: KafkaError::Global(code), reason: Some(reason) });
+        if let Some(cause) = fatal_error(inner, doing) {
+            return Some(cause);
         }
-        if !is_an_effect || began.elapsed() > CAUSE_TIMEOUT {
+        if !is_an_effect {
+            return None;
+        }
+        if let Some(cause) = failed_transaction(inner, doing) {
+            return Some(cause);
+        }
+        if began.elapsed() > CAUSE_TIMEOUT {
             return None;
         }
         inner.poll(Duration::ZERO);
         thread::sleep(REPORT_INTERVAL);
+    }
+}
+
+/// Whether an error says only that something else has gone wrong.
+fn is_effect(error: &KafkaError) -> bool {
+    use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue, State};
+    matches!(code_of(error), Some(Fatal | PurgeQueue | PurgeInflight | State))
+}
+
+fn fatal_error(inner: &BaseProducer<Reports>, doing: &'static str) -> Option<PublishError> {
+    let (code, reason) = inner.client().fatal_error()?;
+    Some(PublishError::Kafka { doing, error: KafkaError::Global(code), reason: Some(reason) })
+}
+
+/// Why the open transaction has failed as a whole, if it has.
+///
+/// librdkafka tells that to whoever asks for something which the transaction's state does not allow. To begin another one inside it is
+/// never allowed, so that asking changes nothing. Outside of any it would be: then there was no transaction to fail.
+fn failed_transaction(inner: &BaseProducer<Reports>, doing: &'static str) -> Option<PublishError> {
+    match inner.begin_transaction() {
+        Err(KafkaError::Transaction(error)) if error.txn_requires_abort() => {
+            // Its text says why already.
+            Some(PublishError::Kafka { doing, error: KafkaError::Transaction(error), reason: None })
+        }
+        _ => None,
     }
 }
 
@@ -331,10 +405,47 @@ impl rdkafka::util::IntoOpaque for Origin {
 /// Receives delivery reports, on the thread that polls.
 struct Reports {
     budget: Arc<MemoryBudget>,
-    /// The first record that was not delivered.
-    failed: OnceLock<UndeliveredRecord>,
+    /// See [`KafkaSettings::resend_after`].
+    resend_after: Duration,
+    /// The newest offset of each partition, by topic; -1 for none.
+    newest: Mutex<HashMap<String, Vec<i64>>>,
+    /// The first topic that was found not to be the one that it was, and the partition.
+    recreated: OnceLock<(String, i32)>,
+    /// The first record that was not delivered, or the first for a reason of its own.
+    failed: Mutex<Option<UndeliveredRecord>>,
     /// What librdkafka last said about the client as a whole.
     last_error: Mutex<Option<String>>,
+}
+
+impl Reports {
+    fn fail(&self, record: UndeliveredRecord) {
+        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
+        if failed.as_ref().is_none_or(|first| is_effect(&first.error) && !is_effect(&record.error)) {
+            *failed = Some(record);
+        }
+    }
+
+    fn take_failed(&self) -> Option<UndeliveredRecord> {
+        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Offsets of a partition only grow, for as long as its topic lives. One that was deleted and created again between two records is
+    /// known by nothing else: the broker and librdkafka go on as if it had always been empty.
+    fn grows(&self, topic: &str, partition: i32, offset: i64) -> bool {
+        // A record that was sent again, and was there already, is reported without its offset.
+        if offset < 0 {
+            return true;
+        }
+        let (Ok(mut newest), Ok(index)) = (self.newest.lock(), usize::try_from(partition)) else { return true };
+        let offsets = match newest.get_mut(topic) {
+            Some(offsets) => offsets,
+            None => newest.entry(topic.to_owned()).or_default(),
+        };
+        if offsets.len() <= index {
+            offsets.resize(index + 1, -1);
+        }
+        std::mem::replace(&mut offsets[index], offset) < offset
+    }
 }
 
 impl ClientContext for Reports {
@@ -364,9 +475,12 @@ impl ProducerContext for Reports {
         };
         let len_bytes = message.key_len() + message.payload_len();
         self.budget.release(record_cost(message.key_len(), message.payload_len()));
+        if result.is_ok() && !self.grows(message.topic(), message.partition(), message.offset()) {
+            let _only_the_first_counts = self.recreated.set((message.topic().to_owned(), message.partition()));
+        }
         if let Err((error, _)) = result {
             let key = message.key().unwrap_or_default();
-            let _only_the_first_counts = self.failed.set(UndeliveredRecord {
+            self.fail(UndeliveredRecord {
                 topic: message.topic().to_owned(),
                 partition: u32::try_from(message.partition()).is_ok().then(|| message.partition()),
                 key: key[..key.len().min(UndeliveredRecord::KEY_LEN_MAX_BYTES)].to_vec(),

@@ -1,6 +1,6 @@
 //! How to reach Kafka, and the librdkafka settings that the guarantees rest on.
 
-use std::{collections::BTreeMap, fmt};
+use std::{collections::BTreeMap, fmt, time::Duration};
 
 use rdkafka::ClientConfig;
 
@@ -63,6 +63,11 @@ impl KafkaSettings {
             // A commit has what lingers sent at once, so that lingering costs no latency; and it must not be short: librdkafka
             // waits in whole milliseconds, and its broker thread spins for what is left of the last one.
             .set("linger.ms", "50")
+            // A commit that takes as long as a second request for it costs the producer, so that this is far above what commits take.
+            .set(RETRY_BACKOFF.0, RETRY_BACKOFF.1)
+            .set(RETRY_BACKOFF_MAX.0, RETRY_BACKOFF_MAX.1)
+            // It follows from `retry.backoff.ms` unless it is set: new leaders are still looked for at once.
+            .set("topic.metadata.refresh.fast.interval.ms", "100")
             .set("transaction.timeout.ms", "60000");
         for (property, value) in self.common().config_map() {
             config.set(property, value);
@@ -74,6 +79,17 @@ impl KafkaSettings {
             .set("queue.buffering.max.kbytes", (self.memory_limit_bytes / 512).clamp(64 * 1024, 2_097_151).to_string())
             .set("queue.buffering.max.messages", "10000000");
         config
+    }
+
+    /// How soon, at the earliest, librdkafka sends a request again whose answer it waits for no more: after `retry.backoff.ms` less a
+    /// fifth, which is its jitter, and after no more than `retry.backoff.max.ms` (librdkafka `rd_kafka_broker_buf_retry`).
+    pub(crate) fn resend_after(&self) -> Duration {
+        let config = self.producer();
+        // A value that is no number is refused by librdkafka before any use of this.
+        let milliseconds = |property: &str| config.get(property).and_then(|text| text.parse().ok()).unwrap_or(0);
+        let (backoff_ms, backoff_max_ms): (u64, u64) =
+            (milliseconds(RETRY_BACKOFF.0), milliseconds(RETRY_BACKOFF_MAX.0));
+        Duration::from_micros(backoff_ms.saturating_mul(800).min(backoff_max_ms.saturating_mul(1000)))
     }
 
     /// Properties of a consumer of the checkpoint topic.
@@ -97,6 +113,10 @@ impl KafkaSettings {
         config
     }
 }
+
+/// Properties of all clients, with the producer's defaults.
+const RETRY_BACKOFF: (&str, &str) = ("retry.backoff.ms", "1000");
+const RETRY_BACKOFF_MAX: (&str, &str) = ("retry.backoff.max.ms", "1000");
 
 const PRODUCER_ONLY: &[&str] = &[
     "compression.type",
@@ -152,6 +172,18 @@ mod tests {
             .consumer("read_committed");
         assert_eq!(consumer.get("compression.type"), None);
         assert_eq!(consumer.get("isolation.level"), Some("read_committed"));
+    }
+
+    #[test]
+    fn a_request_is_not_sent_again_sooner_than_the_backoff_less_its_jitter() {
+        for (properties, expect_ms) in [
+            (&[][..], 800),
+            (&[("retry.backoff.ms", "100")], 80),
+            (&[("retry.backoff.ms", "5000")], 1000),
+            (&[("retry.backoff.ms", "5000"), ("retry.backoff.max.ms", "10000")], 4000),
+        ] {
+            assert_eq!(settings(properties).resend_after(), Duration::from_millis(expect_ms), "{properties:?}");
+        }
     }
 
     #[test]

@@ -106,6 +106,24 @@ impl TopicAdmin {
         Ok(created)
     }
 
+    /// Whether nothing was ever written to a topic that exists, with so many partitions. Records that were removed by age count.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn is_unwritten(&self, topic: &str, partitions: usize) -> Result<bool, PublishError> {
+        for partition in 0..i32::try_from(partitions).unwrap_or(i32::MAX) {
+            let (_, high) = self
+                .client
+                .inner()
+                .fetch_watermarks(topic, partition, REQUEST_TIMEOUT)
+                .map_err(PublishError::kafka("reading a topic's offsets"))?;
+            if high > 0 {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
     /// The topic's value of a configuration key; none if the broker does not name it.
     ///
     /// # Errors

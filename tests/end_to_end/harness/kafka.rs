@@ -54,11 +54,38 @@ pub(crate) fn read_stream(bootstrap_servers: &str, registry_url: &str, stream: &
     records
 }
 
+/// Where a record is: topic, partition and offset.
+pub(crate) type Place = (String, i32, i64);
+
+/// What a consumer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Isolation {
+    /// `read_committed`: what is committed.
+    Committed,
+    /// `read_uncommitted`: what was written, whatever becomes or became of it.
+    Uncommitted,
+}
+
+/// Where a message is.
+pub(crate) fn place(message: &BorrowedMessage<'_>) -> Place {
+    (message.topic().to_owned(), message.partition(), message.offset())
+}
+
 /// Visits every record that is committed now.
+pub(crate) fn read_to_end(
+    bootstrap_servers: &str,
+    wanted: impl Fn(&str) -> bool,
+    visit: impl FnMut(&BorrowedMessage<'_>),
+) {
+    read_to_end_as(Isolation::Committed, bootstrap_servers, wanted, visit);
+}
+
+/// Visits every record that is there now, as this isolation level shows them.
 ///
 /// A `read_committed` client is shown the log up to the first transaction that is undecided. So the high watermark is asked for
 /// first, as a `read_uncommitted` client, and then it is waited until everything before it is decided.
-pub(crate) fn read_to_end(
+pub(crate) fn read_to_end_as(
+    isolation: Isolation,
     bootstrap_servers: &str,
     wanted: impl Fn(&str) -> bool,
     mut visit: impl FnMut(&BorrowedMessage<'_>),
@@ -69,22 +96,29 @@ pub(crate) fn read_to_end(
     for topic in metadata.topics().iter().filter(|topic| wanted(topic.name())) {
         for partition in topic.partitions() {
             let place = (topic.name().to_owned(), partition.id());
-            let (_, high) = uncommitted.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT).expect("a high watermark");
+            // A topic may be so new that the client does not know its partitions yet.
+            let (_, high) = wait_until(REQUEST_TIMEOUT, "a high watermark", || {
+                uncommitted.fetch_watermarks(&place.0, place.1, REQUEST_TIMEOUT).ok()
+            });
             ends.insert(place, high);
         }
     }
-    let committed = consumer(bootstrap_servers, "read_committed");
+    let reader = match isolation {
+        Isolation::Committed => consumer(bootstrap_servers, "read_committed"),
+        Isolation::Uncommitted => uncommitted,
+    };
     for ((topic, partition), high) in ends {
+        // To a `read_uncommitted` client the end is the high watermark.
         wait_until(STABLE_TIMEOUT, "everything in the topic is decided", || {
-            let (_, stable) = committed.fetch_watermarks(&topic, partition, REQUEST_TIMEOUT).expect("a stable offset");
-            (stable >= high).then_some(())
+            let (_, end) = reader.fetch_watermarks(&topic, partition, REQUEST_TIMEOUT).expect("an end");
+            (end >= high).then_some(())
         });
         // One at a time: librdkafka reports the end of a partition without the name of its topic.
         let mut assignment = TopicPartitionList::new();
         assignment.add_partition_offset(&topic, partition, Offset::Beginning).expect("an offset");
-        committed.assign(&assignment).expect("an assignment");
+        reader.assign(&assignment).expect("an assignment");
         loop {
-            match committed.poll(REQUEST_TIMEOUT) {
+            match reader.poll(REQUEST_TIMEOUT) {
                 Some(Ok(message)) => visit(&message),
                 Some(Err(KafkaError::PartitionEOF(_))) => break,
                 Some(Err(error)) => panic!("{topic}: {error}"),
@@ -245,7 +279,7 @@ pub(crate) fn checkpoints(bootstrap_servers: &str, topic: &str, stream: &str) ->
     found
 }
 
-fn checkpoint(value: &[u8]) -> serde_json::Value {
+pub(crate) fn checkpoint(value: &[u8]) -> serde_json::Value {
     serde_json::from_slice(value).expect("a checkpoint is JSON")
 }
 

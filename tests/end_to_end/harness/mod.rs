@@ -5,6 +5,8 @@ pub(crate) mod stack;
 pub(crate) mod database;
 pub(crate) mod stream;
 pub(crate) mod kafka;
+pub(crate) mod proxy;
+pub(crate) mod topics;
 pub(crate) mod avro;
 pub(crate) mod event;
 pub(crate) mod oracle;

@@ -66,6 +66,17 @@ impl Workload {
         stream.database.create_tables(SCHEMA);
     }
 
+    /// Changes a row of each table that no writer knows, so that the program knows the tables before a fault.
+    pub(crate) fn touch_tables(stream: &Stream) {
+        stream.database.execute(
+            "insert into public.account values (-1, 'nobody', 0) on conflict (id) do update set owner = 'nobody';
+             insert into public.document values (-1) on conflict (id) do update set title = 'none';
+             insert into public.ledger values (-1) on conflict (id) do update set amount = 0;
+             insert into public.pair values ('nowhere', -1) on conflict (area, number) do update set value = 'none';
+             insert into public.bulk values (-1, 0) on conflict (id) do update set value = 0;",
+        );
+    }
+
     /// Starts three writers of short transactions and one of long ones.
     pub(crate) fn start(stream: &Stream, random: &mut Random) -> Self {
         let stop = Arc::new(AtomicBool::new(false));

@@ -1,0 +1,73 @@
+//! What an operator does to topics.
+
+use std::time::Duration;
+
+use rdkafka::{
+    ClientConfig,
+    admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
+    client::DefaultClientContext,
+};
+use tokio::runtime::Runtime;
+
+use super::wait_until;
+
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An administrative client.
+pub(crate) struct Topics {
+    client: AdminClient<DefaultClientContext>,
+    runtime: Runtime,
+}
+
+impl Topics {
+    /// A client of these brokers.
+    pub(crate) fn of(bootstrap_servers: &str) -> Self {
+        let client = ClientConfig::new().set("bootstrap.servers", bootstrap_servers).create().expect("a client");
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+        Self { client, runtime }
+    }
+
+    /// Creates a topic with as many partitions as the program would.
+    pub(crate) fn create(&self, topic: &str) {
+        let new = NewTopic::new(topic, 3, TopicReplication::Fixed(1));
+        let created = self.runtime.block_on(self.client.create_topics([&new], &options())).expect("the broker answers");
+        for outcome in created {
+            outcome.expect("it is created");
+        }
+        self.await_existence(topic, true);
+    }
+
+    /// Deletes a topic.
+    pub(crate) fn delete(&self, topic: &str) {
+        let deleted =
+            self.runtime.block_on(self.client.delete_topics(&[topic], &options())).expect("the broker answers");
+        for outcome in deleted {
+            outcome.expect("it is deleted");
+        }
+        self.await_existence(topic, false);
+    }
+
+    /// Sets a topic's only configuration key: all others go back to the broker's defaults.
+    pub(crate) fn configure(&self, topic: &str, key: &str, value: &str) {
+        let config = AlterConfig::new(ResourceSpecifier::Topic(topic)).set(key, value);
+        let altered =
+            self.runtime.block_on(self.client.alter_configs([&config], &options())).expect("the broker answers");
+        for outcome in altered {
+            outcome.expect("it is configured");
+        }
+    }
+
+    fn await_existence(&self, topic: &str, expected: bool) {
+        wait_until(REQUEST_TIMEOUT, "the topic is as it should be", || {
+            let metadata = self.client.inner().fetch_metadata(None, REQUEST_TIMEOUT).ok()?;
+            let found = metadata.topics().iter().find(|found| found.name() == topic);
+            let led = found.is_some_and(|found| found.partitions().iter().all(|partition| partition.leader() >= 0));
+            let is_there = found.is_some_and(|found| found.error().is_none());
+            if expected { led && is_there } else { !is_there }.then_some(())
+        });
+    }
+}
+
+fn options() -> AdminOptions {
+    AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT))
+}
