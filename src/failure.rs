@@ -105,7 +105,7 @@ codes! {
         "Change the settings that the message names.";
     PostgresRefused "postgres-refused" Stop 3
         "PostgreSQL refuses the connection or the command.",
-        "Check user, password, TLS settings and privileges: the role needs LOGIN and REPLICATION, and SELECT on the tables.";
+        "Check user, password, TLS settings and privileges: the role needs LOGIN and REPLICATION, and with manage = true it needs CREATE on the database and to own the tables, or be a member of their owner.";
     RowTooLarge "row-too-large" Stop 3
         "A change is larger than `memory_limit` allows.",
         "Raise `memory_limit`.";
@@ -154,6 +154,9 @@ codes! {
     ProducerTimedOut "producer-timed-out" Restart 1
         "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
         "It is tried again. Find out what stopped the process for so long.";
+    ProducerFenced "producer-fenced" Restart 1
+        "Kafka refuses this producer, as it does when another instance has taken over, or when the coordinator gave up on a transaction.",
+        "It looks for another instance's checkpoint: if there is one it stops with `fenced`, else it is tried again.";
     RegistryUnavailable "registry-unavailable" Restart 1
         "The schema registry cannot be reached.",
         "It is tried again, and the stream waits. Check the registry and the network.";

@@ -47,6 +47,8 @@ pub struct Metrics {
     sessions: IntCounter,
     state: IntGaugeVec,
     commit_seconds: Histogram,
+    encode_seconds: Histogram,
+    queue_seconds: Histogram,
     received_to_committed_seconds: Histogram,
     source_to_committed_seconds: Histogram,
     positions: Positions,
@@ -143,6 +145,12 @@ impl Metrics {
             sessions: made.counter("sessions_total", "Sessions started: one, and one more for each restart."),
             state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
+            encode_seconds: made.latency(
+                "encode_seconds",
+                "From the first byte of a batch received to the batch encoded, waits for the catalog and the registry included.",
+            ),
+            queue_seconds: made
+                .latency("queue_seconds", "From a batch encoded to its first record handed to Kafka's producer."),
             received_to_committed_seconds: made
                 .latency("received_to_committed_seconds", "From the first byte of a batch to its commit in Kafka."),
             source_to_committed_seconds: made.latency(
@@ -211,7 +219,12 @@ impl Metrics {
     /// A session has failed.
     pub fn failed(&self, failure: &Failure) {
         self.errors.with_label_values(&[failure.code().as_str()]).inc();
-        self.lock().last_failure = Some(failure.to_string());
+        let mut readiness = self.lock();
+        readiness.last_failure = Some(failure.to_string());
+        readiness.paused = None;
+        // Nothing is read any more, so that nobody sees what is committed at the source from here on.
+        let behind = &self.positions.behind_since_unix_us;
+        let _ = behind.compare_exchange(0, unix_us(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// So much was read from the socket.
@@ -271,6 +284,8 @@ impl Metrics {
         self.kafka_records.inc_by(records);
         self.commit_seconds.observe(took.as_secs_f64());
         self.committed_lsn.set(number(end_lsn));
+        // A position without records is published by being committed.
+        self.published_lsn.set(self.published_lsn.get().max(number(end_lsn)));
         self.queue_bytes.set(signed(queued_bytes as u64));
         self.positions.committed.store(end_lsn.into(), Ordering::Relaxed);
         // What was received since was committed no earlier than the last of this.
@@ -278,6 +293,16 @@ impl Metrics {
         let since = if behind { newest_commit_unix_us } else { 0 };
         self.positions.behind_since_unix_us.store(since, Ordering::Relaxed);
         self.lock().progressed_at = Some(Instant::now());
+    }
+
+    /// How long a batch took from its first byte to its last record.
+    pub fn encoded(&self, took: Duration) {
+        self.encode_seconds.observe(took.as_secs_f64());
+    }
+
+    /// How long a batch waited, for memory and for the publishing thread.
+    pub fn queued(&self, took: Duration) {
+        self.queue_seconds.observe(took.as_secs_f64());
     }
 
     /// How long the oldest part of a commit took since it was received.

@@ -2,7 +2,10 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::{task::JoinHandle, time::timeout};
+use tokio::{
+    task::JoinHandle,
+    time::{error::Elapsed, timeout},
+};
 use tokio_postgres::{Client, NoTls, Row, types::ToSql};
 use tracing::debug;
 use walreceiver::ConnectOptions;
@@ -46,18 +49,24 @@ impl Catalog {
     /// # Errors
     /// The server cannot be reached, or refuses the query.
     pub(super) async fn query(&mut self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Failure> {
-        within_limit(async {
-            let reused = self.live.is_some();
-            match self.client().await?.query(sql, parameters).await {
-                Err(error) if reused && error.as_db_error().is_none() => {
-                    debug!(%error, "the catalog connection was lost; connecting again");
-                    self.live = None;
-                    self.client().await?.query(sql, parameters).await.map_err(|error| failure_of(&error))
-                }
-                outcome => outcome.map_err(|error| failure_of(&error)),
+        let outcome = timeout(STATEMENT_TIMEOUT, self.query_without_limit(sql, parameters)).await;
+        self.within_limit(outcome)
+    }
+
+    async fn query_without_limit(
+        &mut self,
+        sql: &str,
+        parameters: &[&(dyn ToSql + Sync)],
+    ) -> Result<Vec<Row>, Failure> {
+        let reused = self.live.is_some();
+        match self.client().await?.query(sql, parameters).await {
+            Err(error) if reused && error.as_db_error().is_none() => {
+                debug!(%error, "the catalog connection was lost; connecting again");
+                self.live = None;
+                self.client().await?.query(sql, parameters).await.map_err(|error| failure_of(&error))
             }
-        })
-        .await
+            outcome => outcome.map_err(|error| failure_of(&error)),
+        }
     }
 
     /// The only row of a query.
@@ -74,7 +83,19 @@ impl Catalog {
     /// # Errors
     /// The server cannot be reached, or refuses one of them.
     pub(super) async fn execute(&mut self, sql: &str) -> Result<(), Failure> {
-        within_limit(async { self.client().await?.batch_execute(sql).await.map_err(|error| failure_of(&error)) }).await
+        let work = async { self.client().await?.batch_execute(sql).await.map_err(|error| failure_of(&error)) };
+        let outcome = timeout(STATEMENT_TIMEOUT, work).await;
+        self.within_limit(outcome)
+    }
+
+    /// A server that does not answer is a server that is away: nobody else would notice, while the stream waits. Whoever asks next
+    /// gets another connection.
+    fn within_limit<T>(&mut self, outcome: Result<Result<T, Failure>, Elapsed>) -> Result<T, Failure> {
+        outcome.unwrap_or_else(|_elapsed| {
+            self.live = None;
+            let seconds = STATEMENT_TIMEOUT.as_secs();
+            Err(Failure::new(Code::PostgresUnavailable, format!("a catalog query was not answered within {seconds} s")))
+        })
     }
 
     async fn client(&mut self) -> Result<&Client, Failure> {
@@ -86,14 +107,6 @@ impl Catalog {
             None => Err(Failure::new(Code::Internal, "the catalog connection is gone")),
         }
     }
-}
-
-/// A server that does not answer is a server that is away: nobody else would notice, while the stream waits.
-async fn within_limit<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    timeout(STATEMENT_TIMEOUT, work).await.unwrap_or_else(|_elapsed| {
-        let seconds = STATEMENT_TIMEOUT.as_secs();
-        Err(Failure::new(Code::PostgresUnavailable, format!("a catalog query was not answered within {seconds} s")))
-    })
 }
 
 async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {

@@ -30,16 +30,81 @@ pub struct Publication {
 /// What stands between a publication and the tables that are asked for.
 #[derive(Debug)]
 pub struct PublicationPlan {
+    /// Its name.
+    pub name: String,
     /// The publication as it is, if it exists.
     pub existing: Option<Publication>,
-    /// The statements that would make it fit; none if it does.
-    pub statements: Vec<String>,
-    /// The tables that these statements would add to it.
+    /// Everything that is asked for.
+    pub wanted: Vec<PublishedTable>,
+    /// What it lacks of that.
     pub new_tables: Vec<PublishedTable>,
+    /// What it names beside that.
+    pub extra_tables: Vec<PublishedTable>,
     /// Why it could not be used as it is.
     pub unfit: Option<Failure>,
     /// What it leaves out, in sentences, though it could be used.
     pub remarks: Vec<String>,
+    via_root: bool,
+}
+
+impl PublicationPlan {
+    /// The statements that would make it fit; none if it does.
+    pub fn statements(&self) -> Vec<String> {
+        if self.existing.is_none() {
+            return vec![self.creation(&self.wanted)];
+        }
+        let mut statements = self.settings();
+        if self.must_be_rewritten() {
+            statements.push(self.rewriting(&self.wanted));
+        } else {
+            statements.extend(self.extra_tables.iter().map(|table| self.removal(table)));
+            statements.extend(self.new_tables.iter().map(|table| self.addition(table)));
+        }
+        statements
+    }
+
+    /// The statement that makes it, with these tables.
+    pub fn creation(&self, tables: &[PublishedTable]) -> String {
+        let tables = if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", list(tables)) };
+        let (name, via_root) = (escape_identifier(&self.name), self.via_root);
+        format!("CREATE PUBLICATION {name}{tables} WITH (publish_via_partition_root = {via_root})")
+    }
+
+    /// The statements that set what is not about its tables.
+    pub fn settings(&self) -> Vec<String> {
+        let Some(existing) = &self.existing else { return Vec::new() };
+        let alter = format!("ALTER PUBLICATION {}", escape_identifier(&self.name));
+        let mut statements = Vec::new();
+        if existing.via_root != self.via_root {
+            statements.push(format!("{alter} SET (publish_via_partition_root = {})", self.via_root));
+        }
+        if !existing.unpublished_operations.is_empty() {
+            statements.push(format!("{alter} SET (publish = 'insert, update, delete, truncate')"));
+        }
+        statements
+    }
+
+    /// Whether its list of tables cannot be mended table by table: it names schemas, or leaves rows or columns out.
+    pub fn must_be_rewritten(&self) -> bool {
+        self.existing.as_ref().is_some_and(|it| !it.all_tables && (it.has_schemas || it.has_filters))
+    }
+
+    /// The statement that makes it hold these tables, whole, and nothing else. It locks and needs to own every one of them.
+    pub fn rewriting(&self, tables: &[PublishedTable]) -> String {
+        format!("ALTER PUBLICATION {} SET TABLE {}", escape_identifier(&self.name), list(tables))
+    }
+
+    /// The statement that adds a table.
+    pub fn addition(&self, table: &PublishedTable) -> String {
+        let table = list(std::slice::from_ref(table));
+        format!("ALTER PUBLICATION {} ADD TABLE {table}", escape_identifier(&self.name))
+    }
+
+    /// The statement that takes a table out.
+    pub fn removal(&self, table: &PublishedTable) -> String {
+        let table = list(std::slice::from_ref(table));
+        format!("ALTER PUBLICATION {} DROP TABLE {table}", escape_identifier(&self.name))
+    }
 }
 
 impl Catalog {
@@ -107,69 +172,38 @@ impl Catalog {
         via_root: bool,
     ) -> Result<PublicationPlan, Failure> {
         let existing = self.publication(name).await?;
-        let tables: Vec<PublishedTable> = wanted.iter().map(|wanted| wanted.table.clone()).collect();
-        let statements = match &existing {
-            None => vec![creation(name, &tables, via_root)],
-            Some(publication) => alterations(&escape_identifier(name), publication, &tables, via_root),
-        };
         let unfit = check(name, existing.as_ref(), wanted).err();
         let remarks = existing.as_ref().map_or_else(Vec::new, |publication| remarks(name, publication));
-        let new_tables = match &existing {
-            Some(publication) if publication.all_tables => Vec::new(),
-            Some(publication) => tables.into_iter().filter(|table| !publication.members.contains(table)).collect(),
-            None => tables,
+        let wanted: Vec<PublishedTable> = wanted.iter().map(|wanted| wanted.table.clone()).collect();
+        let (new_tables, extra_tables) = match &existing {
+            // It holds every table there is, and cannot be narrowed; what was not asked for is left out by the stream.
+            Some(publication) if publication.all_tables => (Vec::new(), Vec::new()),
+            Some(publication) => difference(&publication.members, &wanted),
+            None => (wanted.clone(), Vec::new()),
         };
-        Ok(PublicationPlan { existing, statements, new_tables, unfit, remarks })
+        let name = name.to_owned();
+        Ok(PublicationPlan { name, existing, wanted, new_tables, extra_tables, unfit, remarks, via_root })
     }
 
-    /// Makes the publication fit.
-    ///
-    /// # Errors
-    /// The server refuses a statement, or cannot be asked.
-    pub async fn apply(&mut self, publication: &str, plan: &PublicationPlan) -> Result<(), Failure> {
-        for statement in &plan.statements {
-            self.execute(statement).await?;
-            info!(publication, statement, "changed the publication");
-        }
-        Ok(())
-    }
-
-    /// Adds tables to a publication.
+    /// Runs a statement of a [`PublicationPlan`].
     ///
     /// # Errors
     /// The server refuses it, or cannot be asked.
-    pub async fn add_tables(&mut self, publication: &str, tables: &[PublishedTable]) -> Result<(), Failure> {
-        self.execute(&format!("ALTER PUBLICATION {} ADD TABLE {}", escape_identifier(publication), list(tables))).await
+    pub async fn alter_publication(&mut self, statement: &str) -> Result<(), Failure> {
+        self.execute(statement).await?;
+        info!(statement, "changed the publication");
+        Ok(())
     }
 }
 
-/// The statement that makes the publication.
-fn creation(name: &str, tables: &[PublishedTable], via_root: bool) -> String {
-    format!(
-        "CREATE PUBLICATION {} FOR TABLE {} WITH (publish_via_partition_root = {via_root})",
-        escape_identifier(name),
-        list(tables)
-    )
-}
-
-/// The statements that make the publication hold these tables.
-fn alterations(quoted: &str, publication: &Publication, tables: &[PublishedTable], via_root: bool) -> Vec<String> {
-    let mut statements = Vec::new();
-    if publication.via_root != via_root {
-        statements.push(format!("ALTER PUBLICATION {quoted} SET (publish_via_partition_root = {via_root})"));
-    }
-    if !publication.unpublished_operations.is_empty() {
-        statements.push(format!("ALTER PUBLICATION {quoted} SET (publish = 'insert, update, delete, truncate')"));
-    }
-    if publication.all_tables {
-        // It holds every table there is, and cannot be narrowed; what was not asked for is left out by the stream.
-        return statements;
-    }
-    let wanted: BTreeSet<_> = tables.iter().cloned().collect();
-    if publication.members != wanted || publication.has_schemas || publication.has_filters {
-        statements.push(format!("ALTER PUBLICATION {quoted} SET TABLE {}", list(tables)));
-    }
-    statements
+/// What `wanted` has and `members` has not, and the other way round.
+fn difference(
+    members: &BTreeSet<PublishedTable>,
+    wanted: &[PublishedTable],
+) -> (Vec<PublishedTable>, Vec<PublishedTable>) {
+    let new = wanted.iter().filter(|table| !members.contains(*table)).cloned().collect();
+    let wanted: BTreeSet<_> = wanted.iter().collect();
+    (new, members.iter().filter(|table| !wanted.contains(table)).cloned().collect())
 }
 
 fn check(name: &str, publication: Option<&Publication>, wanted: &[MatchedTable]) -> Result<(), Failure> {
@@ -244,23 +278,48 @@ mod tests {
         }
     }
 
+    fn statements(publication: Publication, wanted: &[PublishedTable], via_root: bool) -> Vec<String> {
+        let (new_tables, extra_tables) = difference(&publication.members, wanted);
+        let (new_tables, extra_tables) =
+            if publication.all_tables { (Vec::new(), Vec::new()) } else { (new_tables, extra_tables) };
+        let plan = PublicationPlan {
+            name: "p".into(),
+            existing: Some(publication),
+            wanted: wanted.to_vec(),
+            new_tables,
+            extra_tables,
+            unfit: None,
+            remarks: Vec::new(),
+            via_root,
+        };
+        plan.statements()
+    }
+
     #[test]
     fn a_publication_is_altered_only_where_it_differs() {
         let wanted = [table("a"), table("b\"c")];
-        assert!(alterations("\"p\"", &publication(&["a", "b\"c"]), &wanted, true).is_empty());
+        assert!(statements(publication(&["a", "b\"c"]), &wanted, true).is_empty());
         assert_eq!(
-            alterations("\"p\"", &publication(&["a", "x"]), &wanted, true),
+            statements(publication(&["a", "x"]), &wanted, true),
+            [
+                "ALTER PUBLICATION \"p\" DROP TABLE \"public\".\"x\"",
+                "ALTER PUBLICATION \"p\" ADD TABLE \"public\".\"b\"\"c\""
+            ]
+        );
+        let filtered = Publication { has_filters: true, ..publication(&["a", "b\"c"]) };
+        assert_eq!(
+            statements(filtered, &wanted, true),
             ["ALTER PUBLICATION \"p\" SET TABLE \"public\".\"a\", \"public\".\"b\"\"c\""]
         );
         let all = Publication { all_tables: true, members: BTreeSet::new(), ..publication(&["a", "b\"c", "x"]) };
-        assert!(alterations("\"p\"", &all, &wanted, true).is_empty());
+        assert!(statements(all, &wanted, true).is_empty());
         let partly = Publication { unpublished_operations: vec!["delete"], ..publication(&["a", "b\"c"]) };
         assert_eq!(
-            alterations("\"p\"", &partly, &wanted, true),
+            statements(partly, &wanted, true),
             ["ALTER PUBLICATION \"p\" SET (publish = 'insert, update, delete, truncate')"]
         );
         assert_eq!(
-            alterations("\"p\"", &publication(&["a", "b\"c"]), &wanted, false),
+            statements(publication(&["a", "b\"c"]), &wanted, false),
             ["ALTER PUBLICATION \"p\" SET (publish_via_partition_root = false)"]
         );
     }

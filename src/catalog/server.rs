@@ -69,6 +69,16 @@ impl ServerSettings {
 }
 
 impl Catalog {
+    /// How far the server's log is written.
+    ///
+    /// # Errors
+    /// The server cannot be asked, or is a standby.
+    pub async fn flush_lsn(&mut self) -> Result<Lsn, Failure> {
+        let row = self.query_one("SELECT pg_current_wal_flush_lsn()::text", &[]).await?;
+        let text: &str = row.get(0);
+        text.parse().map_err(|error| Failure::caused(Code::Internal, error))
+    }
+
     /// The server's settings.
     ///
     /// # Errors

@@ -1,5 +1,7 @@
 //! Which tables there are, and which of them may be published.
 
+use std::collections::{HashMap, HashSet};
+
 use pgoutput::Oid;
 
 use super::Catalog;
@@ -54,7 +56,7 @@ impl Catalog {
         let rows = self
             .query(
                 "SELECT namespace.nspname::text, class.relname::text, class.oid,
-                        ARRAY(SELECT ancestor.relid::oid FROM pg_partition_ancestors(class.oid) ancestor),
+                        CASE WHEN class.relispartition THEN ARRAY(SELECT relid::oid FROM pg_partition_ancestors(class.oid)) ELSE '{}' END,
                         class.relkind::text
                  FROM pg_class class
                  JOIN pg_namespace namespace ON namespace.oid = class.relnamespace
@@ -157,14 +159,19 @@ struct Candidate {
 }
 
 fn top_most(all: &[Candidate], matches: impl Fn(&PublishedTable) -> bool) -> Vec<MatchedTable> {
-    let matching: Vec<u32> = all.iter().filter(|found| matches(&found.table)).map(|found| found.oid).collect();
+    let matching: HashSet<u32> = all.iter().filter(|found| matches(&found.table)).map(|found| found.oid).collect();
+    let mut leaves: HashMap<u32, Vec<&Candidate>> = HashMap::new();
+    for leaf in all.iter().filter(|leaf| leaf.is_leaf) {
+        for ancestor in leaf.ancestors.iter().filter(|ancestor| **ancestor != leaf.oid) {
+            leaves.entry(*ancestor).or_default().push(leaf);
+        }
+    }
     all.iter()
         .filter(|found| matching.contains(&found.oid))
         .filter(|found| !found.ancestors.iter().any(|parent| *parent != found.oid && matching.contains(parent)))
         .map(|found| {
-            let leaves =
-                all.iter().filter(|leaf| leaf.is_leaf && leaf.oid != found.oid && leaf.ancestors.contains(&found.oid));
-            let (leaves, leaf_oids) = leaves.map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
+            let leaves = leaves.remove(&found.oid).unwrap_or_default();
+            let (leaves, leaf_oids) = leaves.iter().map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
             MatchedTable { table: found.table.clone(), is_partitioned: !found.is_leaf, leaves, leaf_oids }
         })
         .collect()

@@ -272,6 +272,6 @@ keys! {
 
     LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
     LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),
-        "`error`, `warn`, `info`, `debug` or `trace`; or directives by target, as in `info,walreceiver=debug`. No level prints secrets or \
-         row data.";
+        "`error`, `warn`, `info`, `debug` or `trace`; or directives by target, as in `info,walreceiver=debug`. No level prints secrets, nor \
+         row data but for the key of a record that Kafka did not take.";
 }

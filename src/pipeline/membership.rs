@@ -3,45 +3,67 @@
 //! What the publication holds is the server's business, by the catalog as it was where a row lies in the log. So a table that is added
 //! is streamed from there on, whatever the stream's own position is, and nothing here has to be in step with the stream.
 //!
-//! While the stream runs, tables are only ever added. One that matches no more may be on its way through a migration that gives it
-//! another name for a minute; to take it out would leave a gap that nobody asked for. The next start takes out what is not wanted.
+//! A first start is strict: what does not fit is refused, so that somebody looks. Once something was streamed, a table that cannot be
+//! published (it has no replica identity, or belongs to another role) is left out and told, and the others go on: a table that an
+//! application makes must not be able to stop them.
+//!
+//! Tables are taken out by the first session of a process only. One that matches no more may be on its way through a migration that
+//! gives it another name for a minute; to take it out meanwhile would leave a gap that nobody asked for.
 //!
 //! # Partitions on their own
 //!
 //! With `publish_via_partition_root = false` rows come under the name of the leaf that holds them, and what a leaf is a partition of
 //! only the catalog of *today* knows: by the time a row is decoded, its leaf may be detached or dropped, as old partitions are. To take
-//! it for a stranger would lose its rows. So leaves are remembered ([`Scope`]), and where that is no help, doubt is decided for the rows.
+//! it for a stranger would lose its rows. So leaves are remembered for as long as the process lives ([`Scope`]), and where that is no
+//! help, doubt is decided for the rows. What is left of it: in a publication that holds more than was asked for, a leaf that was
+//! detached while no process ran looks like any other table that is there.
 
 use std::{
     collections::BTreeSet,
-    convert::Infallible,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use pgoutput::{Oid, Relation};
 use rustc_hash::FxHashSet;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::{
-    catalog::{Catalog, MatchedTable, Publication, PublicationPlan, PublishedTable},
+    catalog::{Catalog, MatchedTable, PublicationPlan, PublishedTable},
     config,
     failure::{Code, Failure},
+    metrics::Metrics,
 };
 
-/// Matches tables, and keeps the publication up with them.
+/// Matches tables, and keeps the publication up with them. One for the life of the process.
 pub(super) struct Membership {
     catalog: Catalog,
     postgres: config::Postgres,
     scope: Arc<Mutex<Scope>>,
-    /// What was said while the stream ran, so that it is said once.
+    /// What was asked for and was found in the publication, ever.
+    published: BTreeSet<PublishedTable>,
+    /// What was said, so that it is said once.
     told: BTreeSet<String>,
+    metrics: Arc<Metrics>,
+}
+
+/// What a session knows when it starts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Beginning {
+    /// Whether anything was streamed before, by this process or another.
+    pub(super) has_streamed: bool,
+    /// Whether what is still to be decoded needs the publication as it was.
+    pub(super) needs_publication: bool,
+    /// Whether it is the first session of its process.
+    pub(super) is_first: bool,
 }
 
 /// What decides whether a relation of the stream is asked for where its name does not say so.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the start.
+    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the process began.
     leaves: FxHashSet<Oid>,
+    /// Tables that were taken out of the publication because they are not asked for.
+    removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
     /// Whether rows come under the names of leaves.
     publishes_leaves: bool,
@@ -61,30 +83,33 @@ pub(super) enum Verdict {
 }
 
 impl Scope {
-    fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], publication: Option<&Publication>) {
+    fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
+        let publication = plan.existing.as_ref();
         self.leaves.extend(matched.iter().flat_map(|matched| &matched.leaf_oids));
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
-        let via_root = |publication: &Publication| publication.via_root;
         // What comes next in the log may have been published before a change of it.
-        self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !via_root(it));
+        self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
         self.is_exact = postgres.manage && !publication.is_some_and(|it| it.all_tables || it.has_schemas);
     }
 
     /// Decides on a relation whose name is not asked for, nor that of anything that it is a partition of now.
-    pub(super) fn decide(&self, relation: Oid, exists: bool) -> Verdict {
+    fn decide(&self, relation: Oid, table: &PublishedTable, exists: bool) -> Verdict {
         if self.leaves.contains(&relation) {
-            Verdict::Leaf
-        } else if self.publishes_leaves && self.has_partitioned && (self.is_exact || !exists) {
-            Verdict::PerhapsALeaf
-        } else {
-            Verdict::Stranger
+            return Verdict::Leaf;
         }
+        if !self.publishes_leaves || self.removed.contains(table) {
+            return Verdict::Stranger;
+        }
+        // Into an exact publication nobody else has put it. In any other, what is gone is doubtful only where anything is partitioned.
+        let is_doubtful = self.is_exact || !exists && self.has_partitioned;
+        if is_doubtful { Verdict::PerhapsALeaf } else { Verdict::Stranger }
     }
 }
 
 impl Membership {
-    pub(super) fn new(catalog: Catalog, postgres: config::Postgres) -> Self {
-        Self { catalog, postgres, scope: Arc::default(), told: BTreeSet::new() }
+    pub(super) fn new(catalog: Catalog, postgres: config::Postgres, metrics: Arc<Metrics>) -> Self {
+        let (published, told) = (BTreeSet::new(), BTreeSet::new());
+        Self { catalog, postgres, scope: Arc::default(), published, told, metrics }
     }
 
     /// What it has learned, for whoever decides on relations.
@@ -92,108 +117,183 @@ impl Membership {
         Arc::clone(&self.scope)
     }
 
-    /// Checks the publication, or with `manage` makes it fit. `is_resumed` says that the stream has needed it before.
+    /// Checks the publication, or with `manage` makes it fit.
     ///
     /// It never publishes what would keep the application from updating its own rows.
     ///
     /// # Errors
     /// It does not fit and may not be changed, or is gone, or the server refuses the change.
-    pub(super) async fn ensure(&mut self, is_resumed: bool) -> Result<(), Failure> {
+    pub(super) async fn ensure(&mut self, beginning: Beginning) -> Result<(), Failure> {
+        let Beginning { has_streamed, needs_publication, is_first } = beginning;
         let matched = match self.catalog.matching_tables(&self.postgres.tables).await {
-            // Without a hand in the publication, there may be tables later.
-            Err(failure) if failure.code() == Code::TablesMissing && !self.postgres.manage => {
-                warn!("{failure}");
+            // Without a hand in the publication there may be tables later, and where there were some they may come back.
+            Err(failure) if failure.code() == Code::TablesMissing && (has_streamed || !self.postgres.manage) => {
+                self.tell(failure.to_string());
                 Vec::new()
             }
             outcome => outcome?,
         };
-        let plan = self.plan(&matched).await?;
-        if is_resumed && plan.existing.is_none() {
+        let mut plan = self.plan(&matched).await?;
+        if needs_publication && plan.existing.is_none() {
             // Made again, it would hide that what was committed meanwhile cannot be decoded.
-            let found = format!("publication {} is gone, and the stream has not ended", self.postgres.publication);
+            let found = format!("publication {} is gone, and the stream has not ended", plan.name);
             return Err(Failure::new(Code::PublicationMissing, found));
         }
         for remark in &plan.remarks {
             let outcome =
                 if self.postgres.manage { "; that is mended now, for what is written from here on" } else { "" };
-            warn!("{remark}{outcome}");
+            self.tell(format!("{remark}{outcome}"));
         }
         if self.postgres.manage {
-            let without = self.catalog.tables_without_identity(&plan.new_tables).await?;
-            if !without.is_empty() {
-                let list: Vec<_> = without.iter().map(|found| format!("{}: {}", found.table, found.reason)).collect();
-                return Err(Failure::new(Code::ReplicaIdentityMissing, list.join("; ")));
+            let fit = self.fit(&plan.new_tables, !has_streamed).await?;
+            if plan.existing.is_none() {
+                self.catalog.alter_publication(&plan.creation(&fit)).await?;
+            } else {
+                self.alter(&plan, fit, beginning).await?;
             }
-            self.catalog.apply(&self.postgres.publication, &plan).await?;
-        } else if let Some(unfit) = plan.unfit {
-            return Err(unfit);
+        } else if let Some(unfit) = plan.unfit.take() {
+            if !has_streamed || unfit.code() == Code::PublicationMissing {
+                return Err(unfit);
+            }
+            self.tell(unfit.to_string());
         }
-        self.learn(&matched, plan.existing.as_ref());
+        if is_first && self.postgres.manage && !plan.must_be_rewritten() {
+            for table in &plan.extra_tables {
+                self.take_out(&plan, table).await?;
+            }
+        }
+        self.learn(&matched, &plan);
         Ok(())
     }
 
-    /// Looks again and again, for as long as the stream runs. What goes wrong is said, and tried again: the stream does not depend on it.
-    pub(super) async fn keep(&mut self) -> Infallible {
-        loop {
-            tokio::time::sleep(self.postgres.match_interval).await;
-            if let Err(failure) = self.look_again().await {
-                if failure.code() == Code::PostgresUnavailable {
-                    debug!("tables could not be matched again: {failure}");
-                } else {
-                    self.tell(format!("tables could not be matched again: {failure}"));
-                }
+    /// Looks again, as it is done while the stream runs. Before anything is changed, `is_ours` is asked whether the stream is still this
+    /// process's: another one may have taken over with another configuration.
+    ///
+    /// What goes wrong is told, and tried again: the stream does not depend on it.
+    pub(super) async fn look_again(&mut self, is_ours: impl AsyncFn() -> bool) {
+        if let Err(failure) = self.try_again(is_ours).await {
+            if failure.code() == Code::PostgresUnavailable {
+                debug!("tables could not be matched again: {failure}");
+            } else {
+                self.tell(format!("tables could not be matched again: {failure}"));
             }
         }
     }
 
-    async fn look_again(&mut self) -> Result<(), Failure> {
+    /// Asks the server how far its log is, for the lag that the metrics show: while nothing is read, nobody else says so.
+    pub(super) async fn look_at_server(&mut self) {
+        match self.catalog.flush_lsn().await {
+            Ok(lsn) => self.metrics.server_position(lsn),
+            Err(failure) => debug!("the server's position is not known: {failure}"),
+        }
+    }
+
+    async fn try_again(&mut self, is_ours: impl AsyncFn() -> bool) -> Result<(), Failure> {
+        self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
         let plan = self.plan(&matched).await?;
-        self.learn(&matched, plan.existing.as_ref());
         if plan.existing.is_none() {
             // The stream finds that out itself, and ends.
             return Ok(());
         }
-        for remark in plan.remarks {
+        for remark in &plan.remarks {
             let outcome = if self.postgres.manage { "; the next start mends that" } else { "" };
             self.tell(format!("{remark}{outcome}"));
         }
         if !self.postgres.manage {
-            if let Some(unfit) = plan.unfit {
+            if let Some(unfit) = &plan.unfit {
                 self.tell(unfit.to_string());
             }
-            return Ok(());
-        }
-        self.add(plan.new_tables).await
-    }
-
-    /// Adds those tables that can be added without harm.
-    async fn add(&mut self, new: Vec<PublishedTable>) -> Result<(), Failure> {
-        let mut fit = Vec::with_capacity(new.len());
-        for table in new {
-            // One at a time: a leaf that lacks an identity keeps its root out, and no other table.
-            match self.catalog.tables_without_identity(std::slice::from_ref(&table)).await?.first() {
-                None => fit.push(table),
-                Some(without) => {
-                    let code = Code::ReplicaIdentityMissing;
-                    self.tell(format!(
-                        "table {table} has appeared and is NOT streamed [{}]: {}: {}. {}",
-                        code.as_str(),
-                        without.table,
-                        without.reason,
-                        code.fix()
-                    ));
-                }
+        } else if !plan.new_tables.is_empty() && !plan.must_be_rewritten() {
+            let fit = self.fit(&plan.new_tables, false).await?;
+            if !fit.is_empty() && is_ours().await {
+                self.add(&plan, fit, false).await?;
             }
         }
-        if fit.is_empty() {
-            return Ok(());
+        self.learn(&matched, &plan);
+        Ok(())
+    }
+
+    async fn alter(
+        &mut self,
+        plan: &PublicationPlan,
+        fit: Vec<PublishedTable>,
+        beginning: Beginning,
+    ) -> Result<(), Failure> {
+        for statement in plan.settings() {
+            self.catalog.alter_publication(&statement).await?;
         }
-        self.catalog.add_tables(&self.postgres.publication, &fit).await?;
+        if plan.must_be_rewritten() {
+            let members = plan.existing.iter().flat_map(|publication| &publication.members);
+            let kept = plan.wanted.iter().filter(|table| members.clone().any(|member| member == *table));
+            let tables: Vec<_> = kept.cloned().chain(fit).collect();
+            return self.catalog.alter_publication(&plan.rewriting(&tables)).await;
+        }
+        self.add(plan, fit, !beginning.has_streamed).await
+    }
+
+    /// Those of the tables on which the server would go on to take UPDATE and DELETE.
+    async fn fit(&mut self, tables: &[PublishedTable], is_strict: bool) -> Result<Vec<PublishedTable>, Failure> {
+        let code = Code::ReplicaIdentityMissing;
+        let mut fit = Vec::with_capacity(tables.len());
+        let mut problems = Vec::new();
+        for table in tables {
+            // One at a time: a leaf that lacks an identity keeps its root out, and no other table.
+            let without = self.catalog.tables_without_identity(std::slice::from_ref(table)).await?;
+            if without.is_empty() {
+                fit.push(table.clone());
+            }
+            problems
+                .extend(without.into_iter().map(|without| (table, format!("{}: {}", without.table, without.reason))));
+        }
+        if is_strict && !problems.is_empty() {
+            let list: Vec<_> = problems.into_iter().map(|(_, problem)| problem).collect();
+            return Err(Failure::new(code, list.join("; ")));
+        }
+        for (table, problem) in problems {
+            self.tell_not_streamed(table, &Failure::new(code, problem));
+        }
+        Ok(fit)
+    }
+
+    /// Adds tables one by one, so that one which the server refuses keeps no other out.
+    async fn add(&mut self, plan: &PublicationPlan, fit: Vec<PublishedTable>, is_strict: bool) -> Result<(), Failure> {
         for table in fit {
-            warn!("table {table} has appeared: it is streamed from here on, and rows from before are not copied");
+            match self.catalog.alter_publication(&plan.addition(&table)).await {
+                Ok(()) if is_strict => {}
+                Ok(()) if self.published.contains(&table) => error!(
+                    "table {table} had been taken out of publication {}, or was dropped and made again: it is streamed from here on, and \
+                     what was written in between is not in Kafka",
+                    plan.name
+                ),
+                Ok(()) => {
+                    warn!(
+                        "table {table} has appeared: it is streamed from here on, and rows from before are not copied"
+                    );
+                }
+                Err(failure) if is_strict || failure.code() == Code::PostgresUnavailable => return Err(failure),
+                Err(failure) => self.tell_not_streamed(&table, &failure),
+            }
         }
         Ok(())
+    }
+
+    async fn take_out(&mut self, plan: &PublicationPlan, table: &PublishedTable) -> Result<(), Failure> {
+        match self.catalog.alter_publication(&plan.removal(table)).await {
+            Ok(()) => {
+                lock(&self.scope).removed.insert(table.clone());
+                Ok(())
+            }
+            Err(failure) if failure.code() == Code::PostgresUnavailable => Err(failure),
+            Err(failure) => {
+                // The stream leaves it out by its name.
+                warn!(
+                    "table {table} is not asked for and could not be taken out of publication {}: {failure}",
+                    plan.name
+                );
+                Ok(())
+            }
+        }
     }
 
     async fn plan(&mut self, matched: &[MatchedTable]) -> Result<PublicationPlan, Failure> {
@@ -201,9 +301,14 @@ impl Membership {
         self.catalog.publication_plan(&self.postgres.publication, matched, via_root).await
     }
 
-    fn learn(&self, matched: &[MatchedTable], publication: Option<&Publication>) {
-        let mut scope = self.scope.lock().unwrap_or_else(PoisonError::into_inner);
-        scope.update(&self.postgres, matched, publication);
+    fn learn(&mut self, matched: &[MatchedTable], plan: &PublicationPlan) {
+        let new: BTreeSet<_> = plan.new_tables.iter().collect();
+        self.published.extend(plan.wanted.iter().filter(|table| !new.contains(table)).cloned());
+        lock(&self.scope).update(&self.postgres, matched, plan);
+    }
+
+    fn tell_not_streamed(&mut self, table: &PublishedTable, failure: &Failure) {
+        self.tell(format!("table {table} has appeared and is NOT streamed: {failure}"));
     }
 
     fn tell(&mut self, what: String) {
@@ -216,6 +321,11 @@ impl Membership {
             self.told.insert(what);
         }
     }
+}
+
+fn lock(scope: &Mutex<Scope>) -> MutexGuard<'_, Scope> {
+    // It is whole after every statement, so that a panic elsewhere leaves nothing broken.
+    scope.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether a relation of the stream is asked for, by its own name, by what it is a partition of, or in doubt.
@@ -237,7 +347,8 @@ pub(super) async fn is_watched(
     if ancestors.iter().flatten().any(|ancestor| matches(&ancestor.schema, &ancestor.name)) {
         return Ok(true);
     }
-    let verdict = scope.lock().unwrap_or_else(PoisonError::into_inner).decide(relation.id, ancestors.is_some());
+    let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
+    let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
     match verdict {
         Verdict::Leaf => {}
@@ -255,26 +366,38 @@ mod tests {
     use super::*;
 
     fn scope(publishes_leaves: bool, is_exact: bool) -> Scope {
-        Scope { leaves: [Oid::from(7)].into_iter().collect(), has_partitioned: true, publishes_leaves, is_exact }
+        let leaves = [Oid::from(7)].into_iter().collect();
+        Scope { leaves, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
+    }
+
+    fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {
+        let table = PublishedTable { schema: "public".into(), name: "leaf".into() };
+        scope.decide(Oid::from(oid), &table, exists)
     }
 
     #[test]
     fn a_leaf_that_was_seen_stays_one() {
         for (publishes_leaves, is_exact, exists) in [(true, true, true), (true, false, false), (false, true, true)] {
-            assert_eq!(scope(publishes_leaves, is_exact).decide(Oid::from(7), exists), Verdict::Leaf);
+            assert_eq!(decide(&scope(publishes_leaves, is_exact), 7, exists), Verdict::Leaf);
         }
     }
 
     #[test]
     fn doubt_is_decided_for_the_rows() {
-        let unknown = Oid::from(8);
-        assert_eq!(scope(true, true).decide(unknown, true), Verdict::PerhapsALeaf, "nobody else put it there");
-        assert_eq!(scope(true, true).decide(unknown, false), Verdict::PerhapsALeaf);
-        assert_eq!(scope(true, false).decide(unknown, false), Verdict::PerhapsALeaf, "it is gone");
-        assert_eq!(scope(true, false).decide(unknown, true), Verdict::Stranger, "it is there, and no partition");
-        assert_eq!(scope(false, true).decide(unknown, false), Verdict::Stranger, "rows come under their root's name");
-        let nothing_is_partitioned =
-            Scope { has_partitioned: false, leaves: FxHashSet::default(), ..scope(true, true) };
-        assert_eq!(nothing_is_partitioned.decide(unknown, false), Verdict::Stranger);
+        assert_eq!(decide(&scope(true, true), 8, true), Verdict::PerhapsALeaf, "nobody else put it there");
+        assert_eq!(decide(&scope(true, true), 8, false), Verdict::PerhapsALeaf);
+        assert_eq!(decide(&scope(true, false), 8, false), Verdict::PerhapsALeaf, "it is gone");
+        assert_eq!(decide(&scope(true, false), 8, true), Verdict::Stranger, "it is there, and no partition");
+        assert_eq!(decide(&scope(false, true), 8, false), Verdict::Stranger, "rows come under their root's name");
+        let table_is_gone = |is_exact| Scope { has_partitioned: false, ..scope(true, is_exact) };
+        assert_eq!(decide(&table_is_gone(true), 8, false), Verdict::PerhapsALeaf, "the root may be gone with it");
+        assert_eq!(decide(&table_is_gone(false), 8, false), Verdict::Stranger, "all tables that come and go are there");
+    }
+
+    #[test]
+    fn what_was_taken_out_is_a_stranger_however_it_looks() {
+        let mut scope = scope(true, true);
+        scope.removed.insert(PublishedTable { schema: "public".into(), name: "leaf".into() });
+        assert_eq!(decide(&scope, 8, true), Verdict::Stranger);
     }
 }

@@ -174,6 +174,7 @@ impl Publisher {
     }
 
     fn publish(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+        self.publishing.metrics.queued(delivery.encoded_at.elapsed());
         // A quiet position that came before these records is covered by theirs.
         self.quiet = None;
         let records = delivery.batch.len();
@@ -372,10 +373,10 @@ impl Publisher {
 /// What a Kafka error means for the stream.
 pub(super) fn failure_of(error: &PublishError, age: Duration, transaction_timeout: Duration) -> Failure {
     let code = match error.verdict() {
-        // A coordinator that gave up on a transaction refuses its producer exactly as if another had taken over. Only a
-        // transaction that is old enough can have been given up.
+        // A coordinator that gave up on a transaction refuses its producer exactly as if another had taken over. Of one that is old
+        // enough it is taken to be the cause; of others the supervisor finds out.
         Verdict::Fenced if age >= transaction_timeout => Code::ProducerTimedOut,
-        Verdict::Fenced => Code::Fenced,
+        Verdict::Fenced => Code::ProducerFenced,
         Verdict::Renew => Code::KafkaUnavailable,
         Verdict::Stop if error.is_record_too_large() => Code::RecordTooLarge,
         Verdict::Stop if error.is_topic_missing() => Code::TopicMissing,

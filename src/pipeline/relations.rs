@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -45,6 +45,8 @@ pub(super) struct Relations {
     pub(super) naming: Naming,
     pub(super) patterns: Vec<TablePattern>,
     pub(super) scope: Arc<Mutex<Scope>>,
+    /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
+    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
     pub(super) metrics: Arc<Metrics>,
     /// Topics that were there when the session began, and how many partitions they had.
     pub(super) existing_topics: BTreeMap<String, usize>,
@@ -104,7 +106,7 @@ impl Relations {
     pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
         let oid = relation.id;
         let known = if is_watched(&mut self.catalog, &self.patterns, &self.scope, &relation).await? {
-            let facts = self.catalog.table_facts(oid).await?;
+            let facts = self.facts_about(&relation).await?;
             Known::Watched(Box::new(self.prepare(relation, facts).await?))
         } else {
             Known::Unwatched
@@ -144,6 +146,27 @@ impl Relations {
         let table = Table { events, events_of, ..self.prepare(relation, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
+    }
+
+    /// What the catalog says, or what it said before the table was dropped: without it the rows that are still to come would have other
+    /// schemas, and those of a table with REPLICA IDENTITY FULL no key.
+    async fn facts_about(&mut self, relation: &Relation) -> Result<TableFacts, Failure> {
+        let found = self.catalog.table_facts(relation.id).await?;
+        let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
+        if !found.columns.is_empty() {
+            held.insert(relation.id, found.clone());
+            return Ok(found);
+        }
+        if let Some(facts) = held.get(&relation.id) {
+            return Ok(facts.clone());
+        }
+        warn!(
+            schema = relation.schema,
+            table = relation.name,
+            "the table is gone, and this process has not seen it: what is still to come of it is described by the stream alone, so that \
+             columns are optional, and a table with REPLICA IDENTITY FULL has no key"
+        );
+        Ok(found)
     }
 
     async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
@@ -251,7 +274,7 @@ impl Relations {
             let kafka = publisher::KafkaSettings {
                 bootstrap_servers: "127.0.0.1:1".to_owned(),
                 name: "nobody".to_owned(),
-                properties: std::collections::BTreeMap::new(),
+                properties: BTreeMap::new(),
                 memory_limit_bytes: 1 << 20,
             };
             let runtime = tokio::runtime::Runtime::new().expect("a runtime");
@@ -264,16 +287,13 @@ impl Relations {
             catalog: Catalog::new(Arc::new(nobody)),
             registry: Arc::clone(&CLIENTS.1),
             topics: Arc::clone(&CLIENTS.0),
-            topic_settings: TopicSettings {
-                partitions: 1,
-                replication_factor: 1,
-                config: std::collections::BTreeMap::new(),
-            },
+            topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
             checkpoint_topic: "checkpoints".to_owned(),
             is_resumed: false,
             naming: Naming::new("test", "nowhere"),
             patterns: Vec::new(),
             scope: Arc::default(),
+            facts: Arc::default(),
             metrics: Arc::clone(metrics),
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),

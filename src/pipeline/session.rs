@@ -12,26 +12,29 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, Instant},
 };
 
-use encoder::Naming;
+use encoder::{Naming, TableFacts};
+use pgoutput::Oid;
 use publisher::{
     Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
 };
 use registry::RegistryClient;
+use rustc_hash::FxHashMap;
 use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
 use tracing::{info, warn};
 use walreceiver::{
-    ConnectOptions, CreateSlot, Feedback, ReplicationClient, SlotName, StreamSettings, WalReader, publication_names,
+    ConnectOptions, CreateSlot, CreatedSlot, Feedback, ReplicationClient, SlotName, StreamSettings, WalReader,
+    publication_names,
 };
 
 use super::{
-    membership::Membership,
+    membership::{Beginning, Membership},
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
     source::Source,
@@ -54,6 +57,10 @@ const QUEUE_LEN_MAX: usize = 256;
 /// After the request to stop: how long the source may take to reach the end of a transaction, and the rest to end.
 const BOUNDARY_TIMEOUT: Duration = Duration::from_millis(1500);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long a successor may take from fencing its predecessor to its first checkpoint.
+const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often it is said that the slot is still being created.
+const SLOT_REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What all sessions of one run share.
@@ -63,6 +70,9 @@ pub(super) struct Shared {
     pub(super) kafka: KafkaSettings,
     pub(super) registry: Arc<RegistryClient>,
     pub(super) wanted: Wanted,
+    pub(super) membership: tokio::sync::Mutex<Membership>,
+    /// What the catalog said of each table, for rows that come after it is gone.
+    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
     pub(super) instance: String,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
     pub(super) has_owned: AtomicBool,
@@ -77,7 +87,6 @@ struct Started {
     reader: WalReader,
     feedback: Feedback,
     relations: Relations,
-    membership: Membership,
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
 }
@@ -91,6 +100,25 @@ pub(super) async fn run(shared: &Shared, stop: &mut watch::Receiver<bool>) -> Re
     };
     // A session's state is large, and its callers need not carry it.
     Box::pin(stream(shared, started, stop)).await
+}
+
+/// Waits for the checkpoint of a successor, for some time: Kafka refuses a producer in the same words whether another instance has taken
+/// over or its transaction was given up.
+///
+/// # Errors
+/// There is a successor.
+pub(super) async fn await_successor(shared: &Shared) -> Result<(), Failure> {
+    let (starting, began) = (Starting { shared }, Instant::now());
+    let topic = CheckpointTopic::new(shared.config.kafka.checkpoint_topic.as_str());
+    while began.elapsed() < SUCCESSOR_TIMEOUT {
+        match starting.yield_to_a_successor(&topic).await {
+            Err(failure) if failure.code() == Code::Fenced => return Err(failure),
+            Err(failure) => tracing::debug!("the checkpoint cannot be looked at: {failure}"),
+            Ok(()) => {}
+        }
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    }
+    Ok(())
 }
 
 /// Resolves once the program was asked to stop.
@@ -123,11 +151,15 @@ impl Starting<'_> {
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
         catalog.server_settings().await?.verify()?;
         let postgres = &config.postgres;
-        let mut membership = Membership::new(Catalog::new(Arc::clone(&self.shared.connect)), postgres.clone());
         let has_streamed = held.as_ref().is_some_and(|held| !held.slot_pending);
-        let needs_publication = has_streamed && !self.shared.wanted.word.accept_gap;
+        let beginning = Beginning {
+            has_streamed,
+            needs_publication: has_streamed && !self.shared.wanted.word.accept_gap,
+            is_first: !self.shared.has_owned.load(Ordering::Relaxed),
+        };
+        let mut membership = self.shared.membership.lock().await;
         if !postgres.manage {
-            membership.ensure(needs_publication).await?;
+            membership.ensure(beginning).await?;
         }
         let slot = catalog.slot(&postgres.slot).await?;
         let mut client =
@@ -138,7 +170,7 @@ impl Starting<'_> {
         // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
         // changed at a server that was not found to be the right one.
         if postgres.manage {
-            membership.ensure(needs_publication).await?;
+            membership.ensure(beginning).await?;
         }
         let template = self.template(&server);
         let (producer, checkpoint) = self.take_position(start, template, &mut client, producer, &topic).await?;
@@ -160,12 +192,13 @@ impl Starting<'_> {
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             patterns: postgres.tables.clone(),
             scope: membership.scope(),
+            facts: Arc::clone(&self.shared.facts),
             metrics: Arc::clone(metrics),
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
-            known: rustc_hash::FxHashMap::default(),
+            known: FxHashMap::default(),
         };
-        Ok(Started { producer, checkpoint, reader, feedback, relations, membership, topic, budget })
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
     }
 
     /// Steps 1 and 2.
@@ -249,6 +282,8 @@ impl Starting<'_> {
             Start::Adopt { position, forced } => {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
+                } else {
+                    warn_of_what_is_not_copied(position.end_lsn);
                 }
                 commit_alone(producer, topic, at(position, forced)).await
             }
@@ -259,13 +294,30 @@ impl Starting<'_> {
                 let name = slot_name(&self.shared.wanted.slot)?;
                 let mut slot = CreateSlot::new(&name);
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
-                let created = client.create_slot(&slot).await.map_err(|error| failures::of_walreceiver(&error))?;
+                let created = self.create_slot(client, &slot).await?;
                 info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
-                warn!(
-                    "only changes from {} on are streamed: rows that were there before are not copied",
-                    created.consistent_point
-                );
+                warn_of_what_is_not_copied(created.consistent_point);
                 commit_alone(producer, topic, at(Position::at(created.consistent_point), forced)).await
+            }
+        }
+    }
+
+    /// Creates the slot, for which the server waits until every transaction is over that runs now.
+    async fn create_slot(&self, client: &mut ReplicationClient, slot: &CreateSlot<'_>) -> Result<CreatedSlot, Failure> {
+        self.shared.metrics.state("creating the slot");
+        info!(slot = self.shared.wanted.slot, "creating the slot: the server waits for the transactions that run now");
+        let creating = client.create_slot(slot);
+        tokio::pin!(creating);
+        let began = Instant::now();
+        loop {
+            tokio::select! {
+                created = &mut creating => return created.map_err(|error| failures::of_walreceiver(&error)),
+                () = tokio::time::sleep(SLOT_REMINDER_INTERVAL) => warn!(
+                    slot = self.shared.wanted.slot,
+                    waited_seconds = began.elapsed().as_secs(),
+                    "the slot is still being created: a transaction that was open before has not ended; \
+                     SELECT pid, xact_start, state, query FROM pg_stat_activity ORDER BY xact_start shows the oldest first"
+                ),
             }
         }
     }
@@ -294,11 +346,11 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, mut membership, topic, budget } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let publishing = Publishing {
-        topic,
+        topic: topic.clone(),
         checkpoint,
         limits: shared.config.kafka.transaction.clone(),
         transaction_timeout: shared.transaction_timeout,
@@ -320,7 +372,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
-        never = membership.keep() => match never {},
+        () = keep_membership(shared, &topic) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();
@@ -350,6 +402,16 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     }
 }
 
+/// Matches tables again and again, for as long as the stream runs.
+async fn keep_membership(shared: &Shared, topic: &CheckpointTopic) {
+    let starting = Starting { shared };
+    let mut membership = shared.membership.lock().await;
+    loop {
+        tokio::time::sleep(shared.config.postgres.match_interval).await;
+        membership.look_again(async || starting.yield_to_a_successor(topic).await.is_ok()).await;
+    }
+}
+
 async fn disconnect(reader: WalReader) {
     if let Err(error) = reader.shutdown(DISCONNECT_TIMEOUT).await {
         tracing::debug!(%error, "the replication connection did not end in good order");
@@ -363,6 +425,10 @@ async fn overdue(stop: &mut watch::Receiver<bool>) {
 
 fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvError>) -> Result<(), Failure> {
     outcome.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the publishing thread has panicked")))
+}
+
+fn warn_of_what_is_not_copied(from: pgoutput::Lsn) {
+    warn!("only changes from {from} on are streamed: rows that were there before are not copied");
 }
 
 struct ToServer(Feedback);

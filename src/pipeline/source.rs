@@ -328,6 +328,8 @@ impl Source {
             .map(|record| record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len)))
             .sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
+        let encoded_at = Instant::now();
+        self.metrics.encoded(encoded_at - pending.received_at);
         self.budget.acquire(cost).await;
         self.send(Work::Records(Delivery {
             batch: pending.batch,
@@ -335,6 +337,7 @@ impl Source {
             end,
             source_idle,
             received_at: pending.received_at,
+            encoded_at,
             oldest_commit_unix_us: pending.oldest_commit_unix_us,
         }))
         .await

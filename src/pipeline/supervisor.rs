@@ -12,8 +12,12 @@ use tokio::sync::watch;
 use tracing::{error, info, warn};
 use walreceiver::Backoff;
 
-use super::session::{self, Shared};
+use super::{
+    membership::Membership,
+    session::{self, Shared},
+};
 use crate::{
+    catalog::Catalog,
     checkpoint::start::{OperatorWord, Wanted},
     config::Config,
     failure::{Code, Failure, Recovery},
@@ -23,6 +27,8 @@ use crate::{
 /// The pauses between sessions: short at first, since most failures are a restart of the other side.
 const PAUSE_FIRST: Duration = Duration::from_millis(200);
 const PAUSE_MAX: Duration = Duration::from_secs(15);
+/// How long the server may take to say how far it is.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause while another connection has the slot: how late a takeover is after the other instance has gone.
 const TAKEOVER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
@@ -47,6 +53,7 @@ pub async fn supervise(
             }
             Err(failure) => failure,
         };
+        let failure = session_failure(&shared, failure, &mut stop).await;
         metrics.failed(&failure);
         if failure.code().recovery() == Recovery::Stop {
             error!(code = failure.code().as_str(), "stopping: {failure}");
@@ -65,16 +72,37 @@ pub async fn supervise(
         };
         warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "starting again: {failure}");
         metrics.state("waiting to start again");
+        // While no session runs, nobody else sees how far the server has gone.
+        let paused = async {
+            let mut membership = shared.membership.lock().await;
+            let _in_time = tokio::time::timeout(LOOK_TIMEOUT, membership.look_at_server()).await;
+            tokio::time::sleep(pause).await;
+        };
         tokio::select! {
-            () = tokio::time::sleep(pause) => {}
+            () = paused => {}
             () = session::stopped(&mut stop) => return Ok(()),
         }
     }
 }
 
+/// What ended a session, once it is known: an instance that Kafka has fenced finds out whether it has a successor.
+async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Receiver<bool>) -> Failure {
+    if failure.code() != Code::ProducerFenced {
+        return failure;
+    }
+    warn!(code = failure.code().as_str(), "looking for another instance that has taken over: {failure}");
+    shared.metrics.state("looking for a successor");
+    tokio::select! {
+        found = session::await_successor(shared) => found.err().unwrap_or(failure),
+        () = session::stopped(stop) => failure,
+    }
+}
+
 impl Shared {
     fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>) -> Result<Self, Failure> {
-        let connect = config.postgres.connect.clone();
+        let connect = Arc::new(config.postgres.connect.clone());
+        let membership =
+            Membership::new(Catalog::new(Arc::clone(&connect)), config.postgres.clone(), Arc::clone(&metrics));
         let registry = registry::RegistryClient::new(config.schema_registry.options())
             .map_err(|error| Failure::new(Code::RegistryRefused, error.to_string()))?;
         let wanted = Wanted {
@@ -89,7 +117,9 @@ impl Shared {
             transaction_timeout: transaction_timeout(&config),
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
-            connect: Arc::new(connect),
+            membership: tokio::sync::Mutex::new(membership),
+            facts: Arc::default(),
+            connect,
             registry: Arc::new(registry),
             wanted,
             metrics,

@@ -27,6 +27,8 @@ pub(super) struct Delivery {
     pub(super) source_idle: bool,
     /// When the first byte of it was read.
     pub(super) received_at: Instant,
+    /// When the last record was encoded.
+    pub(super) encoded_at: Instant,
     /// The commit time of the oldest transaction in it, in microseconds since 1970.
     pub(super) oldest_commit_unix_us: i64,
 }

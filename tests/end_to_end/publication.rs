@@ -64,14 +64,88 @@ fn a_table_that_appears_is_streamed_and_one_without_identity_is_left_alone() {
     });
     let log = program.log();
     assert!(log.contains("table public.late has appeared: it is streamed from here on"), "{log}");
-    assert!(log.contains("table public.bare has appeared and is NOT streamed [replica-identity-missing]"), "{log}");
+    assert!(log.contains("table public.bare has appeared and is NOT streamed: [replica-identity-missing]"), "{log}");
     assert_eq!(log.matches("public.bare has appeared").count(), 1, "it is said once");
+    // What the running stream has left alone does not keep the next start from streaming the rest.
+    program.terminate();
+    let program = stream.start_ready();
+    assert!(program.log().contains("table public.bare has appeared and is NOT streamed"), "{}", program.log());
+    stream.drain();
     stream.database.execute("alter table public.bare replica identity full");
     await_published(&stream, "bare");
     program.terminate();
     let late = Table { name: "late", key: &["id"], full: false };
     let item = Table { name: "item", key: &["id"], full: false };
     stream.judge(&[late, item]).1.assert_flawless();
+}
+
+#[test]
+fn a_first_start_refuses_a_table_without_identity() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "bare_first");
+    stream.database.execute("create table public.bare (v text)");
+    stream.refuses(&[], "replica-identity-missing");
+}
+
+/// A table that another role owns cannot be added by ours, and keeps no other out.
+#[test]
+fn a_table_of_another_role_keeps_no_other_out() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "owners");
+    stream.set("postgres.match_interval", "1s");
+    let (name, database) = (&stream.name, &stream.database.name);
+    let role = format!("role_{name}");
+    stream.database.execute(&format!(
+        "create role {role} login replication password 'x'; grant create on database {database} to {role};
+         grant usage, create on schema public to {role}; grant usage on schema oracle to {role};
+         alter table public.marker owner to {role}"
+    ));
+    let mut url: url::Url = stream.database.url.parse().expect("a URL");
+    url.set_username(&role).expect("a user");
+    url.set_password(Some("x")).expect("a password");
+    stream.set("postgres.url", url.as_str());
+    let program = stream.start_ready();
+    stream.database.execute(&format!(
+        "create table public.a_foreign (id int primary key);
+         create table public.b_ours (id int primary key); alter table public.b_ours owner to {role}"
+    ));
+    await_published(&stream, "b_ours");
+    stream.drain();
+    wait_until(START_TIMEOUT, "the other table is told", || {
+        program
+            .log()
+            .contains("table public.a_foreign has appeared and is NOT streamed: [postgres-refused]")
+            .then_some(())
+    });
+    program.terminate();
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+}
+
+/// The tail of a table with REPLICA IDENTITY FULL keeps its key although the table is gone when it is decoded.
+#[test]
+fn a_dropped_table_keeps_its_key() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "dropped");
+    stream.database.execute(
+        "create table public.item (id int primary key, v text); alter table public.item replica identity full",
+    );
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 'a')");
+    stream.drain();
+    program.signal("STOP");
+    // The relation is announced again, since its key changes, and by then the table is gone.
+    stream.database.execute(
+        "alter table public.item add column w int; delete from public.item where id = 1; drop table public.item",
+    );
+    program.signal("CONT");
+    stream.drain();
+    program.terminate();
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table == "item").collect();
+    let keys: Vec<_> = records.iter().map(|record| record.key.as_ref().map(|key| key["id"].clone())).collect();
+    assert_eq!(keys, vec![Some(Some("1".to_owned())); 3], "an insert, a delete and its tombstone");
+    assert!(records[2].event.is_none(), "the tombstone comes last");
 }
 
 /// With `publish_via_partition_root = false` a row comes under the name of its leaf, whatever became of that leaf since.
@@ -105,6 +179,14 @@ fn rows_of_a_partition_that_is_gone_by_the_time_they_are_decoded_are_there() {
     let program = stream.start_ready();
     stream.drain();
     program.terminate();
+    // The same when nothing is left that is partitioned.
+    stream.database.execute(
+        "create table public.events_last partition of public.events for values from (20) to (30);
+         insert into public.events values (21); drop table public.events",
+    );
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
     let mut ids: Vec<_> = stream
         .records()
         .into_iter()
@@ -112,6 +194,6 @@ fn rows_of_a_partition_that_is_gone_by_the_time_they_are_decoded_are_there() {
         .map(|record| (record.table, record.key.expect("it has a key")["id"].clone().expect("it is not null")))
         .collect();
     ids.sort();
-    let expected = [("events_new", "11"), ("events_new", "12"), ("events_old", "1")];
+    let expected = [("events_last", "21"), ("events_new", "11"), ("events_new", "12"), ("events_old", "1")];
     assert_eq!(ids, expected.map(|(table, id)| (table.to_owned(), id.to_owned())));
 }

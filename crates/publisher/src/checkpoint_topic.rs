@@ -96,7 +96,8 @@ impl CheckpointTopic {
     /// 2. The high watermark is asked for as a `read_uncommitted` client: every committed checkpoint lies before it.
     /// 3. It is waited until the last stable offset has reached it: nothing before it is undecided any more. What holds it
     ///    back can only be another stream's transaction.
-    /// 4. The log is read from its beginning until librdkafka reports the partition's end.
+    /// 4. The log is read from its beginning up to that watermark. The partition's end may run away from a reader for as long as other
+    ///    streams write their checkpoints.
     ///
     /// # Errors
     /// The end was not reached, a checkpoint cannot be read, or checkpoints go backwards. None of these is ever taken for
@@ -117,7 +118,7 @@ impl CheckpointTopic {
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
         self.await_stable(&consumer, high)?;
         self.assign(&consumer)?;
-        self.read_to_end(&consumer, &settings.name)
+        self.read_until(&consumer, high, &settings.name)
     }
 
     /// The newest checkpoint of the stream that is readable at this moment, without waiting for what is undecided. It may be stale, so that
@@ -130,16 +131,15 @@ impl CheckpointTopic {
             .consumer("read_committed")
             .create_with_context(Quiet)
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
+        let stable = self.last_stable_offset(&consumer)?;
         self.assign(&consumer)?;
-        self.read_to_end(&consumer, &settings.name)
+        self.read_until(&consumer, stable, &settings.name)
     }
 
     fn await_stable(&self, consumer: &Reader, high: i64) -> Result<(), PublishError> {
         let began = Instant::now();
         loop {
-            let (_, stable) = consumer
-                .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
-                .map_err(PublishError::kafka("reading the checkpoint topic's last stable offset"))?;
+            let stable = self.last_stable_offset(consumer)?;
             if stable >= high {
                 return Ok(());
             }
@@ -156,6 +156,14 @@ impl CheckpointTopic {
         }
     }
 
+    /// Up to where a `read_committed` consumer is shown the log at this moment.
+    fn last_stable_offset(&self, consumer: &Reader) -> Result<i64, PublishError> {
+        let (_, stable) = consumer
+            .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
+            .map_err(PublishError::kafka("reading the checkpoint topic's last stable offset"))?;
+        Ok(stable)
+    }
+
     fn assign(&self, consumer: &Reader) -> Result<(), PublishError> {
         let mut assignment = TopicPartitionList::new();
         assignment
@@ -164,7 +172,11 @@ impl CheckpointTopic {
             .map_err(PublishError::kafka("opening the checkpoint topic"))
     }
 
-    fn read_to_end(&self, consumer: &Reader, name: &str) -> Result<Option<Checkpoint>, PublishError> {
+    /// Reads from where the consumer stands to the last record before `end`.
+    ///
+    /// What stands right before it may be no record but the mark of a commit, which nobody is shown: then the partition's end is reported,
+    /// or a record behind `end` comes.
+    fn read_until(&self, consumer: &Reader, end: i64, name: &str) -> Result<Option<Checkpoint>, PublishError> {
         let mut newest: Option<Checkpoint> = None;
         loop {
             let message = match consumer.poll(SILENCE_TIMEOUT) {
@@ -179,6 +191,7 @@ impl CheckpointTopic {
                 Some(Err(error)) => {
                     return Err(PublishError::Kafka { doing: "reading the checkpoint topic", error, reason: None });
                 }
+                Some(Ok(message)) if message.offset() >= end => return Ok(newest),
                 Some(Ok(message)) => message,
             };
             if message.key() != Some(name.as_bytes()) {

@@ -101,7 +101,7 @@ impl Tables {
             self.unmanaged(session, &plan, findings);
         } else if self.matched.is_empty() {
             // That no table matches has been said, and nothing can be made of none.
-        } else if plan.statements.is_empty() {
+        } else if plan.statements().is_empty() {
             findings.ok("publication", format!("{name} holds the tables"));
         } else if self.may_change(session, &plan, findings).await? {
             let first = if findings.has(Code::ReplicaIdentityMissing.as_str()) {
@@ -109,7 +109,7 @@ impl Tables {
             } else {
                 "run executes"
             };
-            findings.ok("publication", format!("{first}: {}", shortened(&plan.statements.join("; "))));
+            findings.ok("publication", format!("{first}: {}", shortened(&plan.statements().join("; "))));
         }
         Ok(plan)
     }
@@ -181,7 +181,7 @@ impl Tables {
     ) -> Result<(), Failure> {
         let postgres = &session.config.postgres;
         // As the publication will be: as it is, unless it would be made to fit.
-        let existing = plan.existing.as_ref().filter(|_| !postgres.manage || plan.statements.is_empty());
+        let existing = plan.existing.as_ref().filter(|_| !postgres.manage || plan.statements().is_empty());
         let via_root = existing.map_or(postgres.publish_via_partition_root, |publication| publication.via_root);
         let tables = if via_root { self.roots() } else { self.leaves() };
         let columns = match existing {
@@ -209,7 +209,7 @@ impl Tables {
                     None if self.matched.is_empty() => {
                         format!("CREATE PUBLICATION {} FOR TABLE ...", escape_identifier(name))
                     }
-                    None => plan.statements.join("; "),
+                    None => plan.statements().join("; "),
                     Some(_) => format!(
                         "ALTER PUBLICATION {} ADD TABLE {}",
                         escape_identifier(name),
@@ -252,7 +252,7 @@ impl Tables {
         let role = escape_identifier(&session.role.name);
         let by_hand = format!(
             "or have their owner do it, and set postgres.manage = false: {}",
-            shortened(&plan.statements.join("; "))
+            shortened(&plan.statements().join("; "))
         );
         if plan.existing.is_none() && !session.role.may_create_in_database {
             findings.error(Problem {
