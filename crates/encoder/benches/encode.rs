@@ -7,8 +7,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter};
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
-    TransactionContext, TypeKind,
+    BoundPlan, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
+    TransactionContext,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -54,18 +54,13 @@ fn relation(replica_identity: ReplicaIdentity) -> Relation {
 
 fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
     let column = |(name, type_oid, type_modifier, not_null, _): (&str, u32, i32, bool, &str)| ColumnFacts {
-        name: name.to_owned(),
         not_null,
-        default: None,
-        type_oid: Oid::from(type_oid),
-        type_name: String::new(),
-        type_kind: TypeKind::Base,
-        base_type_oid: Oid::from(type_oid),
         base_type_modifier: type_modifier,
+        ..ColumnFacts::new(name, Oid::from(type_oid), "")
     };
     let facts =
         TableFacts { columns: COLUMNS.into_iter().map(column).collect(), primary_key: Some(vec!["id".to_owned()]) };
-    let plan = TablePlan::compile(&relation(replica_identity), &facts, &Naming::new("shop", "shop")).unwrap();
+    let plan = TablePlan::compile(&relation(replica_identity), &facts, &Naming::new("shop", "shop"), &EncodeOptions::default()).unwrap();
     plan.bind(Some(1), 2).unwrap()
 }
 

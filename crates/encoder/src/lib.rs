@@ -5,7 +5,7 @@
 //! allocation, but for numerics of more than 38 digits and changes of a key.
 //!
 //! ```
-//! use encoder::{Change, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan, TransactionContext};
+//! use encoder::{Change, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan, TransactionContext};
 //! use pgoutput::{Insert, Lsn, Oid, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Value, Xid};
 //!
 //! // A Relation message came, and the catalog was asked what only it knows.
@@ -16,7 +16,7 @@
 //!     xid: None, id: Oid::from(16_384), schema: "public".to_owned(), name: "customers".to_owned(),
 //!     replica_identity: ReplicaIdentity::Default, columns: vec![column("id", 23, true), column("name", 25, false)],
 //! };
-//! let plan = TablePlan::compile(&relation, &TableFacts::default(), &Naming::new("shop", "shopdb"))?;
+//! let plan = TablePlan::compile(&relation, &TableFacts::default(), &Naming::new("shop", "shopdb"), &EncodeOptions::default())?;
 //! assert_eq!(&**plan.topic(), "shop.public.customers");
 //!
 //! // The schemas go to the registry; it gives ids.
@@ -78,6 +78,7 @@
 //!    an error takes everything back that the change has appended.
 
 mod avro;
+mod base64;
 mod batch;
 mod defaults;
 mod encode;
@@ -86,6 +87,7 @@ mod event;
 mod facts;
 mod json;
 mod naming;
+mod options;
 mod plan;
 mod schema;
 mod types;
@@ -94,7 +96,8 @@ pub use batch::{Record, RecordBatch};
 pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
-pub use facts::{ColumnFacts, TableFacts, TypeKind};
+pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use naming::Naming;
+pub use options::{Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes};
 pub use plan::TablePlan;
 pub use schema::Schema;

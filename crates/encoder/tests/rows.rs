@@ -6,7 +6,7 @@ mod common;
 
 use common::table::{self, Column, column};
 use encoder::{
-    BoundPlan, Change, EncodeError, EncodeErrorKind, EventOrder, PlanError, RecordBatch, TableFacts, TablePlan,
+    BoundPlan, Change, EncodeError, EncodeErrorKind, EncodeOptions, EventOrder, PlanError, RecordBatch, TableFacts, TablePlan,
 };
 use pgoutput::{Lsn, OldTuple, ReplicaIdentity, Tuple, Value as WireValue};
 use serde_json::{Value, json};
@@ -209,7 +209,7 @@ fn the_key_is_the_replica_identitys_and_else_the_primary_key() {
     let key = |replica_identity, primary_key: Option<&[&str]>| {
         let mut facts = table::facts(&columns);
         facts.primary_key = primary_key.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let plan = TablePlan::compile(&table::relation(replica_identity, &columns), &facts, &table::naming()).unwrap();
+        let plan = TablePlan::compile(&table::relation(replica_identity, &columns), &facts, &table::naming(), &EncodeOptions::default()).unwrap();
         let schema: Value = serde_json::from_str(plan.key_schema()?.json()).unwrap();
         Some(
             schema["fields"]
@@ -294,7 +294,7 @@ fn a_null_that_cannot_be_asks_for_another_plan() {
     let mut facts = table::facts(&columns);
     assert!(facts.make_optional("v"));
     let relation = table::relation(ReplicaIdentity::Default, &columns);
-    let plan = table::bind(TablePlan::compile(&relation, &facts, &table::naming()).unwrap());
+    let plan = table::bind(TablePlan::compile(&relation, &facts, &table::naming(), &EncodeOptions::default()).unwrap());
     assert_eq!(records(&plan, Change::Insert(&insert))[0]["after"], json!({ "id": 1, "v": null }));
 }
 
@@ -302,7 +302,7 @@ fn a_null_that_cannot_be_asks_for_another_plan() {
 fn without_facts_all_but_the_key_is_optional() {
     let relation =
         table::relation(ReplicaIdentity::Default, &[column("id", INT8, -1).key(), column("v", INT4, -1).not_null()]);
-    let plan = table::bind(TablePlan::compile(&relation, &TableFacts::default(), &table::naming()).unwrap());
+    let plan = table::bind(TablePlan::compile(&relation, &TableFacts::default(), &table::naming(), &EncodeOptions::default()).unwrap());
     assert_eq!(
         records(&plan, Change::Insert(&table::insert(&["1", r"\N"])))[0]["after"],
         json!({ "id": 1, "v": null })
@@ -317,7 +317,7 @@ fn facts_about_another_type_do_not_speak_of_the_streams() {
     let mut facts = table::facts(&[column("id", INT4, -1).key(), column("v", 1114, 3).not_null().default("now()")]);
     facts.columns[1].type_kind = encoder::TypeKind::Domain;
     let relation = table::relation(ReplicaIdentity::Default, &[column("id", INT4, -1).key(), column("v", INT4, -1)]);
-    let plan = TablePlan::compile(&relation, &facts, &table::naming()).unwrap();
+    let plan = TablePlan::compile(&relation, &facts, &table::naming(), &EncodeOptions::default()).unwrap();
     assert!(plan.value_schema().json().contains(r#"{"name":"v","type":"int"}"#));
 }
 
@@ -360,7 +360,7 @@ fn no_error_shows_a_value() {
 fn columns_that_become_one_field_are_refused() {
     let columns = [column("a b", INT4, -1), column("c", INT4, -1), column("a_b", INT4, -1)];
     let relation = table::relation(ReplicaIdentity::Default, &columns);
-    let error = TablePlan::compile(&relation, &TableFacts::default(), &table::naming()).unwrap_err();
+    let error = TablePlan::compile(&relation, &TableFacts::default(), &table::naming(), &EncodeOptions::default()).unwrap_err();
     let PlanError::CollidingColumns { first, second, field, .. } = &error else { panic!("{error}") };
     assert_eq!((first.as_str(), second.as_str(), field.as_str()), ("a b", "a_b", "a_b"));
 }

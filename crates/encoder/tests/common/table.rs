@@ -1,8 +1,8 @@
 //! Tables that are described in a line, and their changes.
 
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EncodeError, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
-    TransactionContext, TypeKind,
+    BoundPlan, Change, ColumnFacts, EncodeError, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch,
+    TableFacts, TablePlan, TransactionContext,
 };
 use pgoutput::{
     Delete, Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -63,14 +63,10 @@ pub(crate) fn relation(replica_identity: ReplicaIdentity, columns: &[Column]) ->
 pub(crate) fn facts(columns: &[Column]) -> TableFacts {
     let keys: Vec<_> = columns.iter().filter(|column| column.is_key).map(|column| column.name.clone()).collect();
     let column = |column: &Column| ColumnFacts {
-        name: column.name.clone(),
         not_null: column.not_null,
         default: column.default.clone(),
-        type_oid: Oid::from(column.type_oid),
-        type_name: "irrelevant".to_owned(),
-        type_kind: TypeKind::Base,
-        base_type_oid: Oid::from(column.type_oid),
         base_type_modifier: column.type_modifier,
+        ..ColumnFacts::new(column.name.clone(), Oid::from(column.type_oid), "irrelevant")
     };
     TableFacts {
         columns: columns.iter().map(column).collect(),
@@ -84,7 +80,11 @@ pub(crate) fn naming() -> Naming {
 }
 
 pub(crate) fn compile(replica_identity: ReplicaIdentity, columns: &[Column]) -> TablePlan {
-    TablePlan::compile(&relation(replica_identity, columns), &facts(columns), &naming()).unwrap()
+    compile_with(replica_identity, columns, &EncodeOptions::default())
+}
+
+pub(crate) fn compile_with(replica_identity: ReplicaIdentity, columns: &[Column], options: &EncodeOptions) -> TablePlan {
+    TablePlan::compile(&relation(replica_identity, columns), &facts(columns), &naming(), options).unwrap()
 }
 
 pub(crate) fn bind(plan: TablePlan) -> BoundPlan {
