@@ -7,8 +7,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter};
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
-    TransactionContext,
+    BoundPlan, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts,
+    TablePlan, TransactionContext,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -60,7 +60,13 @@ fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
     };
     let facts =
         TableFacts { columns: COLUMNS.into_iter().map(column).collect(), primary_key: Some(vec!["id".to_owned()]) };
-    let plan = TablePlan::compile(&relation(replica_identity), &facts, &Naming::new("shop", "shop"), &EncodeOptions::default()).unwrap();
+    let plan = TablePlan::compile(
+        &relation(replica_identity),
+        &facts,
+        &Naming::new("shop", "shop"),
+        &EncodeOptions::default(),
+    )
+    .unwrap();
     plan.bind(Some(1), 2).unwrap()
 }
 

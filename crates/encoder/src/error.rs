@@ -24,7 +24,9 @@ pub enum PlanError {
         field: String,
     },
     /// A name that Avro does not have, where names are to stay what they are.
-    #[error("{name:?}, a name of {table}, is not one that Avro allows: have names adjusted, rename it, or leave it out of the publication")]
+    #[error(
+        "{name:?}, a name of {table}, is not one that Avro allows: have names adjusted, rename it, or leave it out of the publication"
+    )]
     IllegalName {
         /// `schema.table`.
         table: String,
@@ -180,7 +182,9 @@ impl EncodeErrorKind {
             Self::InvalidUtf8 => "the value is not UTF-8",
             Self::MalformedText => "the value is not what its type prints",
             Self::OutOfRange => "the value lies outside of what its Avro type can hold",
-            Self::NotANumber => "the value is NaN or infinite, which Avro's decimal cannot hold; have decimals written as text",
+            Self::NotANumber => {
+                "the value is NaN or infinite, which Avro's decimal cannot hold; have decimals written as text"
+            }
             Self::UnavailableValue => {
                 "the value is stored out of line, was not changed and so was not sent, and its Avro type has no room for a placeholder; \
                  ALTER TABLE .. REPLICA IDENTITY FULL makes PostgreSQL send it"
@@ -190,7 +194,9 @@ impl EncodeErrorKind {
                 "the array has more than one dimension or does not start at 1, which an Avro array cannot say; declare the column with its \
                  dimensions, or have arrays written as text"
             }
-            Self::NullElement => "the array has a null, which the items of its Avro type are not; have arrays written as text",
+            Self::NullElement => {
+                "the array has a null, which the items of its Avro type are not; have arrays written as text"
+            }
             Self::MissingOldRow => "the old row is missing",
         }
     }

@@ -209,11 +209,7 @@ struct Resolved<'a> {
 }
 
 /// Finds the codec of a column. `facts` are used only where they speak of the type that the stream has.
-pub(crate) fn resolve(
-    column: &RelationColumn,
-    facts: Option<&ColumnFacts>,
-    options: &EncodeOptions,
-) -> Box<dyn Codec> {
+pub(crate) fn resolve(column: &RelationColumn, facts: Option<&ColumnFacts>, options: &EncodeOptions) -> Box<dyn Codec> {
     let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
     let Some(facts) = facts else {
         let resolved = Resolved {

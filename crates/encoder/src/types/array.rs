@@ -273,7 +273,10 @@ mod tests {
 
     #[test]
     fn all_else_is_malformed() {
-        for text in ["", "{", "}", "{a", "{a,}", "{,a}", "{a,,b}", "{a}b", "{}}", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{a\\b}", "[", "a", "{\"\\"] {
+        for text in [
+            "", "{", "}", "{a", "{a,}", "{,a}", "{a,,b}", "{a}b", "{}}", "{\"a}", "{\"a\"b}", "{a\"b\"}", "{a\\b}",
+            "[", "a", "{\"\\",
+        ] {
             check(text, "malformed_text");
         }
     }

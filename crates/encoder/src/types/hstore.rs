@@ -225,8 +225,18 @@ mod tests {
     #[test]
     fn all_else_is_malformed() {
         for text in [
-            "a", "\"a\"", "\"a\"=>", "\"a\"=>NUL", "\"a\"=>\"1\",", "\"a\"=>\"1\", ", "\"a\"=>\"1\"\"b\"=>NULL", "\"a=>1",
-            "\"a\"=>\"1\\", "\"a\"=>null", "NULL=>NULL", " \"a\"=>NULL",
+            "a",
+            "\"a\"",
+            "\"a\"=>",
+            "\"a\"=>NUL",
+            "\"a\"=>\"1\",",
+            "\"a\"=>\"1\", ",
+            "\"a\"=>\"1\"\"b\"=>NULL",
+            "\"a=>1",
+            "\"a\"=>\"1\\",
+            "\"a\"=>null",
+            "NULL=>NULL",
+            " \"a\"=>NULL",
         ] {
             check(Form::Json, text, "malformed_text");
             check(Form::Map, text, "malformed_text");

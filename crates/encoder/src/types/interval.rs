@@ -260,9 +260,31 @@ mod tests {
     #[test]
     fn what_is_not_printed_so_is_malformed() {
         for text in [
-            "", " ", "1", "1 hour", "1 year ", " 1 year", "1  year", "1 day 1 mon", "1 mon 1 mon", "00:00", "0:00:00", "00:60:00", "00:00:60",
-            "00:00:00.", "00:00:00.1234567", "00:00:00 1 day", "00:00:00:00", "x years", "- years", "1 year ago", "00:00:0x",
-            "99999999999999999999:00:00", "2147483648 days", "@ 1 day", "P1D",
+            "",
+            " ",
+            "1",
+            "1 hour",
+            "1 year ",
+            " 1 year",
+            "1  year",
+            "1 day 1 mon",
+            "1 mon 1 mon",
+            "00:00",
+            "0:00:00",
+            "00:60:00",
+            "00:00:60",
+            "00:00:00.",
+            "00:00:00.1234567",
+            "00:00:00 1 day",
+            "00:00:00:00",
+            "x years",
+            "- years",
+            "1 year ago",
+            "00:00:0x",
+            "99999999999999999999:00:00",
+            "2147483648 days",
+            "@ 1 day",
+            "P1D",
         ] {
             assert_eq!(number(text), Err(EncodeErrorKind::MalformedText), "{text:?}");
         }

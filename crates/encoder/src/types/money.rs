@@ -71,13 +71,19 @@ fn parse(text: &[u8]) -> Option<i128> {
     let is_digit = |byte: &u8| byte.is_ascii_digit();
     let (first, last) = (text.iter().position(is_digit)?, text.iter().rposition(is_digit)?);
     let (before, number, after) = (&text[..first], &text[first..=last], &text[last + 1..]);
-    let (integer, [mark @ (b'.' | b','), fraction @ ..]) = number.split_at_checked(number.len().checked_sub(3)?)? else {
+    let (integer, [mark @ (b'.' | b','), fraction @ ..]) = number.split_at_checked(number.len().checked_sub(3)?)?
+    else {
         return None;
     };
     let mut groups = integer.split(|byte| !byte.is_ascii_digit());
     let whole = groups.next()?;
     let grouped = groups.all(|group| group.len() == 3) && (whole.len() <= 3 || whole.len() == integer.len());
-    if whole.is_empty() || before.ends_with(b",") || !grouped || integer.contains(mark) || !fraction.iter().all(u8::is_ascii_digit) {
+    if whole.is_empty()
+        || before.ends_with(b",")
+        || !grouped
+        || integer.contains(mark)
+        || !fraction.iter().all(u8::is_ascii_digit)
+    {
         return None;
     }
     let digits = integer.iter().chain(fraction).filter(|byte| byte.is_ascii_digit());
@@ -111,7 +117,19 @@ mod tests {
 
     #[test]
     fn what_could_be_read_in_two_ways_is_refused() {
-        for text in ["", "$", "¥1,234", "¥5", "BD 1.234", "$1,23.45", "$1,2345.67", "1.234.56", ".56", "$,123.45", "$92,233,720,368,547,758.08"] {
+        for text in [
+            "",
+            "$",
+            "¥1,234",
+            "¥5",
+            "BD 1.234",
+            "$1,23.45",
+            "$1,2345.67",
+            "1.234.56",
+            ".56",
+            "$,123.45",
+            "$92,233,720,368,547,758.08",
+        ] {
             assert_eq!(parse(text.as_bytes()), None, "{text}");
         }
     }

@@ -1,6 +1,10 @@
 //! timestamp with time zone → ISO 8601 text in UTC, with as many digits of a second as the type has.
 
-use super::{Codec, DefaultRule, TypeSpec, calendar::parse_timestamptz, iso::{Iso, TIMESTAMP_YEARS}};
+use super::{
+    Codec, DefaultRule, TypeSpec,
+    calendar::parse_timestamptz,
+    iso::{Iso, TIMESTAMP_YEARS},
+};
 use crate::{
     EncodeErrorKind, avro,
     schema::{AvroType, Physical},

@@ -84,7 +84,17 @@ mod tests {
 
     #[test]
     fn all_else_is_malformed() {
-        for text in ["", "12:34:56", "12:34:56+", "12:34:56+2", "12:34:56+16", "12:34:56Z", "12:34:56+02 BC", "24:00:01+00", "25:00:00+00"] {
+        for text in [
+            "",
+            "12:34:56",
+            "12:34:56+",
+            "12:34:56+2",
+            "12:34:56+16",
+            "12:34:56Z",
+            "12:34:56+02 BC",
+            "24:00:01+00",
+            "25:00:00+00",
+        ] {
             let found = ZonedTime { form: ZonedTimes::Utc }.encode(text.as_bytes(), &mut Vec::new());
             assert_eq!(found, Err(EncodeErrorKind::MalformedText), "{text}");
         }
