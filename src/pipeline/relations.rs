@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundPlan, Naming, TableFacts, TablePlan};
+use encoder::{BoundPlan, EncodeOptions, Naming, TableFacts, TablePlan};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
 use registry::{Action, RegistryClient, RegistryError};
@@ -158,7 +158,7 @@ impl Relations {
 
     async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let plan = TablePlan::compile(&relation, &facts, &self.naming)
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default())
             .map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation)?;
