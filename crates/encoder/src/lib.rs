@@ -89,6 +89,7 @@ mod json;
 mod naming;
 mod options;
 mod plan;
+mod reference;
 mod schema;
 mod types;
 
@@ -102,4 +103,5 @@ pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
 };
 pub use plan::TablePlan;
+pub use reference::types_markdown;
 pub use schema::Schema;
