@@ -164,15 +164,14 @@ fn every_option() {
         fields(table::compile_with(ReplicaIdentity::Default, &columns(), options).value_schema().json())
     };
     let by_default = fields(&EncodeOptions::default());
-    let mut found = String::new();
+    let mut found = Vec::new();
     for (name, options) in options {
-        found += &format!("{name}\n");
-        for (field, default) in fields(&options).lines().zip(by_default.lines()) {
-            if field != default {
-                found += &format!("  {field}\n");
-            }
-        }
+        found.push(name.to_owned());
+        let fields = fields(&options);
+        let changed = fields.lines().zip(by_default.lines()).filter(|(field, default)| field != default);
+        found.extend(changed.map(|(field, _)| format!("  {field}")));
     }
+    let found = found.join("\n");
     insta::assert_snapshot!(found);
 }
 

@@ -101,8 +101,7 @@ impl Interval {
         let mut words = text.split(|byte| *byte == b' ');
         // How far the parts have come, which are in this order and each once.
         let mut seen = 0;
-        loop {
-            let Some(word) = words.next() else { break };
+        while let Some(word) = words.next() {
             if word.contains(&b':') {
                 interval.micros = parse_time(word)?;
                 return words.next().is_none().then_some(interval);
@@ -157,13 +156,17 @@ fn write_part(number: i64, unit: &[u8], out: &mut Vec<u8>) {
 
 /// Digits, with a sign or without.
 fn parse_number(word: &[u8]) -> Option<i32> {
-    let (negative, digits) = match word {
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
+    let (negative, digits) = split_sign(word);
     let number = parse_digits(digits)?;
     i32::try_from(if negative { -number } else { number }).ok()
+}
+
+/// Whether there is a minus, and what comes after a sign.
+fn split_sign(word: &[u8]) -> (bool, &[u8]) {
+    match word {
+        [sign @ (b'-' | b'+'), word @ ..] => (*sign == b'-', word),
+        word => (false, word),
+    }
 }
 
 fn parse_digits(digits: &[u8]) -> Option<i64> {
@@ -173,11 +176,7 @@ fn parse_digits(digits: &[u8]) -> Option<i64> {
 
 /// Hours of any length, minutes, seconds, and up to six digits of a fraction; in microseconds.
 fn parse_time(word: &[u8]) -> Option<i64> {
-    let (negative, word) = match word {
-        [b'-', word @ ..] => (true, word),
-        [b'+', word @ ..] => (false, word),
-        word => (false, word),
-    };
+    let (negative, word) = split_sign(word);
     let mut parts = word.split(|byte| *byte == b':');
     let (hours, minutes, seconds) = (parts.next()?, parts.next()?, parts.next()?);
     let (seconds, fraction) = match seconds.iter().position(|byte| *byte == b'.') {

@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test uses its own part.
 
+pub(crate) mod cells;
 pub(crate) mod table;
 
 use std::{collections::HashMap, io::Read as _};
