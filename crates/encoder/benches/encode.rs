@@ -173,7 +173,7 @@ const MADE_FAMILIES: [(&str, &str); 3] = [
 fn family(bencher: Bencher<'_, '_>, name: &str) {
     let (_, type_oid, modifier, text) = FAMILIES.into_iter().find(|(family, ..)| *family == name).unwrap();
     let facts = ColumnFacts { base_type_modifier: modifier, ..ColumnFacts::new("", Oid::from(type_oid), "") };
-    bench_column(bencher, facts, modifier, text);
+    bench_column(bencher, &facts, modifier, text);
 }
 
 #[divan::bench(args = MADE_FAMILIES.map(|(name, _)| name))]
@@ -188,10 +188,10 @@ fn made_family(bencher: Bencher<'_, '_>, name: &str) {
         "text array" => ColumnFacts::new("", Oid::from(1009), "_text"),
         _ => ColumnFacts::new("", Oid::from(99_999), name),
     };
-    bench_column(bencher, facts, -1, text);
+    bench_column(bencher, &facts, -1, text);
 }
 
-fn bench_column(bencher: Bencher<'_, '_>, facts: ColumnFacts, type_modifier: i32, text: &str) {
+fn bench_column(bencher: Bencher<'_, '_>, facts: &ColumnFacts, type_modifier: i32, text: &str) {
     let names = (0..10).map(|index| format!("c{index}"));
     let column = |name: String| RelationColumn { is_key: false, name, type_oid: facts.type_oid, type_modifier };
     let columns = names.clone().map(column).collect();

@@ -88,12 +88,16 @@ impl Codec for Array {
         avro::write_length(out, 0);
     }
 
-    /// As in Debezium: the placeholder as the only element, or, for integers and dates, its bytes as the elements.
+    /// As in Debezium: the placeholder as the only element, or, for integers, bigints and dates, its bytes as the elements. Where Debezium
+    /// has none, neither has a consumer that looks for one, so that is an error.
     fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
         let start = out.len();
         out.push(0);
         let mut count = 1;
-        if matches!(self.items.avro_type().physical, Physical::Int | Physical::Long) {
+        let items = self.items.avro_type();
+        let is_date = items.connect_name == Some("io.debezium.time.Date");
+        let is_plain = items.connect_name.is_none() && items.connect_type.is_none();
+        if matches!(items.physical, Physical::Int | Physical::Long) && (is_date || is_plain) {
             count = placeholder.len();
             for byte in placeholder {
                 out.push(SOME);
@@ -303,6 +307,21 @@ mod tests {
                 avro::write_length(&mut expected, 0);
             }
             assert!(out == expected, "{count}");
+        }
+    }
+
+    #[test]
+    fn a_placeholder_is_never_a_moment() {
+        let options = crate::EncodeOptions::default();
+        let items = |make: fn(&crate::types::TypeSpec<'_>) -> Box<dyn Codec>| {
+            let items = make(&crate::types::TypeSpec { modifier: -1, options: &options });
+            let mut out = Vec::new();
+            Array::new(items, b',', true).write_unavailable(b"?", &mut out).map(|()| out)
+        };
+        assert_eq!(items(crate::types::date::make), Ok(vec![2, 2, 126, 0]));
+        assert_eq!(items(crate::types::timestamptz::make), Ok(vec![2, 2, 2, b'?', 0]));
+        for make in [crate::types::timestamp::make, crate::types::interval::make, crate::types::numeric::make] {
+            assert_eq!(items(make), Err(EncodeErrorKind::UnavailableValue));
         }
     }
 

@@ -97,12 +97,6 @@ impl Codec for Bits {
         avro::write_length(out, 0);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        // Only a very long one is ever stored out of line. Debezium fails.
-        avro::write_bytes(out, placeholder);
-        Ok(())
-    }
-
     fn default_rule(&self) -> DefaultRule {
         DefaultRule::Literal
     }
