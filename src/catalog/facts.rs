@@ -1,7 +1,8 @@
 //! What only the catalog knows about a table: see [`TableFacts`] for why that is a hint and no more.
 
-use encoder::{ColumnFacts, TableFacts, TypeKind};
+use encoder::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 use pgoutput::Oid;
+use tokio_postgres::Row;
 
 use super::Catalog;
 use crate::failure::Failure;
@@ -16,27 +17,49 @@ impl Catalog {
         let columns = self
             .query(
                 // A domain leads to its base type in any number of steps. The modifier is the column's, or else the one
-                // that is met last on the way down.
+                // that is met last on the way down. The elements of an array are followed in the same way, from their own
+                // type on; a type is an array if its elements say that it is theirs.
                 "WITH RECURSIVE step AS (
                      SELECT attribute.attnum, 0 AS depth, type.oid AS type_oid, type.typname, type.typtype, type.typbasetype,
-                            attribute.atttypmod AS modifier, type.typtypmod, type.typnotnull AS not_null
+                            attribute.atttypmod AS modifier, type.typtypmod, type.typnotnull AS not_null,
+                            greatest(attribute.attndims, type.typndims) AS dimensions, type.typelem
                      FROM pg_attribute attribute JOIN pg_type type ON type.oid = attribute.atttypid
                      WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
                      UNION ALL
                      SELECT step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
                             CASE WHEN step.typtypmod >= 0 THEN step.typtypmod ELSE step.modifier END, base.typtypmod,
-                            step.not_null OR base.typnotnull
+                            step.not_null OR base.typnotnull, greatest(step.dimensions, base.typndims), base.typelem
                      FROM step JOIN pg_type base ON base.oid = step.typbasetype
                      WHERE step.typtype = 'd'
                  ), base AS (
                      SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC
+                 ), element_step AS (
+                     SELECT base.attnum, 0 AS depth, element.oid AS type_oid, element.typname, element.typtype,
+                            element.typbasetype, -1 AS modifier, element.typtypmod, element.typdelim
+                     FROM base JOIN pg_type element ON element.oid = base.typelem AND element.typarray = base.type_oid
+                     UNION ALL
+                     SELECT step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
+                            CASE WHEN step.typtypmod >= 0 THEN step.typtypmod ELSE step.modifier END, base.typtypmod,
+                            step.typdelim
+                     FROM element_step step JOIN pg_type base ON base.oid = step.typbasetype
+                     WHERE step.typtype = 'd'
+                 ), element AS (
+                     SELECT DISTINCT ON (attnum) * FROM element_step ORDER BY attnum, depth DESC
                  )
                  SELECT attribute.attname::text, attribute.attnotnull OR base.not_null,
                         CASE WHEN attribute.attgenerated = '' THEN pg_get_expr(def.adbin, def.adrelid) END,
-                        attribute.atttypid, base.typname::text, type.typtype::text, base.type_oid, base.modifier
+                        attribute.atttypid, base.typname::text, type.typtype::text, base.type_oid, base.modifier,
+                        base.typtype::text, base.dimensions::int4,
+                        ARRAY(SELECT enumlabel::text FROM pg_enum
+                              WHERE enumtypid = base.type_oid ORDER BY enumsortorder),
+                        element.type_oid, element.typname::text, element.typtype::text, element.modifier,
+                        element.typdelim::text,
+                        ARRAY(SELECT enumlabel::text FROM pg_enum
+                              WHERE enumtypid = element.type_oid ORDER BY enumsortorder)
                  FROM pg_attribute attribute
                  JOIN pg_type type ON type.oid = attribute.atttypid
                  JOIN base ON base.attnum = attribute.attnum
+                 LEFT JOIN element ON element.attnum = attribute.attnum
                  LEFT JOIN pg_attrdef def ON def.adrelid = attribute.attrelid AND def.adnum = attribute.attnum
                  WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
                  ORDER BY attribute.attnum",
@@ -54,26 +77,38 @@ impl Catalog {
                 &[&oid],
             )
             .await?;
-        let columns = columns
-            .iter()
-            .map(|row| ColumnFacts {
-                name: row.get(0),
-                not_null: row.get(1),
-                default: row.get(2),
-                type_oid: Oid::from(row.get::<_, u32>(3)),
-                type_name: row.get(4),
-                // A kind that this build does not know has text, as everything has.
-                type_kind: row
-                    .get::<_, &str>(5)
-                    .chars()
-                    .next()
-                    .and_then(TypeKind::from_catalog)
-                    .unwrap_or(TypeKind::Base),
-                base_type_oid: Oid::from(row.get::<_, u32>(6)),
-                base_type_modifier: row.get(7),
-            })
-            .collect();
+        let columns = columns.iter().map(column_facts).collect();
         let key: Vec<String> = key.iter().map(|row| row.get(0)).collect();
         Ok(TableFacts { columns, primary_key: (!key.is_empty()).then_some(key) })
     }
+}
+
+fn column_facts(row: &Row) -> ColumnFacts {
+    ColumnFacts {
+        name: row.get(0),
+        not_null: row.get(1),
+        default: row.get(2),
+        type_oid: Oid::from(row.get::<_, u32>(3)),
+        type_name: row.get(4),
+        type_kind: type_kind(row.get(5)),
+        base_type_oid: Oid::from(row.get::<_, u32>(6)),
+        base_type_modifier: row.get(7),
+        base_type_kind: type_kind(row.get(8)),
+        dimensions: row.get(9),
+        labels: row.get(10),
+        element: row.get::<_, Option<u32>>(11).map(|type_oid| ElementFacts {
+            type_oid: Oid::from(type_oid),
+            type_name: row.get(12),
+            type_kind: type_kind(row.get(13)),
+            type_modifier: row.get(14),
+            // It is one byte, and the server does not leave it out.
+            delimiter: row.get::<_, &str>(15).bytes().next().unwrap_or(b','),
+            labels: row.get(16),
+        }),
+    }
+}
+
+/// A kind that this build does not know has text, as everything has.
+fn type_kind(typtype: &str) -> TypeKind {
+    typtype.chars().next().and_then(TypeKind::from_catalog).unwrap_or(TypeKind::Base)
 }

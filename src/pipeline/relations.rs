@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundPlan, Naming, TableFacts, TablePlan};
+use encoder::{BoundPlan, EncodeOptions, Naming, TableFacts, TablePlan};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
 use registry::{Action, RegistryClient, RegistryError};
@@ -171,7 +171,7 @@ impl Relations {
 
     async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let plan = TablePlan::compile(&relation, &facts, &self.naming)
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default())
             .map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation)?;
@@ -304,7 +304,7 @@ impl Relations {
     /// Takes a relation as if it had been announced and everything about it looked up and registered.
     pub(super) fn know(&mut self, relation: Relation) {
         let facts = TableFacts::default();
-        let plan = TablePlan::compile(&relation, &facts, &self.naming).expect("a plan");
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default()).expect("a plan");
         let plan = plan.bind(Some(1), 2).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };

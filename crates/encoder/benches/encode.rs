@@ -7,8 +7,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter};
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
-    TransactionContext, TypeKind,
+    BoundPlan, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts,
+    TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -54,18 +54,19 @@ fn relation(replica_identity: ReplicaIdentity) -> Relation {
 
 fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
     let column = |(name, type_oid, type_modifier, not_null, _): (&str, u32, i32, bool, &str)| ColumnFacts {
-        name: name.to_owned(),
         not_null,
-        default: None,
-        type_oid: Oid::from(type_oid),
-        type_name: String::new(),
-        type_kind: TypeKind::Base,
-        base_type_oid: Oid::from(type_oid),
         base_type_modifier: type_modifier,
+        ..ColumnFacts::new(name, Oid::from(type_oid), "")
     };
     let facts =
         TableFacts { columns: COLUMNS.into_iter().map(column).collect(), primary_key: Some(vec!["id".to_owned()]) };
-    let plan = TablePlan::compile(&relation(replica_identity), &facts, &Naming::new("shop", "shop")).unwrap();
+    let plan = TablePlan::compile(
+        &relation(replica_identity),
+        &facts,
+        &Naming::new("shop", "shop"),
+        &EncodeOptions::default(),
+    )
+    .unwrap();
     plan.bind(Some(1), 2).unwrap()
 }
 
@@ -136,4 +137,69 @@ fn insert_by_apache_avro(bencher: Bencher<'_, '_>) {
         buffer.clear();
         writer.write_value_ref(&mut buffer, divan::black_box(&value)).unwrap()
     });
+}
+
+/// A family of types, one of it, and the value that all ten columns have.
+const FAMILIES: [(&str, u32, i32, &str); 18] = [
+    ("boolean", 16, -1, "t"),
+    ("integer", 20, -1, "1234567890123"),
+    ("float", 701, -1, "2.718281828459045"),
+    ("decimal", 1700, (12 << 16 | 2) + 4, "1299.95"),
+    ("variable scale decimal", 1700, -1, "123456789.125"),
+    ("money", 790, -1, "-$1,234.56"),
+    ("text", 25, -1, "left with a neighbour"),
+    ("bytea", 17, -1, r"\xdeadbeef00112233445566778899aabb"),
+    ("uuid", 2950, -1, "123e4567-e89b-12d3-a456-426614174000"),
+    ("date", 1082, -1, "2024-02-29"),
+    ("time", 1083, -1, "12:34:56.789012"),
+    ("timestamp", 1114, -1, "2024-02-29 12:34:56.789012"),
+    ("timestamptz", 1184, -1, "2024-02-29 12:34:56.789012+00"),
+    ("timetz", 1266, -1, "12:34:56.789012+02"),
+    ("interval", 1186, -1, "1 year 2 mons 3 days 04:05:06.789"),
+    ("bits", 1560, 16, "1010101010101010"),
+    ("point", 600, -1, "(1.25,-2.5)"),
+    ("array", 1007, -1, "{1,22,333,NULL,55555}"),
+];
+
+/// Families that the catalog's facts make what they are.
+const MADE_FAMILIES: [(&str, &str); 3] = [
+    ("enum", "happy"),
+    ("hstore", r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#),
+    ("text array", r#"{a,"b c","q\"q",NULL}"#),
+];
+
+/// Ten columns of one family: what the types cost beside each other.
+#[divan::bench(args = FAMILIES.map(|(name, ..)| name))]
+fn family(bencher: Bencher<'_, '_>, name: &str) {
+    let (_, type_oid, modifier, text) = FAMILIES.into_iter().find(|(family, ..)| *family == name).unwrap();
+    let facts = ColumnFacts { base_type_modifier: modifier, ..ColumnFacts::new("", Oid::from(type_oid), "") };
+    bench_column(bencher, &facts, modifier, text);
+}
+
+#[divan::bench(args = MADE_FAMILIES.map(|(name, _)| name))]
+fn made_family(bencher: Bencher<'_, '_>, name: &str) {
+    let (_, text) = MADE_FAMILIES.into_iter().find(|(family, _)| *family == name).unwrap();
+    let facts = match name {
+        "enum" => ColumnFacts {
+            base_type_kind: TypeKind::Enum,
+            labels: ["sad", "ok", "happy"].map(str::to_owned).into(),
+            ..ColumnFacts::new("", Oid::from(99_999), "mood")
+        },
+        "text array" => ColumnFacts::new("", Oid::from(1009), "_text"),
+        _ => ColumnFacts::new("", Oid::from(99_999), name),
+    };
+    bench_column(bencher, &facts, -1, text);
+}
+
+fn bench_column(bencher: Bencher<'_, '_>, facts: &ColumnFacts, type_modifier: i32, text: &str) {
+    let names = (0..10).map(|index| format!("c{index}"));
+    let column = |name: String| RelationColumn { is_key: false, name, type_oid: facts.type_oid, type_modifier };
+    let columns = names.clone().map(column).collect();
+    let relation = Relation { columns, ..relation(ReplicaIdentity::Nothing) };
+    let facts = names.map(|name| ColumnFacts { name, not_null: true, ..facts.clone() }).collect();
+    let facts = TableFacts { columns: facts, primary_key: None };
+    let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "shop"), &EncodeOptions::default()).unwrap();
+    let new = Tuple::from_values([Value::Text(text.as_bytes()); 10]).unwrap();
+    let insert = Insert { xid: None, relation: Oid::from(1), new };
+    bench(bencher, &plan.bind(None, 2).unwrap(), Change::Insert(&insert));
 }

@@ -110,6 +110,15 @@ pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
+/// Puts the length of what was appended from `start` on before it, which makes it a `string` or `bytes`. For text whose length shows only
+/// when it is written: what is moved is short most of the time.
+pub(crate) fn insert_length(out: &mut Vec<u8>, start: usize) {
+    let end = out.len();
+    write_length(out, end - start);
+    let length = out.len() - end;
+    out[start..].rotate_right(length);
+}
+
 /// Reads back what this crate has just written. Running out of bytes is a bug of the writer, and reads as nothing.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {

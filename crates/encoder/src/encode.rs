@@ -146,8 +146,10 @@ impl Encoder<'_> {
         let old_key_json = self.key_json(old_key.as_ref());
         self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
         self.event(old_key.clone(), "d", before, Row::Null)?;
-        self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
-        self.tombstone(old_key);
+        if self.plan.tombstones {
+            self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
+            self.tombstone(old_key);
+        }
         self.add_header(OLD_KEY_HEADER, old_key_json.as_ref());
         self.event(new_key, "c", Row::Null, after)
     }
@@ -160,7 +162,9 @@ impl Encoder<'_> {
         };
         let key = self.key(old, None)?;
         self.event(key.clone(), "d", before, Row::Null)?;
-        self.tombstone(key);
+        if self.plan.tombstones {
+            self.tombstone(key);
+        }
         Ok(())
     }
 
@@ -290,12 +294,28 @@ impl TablePlan {
             match value {
                 Value::Text(text) => column.write_text(text, out),
                 Value::Null => column.write_null(out),
-                Value::UnchangedToast => write_unchanged(column, old.and_then(|old| old.iter().nth(index)), out),
+                Value::UnchangedToast => self.write_unchanged(column, old.and_then(|old| old.iter().nth(index)), out),
                 Value::Binary(_) => Err(EncodeErrorKind::BinaryValue),
             }
             .map_err(|kind| self.error(kind, Some(column), lsn))?;
         }
         Ok(())
+    }
+
+    /// Appends a value that was not sent with the new row: the old row's, or what stands for it. A key that was sent for an old row has nulls
+    /// for all that is not in it, which say nothing.
+    #[cold]
+    fn write_unchanged(
+        &self,
+        column: &Column,
+        old: Option<Value<'_>>,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeErrorKind> {
+        match old {
+            Some(Value::Text(text)) => column.write_text(text, out),
+            Some(Value::Binary(_)) => Err(EncodeErrorKind::BinaryValue),
+            Some(Value::Null | Value::UnchangedToast) | None => column.write_unavailable(&self.unavailable_value, out),
+        }
     }
 
     /// Appends a row of which only the key is known: the other columns are null, or what a column that cannot be null has by default.
@@ -346,7 +366,7 @@ impl TablePlan {
                 Presence::Required => false,
                 Presence::Optional { null, .. } => reader.take(1) == Some(&[null]),
             };
-            if null || json::write_value(column.physical, &mut reader, out).is_none() {
+            if null || json::write_value(&column.physical, &mut reader, out).is_none() {
                 out.extend_from_slice(b"null");
             }
         }
@@ -361,17 +381,6 @@ impl TablePlan {
     #[cold]
     fn error(&self, kind: EncodeErrorKind, column: Option<&Column>, lsn: Lsn) -> EncodeError {
         EncodeError::new(kind, &self.table, column.map(|column| column.name.as_str()), lsn)
-    }
-}
-
-/// Appends a value that was not sent with the new row: the old row's, or what stands for it. A key that was sent for an old row has nulls
-/// for all that is not in it, which say nothing.
-#[cold]
-fn write_unchanged(column: &Column, old: Option<Value<'_>>, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-    match old {
-        Some(Value::Text(text)) => column.write_text(text, out),
-        Some(Value::Binary(_)) => Err(EncodeErrorKind::BinaryValue),
-        Some(Value::Null | Value::UnchangedToast) | None => column.write_unavailable(out),
     }
 }
 

@@ -23,6 +23,16 @@ pub enum PlanError {
         /// What both become.
         field: String,
     },
+    /// A name that Avro does not have, where names are to stay what they are.
+    #[error(
+        "{name:?}, a name of {table}, is not one that Avro allows: have names adjusted, rename it, or leave it out of the publication"
+    )]
+    IllegalName {
+        /// `schema.table`.
+        table: String,
+        /// The name: of a column, or of the namespace that goes with the topic.
+        name: String,
+    },
     /// The topic's name is longer than Kafka allows.
     #[error("the topic {topic:?} has more than the {characters_max} characters that Kafka allows")]
     TopicTooLong {
@@ -137,6 +147,10 @@ pub enum EncodeErrorKind {
     UnavailableValue,
     /// The same for a column of the key.
     UnavailableKey,
+    /// The array has another shape than one dimension that starts at 1, which is all that an Avro array can say.
+    ArrayShape,
+    /// A null among the elements of an array whose Avro type has none.
+    NullElement,
     /// An Update or a Delete without the old row that it must have.
     MissingOldRow,
 }
@@ -154,6 +168,8 @@ impl EncodeErrorKind {
             Self::NotANumber => "not_a_number",
             Self::UnavailableValue => "unavailable_value",
             Self::UnavailableKey => "unavailable_key",
+            Self::ArrayShape => "array_shape",
+            Self::NullElement => "null_element",
             Self::MissingOldRow => "missing_old_row",
         }
     }
@@ -166,12 +182,21 @@ impl EncodeErrorKind {
             Self::InvalidUtf8 => "the value is not UTF-8",
             Self::MalformedText => "the value is not what its type prints",
             Self::OutOfRange => "the value lies outside of what its Avro type can hold",
-            Self::NotANumber => "the value is NaN or infinite, which Avro's decimal cannot hold",
+            Self::NotANumber => {
+                "the value is NaN or infinite, which Avro's decimal cannot hold; have decimals written as text"
+            }
             Self::UnavailableValue => {
                 "the value is stored out of line, was not changed and so was not sent, and its Avro type has no room for a placeholder; \
                  ALTER TABLE .. REPLICA IDENTITY FULL makes PostgreSQL send it"
             }
             Self::UnavailableKey => "it is part of the key, and its value was not sent",
+            Self::ArrayShape => {
+                "the array has more than one dimension or does not start at 1, which an Avro array cannot say; declare the column with its \
+                 dimensions, or have arrays written as text"
+            }
+            Self::NullElement => {
+                "the array has a null, which the items of its Avro type are not; have arrays written as text"
+            }
             Self::MissingOldRow => "the old row is missing",
         }
     }

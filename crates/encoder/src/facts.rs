@@ -51,6 +51,51 @@ pub struct ColumnFacts {
     pub base_type_oid: Oid,
     /// The modifier that goes with the base type, -1 for none: the column's, or for a domain the one of the innermost domain that has one.
     pub base_type_modifier: i32,
+    /// What kind of type the base type is.
+    pub base_type_kind: TypeKind,
+    /// The values of the base type if it is an enum, `enumlabel` in the order of `enumsortorder`.
+    pub labels: Vec<String>,
+    /// What the elements are if the base type is an array. For arrays of built-in types it need not be known.
+    pub element: Option<ElementFacts>,
+    /// How many dimensions the column, or a domain under it, is declared with: `attndims`, `typndims`. PostgreSQL holds no value to that.
+    pub dimensions: i32,
+}
+
+impl ColumnFacts {
+    /// The facts about a column that can be null, has no default, and is of a type of which no more is known than this.
+    pub fn new(name: impl Into<String>, type_oid: Oid, type_name: impl Into<String>) -> Self {
+        Self {
+            name: name.into(),
+            not_null: false,
+            default: None,
+            type_oid,
+            type_name: type_name.into(),
+            type_kind: TypeKind::Base,
+            base_type_oid: type_oid,
+            base_type_modifier: -1,
+            base_type_kind: TypeKind::Base,
+            labels: Vec::new(),
+            element: None,
+            dimensions: 0,
+        }
+    }
+}
+
+/// The facts about the elements of an array, from `pg_type`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ElementFacts {
+    /// What the element type comes down to through any number of domains; the type itself when it is none.
+    pub type_oid: Oid,
+    /// The name of that type, `typname`.
+    pub type_name: String,
+    /// What kind of type that is.
+    pub type_kind: TypeKind,
+    /// The modifier of the innermost domain that has one; -1 if there is none, where the array's own counts.
+    pub type_modifier: i32,
+    /// The values of that type if it is an enum, in their order.
+    pub labels: Vec<String>,
+    /// What stands between two elements, `typdelim` of the type that the array is declared with: a comma for all but a few types.
+    pub delimiter: u8,
 }
 
 /// `pg_type.typtype`.
@@ -94,16 +139,7 @@ mod tests {
 
     #[test]
     fn a_column_is_made_optional_once() {
-        let column = ColumnFacts {
-            name: "a".to_owned(),
-            not_null: true,
-            default: None,
-            type_oid: Oid::from(23),
-            type_name: "int4".to_owned(),
-            type_kind: TypeKind::Base,
-            base_type_oid: Oid::from(23),
-            base_type_modifier: -1,
-        };
+        let column = ColumnFacts { not_null: true, ..ColumnFacts::new("a", Oid::from(23), "int4") };
         let mut facts = TableFacts { columns: vec![column], primary_key: None };
         assert!(facts.make_optional("a"));
         assert!(!facts.column("a").unwrap().not_null);

@@ -6,10 +6,10 @@ use std::io::Write;
 
 use serde_json::Value;
 
-use crate::{avro::Reader, schema::Physical};
+use crate::{avro::Reader, base64, schema::Physical};
 
 /// A default, in the JSON that the Avro specification wants for it; none where Kafka Connect cannot have one.
-pub(crate) fn default_value(physical: Physical, encoded: &[u8]) -> Option<Value> {
+pub(crate) fn default_value(physical: &Physical, encoded: &[u8]) -> Option<Value> {
     let mut reader = Reader::new(encoded);
     match physical {
         Physical::Boolean => reader.boolean().map(Value::from),
@@ -24,29 +24,29 @@ pub(crate) fn default_value(physical: Physical, encoded: &[u8]) -> Option<Value>
         Physical::Bytes | Physical::Decimal { .. } => {
             reader.bytes().map(|bytes| bytes.iter().map(|byte| char::from(*byte)).collect::<String>().into())
         }
-        // No record can be a default in Kafka Connect (KAFKA-12694).
-        Physical::VariableScaleDecimal => None,
+        // No record can be a default in Kafka Connect (KAFKA-12694), and Debezium has none for an array or a map.
+        Physical::VariableScaleDecimal | Physical::Point | Physical::Array { .. } | Physical::Map => None,
     }
 }
 
 /// Appends one field's value as JSON text, the way Kafka Connect writes a key into a header.
 ///
 /// Returns none if the bytes are not such a value, which would be a bug of its codec.
-pub(crate) fn write_value(physical: Physical, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+pub(crate) fn write_value(physical: &Physical, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     match physical {
         Physical::Boolean => write_display(out, reader.boolean()?),
         Physical::Int | Physical::Long => write_display(out, reader.long()?),
         Physical::Float => {
             let value = reader.float()?;
-            if value.is_finite() { write_display(out, value) } else { write_display(out, format_args!("\"{value}\"")) }
+            if value.is_finite() { write_display(out, value) } else { write_display(out, number(value.into())) }
         }
         Physical::Double => {
             let value = reader.double()?;
-            if value.is_finite() { write_display(out, value) } else { write_display(out, format_args!("\"{value}\"")) }
+            write_display(out, number(value));
         }
         Physical::String => write_string(out, std::str::from_utf8(reader.bytes()?).ok()?),
         Physical::Bytes => write_base64(out, reader.bytes()?),
-        Physical::Decimal { scale, .. } => write_decimal(out, reader.bytes()?, scale as usize),
+        Physical::Decimal { scale, .. } => write_decimal(out, reader.bytes()?, *scale as usize),
         Physical::VariableScaleDecimal => {
             out.extend_from_slice(b"{\"scale\":");
             write_display(out, reader.long()?);
@@ -54,8 +54,77 @@ pub(crate) fn write_value(physical: Physical, reader: &mut Reader<'_>, out: &mut
             write_base64(out, reader.bytes()?);
             out.push(b'}');
         }
+        Physical::Point => {
+            let (x, y) = (reader.double()?, reader.double()?);
+            write_display(out, format_args!("{{\"x\":{},\"y\":{}", number(x), number(y)));
+            out.extend_from_slice(b",\"wkb\":");
+            write_optional(&Physical::Bytes, reader, out)?;
+            out.extend_from_slice(b",\"srid\":");
+            write_optional(&Physical::Int, reader, out)?;
+            out.push(b'}');
+        }
+        Physical::Array { items, nullable } => {
+            out.push(b'[');
+            write_blocks(reader, out, |reader, out| {
+                if *nullable {
+                    write_optional(&items.physical, reader, out)
+                } else {
+                    write_value(&items.physical, reader, out)
+                }
+            })?;
+            out.push(b']');
+        }
+        Physical::Map => {
+            out.push(b'{');
+            write_blocks(reader, out, |reader, out| {
+                write_value(&Physical::String, reader, out)?;
+                out.push(b':');
+                write_optional(&Physical::String, reader, out)
+            })?;
+            out.push(b'}');
+        }
     }
     Some(())
+}
+
+/// A union whose first branch is null.
+fn write_optional(physical: &Physical, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
+    match reader.long()? {
+        0 => out.extend_from_slice(b"null"),
+        _ => write_value(physical, reader, out)?,
+    }
+    Some(())
+}
+
+/// What an array and a map have in common: blocks, each led by how many entries it has, and an empty one at the end.
+fn write_blocks(
+    reader: &mut Reader<'_>,
+    out: &mut Vec<u8>,
+    mut write_entry: impl FnMut(&mut Reader<'_>, &mut Vec<u8>) -> Option<()>,
+) -> Option<()> {
+    let mut first = true;
+    loop {
+        let count = reader.long()?;
+        for _ in 0..count {
+            if !std::mem::take(&mut first) {
+                out.push(b',');
+            }
+            write_entry(reader, out)?;
+        }
+        if count == 0 {
+            return Some(());
+        }
+    }
+}
+
+/// A number, or the name of one that JSON does not have.
+fn number(value: f64) -> String {
+    match value {
+        f64::INFINITY => "\"Infinity\"".to_owned(),
+        f64::NEG_INFINITY => "\"-Infinity\"".to_owned(),
+        _ if value.is_nan() => "\"NaN\"".to_owned(),
+        _ => value.to_string(),
+    }
 }
 
 /// Appends a JSON string.
@@ -76,19 +145,9 @@ fn write_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: usize) {
     write_display(out, format_args!("{sign}{integer}{point}{fraction}"));
 }
 
-/// RFC 4648, section 4, in quotes.
 fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     out.push(b'"');
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let bits = u32::from_be_bytes(group);
-        for (position, shift) in [18, 12, 6, 0].into_iter().enumerate() {
-            let sextet = (bits >> shift & 0x3f) as usize;
-            out.push(if position <= chunk.len() { ALPHABET[sextet] } else { b'=' });
-        }
-    }
+    base64::write(base64::STANDARD, bytes, out);
     out.push(b'"');
 }
 
@@ -96,17 +155,6 @@ fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
 mod tests {
     use super::*;
     use crate::avro;
-
-    #[test]
-    fn base64_of_the_rfc() {
-        for (bytes, expected) in
-            [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")]
-        {
-            let mut out = Vec::new();
-            write_base64(&mut out, bytes.as_bytes());
-            assert_eq!(out, format!("\"{expected}\"").as_bytes());
-        }
-    }
 
     #[test]
     fn decimals_have_their_point() {
@@ -123,9 +171,9 @@ mod tests {
     fn a_default_keeps_the_digits_of_its_float() {
         let mut encoded = Vec::new();
         avro::write_float(&mut encoded, 0.1);
-        assert_eq!(default_value(Physical::Float, &encoded).unwrap().to_string(), "0.1");
+        assert_eq!(default_value(&Physical::Float, &encoded).unwrap().to_string(), "0.1");
         let mut encoded = Vec::new();
         avro::write_double(&mut encoded, f64::NAN);
-        assert_eq!(default_value(Physical::Double, &encoded), None);
+        assert_eq!(default_value(&Physical::Double, &encoded), None);
     }
 }

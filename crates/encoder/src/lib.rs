@@ -5,7 +5,7 @@
 //! allocation, but for numerics of more than 38 digits and changes of a key.
 //!
 //! ```
-//! use encoder::{Change, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan, TransactionContext};
+//! use encoder::{Change, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan, TransactionContext};
 //! use pgoutput::{Insert, Lsn, Oid, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Value, Xid};
 //!
 //! // A Relation message came, and the catalog was asked what only it knows.
@@ -16,7 +16,7 @@
 //!     xid: None, id: Oid::from(16_384), schema: "public".to_owned(), name: "customers".to_owned(),
 //!     replica_identity: ReplicaIdentity::Default, columns: vec![column("id", 23, true), column("name", 25, false)],
 //! };
-//! let plan = TablePlan::compile(&relation, &TableFacts::default(), &Naming::new("shop", "shopdb"))?;
+//! let plan = TablePlan::compile(&relation, &TableFacts::default(), &Naming::new("shop", "shopdb"), &EncodeOptions::default())?;
 //! assert_eq!(&**plan.topic(), "shop.public.customers");
 //!
 //! // The schemas go to the registry; it gives ids.
@@ -40,7 +40,8 @@
 //!
 //! Topics, keys, schemas and values are those of Debezium's PostgreSQL connector 3.6 with both of its name adjustment modes set to `avro` and
 //! `provide.transaction.metadata` on, behind Confluent's framing of 5 bytes: a consumer cannot tell the difference. That is tested record by
-//! record against recordings of both. [`BoundPlan::encode`] says which change becomes which records.
+//! record against recordings of both, all columns of all types in them. [`BoundPlan::encode`] says which change becomes which records,
+//! [`types_markdown`] what each type becomes, and [`EncodeOptions`] has the other forms that Debezium's options choose.
 //!
 //! The key is the replica identity's; where that is the whole row, or nothing, it is the primary key. The identity of an event is
 //! its commit LSN and its ordinal in the transaction, which `transaction.id` (`<xid>:<commit LSN>`) and `transaction.total_order` hold.
@@ -51,6 +52,16 @@
 //! | what | Debezium | here |
 //! |---|---|---|
 //! | a type that it does not know | leaves the column out | PostgreSQL's text |
+//! | an array of such a type, or of a domain | leaves the column out | an array of what the elements are |
+//! | a column that is declared with several dimensions | an array of nulls | PostgreSQL's text |
+//! | another array of several dimensions, or that does not start at 1 | nulls, or the elements without the bounds | [`EncodeErrorKind::ArrayShape`] |
+//! | a null in an array of an enum | fails | [`EncodeErrorKind::NullElement`] |
+//! | a value of type `name` while streaming | null | the value |
+//! | an `interval` as a number | floating point, which can be off by some microseconds | exact |
+//! | an `interval` that does not fit | the greatest number | [`EncodeErrorKind::OutOfRange`] |
+//! | the order of an hstore's keys as JSON | that of a hash map | hstore's own |
+//! | `NaN` as a string of decimals | `NAN` | what PostgreSQL prints, `NaN` |
+//! | 24:00:00 and infinities as ISO 8601 text | `00:00:00Z`, and years far away | `24:00:00Z`, `infinity` |
 //! | a null in a column with a default | its Avro converter writes the default | null |
 //! | `timestamp` past 294247-01-10 04:00:25.2 | a number that has wrapped around | [`EncodeErrorKind::OutOfRange`] |
 //! | `NaN` and infinities in a numeric | fails, or null | [`EncodeErrorKind::NotANumber`] |
@@ -59,12 +70,17 @@
 //! | two columns whose names become the same | fails late | [`PlanError::CollidingColumns`] |
 //! | a table whose name starts with a digit | a namespace that Avro does not allow | an underscore before it |
 //!
+//! The recordings show most of these; the others are what its source says.
+//!
+//! Three encodings of Debezium's forget something and are nevertheless the default, so that nothing changes for its consumers:
+//! [`EncodeOptions::lossless`] has what to choose instead.
+//!
 //! Infinite dates and timestamps have the numbers that Debezium has for them, which no finite value of PostgreSQL can have.
 //!
 //! # What the caller owes
 //!
-//! - A replication session with `client_encoding` UTF8, `DateStyle` ISO, `TimeZone` UTC, `extra_float_digits` at least 1, `bytea_output` hex,
-//!   and values in text format.
+//! - A replication session with `client_encoding` UTF8, `DateStyle` ISO, `IntervalStyle` postgres, `TimeZone` UTC, `extra_float_digits` at least 1,
+//!   `bytea_output` hex, and values in text format. `money` is read in any `lc_monetary` that has two digits after the point.
 //! - A new plan for every Relation message. When [`EncodeError::null_in_not_null`] names a column, the catalog has become stricter than the rows
 //!   that are still to come: make it optional in the facts, compile, register, and encode the change again.
 //! - Any other [`EncodeError`] is not recoverable by trying again. It names table, column and position, and no error holds row data.
@@ -78,6 +94,7 @@
 //!    an error takes everything back that the change has appended.
 
 mod avro;
+mod base64;
 mod batch;
 mod defaults;
 mod encode;
@@ -86,7 +103,9 @@ mod event;
 mod facts;
 mod json;
 mod naming;
+mod options;
 mod plan;
+mod reference;
 mod schema;
 mod types;
 
@@ -94,7 +113,11 @@ pub use batch::{Record, RecordBatch};
 pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
-pub use facts::{ColumnFacts, TableFacts, TypeKind};
+pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use naming::Naming;
+pub use options::{
+    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+};
 pub use plan::TablePlan;
+pub use reference::types_markdown;
 pub use schema::Schema;

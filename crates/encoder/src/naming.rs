@@ -3,7 +3,7 @@
 //! These are Debezium's rules with both of its name adjustment modes set to `avro`: what a name may not hold becomes an underscore, one
 //! for each UTF-16 unit, since Debezium is written in Java. Two different names can become one; the plan refuses that within a table.
 
-use crate::PlanError;
+use crate::{NameAdjustment, PlanError};
 
 /// Kafka's limit on the name of a topic.
 const TOPIC_CHARACTERS_MAX: usize = 249;
@@ -39,18 +39,32 @@ impl Naming {
     }
 }
 
-/// The Avro namespace that goes with a topic.
-///
-/// Avro wants each part between dots to be a name of its own, which Debezium does not see to for any part but the first. A part that
-/// starts with a digit is led by an underscore here, as Debezium does for the first.
-pub(crate) fn namespace(topic: &str) -> String {
-    topic.split('.').map(field_name).collect::<Vec<_>>().join(".")
+impl NameAdjustment {
+    /// The Avro namespace that goes with a topic; none if this leaves a name that Avro does not have.
+    ///
+    /// Avro wants each part between dots to be a name of its own, which Debezium does not see to for any part but the first. A part that
+    /// starts with a digit is led by an underscore here, as Debezium does for the first.
+    pub(crate) fn namespace(self, topic: &str) -> Option<String> {
+        topic.split('.').map(|part| self.field_name(part)).collect::<Option<Vec<_>>>().map(|parts| parts.join("."))
+    }
+
+    /// The Avro field of a column; none if this leaves a name that Avro does not have.
+    pub(crate) fn field_name(self, column: &str) -> Option<String> {
+        match self {
+            Self::None => is_legal(column).then(|| column.to_owned()),
+            Self::Avro => {
+                let name: String = replaced(column, |unit| unit.is_ascii_alphanumeric() || unit == b'_').collect();
+                Some(if is_legal(&name) { name } else { format!("_{name}") })
+            }
+            Self::AvroUnicode => Some(escaped(column)),
+        }
+    }
 }
 
-/// The Avro field of a column.
-pub(crate) fn field_name(column: &str) -> String {
-    let name: String = replaced(column, |unit| unit.is_ascii_alphanumeric() || unit == b'_').collect();
-    if name.is_empty() || name.starts_with(|first: char| first.is_ascii_digit()) { format!("_{name}") } else { name }
+/// A letter or an underscore, and more of these and digits (Avro 1.12 specification, "Names").
+fn is_legal(name: &str) -> bool {
+    let legal = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(legal) && name.starts_with(|first: char| !first.is_ascii_digit())
 }
 
 fn replaced(name: &str, legal: impl Fn(u8) -> bool) -> impl Iterator<Item = char> {
@@ -58,6 +72,26 @@ fn replaced(name: &str, legal: impl Fn(u8) -> bool) -> impl Iterator<Item = char
         Ok(unit) if legal(unit) => char::from(unit),
         _ => '_',
     })
+}
+
+/// The underscore starts an escape here, so it is escaped itself. As in Debezium, numbers of one or two digits are led by two zeros, and
+/// others by none.
+fn escaped(name: &str) -> String {
+    let mut escaped = String::new();
+    for (position, unit) in name.encode_utf16().enumerate() {
+        match u8::try_from(unit) {
+            Ok(byte) if byte.is_ascii_alphabetic() || position > 0 && byte.is_ascii_digit() => {
+                escaped.push(char::from(byte));
+            }
+            _ => {
+                let hex = format!("{unit:x}");
+                escaped += if hex.len() <= 2 { "_u00" } else { "_u" };
+                escaped += &hex;
+            }
+        }
+    }
+    // A part of a namespace can be nothing, and a name cannot.
+    if escaped.is_empty() { "_".to_owned() } else { escaped }
 }
 
 #[cfg(test)]
@@ -69,6 +103,8 @@ mod tests {
         let naming = Naming::new("corpus_dev", "db");
         let topic = naming.topic("Odd Schema", "Ünïcode-Täble.x").unwrap();
         assert_eq!(topic, "corpus_dev.Odd_Schema._n_code-T_ble.x");
+        let namespace = |topic: &str| NameAdjustment::Avro.namespace(topic).unwrap();
+        let field_name = |column: &str| NameAdjustment::Avro.field_name(column).unwrap();
         assert_eq!(namespace(&topic), "corpus_dev.Odd_Schema._n_code_T_ble.x");
         assert_eq!(field_name("two words"), "two_words");
         assert_eq!(field_name("größe"), "gr__e");
@@ -79,7 +115,30 @@ mod tests {
 
     #[test]
     fn every_part_of_a_namespace_is_an_avro_name() {
-        assert_eq!(namespace("1p.2024.x..y."), "_1p._2024.x._.y._");
+        assert_eq!(NameAdjustment::Avro.namespace("1p.2024.x..y.").unwrap(), "_1p._2024.x._.y._");
+        assert_eq!(NameAdjustment::AvroUnicode.namespace("1p.x..y").unwrap(), "_u0031p.x._.y");
+    }
+
+    #[test]
+    fn unicode_keeps_names_apart() {
+        let name = |column: &str| NameAdjustment::AvroUnicode.field_name(column).unwrap();
+        assert_eq!(name("two words"), "two_u0020words");
+        assert_eq!(name("größe"), "gr_u00f6_u00dfe");
+        assert_eq!(name("漢"), "_u6f22");
+        assert_eq!(name("a_b"), "a_u005fb");
+        assert_eq!(name("1st"), "_u0031st");
+        assert_eq!(name("x1"), "x1");
+        assert_eq!(name("🎉"), "_ud83c_udf89");
+    }
+
+    #[test]
+    fn without_adjustment_a_name_is_legal_or_refused() {
+        let name = |column: &str| NameAdjustment::None.field_name(column);
+        assert_eq!(name("_a1").as_deref(), Some("_a1"));
+        for column in ["", "1a", "a b", "é", "a-b", "a.b"] {
+            assert_eq!(name(column), None, "{column}");
+        }
+        assert_eq!(NameAdjustment::None.namespace("a.b-c"), None);
     }
 
     #[test]

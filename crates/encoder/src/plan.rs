@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use pgoutput::{Relation, ReplicaIdentity};
+use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, EncodeErrorKind, Naming, PlanError, TableFacts, TypeKind, avro,
+    BoundPlan, ColumnFacts, EncodeErrorKind, EncodeOptions, Naming, PlanError, TableFacts, TypeKind, avro,
     defaults::{self, Default},
-    json, naming,
+    json,
     schema::{self, AvroType, Field, Physical, Schema},
-    types::{self, Codec},
+    types::{self, Codec, DefaultRule},
 };
 
 /// How the changes of one table become records, for one state of its relation and its facts.
@@ -27,6 +27,10 @@ pub struct TablePlan {
     pub(crate) source_database: Vec<u8>,
     /// `source.schema` and `source.table`.
     pub(crate) source_table: Vec<u8>,
+    /// Whether a deletion is followed by a record without a value.
+    pub(crate) tombstones: bool,
+    /// What stands for a value that was not sent.
+    pub(crate) unavailable_value: Box<str>,
     key_schema: Option<Schema>,
     value_schema: Schema,
 }
@@ -65,13 +69,28 @@ impl TablePlan {
     /// The relation rules: names, types, and which columns there are. Facts about other columns are ignored, and columns without facts are
     /// optional. Compile again for every Relation message, and after
     /// [`TableFacts::make_optional`](crate::TableFacts::make_optional).
-    pub fn compile(relation: &Relation, facts: &TableFacts, naming: &Naming) -> Result<Self, PlanError> {
+    ///
+    /// # Errors
+    /// The table has names that Kafka or Avro cannot have, or that become the same.
+    pub fn compile(
+        relation: &Relation,
+        facts: &TableFacts,
+        naming: &Naming,
+        options: &EncodeOptions,
+    ) -> Result<Self, PlanError> {
         let schema_name = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let table = format!("{schema_name}.{}", relation.name);
         let topic = naming.topic(schema_name, &relation.name)?;
-        let namespace = naming::namespace(&topic);
+        let illegal = |name: &str| PlanError::IllegalName { table: table.clone(), name: name.to_owned() };
+        let namespace = options.names.namespace(&topic).ok_or_else(|| illegal(&topic))?;
         let key_columns = key_columns(relation, facts);
-        let (columns, fields) = compile_columns(relation, facts);
+        let (columns, fields): (Vec<_>, Vec<_>) = relation
+            .columns
+            .iter()
+            .map(|column| compile_column(relation, column, facts, options).ok_or_else(|| illegal(&column.name)))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .unzip();
         refuse_collisions(&table, &columns, &fields)?;
 
         // The row comes last, since it takes the fields.
@@ -88,6 +107,8 @@ impl TablePlan {
             source_start: strings([naming.version.as_str(), "postgresql", &naming.topic_prefix]),
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
+            tombstones: options.tombstones,
+            unavailable_value: options.unavailable_value.as_str().into(),
             table,
             columns,
             key_columns,
@@ -154,11 +175,11 @@ impl Column {
     }
 
     /// Appends what stands for a value that was not sent.
-    pub(crate) fn write_unavailable(&self, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+    pub(crate) fn write_unavailable(&self, placeholder: &str, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
         if let Presence::Optional { value, .. } = self.presence {
             out.push(value);
         }
-        self.codec.write_unavailable(out)
+        self.codec.write_unavailable(placeholder.as_bytes(), out)
     }
 }
 
@@ -181,41 +202,44 @@ fn key_columns(relation: &Relation, facts: &TableFacts) -> Vec<usize> {
     if flagged.is_empty() || sorted == flagged { primary_key } else { flagged }
 }
 
-fn compile_columns(relation: &Relation, facts: &TableFacts) -> (Vec<Column>, Vec<Field>) {
+/// Decides how one column is written; none if its name stays one that Avro does not have.
+fn compile_column(
+    relation: &Relation,
+    column: &RelationColumn,
+    facts: &TableFacts,
+    options: &EncodeOptions,
+) -> Option<(Column, Field)> {
     let full = relation.replica_identity == ReplicaIdentity::Full;
-    let compile = |column: &pgoutput::RelationColumn| {
-        let facts = facts.column(&column.name);
-        let codec = types::resolve(column, facts);
-        let avro_type = codec.avro_type();
-        // PostgreSQL takes only columns that are NOT NULL into a key or an index that identifies rows.
-        let required = column.is_key && !full || facts.is_some_and(|facts| facts.not_null);
-        let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
-        let default = facts.and_then(|facts| encoded_default(facts, codec.as_ref(), &avro_type));
-        let (default_bytes, default) = default.unzip();
-        let name = naming::field_name(&column.name);
-        let field = Field { name, avro_type, optional: !required, default };
-        (compile_column(&column.name, &field, codec, default_bytes), field)
-    };
-    relation.columns.iter().map(compile).unzip()
-}
-
-fn compile_column(name: &str, field: &Field, codec: Box<dyn Codec>, default_bytes: Option<Vec<u8>>) -> Column {
-    let (presence, unknown) = if field.optional {
-        let value = field.value_branch() * 2;
-        let null = 2 - value;
-        (Presence::Optional { null, value }, vec![null])
-    } else {
-        let fallback = || {
-            let mut out = Vec::new();
-            codec.write_fallback(&mut out);
-            out
-        };
-        (Presence::Required, default_bytes.unwrap_or_else(fallback))
-    };
+    let facts = facts.column(&column.name);
+    let codec = types::resolve(column, facts, options);
+    let avro_type = codec.avro_type();
+    // PostgreSQL takes only columns that are NOT NULL into a key or an index that identifies rows.
+    let required = column.is_key && !full || facts.is_some_and(|facts| facts.not_null);
+    let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
+    let default = facts.and_then(|facts| encoded_default(facts, codec.as_ref(), &avro_type));
+    let (default_bytes, default) = default.unzip();
+    let field = Field { name: options.names.field_name(&column.name)?, avro_type, optional: !required, default };
+    let (presence, unknown) = presence(&field, codec.as_ref(), default_bytes);
     let mut json_name = Vec::new();
     json::write_string(&mut json_name, &field.name);
     json_name.push(b':');
-    Column { name: name.to_owned(), json_name, codec, physical: field.avro_type.physical, presence, unknown }
+    let (name, physical) = (column.name.clone(), field.avro_type.physical.clone());
+    Some((Column { name, json_name, codec, physical, presence, unknown }, field))
+}
+
+/// Whether a column can be null, and what stands for a value of it that is not known.
+fn presence(field: &Field, codec: &dyn Codec, default_bytes: Option<Vec<u8>>) -> (Presence, Vec<u8>) {
+    if field.optional {
+        let value = field.value_branch() * 2;
+        let null = 2 - value;
+        return (Presence::Optional { null, value }, vec![null]);
+    }
+    let fallback = || {
+        let mut out = Vec::new();
+        codec.write_fallback(&mut out);
+        out
+    };
+    (Presence::Required, default_bytes.unwrap_or_else(fallback))
 }
 
 /// A column's default, encoded and as the schema has it. Defaults of domains are left out, as by Debezium.
@@ -224,14 +248,17 @@ fn encoded_default(
     codec: &dyn Codec,
     avro_type: &AvroType,
 ) -> Option<(Vec<u8>, serde_json::Value)> {
-    let computed = codec.computed_default().filter(|_| facts.type_kind != TypeKind::Domain)?;
-    let text = match defaults::parse(facts.default.as_ref()?)? {
-        Default::Literal(text) => text,
-        Default::Computed => computed.into(),
+    if facts.type_kind == TypeKind::Domain {
+        return None;
+    }
+    let text = match (codec.default_rule(), defaults::parse(facts.default.as_ref()?)?) {
+        (DefaultRule::Literal | DefaultRule::Computed(_), Default::Literal(text)) => text,
+        (DefaultRule::Computed(text), Default::Computed) => text.into(),
+        (DefaultRule::Never, _) | (DefaultRule::Literal, Default::Computed) => return None,
     };
     let mut encoded = Vec::new();
     codec.encode(text.as_bytes(), &mut encoded).ok()?;
-    let value = json::default_value(avro_type.physical, &encoded)?;
+    let value = json::default_value(&avro_type.physical, &encoded)?;
     Some((encoded, value))
 }
 

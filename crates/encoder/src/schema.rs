@@ -40,7 +40,7 @@ impl Schema {
 }
 
 /// How values of a type are laid out in Avro.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Physical {
     Boolean,
     Int,
@@ -53,25 +53,45 @@ pub(crate) enum Physical {
     Decimal {
         precision: u32,
         scale: u32,
+        /// Whether Kafka Connect's schema has the precision too, which is an addition of Debezium's to that type.
+        states_precision: bool,
     },
     /// A record of an `int`, the scale, and `bytes`, the unscaled value.
     VariableScaleDecimal,
+    /// A record of two `double`, `bytes` with the same in WKB, and the number of a reference system, which is null.
+    Point,
+    /// An `array`; its items are a union with null, or not.
+    Array {
+        items: Box<AvroType>,
+        nullable: bool,
+    },
+    /// A `map` of strings, each of which can be null.
+    Map,
 }
 
 /// What a PostgreSQL type is in Avro, without nullability and default.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct AvroType {
     pub(crate) physical: Physical,
     /// `connect.type`: the type in Kafka Connect where Avro has none of its own for it.
     pub(crate) connect_type: Option<&'static str>,
     /// `connect.name`: Kafka Connect's semantic type. All of Debezium's have version 1.
     pub(crate) connect_name: Option<&'static str>,
+    /// `connect.parameters`, of which no type has more than one besides decimals.
+    pub(crate) connect_parameter: Option<(&'static str, String)>,
+    /// `logicalType`, of others than decimals.
+    pub(crate) logical_type: Option<&'static str>,
 }
 
 impl AvroType {
     /// A type that is no more than its layout.
     pub(crate) const fn plain(physical: Physical) -> Self {
-        Self { physical, connect_type: None, connect_name: None }
+        Self { physical, connect_type: None, connect_name: None, connect_parameter: None, logical_type: None }
+    }
+
+    /// A type with a name in Kafka Connect.
+    pub(crate) fn named(physical: Physical, connect_name: &'static str) -> Self {
+        Self { connect_name: Some(connect_name), ..Self::plain(physical) }
     }
 }
 
@@ -96,7 +116,7 @@ impl Field {
 /// Writes the fields of one schema. A record is defined where it comes first, and is only named after that.
 #[derive(Default)]
 struct FieldWriter {
-    variable_scale_decimal_defined: bool,
+    defined: Vec<&'static str>,
 }
 
 impl FieldWriter {
@@ -120,26 +140,39 @@ impl FieldWriter {
             properties.insert(name.to_owned(), value);
         };
         let mut connect_name = avro_type.connect_name;
-        let mut connect_parameters = None;
-        put("type", physical_name(avro_type.physical).into());
-        match avro_type.physical {
-            Physical::Decimal { precision, scale } => {
-                put("scale", scale.into());
-                put("precision", precision.into());
+        let mut connect_parameters = avro_type.connect_parameter.as_ref().map(|(name, value)| json!({ *name: value }));
+        let mut logical_type = avro_type.logical_type;
+        put("type", physical_name(&avro_type.physical).into());
+        match &avro_type.physical {
+            Physical::Decimal { precision, scale, states_precision } => {
+                put("scale", (*scale).into());
+                put("precision", (*precision).into());
                 connect_name = Some("org.apache.kafka.connect.data.Decimal");
-                connect_parameters =
-                    Some(json!({ "scale": scale.to_string(), "connect.decimal.precision": precision.to_string() }));
-            }
-            Physical::VariableScaleDecimal => {
-                connect_name = Some("io.debezium.data.VariableScaleDecimal");
-                if std::mem::replace(&mut self.variable_scale_decimal_defined, true) {
-                    return "io.debezium.data.VariableScaleDecimal".into();
+                let mut parameters = json!({ "scale": scale.to_string() });
+                if *states_precision {
+                    parameters["connect.decimal.precision"] = precision.to_string().into();
                 }
-                put("name", "VariableScaleDecimal".into());
-                put("namespace", "io.debezium.data".into());
-                put("fields", json!([{ "name": "scale", "type": "int" }, { "name": "value", "type": "bytes" }]));
-                put("connect.doc", "Variable scaled decimal".into());
+                connect_parameters = Some(parameters);
+                logical_type = Some("decimal");
             }
+            Physical::VariableScaleDecimal | Physical::Point => {
+                let record = if avro_type.physical == Physical::Point { &POINT } else { &VARIABLE_SCALE_DECIMAL };
+                connect_name = Some(record.full_name);
+                if self.defined.contains(&record.full_name) {
+                    return record.full_name.into();
+                }
+                self.defined.push(record.full_name);
+                let (namespace, name) = record.full_name.rsplit_once('.').unwrap_or_default();
+                put("name", name.into());
+                put("namespace", namespace.into());
+                put("fields", (record.fields)());
+                put("connect.doc", record.doc.into());
+            }
+            Physical::Array { items, nullable } => {
+                let item = self.avro_type(items, None);
+                put("items", if *nullable { json!(["null", item]) } else { item });
+            }
+            Physical::Map => put("values", json!(["null", "string"])),
             _ => {}
         }
         if let Some(connect_type) = avro_type.connect_type {
@@ -157,15 +190,42 @@ impl FieldWriter {
         if let Some(name) = connect_name {
             put("connect.name", name.into());
         }
-        if matches!(avro_type.physical, Physical::Decimal { .. }) {
-            put("logicalType", "decimal".into());
+        if let Some(name) = logical_type {
+            put("logicalType", name.into());
         }
         // A type without properties is written as its name.
         if properties.len() == 1 { properties["type"].take() } else { Value::Object(properties) }
     }
 }
 
-const fn physical_name(physical: Physical) -> &'static str {
+/// One of Debezium's records that stand for a single value.
+struct ValueRecord {
+    full_name: &'static str,
+    doc: &'static str,
+    fields: fn() -> Value,
+}
+
+static VARIABLE_SCALE_DECIMAL: ValueRecord = ValueRecord {
+    full_name: "io.debezium.data.VariableScaleDecimal",
+    doc: "Variable scaled decimal",
+    fields: || json!([{ "name": "scale", "type": "int" }, { "name": "value", "type": "bytes" }]),
+};
+
+static POINT: ValueRecord = ValueRecord {
+    full_name: "io.debezium.data.geometry.Point",
+    doc: "Geometry (POINT)",
+    fields: || {
+        json!([
+            { "name": "x", "type": "double" },
+            { "name": "y", "type": "double" },
+            { "name": "wkb", "type": ["null", "bytes"], "default": null },
+            { "name": "srid", "type": ["null", "int"], "default": null },
+        ])
+    },
+};
+
+/// The name of an Avro type as a schema has it.
+pub(crate) const fn physical_name(physical: &Physical) -> &'static str {
     match physical {
         Physical::Boolean => "boolean",
         Physical::Int => "int",
@@ -174,6 +234,8 @@ const fn physical_name(physical: Physical) -> &'static str {
         Physical::Double => "double",
         Physical::String => "string",
         Physical::Bytes | Physical::Decimal { .. } => "bytes",
-        Physical::VariableScaleDecimal => "record",
+        Physical::VariableScaleDecimal | Physical::Point => "record",
+        Physical::Array { .. } => "array",
+        Physical::Map => "map",
     }
 }

@@ -9,7 +9,7 @@ use std::{
     cell::Cell,
 };
 
-use common::table::{self, column};
+use common::table::{self, column, extension};
 use encoder::{Change, EventContext, EventOrder, RecordBatch, TransactionContext};
 use pgoutput::{Lsn, OldTuple, ReplicaIdentity, Timestamp, Xid};
 
@@ -38,7 +38,7 @@ static ALLOCATOR: Counting = Counting;
 
 #[test]
 fn a_row_costs_no_allocation() {
-    // Every type whose values are short; a numeric of more than 38 digits does allocate.
+    // Every type; 0 is hstore. Only a numeric of more than 38 digits does allocate.
     let types = [
         (20, -1, "1"),
         (16, -1, "t"),
@@ -56,12 +56,24 @@ fn a_row_costs_no_allocation() {
         (1700, -1, "123456789012345678901234567890.5"),
         (1700, (38 << 16 | 2) + 4, "1.50"),
         (2950, -1, "123e4567-e89b-12d3-a456-426614174000"),
-        (1186, -1, "1 day"),
+        (1186, -1, "1 day -02:00:00.5"),
+        (26, -1, "12345"),
+        (600, -1, "(1,2)"),
+        (790, -1, "-$1,234.56"),
+        (1266, -1, "12:34:56+02"),
+        (1560, 9, "101010101"),
+        (1562, -1, "1101"),
+        (1007, -1, "{1,NULL,3}"),
+        (1009, -1, r#"{a,"b c","q\"q",NULL}"#),
+        (0, -1, r#""a"=>"1", "q\"q"=>NULL"#),
     ];
     let columns: Vec<_> = types
         .iter()
         .enumerate()
-        .map(|(index, (type_oid, type_modifier, _))| column(&format!("c{index}"), *type_oid, *type_modifier))
+        .map(|(index, (type_oid, type_modifier, _))| match type_oid {
+            0 => extension(&format!("c{index}"), "hstore"),
+            type_oid => column(&format!("c{index}"), *type_oid, *type_modifier),
+        })
         .map(|column| if column.name == "c0" { column.key() } else { column })
         .collect();
     let row = types.map(|(.., text)| text);

@@ -6,146 +6,14 @@
 
 mod common;
 
-use apache_avro::{Decimal, types::Value as Avro, writer::datum::GenericDatumWriter};
-use common::table::{self, Column, column};
+use apache_avro::{types::Value as Avro, writer::datum::GenericDatumWriter};
+use common::{
+    cells::{Cell, cells, options},
+    table::{self, Column, column},
+};
 use encoder::{Change, EventOrder, RecordBatch};
-use num_bigint::BigInt;
 use pgoutput::{Insert, Oid, OldTuple, ReplicaIdentity, Tuple, Update, Value};
 use proptest::prelude::*;
-
-/// A column's type, and a value of it: as PostgreSQL prints it, and as Avro has it.
-#[derive(Debug, Clone)]
-struct Cell {
-    type_oid: u32,
-    type_modifier: i32,
-    text: String,
-    avro: Avro,
-}
-
-fn cell(type_oid: u32, type_modifier: i32, text: impl Into<String>, avro: Avro) -> Cell {
-    Cell { type_oid, type_modifier, text: text.into(), avro }
-}
-
-fn cells() -> impl Strategy<Value = Cell> {
-    prop_oneof![
-        any::<bool>().prop_map(|value| cell(16, -1, if value { "t" } else { "f" }, Avro::Boolean(value))),
-        any::<i16>().prop_map(|value| cell(21, -1, value.to_string(), Avro::Int(value.into()))),
-        any::<i32>().prop_map(|value| cell(23, -1, value.to_string(), Avro::Int(value))),
-        any::<i64>().prop_map(|value| cell(20, -1, value.to_string(), Avro::Long(value))),
-        any::<f32>().prop_map(|value| cell(
-            700,
-            -1,
-            float_text(value.into(), format!("{value:e}")),
-            Avro::Float(value)
-        )),
-        any::<f64>().prop_map(|value| cell(701, -1, float_text(value, format!("{value:e}")), Avro::Double(value))),
-        (prop::sample::select(vec![25, 1043, 1042, 19, 114, 3802, 1186, 99_999]), ".*")
-            .prop_map(|(type_oid, value)| cell(type_oid, -1, value.clone(), Avro::String(value))),
-        prop::collection::vec(any::<u8>(), 0..40).prop_map(|value| cell(
-            17,
-            -1,
-            format!(r"\x{}", common::hex(&value)),
-            Avro::Bytes(value)
-        )),
-        any::<[u8; 16]>().prop_map(|value| {
-            let hex = common::hex(&value);
-            let text = [&hex[..8], &hex[8..12], &hex[12..16], &hex[16..20], &hex[20..]].join("-");
-            cell(2950, -1, text.clone(), Avro::String(text))
-        }),
-        decimals(),
-        variable_scale_decimals(),
-        moments(),
-    ]
-}
-
-/// PostgreSQL prints an exponent with a sign; here it matters only that the text is the shortest that reads back.
-fn float_text(value: f64, shortest: String) -> String {
-    match value {
-        _ if value.is_nan() => "NaN".to_owned(),
-        f64::INFINITY => "Infinity".to_owned(),
-        f64::NEG_INFINITY => "-Infinity".to_owned(),
-        _ => shortest,
-    }
-}
-
-fn decimals() -> impl Strategy<Value = Cell> {
-    (unscaled(), 0..30_u16).prop_map(|(unscaled, scale)| {
-        let text = common::with_point(&unscaled.to_string(), scale.into());
-        cell(
-            1700,
-            (1000 << 16 | i32::from(scale)) + 4,
-            text,
-            Avro::Decimal(Decimal::from(unscaled.to_signed_bytes_be())),
-        )
-    })
-}
-
-fn variable_scale_decimals() -> impl Strategy<Value = Cell> {
-    (unscaled(), 0..30_usize, 0..5_usize).prop_map(|(unscaled, scale, zeros)| {
-        let text = common::with_point(&unscaled.to_string(), scale);
-        let text = if scale > 0 { text + &"0".repeat(zeros) } else { text };
-        let (mut unscaled, mut scale) = (unscaled, scale);
-        while scale > 0 && &unscaled % 10 == BigInt::ZERO {
-            (unscaled, scale) = (unscaled / 10, scale - 1);
-        }
-        let fields = vec![
-            ("scale".to_owned(), Avro::Int(i32::try_from(scale).unwrap())),
-            ("value".to_owned(), Avro::Bytes(unscaled.to_signed_bytes_be())),
-        ];
-        cell(1700, -1, text, Avro::Record(fields))
-    })
-}
-
-fn unscaled() -> impl Strategy<Value = BigInt> {
-    prop_oneof![
-        any::<i64>().prop_map(BigInt::from),
-        any::<i16>().prop_map(BigInt::from),
-        any::<i128>().prop_map(BigInt::from),
-        prop::collection::vec(any::<u8>(), 1..60).prop_map(|bytes| BigInt::from_signed_bytes_be(&bytes)),
-    ]
-}
-
-/// Dates, times and timestamps that jiff knows, which are all of PostgreSQL's before the year 10000.
-fn moments() -> impl Strategy<Value = Cell> {
-    (-4713..=9999_i16, 1..=12_i8, 1..=28_i8, 0..86_400_000_000_i64, 0..=6_u32, 0..5).prop_map(
-        |(year, month, day, micros, digits, kind)| {
-            let date = jiff::civil::date(year, month, day);
-            let days = i64::from(date.since(jiff::civil::date(1970, 1, 1)).unwrap().get_days());
-            let unit = 10_i64.pow(6 - digits);
-            let micros = micros / unit * unit;
-            let (year, era) = if year > 0 { (i32::from(year), "") } else { (1 - i32::from(year), " BC") };
-            let (date_text, time_text) = (format!("{year:04}-{month:02}-{day:02}"), time_text(micros));
-            let type_modifier = digits.cast_signed();
-            let scaled = |micros: i64| if digits <= 3 { micros / 1000 } else { micros };
-            match kind {
-                0 => cell(1082, -1, format!("{date_text}{era}"), Avro::Int(i32::try_from(days).unwrap())),
-                1 if digits <= 3 => {
-                    cell(1083, type_modifier, time_text, Avro::Int(i32::try_from(micros / 1000).unwrap()))
-                }
-                1 => cell(1083, type_modifier, time_text, Avro::Long(micros)),
-                2 => {
-                    let value = Avro::Long(scaled(days * 86_400_000_000 + micros));
-                    cell(1114, type_modifier, format!("{date_text} {time_text}{era}"), value)
-                }
-                _ => {
-                    let sign = if date.year() < 0 { "-" } else { "" };
-                    let whole = time_text.split('.').next().unwrap();
-                    let fraction = format!(".{:06}", micros % 1_000_000);
-                    let fraction = if digits == 0 { "" } else { &fraction[..=digits as usize] };
-                    let iso = format!("{sign}{:04}-{month:02}-{day:02}T{whole}{fraction}Z", date.year().unsigned_abs());
-                    cell(1184, type_modifier, format!("{date_text} {time_text}+00{era}"), Avro::String(iso))
-                }
-            }
-        },
-    )
-}
-
-/// PostgreSQL leaves out zeros at the end of a fraction.
-fn time_text(micros: i64) -> String {
-    let seconds = micros / 1_000_000;
-    let text = format!("{:02}:{:02}:{:02}.{:06}", seconds / 3600, seconds / 60 % 60, seconds % 60, micros % 1_000_000);
-    text.trim_end_matches('0').trim_end_matches('.').to_owned()
-}
 
 /// A column and its value in one row; none is null.
 #[derive(Debug, Clone)]
@@ -168,6 +36,7 @@ fn slots() -> impl Strategy<Value = Vec<Slot>> {
 fn columns(slots: &[Slot]) -> Vec<Column> {
     let column = |(index, slot): (usize, &Slot)| {
         let column = column(&format!("c{index}"), slot.cell.type_oid, slot.cell.type_modifier);
+        let column = Column { type_facts: slot.cell.type_facts.clone(), ..column };
         match (slot.is_key, slot.not_null) {
             (true, _) => column.key(),
             (false, true) => column.not_null(),
@@ -182,6 +51,10 @@ fn tuple(slots: &[Slot]) -> Tuple {
     let texts: Vec<_> = slots.iter().map(value).collect();
     Tuple::from_values(texts.iter().map(|text| text.as_ref().map_or(Value::Null, |text| Value::Text(text.as_bytes()))))
         .unwrap()
+}
+
+fn same_type(one: &Cell, other: &Cell) -> bool {
+    (one.type_oid, one.type_modifier, &one.type_facts) == (other.type_oid, other.type_modifier, &other.type_facts)
 }
 
 /// The fields that a row is meant to have.
@@ -242,8 +115,9 @@ proptest! {
         slots in slots(),
         texts in prop::collection::vec(garbage(), 12),
         first in any::<bool>(),
+        options in options(),
     ) {
-        let plan = table::bind(table::compile(ReplicaIdentity::Default, &columns(&slots)));
+        let plan = table::bind(table::compile_with(ReplicaIdentity::Default, &columns(&slots), &options));
         // One cell is broken, or all are.
         let good = tuple(&slots);
         let values = good.iter().zip(&texts).enumerate();
@@ -272,7 +146,7 @@ proptest! {
         let mut new = old.clone();
         let changed = seed.index(new.len());
         let cell = &new[changed].cell;
-        let other = others.into_iter().find(|other| (other.type_oid, other.type_modifier) == (cell.type_oid, cell.type_modifier));
+        let other = others.into_iter().find(|other| same_type(other, cell));
         if let (Some(other), false) = (other, new[changed].null) {
             new[changed].cell = other;
         }
@@ -293,6 +167,17 @@ fn garbage() -> impl Strategy<Value = Vec<u8>> {
         "[-+0-9.: tfBCxa\\\\Z]{0,40}".prop_map(String::into_bytes),
         "[0-9]{1,8}-[0-9]{1,3}-[0-9]{1,3}( [0-9]{2}:[0-9]{2}:[0-9]{2}(\\.[0-9]{0,8})?)?([-+][0-9]{2}(:[0-9]{2}){0,3})?( BC)?"
             .prop_map(String::into_bytes),
+        r#"[-+0-9.:, a-dNUL{}\[\]()="\\]{0,30}"#.prop_map(String::into_bytes),
+        r#"("[ab\\"]{0,3}"=>("[ab\\"]{0,3}"|NULL)(, )?){0,3}"#.prop_map(String::into_bytes),
+        "([-+]?[0-9]{1,9} (year|mon|day)s? ?){0,3}[-+]?[0-9]{0,4}(:[0-9]{2}){0,2}(\\.[0-9]{0,7})?".prop_map(String::into_bytes),
+        "[-($]{0,2}[0-9.,]{0,12}".prop_map(String::into_bytes),
+        // A value that is cut off or has a byte too many somewhere.
+        (cells(), any::<prop::sample::Index>(), any::<u8>(), any::<bool>()).prop_map(|(cell, at, byte, cut)| {
+            let mut text = cell.text.into_bytes();
+            let at = at.index(text.len() + 1);
+            if cut { text.truncate(at) } else { text.insert(at, byte) }
+            text
+        }),
         cells().prop_map(|cell| cell.text.into_bytes()),
     ]
 }

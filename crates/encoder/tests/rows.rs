@@ -4,9 +4,10 @@
 
 mod common;
 
-use common::table::{self, Column, column};
+use common::table::{self, Column, column, extension};
 use encoder::{
-    BoundPlan, Change, EncodeError, EncodeErrorKind, EventOrder, PlanError, RecordBatch, TableFacts, TablePlan,
+    BoundPlan, Change, Decimals, EncodeError, EncodeErrorKind, EncodeOptions, EventOrder, Hstore, NameAdjustment,
+    PlanError, RecordBatch, TableFacts, TablePlan,
 };
 use pgoutput::{Lsn, OldTuple, ReplicaIdentity, Tuple, Value as WireValue};
 use serde_json::{Value, json};
@@ -129,14 +130,17 @@ fn a_header_has_the_key_as_json() {
         column("flag", BOOL, -1).key(),
         column("double", FLOAT8, -1).key(),
         column("date", DATE, -1).key(),
+        column("numbers", 1007, -1).key(),
+        column("money", 790, -1).key(),
     ];
     let plan = plan(ReplicaIdentity::Default, &columns);
-    let old = table::row(&["x\"y\\é\n", r"\x666f6f", "-1.50", "42.5", "t", "NaN", "1970-01-02"]);
-    let update = table::update(OldTuple::Key(old), &["", r"\x", "0.00", "0", "f", "1.5", "1970-01-01"]);
+    let old =
+        table::row(&["x\"y\\é\n", r"\x666f6f", "-1.50", "42.5", "t", "-Infinity", "1970-01-02", "{1,NULL}", "$1.50"]);
+    let update = table::update(OldTuple::Key(old), &["", r"\x", "0.00", "0", "f", "1.5", "1970-01-01", "{}", "$0.00"]);
     let create = &records(&plan, Change::Update(&update))[2];
     assert_eq!(
         create["__debezium.oldkey"],
-        r#"{"a__b_":"x\"y\\é\n","bytes":"Zm9v","decimal":-1.50,"numeric":{"scale":1,"value":"Aak="},"flag":true,"double":"NaN","date":1}"#
+        r#"{"a__b_":"x\"y\\é\n","bytes":"Zm9v","decimal":-1.50,"numeric":{"scale":1,"value":"Aak="},"flag":true,"double":"-Infinity","date":1,"numbers":[1,null],"money":1.50}"#
     );
 }
 
@@ -155,7 +159,15 @@ fn a_delete_of_which_only_the_key_is_known_has_defaults_where_null_cannot_be() {
         column("created", TIMESTAMPTZ, -1).not_null().default("now()"),
         column("bytes", BYTEA, -1).not_null(),
         column("uuid", UUID, -1).not_null(),
-        column("other", 600, -1).not_null(),
+        column("other", 601, -1).not_null(),
+        column("point", 600, -1).not_null(),
+        column("span", 1186, -1).not_null(),
+        column("bits", 1560, 9).not_null(),
+        column("price", 790, -1).not_null(),
+        column("zoned", 1266, -1).not_null(),
+        column("numbers", 1007, -1).not_null(),
+        extension("pairs", "hstore").not_null(),
+        column("mood", table::OTHER_OID, -1).of(table::enumeration(&["sad"])).not_null(),
     ];
     let mut key_only = vec!["9"];
     key_only.resize(columns.len(), r"\N");
@@ -170,6 +182,9 @@ fn a_delete_of_which_only_the_key_is_known_has_defaults_where_null_cannot_be() {
                 "id": 9, "optional": null, "with_default": 7, "text": "", "flag": false, "number": { "decimal": "0.00" },
                 "any_number": { "scale": 0, "value": { "bytes": "00" } }, "day": 0, "moment": "1970-01-01T00:00:00Z",
                 "created": "1970-01-01T00:00:00.000000Z", "bytes": { "bytes": "" }, "uuid": "", "other": "",
+                "point": { "x": 0.0, "y": 0.0, "wkb": { "bytes": "010100000000000000000000000000000000000000" }, "srid": null },
+                "span": 0, "bits": { "bytes": "" }, "price": { "decimal": "0.00" }, "zoned": "00:00:00Z", "numbers": [], "pairs": "{}",
+                "mood": "",
             },
         })
     );
@@ -209,7 +224,13 @@ fn the_key_is_the_replica_identitys_and_else_the_primary_key() {
     let key = |replica_identity, primary_key: Option<&[&str]>| {
         let mut facts = table::facts(&columns);
         facts.primary_key = primary_key.map(|names| names.iter().map(|name| (*name).to_owned()).collect());
-        let plan = TablePlan::compile(&table::relation(replica_identity, &columns), &facts, &table::naming()).unwrap();
+        let plan = TablePlan::compile(
+            &table::relation(replica_identity, &columns),
+            &facts,
+            &table::naming(),
+            &EncodeOptions::default(),
+        )
+        .unwrap();
         let schema: Value = serde_json::from_str(plan.key_schema()?.json()).unwrap();
         Some(
             schema["fields"]
@@ -254,6 +275,75 @@ fn a_value_that_was_not_sent_comes_from_the_old_row_or_is_a_placeholder() {
 }
 
 #[test]
+fn the_placeholder_is_the_users_and_arrays_and_hstore_have_room_for_it() {
+    let mood = table::enumeration(&["sad"]);
+    let columns = [
+        column("id", INT4, -1).key(),
+        column("t", TEXT, -1),
+        column("texts", 1009, -1),
+        column("bytes", 1001, -1),
+        column("integers", 1007, -1),
+        column("longs", 1016, -1),
+        column("moods", table::OTHER_OID, -1).of(table::array_of(&mood)),
+        extension("h", "hstore"),
+        column("n", NUMERIC, -1),
+    ];
+    let row = ["1", r"\U", r"\U", r"\U", r"\U", r"\U", r"\U", r"\U", r"\U"];
+    let after = |options: EncodeOptions| {
+        let plan = table::bind(table::compile_with(ReplicaIdentity::Default, &columns, &options));
+        records(&plan, Change::Update(&table::update(OldTuple::Absent, &row)))[0]["after"].clone()
+    };
+    let options =
+        EncodeOptions { unavailable_value: "??".to_owned(), decimals: Decimals::String, ..EncodeOptions::default() };
+    assert_eq!(
+        after(options.clone()),
+        json!({
+            "id": 1, "t": "??", "texts": ["??"], "bytes": [{ "bytes": "3f3f" }], "integers": [63, 63], "longs": [63, 63],
+            "moods": ["??"], "h": r#"{"??":"??"}"#, "n": "??",
+        })
+    );
+    assert_eq!(after(EncodeOptions { hstore: Hstore::Map, ..options })["h"], json!({ "??": "??" }));
+}
+
+#[test]
+fn without_tombstones_a_deletion_is_one_record() {
+    let options = EncodeOptions { tombstones: false, ..EncodeOptions::default() };
+    let plan = table::bind(table::compile_with(ReplicaIdentity::Default, &two_columns(), &options));
+    let ops = |change: Change<'_>| records(&plan, change).iter().map(|record| record["op"].clone()).collect::<Vec<_>>();
+    let delete = table::delete(OldTuple::Key(table::row(&["1", r"\N"])));
+    assert_eq!(ops(Change::Delete(&delete)), ["d"]);
+    let key_change = table::update(OldTuple::Key(table::row(&["1", r"\N"])), &["2", "v"]);
+    assert_eq!(ops(Change::Update(&key_change)), ["d", "c"]);
+}
+
+#[test]
+fn an_array_of_another_shape_is_an_error_that_says_which_column() {
+    let columns = [column("id", INT4, -1).key(), column("numbers", 1007, -1)];
+    let items = plan(ReplicaIdentity::Default, &columns);
+    for value in ["{{1,2},{3,4}}", "[0:0]={1}"] {
+        let error = error(&items, Change::Insert(&table::insert(&["1", value])));
+        assert_eq!((error.kind(), error.column()), (EncodeErrorKind::ArrayShape, Some("numbers")));
+    }
+    let text = table::bind(table::compile_with(ReplicaIdentity::Default, &columns, &EncodeOptions::lossless()));
+    for value in ["{{1,2},{3,4}}", "[0:0]={1}", "{1,NULL}"] {
+        assert_eq!(records(&text, Change::Insert(&table::insert(&["1", value])))[0]["after"]["numbers"], value);
+    }
+}
+
+#[test]
+fn names_that_avro_does_not_have_are_refused_if_they_are_to_stay() {
+    let options = EncodeOptions { names: NameAdjustment::None, ..EncodeOptions::default() };
+    let columns = [column("id", INT4, -1).key(), column("two words", TEXT, -1)];
+    let compile = |relation| TablePlan::compile(&relation, &TableFacts::default(), &table::naming(), &options);
+    let error = compile(table::relation(ReplicaIdentity::Default, &columns)).unwrap_err();
+    assert_eq!(error, PlanError::IllegalName { table: "public.t".to_owned(), name: "two words".to_owned() });
+    let relation = table::relation(ReplicaIdentity::Default, &columns[..1]);
+    assert!(compile(relation.clone()).is_ok());
+    let error = compile(pgoutput::Relation { name: "a-b".to_owned(), ..relation }).unwrap_err();
+    assert_eq!(error, PlanError::IllegalName { table: "public.a-b".to_owned(), name: "shop.public.a-b".to_owned() });
+}
+
+#[test]
 fn a_value_that_was_not_sent_and_has_no_placeholder_is_an_error() {
     let plan = plan(ReplicaIdentity::Default, &[column("id", INT4, -1).key(), column("n", NUMERIC, -1)]);
     let error = error(&plan, Change::Update(&table::update(OldTuple::Absent, &["1", r"\U"])));
@@ -294,7 +384,7 @@ fn a_null_that_cannot_be_asks_for_another_plan() {
     let mut facts = table::facts(&columns);
     assert!(facts.make_optional("v"));
     let relation = table::relation(ReplicaIdentity::Default, &columns);
-    let plan = table::bind(TablePlan::compile(&relation, &facts, &table::naming()).unwrap());
+    let plan = table::bind(TablePlan::compile(&relation, &facts, &table::naming(), &EncodeOptions::default()).unwrap());
     assert_eq!(records(&plan, Change::Insert(&insert))[0]["after"], json!({ "id": 1, "v": null }));
 }
 
@@ -302,7 +392,9 @@ fn a_null_that_cannot_be_asks_for_another_plan() {
 fn without_facts_all_but_the_key_is_optional() {
     let relation =
         table::relation(ReplicaIdentity::Default, &[column("id", INT8, -1).key(), column("v", INT4, -1).not_null()]);
-    let plan = table::bind(TablePlan::compile(&relation, &TableFacts::default(), &table::naming()).unwrap());
+    let plan = table::bind(
+        TablePlan::compile(&relation, &TableFacts::default(), &table::naming(), &EncodeOptions::default()).unwrap(),
+    );
     assert_eq!(
         records(&plan, Change::Insert(&table::insert(&["1", r"\N"])))[0]["after"],
         json!({ "id": 1, "v": null })
@@ -317,7 +409,7 @@ fn facts_about_another_type_do_not_speak_of_the_streams() {
     let mut facts = table::facts(&[column("id", INT4, -1).key(), column("v", 1114, 3).not_null().default("now()")]);
     facts.columns[1].type_kind = encoder::TypeKind::Domain;
     let relation = table::relation(ReplicaIdentity::Default, &[column("id", INT4, -1).key(), column("v", INT4, -1)]);
-    let plan = TablePlan::compile(&relation, &facts, &table::naming()).unwrap();
+    let plan = TablePlan::compile(&relation, &facts, &table::naming(), &EncodeOptions::default()).unwrap();
     assert!(plan.value_schema().json().contains(r#"{"name":"v","type":"int"}"#));
 }
 
@@ -360,7 +452,8 @@ fn no_error_shows_a_value() {
 fn columns_that_become_one_field_are_refused() {
     let columns = [column("a b", INT4, -1), column("c", INT4, -1), column("a_b", INT4, -1)];
     let relation = table::relation(ReplicaIdentity::Default, &columns);
-    let error = TablePlan::compile(&relation, &TableFacts::default(), &table::naming()).unwrap_err();
+    let error =
+        TablePlan::compile(&relation, &TableFacts::default(), &table::naming(), &EncodeOptions::default()).unwrap_err();
     let PlanError::CollidingColumns { first, second, field, .. } = &error else { panic!("{error}") };
     assert_eq!((first.as_str(), second.as_str(), field.as_str()), ("a b", "a_b", "a_b"));
 }

@@ -5,12 +5,16 @@
 mod common;
 
 use common::table::{self, Column, column};
-use pgoutput::ReplicaIdentity;
+use encoder::{
+    Arrays, Bytea, ColumnFacts, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, TypeKind,
+    VaryingBits, ZonedTimes,
+};
+use pgoutput::{Oid, ReplicaIdentity};
 
 /// One column of every type and precision that is written differently, with a default that can be said in a schema where there is one.
 fn columns() -> Vec<Column> {
     let numeric = |precision: i32, scale: i32| (precision << 16 | scale & 0x7ff) + 4;
-    [
+    let mut columns: Vec<_> = [
         ("boolean", 16, -1, "true"),
         ("bytea", 17, -1, r"'\x00'::bytea"),
         ("quoted_char", 18, -1, "'c'::\"char\""),
@@ -19,9 +23,14 @@ fn columns() -> Vec<Column> {
         ("smallint", 21, -1, "'-7'::integer"),
         ("integer", 23, -1, "7"),
         ("text", 25, -1, "'it''s'::text"),
+        ("oid", 26, -1, "'7'::oid"),
         ("json", 114, -1, "'{}'::json"),
+        ("xml", 142, -1, "'<a/>'::xml"),
+        ("point", 600, -1, "'(1,2)'::point"),
         ("real", 700, -1, "1.5"),
         ("double", 701, -1, "'0.1'::double precision"),
+        ("money", 790, -1, "'$1.00'::money"),
+        ("inet", 869, -1, "'::1'::inet"),
         ("char5", 1042, 9, "'ab'::bpchar"),
         ("varchar", 1043, -1, "''::character varying"),
         ("date", 1082, -1, "'2024-02-29'::date"),
@@ -32,18 +41,66 @@ fn columns() -> Vec<Column> {
         ("timestamp3", 1114, 3, "now()"),
         ("timestamptz", 1184, -1, "'2020-01-01 00:00:00+00'::timestamp with time zone"),
         ("timestamptz3", 1184, 3, "now()"),
+        ("interval", 1186, -1, "'1 day'::interval"),
+        ("timetz", 1266, -1, "'12:00:00+02'::time with time zone"),
+        ("bit1", 1560, 1, "'1'::\"bit\""),
+        ("bit9", 1560, 9, "'101010101'::\"bit\""),
+        ("varbit16", 1562, 16, "'1101'::\"bit\""),
+        ("varbit", 1562, -1, "f()"),
         ("numeric", 1700, -1, "1.5"),
         ("numeric_6_2", 1700, numeric(6, 2), "1.50"),
         ("numeric_3_minus_2", 1700, numeric(3, -2), "100"),
         ("numeric_2_4", 1700, numeric(2, 4), "0.0012"),
         ("uuid", 2950, -1, "gen_random_uuid()"),
+        ("tsvector", 3614, -1, "''::tsvector"),
         ("jsonb", 3802, -1, "'{\"a\": 1}'::jsonb"),
-        ("interval", 1186, -1, "'1 day'::interval"),
+        ("int4range", 3904, -1, "'[1,2)'::int4range"),
         ("another_numeric", 1700, -1, "0"),
+        ("another_point", 600, -1, "NULL::point"),
+        ("boolean_array", 1000, -1, "'{}'::boolean[]"),
+        ("bytea_array", 1001, -1, "'{}'::bytea[]"),
         ("integer_array", 1007, -1, "'{}'::integer[]"),
+        ("bigint_array", 1016, -1, "'{}'::bigint[]"),
+        ("text_array", 1009, -1, "ARRAY['a'::text]"),
+        ("point_array", 1017, -1, "'{}'::point[]"),
+        ("timestamptz_array", 1185, 3, "'{}'::timestamptz[]"),
+        ("time_array", 1183, 3, "'{}'::time[]"),
+        ("interval_array", 1187, -1, "'{}'::interval[]"),
+        ("numeric_array", 1231, -1, "'{}'::numeric[]"),
+        ("numeric_6_2_array", 1231, numeric(6, 2), "'{}'::numeric[]"),
+        ("bit9_array", 1561, 9, "'{}'::bit(9)[]"),
+        ("uuid_array", 2951, -1, "'{}'::uuid[]"),
+        ("jsonb_array", 3807, -1, "'{}'::jsonb[]"),
     ]
     .map(|(name, type_oid, type_modifier, default)| column(name, type_oid, type_modifier).default(default))
-    .into()
+    .into();
+    let other = |name: &str, type_facts: ColumnFacts| column(name, table::OTHER_OID, -1).of(type_facts);
+    let mood = || table::enumeration(&["sad", "ok", "happy"]);
+    let domain_of = |facts: ColumnFacts| ColumnFacts { type_kind: TypeKind::Domain, ..facts };
+    let decimal = || ColumnFacts {
+        base_type_oid: Oid::from(1700),
+        base_type_modifier: numeric(6, 3),
+        ..ColumnFacts::new("", Oid::from(table::OTHER_OID), "numeric")
+    };
+    let composite = ColumnFacts { base_type_kind: TypeKind::Composite, ..ColumnFacts::new("", Oid::from(1), "citext") };
+    let two_dimensions = ColumnFacts { dimensions: 2, ..ColumnFacts::new("", Oid::from(1007), "_int4") };
+    columns.extend([
+        other("enum", mood()).default("'ok'::mood"),
+        other("enum_by_function", mood()).default("f()"),
+        other("enum_domain", domain_of(mood())).default("'ok'::mood"),
+        other("enum_array", table::array_of(&mood())),
+        other("enum_domain_array", table::array_of(&domain_of(mood()))),
+        other("numeric_domain", domain_of(decimal())),
+        other("numeric_domain_array", table::array_of(&domain_of(decimal()))),
+        other("composite", composite),
+        column("integer_array_of_two_dimensions", 1007, -1).of(two_dimensions),
+        table::extension("hstore", "hstore").default("''::hstore"),
+        table::extension("citext", "citext"),
+        table::extension("ltree", "ltree"),
+        table::extension("geometry", "geometry"),
+        other("hstore_array", table::array_of(&ColumnFacts::new("", Oid::from(table::OTHER_OID), "hstore"))),
+    ]);
+    columns
 }
 
 fn check(name: &str, json: &str) {
@@ -74,6 +131,48 @@ fn every_type_that_can_be_null() {
 #[test]
 fn every_type_that_can_be_null_with_a_default() {
     insta::assert_snapshot!(fields(table::compile(ReplicaIdentity::Default, &columns()).value_schema().json()));
+}
+
+/// The fields that an option makes different from the default, one option after another.
+#[test]
+fn every_option() {
+    let options = [
+        ("decimals: double", EncodeOptions { decimals: Decimals::Double, ..EncodeOptions::default() }),
+        ("decimals: string", EncodeOptions { decimals: Decimals::String, ..EncodeOptions::default() }),
+        (
+            "times: adaptive microseconds",
+            EncodeOptions { times: Times::AdaptiveMicroseconds, ..EncodeOptions::default() },
+        ),
+        ("times: connect", EncodeOptions { times: Times::Connect, ..EncodeOptions::default() }),
+        ("times: iso string", EncodeOptions { times: Times::IsoString, ..EncodeOptions::default() }),
+        ("times: microseconds", EncodeOptions { times: Times::Microseconds, ..EncodeOptions::default() }),
+        ("times: nanoseconds", EncodeOptions { times: Times::Nanoseconds, ..EncodeOptions::default() }),
+        ("intervals: string", EncodeOptions { intervals: Intervals::String, ..EncodeOptions::default() }),
+        ("zoned times: offset", EncodeOptions { zoned_times: ZonedTimes::Offset, ..EncodeOptions::default() }),
+        ("varying bits: text", EncodeOptions { varying_bits: VaryingBits::Text, ..EncodeOptions::default() }),
+        ("arrays: text", EncodeOptions { arrays: Arrays::Text, ..EncodeOptions::default() }),
+        ("hstore: map", EncodeOptions { hstore: Hstore::Map, ..EncodeOptions::default() }),
+        ("bytea: base64", EncodeOptions { bytea: Bytea::Base64, ..EncodeOptions::default() }),
+        ("bytea: base64url", EncodeOptions { bytea: Bytea::Base64Url, ..EncodeOptions::default() }),
+        ("bytea: hex", EncodeOptions { bytea: Bytea::Hex, ..EncodeOptions::default() }),
+        ("names: unicode", EncodeOptions { names: NameAdjustment::AvroUnicode, ..EncodeOptions::default() }),
+        ("names: none", EncodeOptions { names: NameAdjustment::None, ..EncodeOptions::default() }),
+        ("tombstones: off", EncodeOptions { tombstones: false, ..EncodeOptions::default() }),
+        ("lossless", EncodeOptions::lossless()),
+    ];
+    let fields = |options: &EncodeOptions| {
+        fields(table::compile_with(ReplicaIdentity::Default, &columns(), options).value_schema().json())
+    };
+    let by_default = fields(&EncodeOptions::default());
+    let mut found = Vec::new();
+    for (name, options) in options {
+        found.push(name.to_owned());
+        let fields = fields(&options);
+        let changed = fields.lines().zip(by_default.lines()).filter(|(field, default)| field != default);
+        found.extend(changed.map(|(field, _)| format!("  {field}")));
+    }
+    let found = found.join("\n");
+    insta::assert_snapshot!(found);
 }
 
 #[test]

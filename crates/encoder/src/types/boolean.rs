@@ -1,6 +1,6 @@
 //! boolean → Avro boolean.
 
-use super::Codec;
+use super::{Codec, DefaultRule};
 use crate::{
     EncodeErrorKind, avro,
     schema::{AvroType, Physical},
@@ -29,7 +29,7 @@ impl Codec for Boolean {
         avro::write_boolean(out, false);
     }
 
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("f")
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("f")
     }
 }

@@ -85,6 +85,14 @@ pub(super) fn parse_time(text: &[u8]) -> Option<i64> {
     cursor.0.is_empty().then_some(micros)
 }
 
+/// Reads a `time with time zone`: microseconds since midnight, and the offset from UTC in seconds.
+pub(super) fn parse_timetz(text: &[u8]) -> Option<(i64, i64)> {
+    let mut cursor = Cursor(text);
+    let micros = cursor.time()?;
+    let offset_seconds = cursor.offset()?;
+    cursor.0.is_empty().then_some((micros, offset_seconds))
+}
+
 /// Reads a `timestamp`: its day, and the microseconds since midnight.
 #[inline]
 pub(super) fn parse_timestamp(text: &[u8]) -> Option<(CivilDate, i64)> {

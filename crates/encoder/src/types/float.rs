@@ -2,14 +2,14 @@
 //!
 //! With `extra_float_digits` at least 1 PostgreSQL prints the shortest text that reads back as the same value, so nothing is lost.
 
-use super::Codec;
+use super::{Codec, DefaultRule};
 use crate::{
     EncodeErrorKind, avro,
     schema::{AvroType, Physical},
 };
 
 macro_rules! float {
-    ($(#[$doc:meta])* $name:ident, $native:ty, $physical:expr, $write:path) => {
+    ($(#[$doc:meta])* $name:ident, $native:ty, $parse:ident, $physical:expr, $write:path) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(super) struct $name;
@@ -20,20 +20,7 @@ macro_rules! float {
             }
 
             fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-                let value = match text {
-                    b"NaN" => <$native>::NAN,
-                    b"Infinity" => <$native>::INFINITY,
-                    b"-Infinity" => <$native>::NEG_INFINITY,
-                    _ => {
-                        let text = std::str::from_utf8(text).map_err(|_| EncodeErrorKind::MalformedText)?;
-                        let value: $native = text.parse().map_err(|_| EncodeErrorKind::MalformedText)?;
-                        // Rust knows other names for infinity, and takes a number that is too large for it.
-                        if !value.is_finite() {
-                            return Err(EncodeErrorKind::MalformedText);
-                        }
-                        value
-                    }
-                };
+                let value = $parse(text).ok_or(EncodeErrorKind::MalformedText)?;
                 $write(out, value);
                 Ok(())
             }
@@ -42,8 +29,23 @@ macro_rules! float {
                 $write(out, 0.0);
             }
 
-            fn computed_default(&self) -> Option<&'static str> {
-                Some("0")
+            fn default_rule(&self) -> DefaultRule {
+                DefaultRule::Computed("0")
+            }
+        }
+
+        /// Reads what PostgreSQL prints for such a number.
+        #[inline]
+        pub(super) fn $parse(text: &[u8]) -> Option<$native> {
+            match text {
+                b"NaN" => Some(<$native>::NAN),
+                b"Infinity" => Some(<$native>::INFINITY),
+                b"-Infinity" => Some(<$native>::NEG_INFINITY),
+                _ => {
+                    let value: $native = std::str::from_utf8(text).ok()?.parse().ok()?;
+                    // Rust knows other names for infinity, and takes a number that is too large for it.
+                    value.is_finite().then_some(value)
+                }
             }
         }
     };
@@ -53,6 +55,7 @@ float!(
     /// `real`
     Float4,
     f32,
+    parse_float,
     Physical::Float,
     avro::write_float
 );
@@ -60,6 +63,7 @@ float!(
     /// `double precision`
     Float8,
     f64,
+    parse_double,
     Physical::Double,
     avro::write_double
 );

@@ -1,6 +1,6 @@
-//! smallint, integer → Avro int; bigint → Avro long.
+//! smallint, integer → Avro int; bigint, oid → Avro long.
 
-use super::Codec;
+use super::{Codec, DefaultRule};
 use crate::{
     EncodeErrorKind, avro,
     schema::{AvroType, Physical},
@@ -10,7 +10,7 @@ use crate::{
 const SAFE_DIGITS: usize = 18;
 
 macro_rules! integer {
-    ($(#[$doc:meta])* $name:ident, $native:ty, $avro_type:expr) => {
+    ($(#[$doc:meta])* $name:ident, $native:ty, $avro_type:expr, $default_rule:expr) => {
         $(#[$doc])*
         #[derive(Debug)]
         pub(super) struct $name;
@@ -31,8 +31,8 @@ macro_rules! integer {
                 avro::write_long(out, 0);
             }
 
-            fn computed_default(&self) -> Option<&'static str> {
-                Some("0")
+            fn default_rule(&self) -> DefaultRule {
+                $default_rule
             }
         }
     };
@@ -42,19 +42,29 @@ integer!(
     /// `smallint`
     Int2,
     i16,
-    AvroType { connect_type: Some("int16"), ..AvroType::plain(Physical::Int) }
+    AvroType { connect_type: Some("int16"), ..AvroType::plain(Physical::Int) },
+    DefaultRule::Computed("0")
 );
 integer!(
     /// `integer`
     Int4,
     i32,
-    AvroType::plain(Physical::Int)
+    AvroType::plain(Physical::Int),
+    DefaultRule::Computed("0")
 );
 integer!(
     /// `bigint`
     Int8,
     i64,
-    AvroType::plain(Physical::Long)
+    AvroType::plain(Physical::Long),
+    DefaultRule::Computed("0")
+);
+integer!(
+    /// `oid`, which has no sign.
+    Oid,
+    u32,
+    AvroType::plain(Physical::Long),
+    DefaultRule::Never
 );
 
 /// Reads what PostgreSQL prints for an integer: digits, with a minus before them or not.

@@ -1,12 +1,13 @@
-//! numeric(p,s) → Avro decimal; numeric → a record of scale and unscaled value.
+//! numeric(p,s) → Avro decimal; numeric → a record of scale and unscaled value; or both → double, or string.
 //!
-//! `NaN` and the infinities are neither: they are an error, since every number in their place would be a wrong one.
+//! `NaN` and the infinities are no decimals: they are an error, since every number in their place would be a wrong one. A double has them,
+//! and a string has the names that PostgreSQL has for them; Debezium has other names.
 
 use num_bigint::{BigInt, Sign};
 
-use super::Codec;
+use super::{Codec, DefaultRule, TypeSpec, text::write_string};
 use crate::{
-    EncodeErrorKind, avro,
+    Decimals, EncodeErrorKind, avro,
     schema::{AvroType, Physical},
 };
 
@@ -16,8 +17,16 @@ const MODIFIER_OFFSET: i32 = 4;
 const SAFE_DIGITS: usize = 18;
 const SAFE_WIDE_DIGITS: usize = 38;
 
+pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
+    match spec.options.decimals {
+        Decimals::Precise => make_precise(spec.modifier),
+        Decimals::Double => Box::new(Double),
+        Decimals::String => Box::new(NumberText),
+    }
+}
+
 /// Reads the modifier as PostgreSQL 15 and later make it: the precision above 16 bits, the scale below in 11 bits with a sign.
-pub(super) fn make(type_modifier: i32) -> Box<dyn Codec> {
+fn make_precise(type_modifier: i32) -> Box<dyn Codec> {
     if type_modifier < MODIFIER_OFFSET {
         return Box::new(VariableScale);
     }
@@ -40,7 +49,8 @@ struct Decimal {
 
 impl Codec for Decimal {
     fn avro_type(&self) -> AvroType {
-        AvroType::plain(Physical::Decimal { precision: self.precision, scale: self.scale })
+        let (precision, scale) = (self.precision, self.scale);
+        AvroType::plain(Physical::Decimal { precision, scale, states_precision: true })
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
@@ -54,8 +64,8 @@ impl Codec for Decimal {
         avro::write_bytes(out, &[0]);
     }
 
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("0")
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("0")
     }
 }
 
@@ -80,6 +90,60 @@ impl Codec for VariableScale {
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_long(out, 0);
         avro::write_bytes(out, &[0]);
+    }
+}
+
+/// `numeric` as the double that is nearest to it.
+#[derive(Debug)]
+struct Double;
+
+impl Codec for Double {
+    fn avro_type(&self) -> AvroType {
+        AvroType::plain(Physical::Double)
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        if !matches!(text, b"NaN" | b"Infinity" | b"-Infinity") {
+            Number::parse(text)?;
+        }
+        // It is a number, so what is not read is one that is too large.
+        avro::write_double(out, super::float::parse_double(text).ok_or(EncodeErrorKind::OutOfRange)?);
+        Ok(())
+    }
+
+    fn write_fallback(&self, out: &mut Vec<u8>) {
+        avro::write_double(out, 0.0);
+    }
+
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("0")
+    }
+}
+
+/// `numeric` as PostgreSQL prints it.
+#[derive(Debug)]
+struct NumberText;
+
+impl Codec for NumberText {
+    fn avro_type(&self) -> AvroType {
+        AvroType::plain(Physical::String)
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        write_string(text, out)
+    }
+
+    fn write_fallback(&self, out: &mut Vec<u8>) {
+        avro::write_bytes(out, b"0");
+    }
+
+    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        avro::write_bytes(out, placeholder);
+        Ok(())
+    }
+
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("0")
     }
 }
 
@@ -121,9 +185,7 @@ impl<'a> Number<'a> {
             write_shortest(out, &value.to_be_bytes(), sign_bits);
         } else if digits <= SAFE_WIDE_DIGITS {
             let value = self.digits(zeros).fold(0, |value, digit| value * 10 + i128::from(digit));
-            let value = if self.negative { -value } else { value };
-            let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
-            write_shortest(out, &value.to_be_bytes(), sign_bits);
+            write_unscaled(if self.negative { -value } else { value }, out);
         } else {
             self.write_unscaled_wide(zeros, out);
         }
@@ -142,6 +204,13 @@ impl<'a> Number<'a> {
     }
 }
 
+/// Appends a number as the unscaled value of a decimal.
+#[inline]
+pub(super) fn write_unscaled(value: i128, out: &mut Vec<u8>) {
+    let sign_bits = if value < 0 { value.leading_ones() } else { value.leading_zeros() };
+    write_shortest(out, &value.to_be_bytes(), sign_bits);
+}
+
 /// Appends a number without the bytes that only repeat its sign, of which one bit has to stay.
 #[inline]
 fn write_shortest(out: &mut Vec<u8>, bytes: &[u8], sign_bits: u32) {
@@ -155,7 +224,7 @@ mod tests {
 
     fn encoded(type_modifier: i32, text: &str) -> Result<Vec<u8>, EncodeErrorKind> {
         let mut out = Vec::new();
-        make(type_modifier).encode(text.as_bytes(), &mut out).map(|()| out)
+        make_precise(type_modifier).encode(text.as_bytes(), &mut out).map(|()| out)
     }
 
     fn modifier(precision: i32, scale: i32) -> i32 {
@@ -172,7 +241,8 @@ mod tests {
             (3, 5, (5, 5)),
             (1, -1000, (1001, 0)),
         ] {
-            let Physical::Decimal { precision, scale } = make(modifier(precision, scale)).avro_type().physical else {
+            let physical = make_precise(modifier(precision, scale)).avro_type().physical;
+            let Physical::Decimal { precision, scale, .. } = physical else {
                 panic!("numeric({precision},{scale}) is a decimal");
             };
             assert_eq!((precision, scale), expected);
@@ -220,5 +290,19 @@ mod tests {
         for text in ["", "-", ".5", "5.", "1e5", "+1", "1.2.3", "1,5", "1.234"] {
             assert_eq!(encoded(modifier(5, 2), text), Err(EncodeErrorKind::MalformedText), "{text}");
         }
+    }
+
+    #[test]
+    fn a_double_is_the_nearest_and_never_infinite_by_itself() {
+        let encoded = |text: &str| {
+            let mut out = Vec::new();
+            Double.encode(text.as_bytes(), &mut out).map(|()| avro::Reader::new(&out).double().unwrap())
+        };
+        assert_eq!(encoded("0.1"), Ok(0.1));
+        assert_eq!(encoded("123456789012345678901234567890.5"), Ok(1.234_567_890_123_456_8e29));
+        assert_eq!(encoded("-Infinity"), Ok(f64::NEG_INFINITY));
+        assert!(encoded("NaN").unwrap().is_nan());
+        assert_eq!(encoded(&"9".repeat(400)), Err(EncodeErrorKind::OutOfRange));
+        assert_eq!(encoded("1e5"), Err(EncodeErrorKind::MalformedText));
     }
 }

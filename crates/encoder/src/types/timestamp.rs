@@ -1,97 +1,137 @@
-//! timestamp → the time since 1970-01-01 00:00 as if it were in UTC, Avro long: milliseconds up to timestamp(3), microseconds past that.
+//! timestamp → the time since 1970-01-01 00:00 as if it were in UTC, Avro long: milliseconds up to timestamp(3), microseconds past that; or
+//! other units, or ISO 8601 text.
 //!
 //! The infinities have the values that Debezium documents for them. A timestamp that would have one of these values, or that does not fit,
 //! is an error: PostgreSQL's timestamps end in 294276, and 64 bits of microseconds since 1970 thirty years before that. Debezium writes
 //! a number that has wrapped around.
 
 use super::{
-    Codec,
-    calendar::{DAY_MICROS, parse_timestamp},
+    Codec, DefaultRule, TypeSpec,
+    calendar::{CivilDate, DAY_MICROS, parse_timestamp},
+    iso::{Iso, TIMESTAMP_YEARS},
 };
 use crate::{
-    EncodeErrorKind, avro,
+    EncodeErrorKind, Times, avro,
     schema::{AvroType, Physical},
 };
 
 const INFINITY_MICROS: i64 = 9_223_372_036_825_200_000;
 const NEGATIVE_INFINITY_MICROS: i64 = -9_223_372_036_832_400_000;
 const MILLISECOND_MICROS: i64 = 1000;
+const MICROSECOND_NANOS: i64 = 1000;
 const MILLISECOND_DIGITS: i32 = 3;
 
-pub(super) fn make(type_modifier: i32) -> Box<dyn Codec> {
-    if (0..=MILLISECOND_DIGITS).contains(&type_modifier) { Box::new(Timestamp) } else { Box::new(MicroTimestamp) }
+pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
+    let form = match spec.options.times {
+        Times::Adaptive | Times::AdaptiveMicroseconds if (0..=MILLISECOND_DIGITS).contains(&spec.modifier) => {
+            Form::Millis
+        }
+        Times::Adaptive | Times::AdaptiveMicroseconds | Times::Microseconds => Form::Micros,
+        Times::Connect => Form::Connect,
+        Times::IsoString => Form::Iso,
+        Times::Nanoseconds => Form::Nanos,
+    };
+    Box::new(Timestamp { form })
 }
 
-/// `timestamp(0)` to `timestamp(3)`
+/// `timestamp` of any precision.
 #[derive(Debug)]
-struct Timestamp;
+struct Timestamp {
+    form: Form,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Form {
+    Millis,
+    Micros,
+    Nanos,
+    Connect,
+    Iso,
+}
 
 impl Codec for Timestamp {
     fn avro_type(&self) -> AvroType {
-        AvroType { connect_name: Some("io.debezium.time.Timestamp"), ..AvroType::plain(Physical::Long) }
+        match self.form {
+            Form::Millis => AvroType::named(Physical::Long, "io.debezium.time.Timestamp"),
+            Form::Micros => AvroType::named(Physical::Long, "io.debezium.time.MicroTimestamp"),
+            Form::Nanos => AvroType::named(Physical::Long, "io.debezium.time.NanoTimestamp"),
+            Form::Connect => AvroType {
+                logical_type: Some("timestamp-millis"),
+                ..AvroType::named(Physical::Long, "org.apache.kafka.connect.data.Timestamp")
+            },
+            Form::Iso => AvroType::named(Physical::String, "io.debezium.time.IsoTimestamp"),
+        }
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        let millis = match text {
-            b"infinity" => INFINITY_MICROS / MILLISECOND_MICROS,
-            b"-infinity" => NEGATIVE_INFINITY_MICROS / MILLISECOND_MICROS,
-            _ => {
-                let (day, micros) = parse_timestamp(text).ok_or(EncodeErrorKind::MalformedText)?;
-                if micros % MILLISECOND_MICROS != 0 {
-                    return Err(EncodeErrorKind::MalformedText);
-                }
+        let infinity = match text {
+            b"infinity" => Some(INFINITY_MICROS),
+            b"-infinity" => Some(NEGATIVE_INFINITY_MICROS),
+            _ => None,
+        };
+        if let Some(micros) = infinity {
+            match self.form {
+                Form::Micros => avro::write_long(out, micros),
+                Form::Millis | Form::Connect => avro::write_long(out, micros / MILLISECOND_MICROS),
+                Form::Nanos => return Err(EncodeErrorKind::OutOfRange),
+                Form::Iso => avro::write_bytes(out, text),
+            }
+            return Ok(());
+        }
+        let (day, micros) = parse_timestamp(text).ok_or(EncodeErrorKind::MalformedText)?;
+        match self.form {
+            Form::Micros => avro::write_long(out, finite_micros(day, micros).ok_or(EncodeErrorKind::OutOfRange)?),
+            // The type has no such digits.
+            Form::Millis if micros % MILLISECOND_MICROS != 0 => return Err(EncodeErrorKind::MalformedText),
+            Form::Millis | Form::Connect => {
                 let millis = day.unix_days() * (DAY_MICROS / MILLISECOND_MICROS) + micros / MILLISECOND_MICROS;
                 if millis == INFINITY_MICROS / MILLISECOND_MICROS {
                     return Err(EncodeErrorKind::OutOfRange);
                 }
-                millis
+                avro::write_long(out, millis);
             }
-        };
-        avro::write_long(out, millis);
+            Form::Nanos => {
+                let nanos = finite_micros(day, micros).and_then(|micros| micros.checked_mul(MICROSECOND_NANOS));
+                avro::write_long(out, nanos.ok_or(EncodeErrorKind::OutOfRange)?);
+            }
+            Form::Iso => {
+                if !TIMESTAMP_YEARS.contains(&day.year) {
+                    return Err(EncodeErrorKind::OutOfRange);
+                }
+                let mut iso = Iso::new();
+                iso.date(day);
+                iso.push(b'T');
+                iso.time_micros(micros);
+                iso.offset(0);
+                avro::write_bytes(out, iso.text());
+            }
+        }
         Ok(())
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_long(out, 0);
+        if self.form == Form::Iso { avro::write_bytes(out, b"1970-01-01T00:00:00Z") } else { avro::write_long(out, 0) }
     }
 
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("1970-01-01 00:00:00")
+    /// Such a value is never stored out of line, but an array of them can be.
+    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        if self.form != Form::Iso {
+            return Err(EncodeErrorKind::UnavailableValue);
+        }
+        avro::write_bytes(out, placeholder);
+        Ok(())
+    }
+
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("1970-01-01 00:00:00")
     }
 }
 
-/// `timestamp`, `timestamp(4)` to `timestamp(6)`
-#[derive(Debug)]
-struct MicroTimestamp;
-
-impl Codec for MicroTimestamp {
-    fn avro_type(&self) -> AvroType {
-        AvroType { connect_name: Some("io.debezium.time.MicroTimestamp"), ..AvroType::plain(Physical::Long) }
-    }
-
-    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        let micros = match text {
-            b"infinity" => INFINITY_MICROS,
-            b"-infinity" => NEGATIVE_INFINITY_MICROS,
-            _ => {
-                let (day, micros) = parse_timestamp(text).ok_or(EncodeErrorKind::MalformedText)?;
-                let day_micros = day.unix_days().checked_mul(DAY_MICROS);
-                let micros = day_micros.and_then(|day_micros| day_micros.checked_add(micros));
-                let finite = NEGATIVE_INFINITY_MICROS + 1..INFINITY_MICROS;
-                micros.filter(|micros| finite.contains(micros)).ok_or(EncodeErrorKind::OutOfRange)?
-            }
-        };
-        avro::write_long(out, micros);
-        Ok(())
-    }
-
-    fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_long(out, 0);
-    }
-
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("1970-01-01 00:00:00")
-    }
+/// Microseconds since 1970, if they fit and are none that stands for an infinity.
+#[inline]
+fn finite_micros(day: CivilDate, micros: i64) -> Option<i64> {
+    let micros = day.unix_days().checked_mul(DAY_MICROS)?.checked_add(micros)?;
+    (NEGATIVE_INFINITY_MICROS + 1..INFINITY_MICROS).contains(&micros).then_some(micros)
 }
 
 #[cfg(test)]
@@ -100,7 +140,8 @@ mod tests {
 
     fn encoded(type_modifier: i32, text: &str) -> Result<i64, EncodeErrorKind> {
         let mut out = Vec::new();
-        make(type_modifier).encode(text.as_bytes(), &mut out)?;
+        let form = if (0..=3).contains(&type_modifier) { Form::Millis } else { Form::Micros };
+        Timestamp { form }.encode(text.as_bytes(), &mut out)?;
         Ok(avro::Reader::new(&out).long().unwrap())
     }
 
@@ -127,5 +168,44 @@ mod tests {
         assert_eq!(encoded(0, "infinity"), Ok(9_223_372_036_825_200));
         assert_eq!(encoded(0, "-infinity"), Ok(-9_223_372_036_832_400));
         assert_eq!(encoded(6, "4714-11-24 00:00:00 BC"), Ok(-2_440_588 * DAY_MICROS));
+    }
+
+    #[test]
+    fn nanoseconds_have_fewer_years() {
+        let encoded = |text: &str| {
+            let mut out = Vec::new();
+            Timestamp { form: Form::Nanos }.encode(text.as_bytes(), &mut out)?;
+            Ok(avro::Reader::new(&out).long().unwrap())
+        };
+        assert_eq!(encoded("2024-02-29 12:34:56.789012"), Ok(1_709_210_096_789_012_000));
+        assert_eq!(encoded("2262-04-11 23:47:16.854775"), Ok(9_223_372_036_854_775_000));
+        assert_eq!(encoded("1677-09-21 00:12:43.145225"), Ok(-9_223_372_036_854_775_000));
+        for text in [
+            "2262-04-11 23:47:16.854776",
+            "1677-09-21 00:12:43.145224",
+            "294276-12-31 00:00:00",
+            "infinity",
+            "-infinity",
+        ] {
+            assert_eq!(encoded(text), Err(EncodeErrorKind::OutOfRange), "{text}");
+        }
+    }
+
+    #[test]
+    fn text_and_kafka_connects_own() {
+        for (text, expected) in [
+            ("2024-02-29 12:34:56.78", "2024-02-29T12:34:56.78Z"),
+            ("2024-02-29 12:00:00", "2024-02-29T12:00:00Z"),
+            ("0044-03-15 12:00:00 BC", "-0043-03-15T12:00:00Z"),
+            ("294276-12-31 23:59:59.999999", "+294276-12-31T23:59:59.999999Z"),
+            ("infinity", "infinity"),
+        ] {
+            let mut out = Vec::new();
+            Timestamp { form: Form::Iso }.encode(text.as_bytes(), &mut out).unwrap();
+            assert_eq!(std::str::from_utf8(avro::Reader::new(&out).bytes().unwrap()), Ok(expected));
+        }
+        let mut out = Vec::new();
+        Timestamp { form: Form::Connect }.encode(b"1969-12-31 23:59:59.999999", &mut out).unwrap();
+        assert_eq!(avro::Reader::new(&out).long(), Some(-1), "what is cut off makes it earlier");
     }
 }

@@ -1,10 +1,9 @@
 //! timestamp with time zone → ISO 8601 text in UTC, with as many digits of a second as the type has.
 
-use std::ops::RangeInclusive;
-
 use super::{
-    Codec, UNAVAILABLE,
-    calendar::{CivilDate, parse_timestamptz},
+    Codec, DefaultRule, TypeSpec,
+    calendar::parse_timestamptz,
+    iso::{Iso, TIMESTAMP_YEARS},
 };
 use crate::{
     EncodeErrorKind, avro,
@@ -12,16 +11,12 @@ use crate::{
 };
 
 const FRACTION_DIGITS_MAX: u8 = 6;
-/// What PostgreSQL's timestamps range over; 4714 BC is -4713.
-const YEARS: RangeInclusive<i64> = -4713..=294_276;
 /// `2024-02-29`, and `2024-02-29 12:34:56`.
 const DATE_TEXT_BYTES: usize = 10;
 const SECONDS_TEXT_BYTES: usize = 19;
-/// Room for a sign, a year of six digits and the rest.
-const TEXT_BYTES_MAX: usize = 32;
 
-pub(super) fn make(type_modifier: i32) -> Box<dyn Codec> {
-    let fraction_digits = u8::try_from(type_modifier).unwrap_or(FRACTION_DIGITS_MAX).min(FRACTION_DIGITS_MAX);
+pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
+    let fraction_digits = u8::try_from(spec.modifier).unwrap_or(FRACTION_DIGITS_MAX).min(FRACTION_DIGITS_MAX);
     Box::new(ZonedTimestamp { fraction_digits })
 }
 
@@ -33,7 +28,7 @@ struct ZonedTimestamp {
 
 impl Codec for ZonedTimestamp {
     fn avro_type(&self) -> AvroType {
-        AvroType { connect_name: Some("io.debezium.time.ZonedTimestamp"), ..AvroType::plain(Physical::String) }
+        AvroType::named(Physical::String, "io.debezium.time.ZonedTimestamp")
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
@@ -42,23 +37,24 @@ impl Codec for ZonedTimestamp {
             return Ok(());
         }
         let (day, micros) = parse_timestamptz(text).ok_or(EncodeErrorKind::MalformedText)?;
-        if !YEARS.contains(&day.year) {
+        if !TIMESTAMP_YEARS.contains(&day.year) {
             return Err(EncodeErrorKind::OutOfRange);
         }
         let unit_micros = 10_i64.pow((FRACTION_DIGITS_MAX - self.fraction_digits).into());
         if micros % unit_micros != 0 {
             return Err(EncodeErrorKind::MalformedText);
         }
-        let mut iso = Iso { bytes: [0; TEXT_BYTES_MAX], length: 0 };
+        let mut iso = Iso::new();
         match text.first_chunk::<SECONDS_TEXT_BYTES>() {
             // All but the fraction is what it was, except for one letter.
             Some(seconds) if text.ends_with(b"+00") && text[DATE_TEXT_BYTES] == b' ' => {
-                iso.bytes[..SECONDS_TEXT_BYTES].copy_from_slice(seconds);
-                iso.bytes[DATE_TEXT_BYTES] = b'T';
-                iso.length = SECONDS_TEXT_BYTES;
+                let mut seconds = *seconds;
+                seconds[DATE_TEXT_BYTES] = b'T';
+                iso.start(&seconds);
             }
             _ => {
                 iso.date(day);
+                iso.push(b'T');
                 iso.time(micros / 1_000_000);
             }
         }
@@ -67,7 +63,7 @@ impl Codec for ZonedTimestamp {
             iso.digits(micros % 1_000_000 / unit_micros, self.fraction_digits.into());
         }
         iso.push(b'Z');
-        avro::write_bytes(out, &iso.bytes[..iso.length]);
+        avro::write_bytes(out, iso.text());
         Ok(())
     }
 
@@ -75,76 +71,15 @@ impl Codec for ZonedTimestamp {
         avro::write_bytes(out, b"1970-01-01T00:00:00Z");
     }
 
-    /// Such a value is never stored out of line, but there would be room.
-    fn write_unavailable(&self, out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, UNAVAILABLE);
+    /// Such a value is never stored out of line, but an array of them can be.
+    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        avro::write_bytes(out, placeholder);
         Ok(())
     }
 
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("1970-01-01 00:00:00+00")
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("1970-01-01 00:00:00+00")
     }
-}
-
-struct Iso {
-    bytes: [u8; TEXT_BYTES_MAX],
-    length: usize,
-}
-
-impl Iso {
-    #[inline]
-    fn push(&mut self, byte: u8) {
-        self.bytes[self.length] = byte;
-        self.length += 1;
-    }
-
-    /// The last so many digits of a number, with zeros before it.
-    #[inline]
-    fn digits(&mut self, mut number: i64, digits: usize) {
-        for byte in self.bytes[self.length..self.length + digits].iter_mut().rev() {
-            *byte = b'0' + digit(number);
-            number /= 10;
-        }
-        self.length += digits;
-    }
-
-    /// ISO 8601 wants four digits of a year, and a sign where there are more, or where it lies before the year 0, which is 1 BC.
-    #[inline]
-    fn date(&mut self, day: CivilDate) {
-        let year = day.year.abs();
-        if day.year < 0 {
-            self.push(b'-');
-        } else if year > 9999 {
-            self.push(b'+');
-        }
-        let digits = match year {
-            0..=9999 => 4,
-            ..=99_999 => 5,
-            _ => 6,
-        };
-        self.digits(year, digits);
-        self.push(b'-');
-        self.digits(day.month.into(), 2);
-        self.push(b'-');
-        self.digits(day.day.into(), 2);
-    }
-
-    #[inline]
-    fn time(&mut self, seconds: i64) {
-        self.push(b'T');
-        self.digits(seconds / 3600, 2);
-        self.push(b':');
-        self.digits(seconds / 60 % 60, 2);
-        self.push(b':');
-        self.digits(seconds % 60, 2);
-    }
-}
-
-/// The last digit of a number, which is not negative.
-#[inline]
-#[expect(clippy::cast_sign_loss, reason = "a remainder of ten fits")]
-const fn digit(number: i64) -> u8 {
-    (number % 10) as u8
 }
 
 #[cfg(test)]
@@ -153,7 +88,8 @@ mod tests {
 
     fn encoded(type_modifier: i32, text: &str) -> Result<String, EncodeErrorKind> {
         let mut out = Vec::new();
-        make(type_modifier).encode(text.as_bytes(), &mut out)?;
+        let fraction_digits = u8::try_from(type_modifier).unwrap_or(FRACTION_DIGITS_MAX);
+        ZonedTimestamp { fraction_digits }.encode(text.as_bytes(), &mut out)?;
         Ok(std::str::from_utf8(avro::Reader::new(&out).bytes().unwrap()).unwrap().to_owned())
     }
 

@@ -1,6 +1,6 @@
 //! uuid → string.
 
-use super::Codec;
+use super::{Codec, DefaultRule};
 use crate::{
     EncodeErrorKind, avro,
     schema::{AvroType, Physical},
@@ -21,7 +21,7 @@ pub(super) struct Uuid;
 
 impl Codec for Uuid {
     fn avro_type(&self) -> AvroType {
-        AvroType { connect_name: Some("io.debezium.data.Uuid"), ..AvroType::plain(Physical::String) }
+        AvroType::named(Physical::String, "io.debezium.data.Uuid")
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
@@ -42,8 +42,8 @@ impl Codec for Uuid {
         avro::write_length(out, 0);
     }
 
-    fn computed_default(&self) -> Option<&'static str> {
-        Some("00000000-0000-0000-0000-000000000000")
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("00000000-0000-0000-0000-000000000000")
     }
 }
 

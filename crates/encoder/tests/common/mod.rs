@@ -2,6 +2,7 @@
 
 #![allow(dead_code)] // Each test uses its own part.
 
+pub(crate) mod cells;
 pub(crate) mod table;
 
 use std::{collections::HashMap, io::Read as _};
@@ -52,6 +53,13 @@ impl Reader {
                     (name.clone(), self.value(&schema["type"], value))
                 };
                 Value::Object(declared.iter().zip(fields).map(field).collect::<Map<_, _>>())
+            }
+            Avro::Array(items) => items.iter().map(|item| self.value(&schema["items"], item)).collect(),
+            Avro::Map(values) => {
+                let mut values: Vec<_> = values.iter().collect();
+                values.sort_by_key(|(key, _)| *key);
+                let value = |(key, value): (&String, &Avro)| (key.clone(), self.value(&schema["values"], value));
+                Value::Object(values.into_iter().map(value).collect())
             }
             Avro::Null => Value::Null,
             Avro::Boolean(value) => json!(value),

@@ -1,8 +1,8 @@
 //! Tables that are described in a line, and their changes.
 
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EncodeError, EventContext, EventOrder, Naming, RecordBatch, TableFacts, TablePlan,
-    TransactionContext, TypeKind,
+    BoundPlan, Change, ColumnFacts, ElementFacts, EncodeError, EncodeOptions, EventContext, EventOrder, Naming,
+    RecordBatch, TableFacts, TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Delete, Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -12,7 +12,7 @@ use pgoutput::{
 pub(crate) const LSN: u64 = 0x16_B374_D848;
 
 /// A column: name, type's OID and modifier, and what the stream and the catalog say about it.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Column {
     pub(crate) name: String,
     pub(crate) type_oid: u32,
@@ -20,11 +20,52 @@ pub(crate) struct Column {
     pub(crate) is_key: bool,
     pub(crate) not_null: bool,
     pub(crate) default: Option<String>,
+    /// What the catalog says about the type, if that is more than its OID.
+    pub(crate) type_facts: Option<ColumnFacts>,
+}
+
+/// The OID that types here have which do not come with PostgreSQL.
+pub(crate) const OTHER_OID: u32 = 99_999;
+
+/// A column of a type that an extension brings, or whose arrays it has.
+pub(crate) fn extension(name: &str, type_name: &str) -> Column {
+    column(name, OTHER_OID, -1).of(ColumnFacts::new(name, Oid::from(OTHER_OID), type_name))
+}
+
+/// The facts about an enum.
+pub(crate) fn enumeration(labels: &[&str]) -> ColumnFacts {
+    ColumnFacts {
+        type_kind: TypeKind::Enum,
+        base_type_kind: TypeKind::Enum,
+        labels: labels.iter().map(|label| (*label).to_owned()).collect(),
+        ..ColumnFacts::new("", Oid::from(OTHER_OID), "mood")
+    }
+}
+
+/// The facts about an array of what these facts are about.
+pub(crate) fn array_of(element: &ColumnFacts) -> ColumnFacts {
+    let element = ElementFacts {
+        type_oid: element.base_type_oid,
+        type_name: element.type_name.clone(),
+        type_kind: element.base_type_kind,
+        type_modifier: if element.type_kind == TypeKind::Domain { element.base_type_modifier } else { -1 },
+        labels: element.labels.clone(),
+        delimiter: b',',
+    };
+    ColumnFacts { element: Some(element), ..ColumnFacts::new("", Oid::from(OTHER_OID), "_any") }
 }
 
 /// A column that can be null.
 pub(crate) fn column(name: &str, type_oid: u32, type_modifier: i32) -> Column {
-    Column { name: name.to_owned(), type_oid, type_modifier, is_key: false, not_null: false, default: None }
+    Column {
+        name: name.to_owned(),
+        type_oid,
+        type_modifier,
+        is_key: false,
+        not_null: false,
+        default: None,
+        type_facts: None,
+    }
 }
 
 impl Column {
@@ -34,6 +75,10 @@ impl Column {
 
     pub(crate) fn not_null(self) -> Self {
         Self { not_null: true, ..self }
+    }
+
+    pub(crate) fn of(self, type_facts: ColumnFacts) -> Self {
+        Self { type_facts: Some(type_facts), ..self }
     }
 
     pub(crate) fn default(self, expression: &str) -> Self {
@@ -62,15 +107,18 @@ pub(crate) fn relation(replica_identity: ReplicaIdentity, columns: &[Column]) ->
 /// The catalog agrees with the stream, and the key's columns are the primary key.
 pub(crate) fn facts(columns: &[Column]) -> TableFacts {
     let keys: Vec<_> = columns.iter().filter(|column| column.is_key).map(|column| column.name.clone()).collect();
-    let column = |column: &Column| ColumnFacts {
-        name: column.name.clone(),
-        not_null: column.not_null,
-        default: column.default.clone(),
-        type_oid: Oid::from(column.type_oid),
-        type_name: "irrelevant".to_owned(),
-        type_kind: TypeKind::Base,
-        base_type_oid: Oid::from(column.type_oid),
-        base_type_modifier: column.type_modifier,
+    let column = |column: &Column| {
+        let type_facts = column.type_facts.clone().unwrap_or_else(|| ColumnFacts {
+            base_type_modifier: column.type_modifier,
+            ..ColumnFacts::new("", Oid::from(column.type_oid), "irrelevant")
+        });
+        ColumnFacts {
+            name: column.name.clone(),
+            not_null: column.not_null,
+            default: column.default.clone(),
+            type_oid: Oid::from(column.type_oid),
+            ..type_facts
+        }
     };
     TableFacts {
         columns: columns.iter().map(column).collect(),
@@ -84,7 +132,15 @@ pub(crate) fn naming() -> Naming {
 }
 
 pub(crate) fn compile(replica_identity: ReplicaIdentity, columns: &[Column]) -> TablePlan {
-    TablePlan::compile(&relation(replica_identity, columns), &facts(columns), &naming()).unwrap()
+    compile_with(replica_identity, columns, &EncodeOptions::default())
+}
+
+pub(crate) fn compile_with(
+    replica_identity: ReplicaIdentity,
+    columns: &[Column],
+    options: &EncodeOptions,
+) -> TablePlan {
+    TablePlan::compile(&relation(replica_identity, columns), &facts(columns), &naming(), options).unwrap()
 }
 
 pub(crate) fn bind(plan: TablePlan) -> BoundPlan {

@@ -1,0 +1,178 @@
+//! Which of several forms a value, a name or a deletion takes.
+//!
+//! The default of each is Debezium's default, so that a consumer of Debezium's needs no change. Three of these forms cannot hold all that
+//! PostgreSQL can: see [`EncodeOptions::lossless`].
+
+/// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EncodeOptions {
+    /// `numeric` and `money`. Debezium: `decimal.handling.mode`.
+    pub decimals: Decimals,
+    /// `date`, `time` and `timestamp`; those with a time zone are text always. Debezium: `time.precision.mode`.
+    pub times: Times,
+    /// `interval`. Debezium: `interval.handling.mode`.
+    pub intervals: Intervals,
+    /// `time with time zone`. Debezium has the first form only.
+    pub zoned_times: ZonedTimes,
+    /// `bit varying`. Debezium has the first form only.
+    pub varying_bits: VaryingBits,
+    /// Arrays of every type. Debezium has the first form only.
+    pub arrays: Arrays,
+    /// `hstore`. Debezium: `hstore.handling.mode`.
+    pub hstore: Hstore,
+    /// `bytea`. Debezium: `binary.handling.mode`.
+    pub bytea: Bytea,
+    /// What becomes of names that Avro does not have. Debezium: `schema.name.adjustment.mode` and `field.name.adjustment.mode`.
+    pub names: NameAdjustment,
+    /// Whether a deletion is followed by a record without a value, which lets a compacted topic forget the key. Debezium:
+    /// `tombstones.on.delete`.
+    pub tombstones: bool,
+    /// What stands for a value that is stored out of line (TOAST) and was not sent since it was not changed. Debezium:
+    /// `unavailable.value.placeholder`.
+    pub unavailable_value: String,
+}
+
+impl Default for EncodeOptions {
+    /// What Debezium does if nothing is set but both of its name adjustment modes, which are `avro`.
+    fn default() -> Self {
+        Self {
+            decimals: Decimals::Precise,
+            times: Times::Adaptive,
+            intervals: Intervals::Numeric,
+            zoned_times: ZonedTimes::Utc,
+            varying_bits: VaryingBits::Bits,
+            arrays: Arrays::Items,
+            hstore: Hstore::Json,
+            bytea: Bytea::Bytes,
+            names: NameAdjustment::Avro,
+            tombstones: true,
+            unavailable_value: "__debezium_unavailable_value".to_owned(),
+        }
+    }
+}
+
+impl EncodeOptions {
+    /// The default, but with a form for each type that holds every value of it, so that what a consumer reads can be cast back to what the
+    /// column has.
+    ///
+    /// It differs from the default in the three forms of Debezium's that forget something, and where the default has no room and fails:
+    ///
+    /// | type | the default | here |
+    /// |---|---|---|
+    /// | `interval` | microseconds, in which a month is 30.4375 days | ISO 8601 text |
+    /// | `timetz` | the time in UTC, without the zone it had | the time with its zone |
+    /// | `varbit` | the bits as a number, without the zeros in front | `0` and `1` as text |
+    /// | arrays | an error for more than one dimension, or a lower bound other than 1 | PostgreSQL's text |
+    /// | `numeric` | an error for `NaN` and the infinities | text |
+    /// | `timestamp` | an error past 294247-01-10 04:00:25.2 | ISO 8601 text |
+    pub fn lossless() -> Self {
+        Self {
+            decimals: Decimals::String,
+            times: Times::IsoString,
+            intervals: Intervals::String,
+            zoned_times: ZonedTimes::Offset,
+            varying_bits: VaryingBits::Text,
+            arrays: Arrays::Text,
+            ..Self::default()
+        }
+    }
+}
+
+/// `numeric` and `money`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Decimals {
+    /// Exact: Avro's `decimal`, or Debezium's `VariableScaleDecimal` for a `numeric` without precision. `NaN` and the infinities are an
+    /// error.
+    Precise,
+    /// A `double`, which has 15 to 17 digits; a value that is too large for it is an error.
+    Double,
+    /// The digits as PostgreSQL prints them, `NaN` and `Infinity` among them.
+    String,
+}
+
+/// `date`, `time` and `timestamp`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Times {
+    /// Days; milliseconds or microseconds as the precision of the column needs them.
+    Adaptive,
+    /// The same, but every `time` in microseconds.
+    AdaptiveMicroseconds,
+    /// Kafka Connect's own `Date`, `Time` and `Timestamp` with Avro's logical types: milliseconds, and what is finer is cut off.
+    Connect,
+    /// ISO 8601 text with a `Z`, such as `2024-02-29Z`.
+    IsoString,
+    /// Microseconds for every precision.
+    Microseconds,
+    /// Nanoseconds for every precision; a timestamp outside of the years 1677 to 2262 is an error, and so are the infinities.
+    Nanoseconds,
+}
+
+/// `interval`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Intervals {
+    /// Microseconds, in which a day has 24 hours and a month 30.4375 days; the infinities are an error.
+    Numeric,
+    /// ISO 8601 text with all parts, such as `P1Y2M3DT4H5M6.789S`; `infinity` and `-infinity`.
+    String,
+}
+
+/// `time with time zone`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ZonedTimes {
+    /// The same moment of a day in UTC: `10:34:56Z`.
+    Utc,
+    /// As it is: `12:34:56+02:00`. It is a text of the same format.
+    Offset,
+}
+
+/// `bit varying`. A `bit(n)` always has the same number of bits, so there is nothing to choose.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum VaryingBits {
+    /// Debezium's `Bits`: the value as a number in bytes, the lowest first. How many zeros it started with cannot be told.
+    Bits,
+    /// A string of `0` and `1`.
+    Text,
+}
+
+/// Arrays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Arrays {
+    /// An Avro array, which has one dimension that starts at 1. A column that is declared with more dimensions is text; where another
+    /// column has a value of another shape, that is an error, and so is a null among enum values.
+    Items,
+    /// PostgreSQL's text, such as `{{1,2},{3,4}}` or `[0:1]={1,2}`.
+    Text,
+}
+
+/// `hstore`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Hstore {
+    /// The text of a JSON object, its keys in hstore's order.
+    Json,
+    /// An Avro map.
+    Map,
+}
+
+/// `bytea`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Bytea {
+    /// As it is.
+    Bytes,
+    /// Text: base64 (RFC 4648, section 4), with padding.
+    Base64,
+    /// Text: base64 for URLs (section 5), with padding. Debezium: `base64-url-safe`.
+    Base64Url,
+    /// Text: hexadecimal digits in lower case.
+    Hex,
+}
+
+/// Names in schemas. A topic is named alike in all of these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum NameAdjustment {
+    /// A name stays what it is, and one that Avro does not have is an error.
+    None,
+    /// Each character that Avro does not have becomes an underscore.
+    Avro,
+    /// It becomes `_u` and its number in hexadecimal, and so does the underscore.
+    AvroUnicode,
+}
