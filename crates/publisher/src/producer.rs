@@ -29,7 +29,7 @@ use rdkafka::{
     message::{Header, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
-    util::{Timeout, get_rdkafka_version},
+    util::get_rdkafka_version,
 };
 use tracing::{debug, warn};
 
@@ -107,6 +107,7 @@ impl Producer {
         let reports = Reports {
             budget,
             resend_after: settings.resend_after(),
+            commit_timeout: settings.transaction_timeout(),
             newest: Mutex::default(),
             failed: Mutex::default(),
             recreated: OnceLock::new(),
@@ -289,7 +290,7 @@ impl Prepared {
     /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
     pub fn commit(self) -> Result<Producer, PublishError> {
         let began = Instant::now();
-        match self.inner.commit_transaction(Timeout::Never) {
+        match self.inner.commit_transaction(self.inner.context().commit_timeout) {
             Ok(()) => {
                 let (took, limit) = (began.elapsed(), self.inner.context().resend_after);
                 if took < limit {
@@ -407,6 +408,8 @@ struct Reports {
     budget: Arc<MemoryBudget>,
     /// See [`KafkaSettings::resend_after`].
     resend_after: Duration,
+    /// How long a commit is waited for. Later the coordinator has given the transaction up, or has committed it without a word.
+    commit_timeout: Duration,
     /// The newest offset of each partition, by topic; -1 for none.
     newest: Mutex<HashMap<String, Vec<i64>>>,
     /// The first topic that was found not to be the one that it was, and the partition.

@@ -92,6 +92,13 @@ impl KafkaSettings {
         Duration::from_micros(backoff_ms.saturating_mul(800).min(backoff_max_ms.saturating_mul(1000)))
     }
 
+    /// After how long the coordinator gives up on an open transaction.
+    pub(crate) fn transaction_timeout(&self) -> Duration {
+        // Set by default, and a value that is no number is refused by librdkafka before any use of this.
+        let configured = self.producer().get("transaction.timeout.ms").and_then(|text| text.parse().ok());
+        Duration::from_millis(configured.unwrap_or(60_000))
+    }
+
     /// Properties of a consumer of the checkpoint topic.
     pub(crate) fn consumer(&self, isolation_level: &str) -> ClientConfig {
         let mut config = self.common();
