@@ -155,8 +155,8 @@ codes! {
         "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
         "It is tried again. Find out what stopped the process for so long.";
     RegistryUnavailable "registry-unavailable" Restart 1
-        "The schema registry cannot be reached.",
-        "It is tried again, and the stream waits. Check the registry and the network.";
+        "The schema registry cannot be reached, or something that is none answers in its place.",
+        "It is tried again, and the stream waits. Check the registry, its URL and the network.";
     RegistryIncompatible "registry-incompatible" Restart 1
         "The schema registry does not accept the table's schema beside the subject's earlier ones.",
         "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way.";
