@@ -188,16 +188,16 @@ pub struct Failure {
 }
 
 /// Where something failed, as far as it is known.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Place {
+#[derive(Debug, Default)]
+struct Place {
     /// `schema.table`.
-    pub table: Option<String>,
+    table: Option<String>,
     /// The row's key, as far as it could be made readable.
-    pub key: Option<String>,
+    key: Option<String>,
     /// The change's LSN.
-    pub lsn: Option<Lsn>,
+    lsn: Option<Lsn>,
     /// The topic.
-    pub topic: Option<String>,
+    topic: Option<String>,
 }
 
 impl Failure {
@@ -255,11 +255,6 @@ impl Failure {
     /// The code.
     pub fn code(&self) -> Code {
         self.code
-    }
-
-    /// Where it was.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// What was found.
