@@ -1,6 +1,6 @@
 # The entry points. `make` alone lists them; each line that starts with a target and ends with `##` is one.
 #
-# A fresh Debian needs git and Rust (rustup); what else is missing is installed by dev/stack, as root or through sudo.
+# A fresh Debian needs git, make and Rust (rustup); what else is missing is installed by dev/stack, as root or through sudo.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
@@ -40,7 +40,8 @@ test: dependencies ## Prove it: unit, property and golden tests, and tests again
 	$(STACK) install --postgres 14
 	$(TEST) --workspace --no-run
 	$(STACK) run -- $(TEST) --workspace
-	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables
+	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- \
+		changes termination publication idle_tables slot_guards sigkill fault_points
 
 .PHONY: test-versions
 test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 16 and 17.

@@ -4,6 +4,11 @@
 //! by `pg_recvlogical` to /dev/null, which is as fast as the server can send, and by pgsluice, with Avro, the schema registry and Kafka
 //! transactions on. The machine is shared with the servers, so a time alone means nothing; the ratio of a round does.
 //!
+//! Both clocks start when the process has its first bytes of the stream, so that neither is charged for starting up, for connecting or
+//! for the server's preparations: at the first row that `pg_recvlogical` writes, which the kernel counts for it, and at the first bytes
+//! that pgsluice counts as received. Both are looked at every millisecond. They stop when the server was told that everything has
+//! arrived: by `pg_recvlogical` as it ends, by pgsluice once Kafka has committed it.
+//!
 //! `make bench` runs it. The number of rows and of rounds: `PGSLUICE_TEST_BENCH_ROWS`, `PGSLUICE_TEST_BENCH_ROUNDS`; over the Unix socket instead
 //! of TCP: `PGSLUICE_TEST_BENCH_SOCKET=1`; with two more CPU-second columns for the servers it would be a benchmark of them.
 
@@ -144,13 +149,14 @@ impl Bench {
         Self::copy_slot(client, &slot).await;
         let program = PG_RECVLOGICAL.iter().find(|program| Command::new(program).arg("--version").output().is_ok());
         let program = program.expect("pg_recvlogical is installed: dev/stack install --bench-tools");
-        let began = Instant::now();
         let mut child = Command::new(program)
             .args(["--dbname", &self.url, "--slot", &slot, "--start", "--file", "/dev/null", "--endpos", end])
             .args(["--option", "proto_version=1", "--option", "publication_names=bench", "--status-interval", "10"])
             .stderr(Stdio::null())
             .spawn()
             .expect("pg_recvlogical starts");
+        // Not through a pipe: its reader would be woken for each row, and take from one of the two what the other keeps.
+        let began = await_start(&mut child, |child| written_bytes(child.id()) > 0);
         let drain = wait_for(&mut child, began, |child| child.try_wait().expect("it is our child").is_some());
         client.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await.expect("the slot is dropped");
         drain
@@ -171,12 +177,8 @@ impl Bench {
             .stderr(log)
             .spawn()
             .expect("pgsluice starts");
-        // Starting up is not draining: the clock starts with the first row.
-        while metric(port, "pgsluice_received_bytes_total").unwrap_or(0.0) == 0.0 {
-            std::thread::sleep(Duration::from_millis(1));
-            assert!(child.try_wait().expect("it is our child").is_none(), "pgsluice has ended: see {name}.log");
-        }
-        let began = Instant::now();
+        let began =
+            await_start(&mut child, |_| metric(port, "pgsluice_received_bytes_total").is_some_and(|bytes| bytes > 0.0));
         let end = position(end);
         let drain =
             wait_for(&mut child, began, |_| metric(port, "pgsluice_confirmed_lsn").is_some_and(|lsn| lsn >= end));
@@ -202,6 +204,27 @@ impl Bench {
             self.url, self.brokers, self.registry
         )
     }
+}
+
+/// Waits until a process has begun to drain, and says when that was.
+fn await_start(child: &mut Child, mut has_begun: impl FnMut(&Child) -> bool) -> Instant {
+    while !has_begun(child) {
+        std::thread::sleep(Duration::from_millis(1));
+        let ended = child.try_wait().expect("it is our child");
+        assert!(
+            ended.is_none(),
+            "it has ended before its first row; what pgsluice says is in {}",
+            env::temp_dir().display()
+        );
+    }
+    Instant::now()
+}
+
+/// How many bytes a process has written to files and devices. What a client sends to its server is not among them (`proc(5)`, `wchar`:
+/// sockets are written to with other calls).
+fn written_bytes(pid: u32) -> u64 {
+    let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
+    io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or(0)
 }
 
 /// Waits for a drain's end, and reads off what the process has used until then.

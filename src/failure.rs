@@ -158,8 +158,8 @@ codes! {
         "Kafka refuses this producer, as it does when another instance has taken over, or when the coordinator gave up on a transaction.",
         "It looks for another instance's checkpoint: if there is one it stops with `fenced`, else it is tried again.";
     RegistryUnavailable "registry-unavailable" Restart 1
-        "The schema registry cannot be reached.",
-        "It is tried again, and the stream waits. Check the registry and the network.";
+        "The schema registry cannot be reached, or something that is none answers in its place.",
+        "It is tried again, and the stream waits. Check the registry, its URL and the network.";
     RegistryIncompatible "registry-incompatible" Restart 1
         "The schema registry does not accept the table's schema beside the subject's earlier ones.",
         "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way.";
@@ -191,16 +191,16 @@ pub struct Failure {
 }
 
 /// Where something failed, as far as it is known.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub struct Place {
+#[derive(Debug, Default)]
+struct Place {
     /// `schema.table`.
-    pub table: Option<String>,
+    table: Option<String>,
     /// The row's key, as far as it could be made readable.
-    pub key: Option<String>,
+    key: Option<String>,
     /// The change's LSN.
-    pub lsn: Option<Lsn>,
+    lsn: Option<Lsn>,
     /// The topic.
-    pub topic: Option<String>,
+    topic: Option<String>,
 }
 
 impl Failure {
@@ -258,11 +258,6 @@ impl Failure {
     /// The code.
     pub fn code(&self) -> Code {
         self.code
-    }
-
-    /// Where it was.
-    pub fn place(&self) -> &Place {
-        &self.place
     }
 
     /// What was found.

@@ -497,7 +497,7 @@ fn a_checkpoint_behind_an_open_transaction_is_said_to_be_unknown() {
     let budget = Arc::new(MemoryBudget::new(1 << 20));
     let producer = Producer::connect(&case.kafka_settings(), Arc::clone(&budget)).expect("connects");
     let mut transaction = producer.begin().expect("begins");
-    budget.charge(record_cost(1, 1));
+    budget.charge(record_cost(1, 1, 0));
     let record = OutgoingRecord {
         topic: &checkpoints,
         key: Some(b"k"),

@@ -8,20 +8,21 @@ use thiserror::Error;
 ///
 /// Invariants, whatever the order of calls:
 ///
+/// - received never falls; published never falls, and never passes what was received;
 /// - committed never falls, and never passes what was published before it;
 /// - confirmed never falls, and never passes the end LSN of what is committed: PostgreSQL may remove log only after the
 ///   Kafka transaction that holds it has committed;
 /// - a position inside a transaction is never confirmed: the server is told the end of the last whole one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Progress {
-    received: Lsn,
+    received: Position,
     published: Position,
     committed: Position,
     confirmed: Lsn,
 }
 
-/// A position that a committed Kafka transaction holds. Only [`Progress::commit`] makes one, so that nothing else can be
-/// confirmed.
+/// A position that a committed Kafka transaction holds. [`Progress::commit`] makes one, and [`Progress::resume`] of a checkpoint
+/// that was read back; nothing else does, so that nothing else can be confirmed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Committed(Position);
 
@@ -29,11 +30,6 @@ impl Committed {
     /// What PostgreSQL may be told: it need not keep log before it.
     pub fn flush_lsn(self) -> Lsn {
         self.0.end_lsn
-    }
-
-    /// The whole position.
-    pub fn position(self) -> Position {
-        self.0
     }
 }
 
@@ -50,30 +46,32 @@ pub struct OutOfOrder {
 impl Progress {
     /// A stream that resumes from a committed checkpoint.
     pub fn resume(checkpoint: Position) -> (Self, Committed) {
-        let progress = Self {
-            received: checkpoint.end_lsn,
-            published: checkpoint,
-            committed: checkpoint,
-            confirmed: Lsn::INVALID,
-        };
+        let progress =
+            Self { received: checkpoint, published: checkpoint, committed: checkpoint, confirmed: Lsn::INVALID };
         (progress, Committed(checkpoint))
     }
 
-    /// The server has sent everything before `lsn`. Frames carry positions that can be older, so lower ones are ignored.
-    pub fn receive(&mut self, lsn: Lsn) {
-        self.received = self.received.max(lsn);
+    /// The server has sent everything before `position`.
+    ///
+    /// # Errors
+    /// The position would fall.
+    pub fn receive(&mut self, position: Position) -> Result<(), OutOfOrder> {
+        if position < self.received {
+            return Err(OutOfOrder { what: "received", from: self.received, to: position, bound: self.received });
+        }
+        self.received = position;
+        Ok(())
     }
 
     /// Everything before `position` is in the open Kafka transaction or an earlier one.
     ///
     /// # Errors
-    /// The position would fall.
+    /// The position would fall, or was not received.
     pub fn publish(&mut self, position: Position) -> Result<(), OutOfOrder> {
-        if position < self.published {
-            return Err(OutOfOrder { what: "published", from: self.published, to: position, bound: self.published });
+        if position < self.published || position > self.received {
+            return Err(OutOfOrder { what: "published", from: self.published, to: position, bound: self.received });
         }
         self.published = position;
-        self.receive(position.end_lsn);
         Ok(())
     }
 
@@ -107,11 +105,6 @@ impl Progress {
         Ok(())
     }
 
-    /// The last position that was received.
-    pub fn received(&self) -> Lsn {
-        self.received
-    }
-
     /// The last position that was published.
     pub fn published(&self) -> Position {
         self.published
@@ -120,11 +113,6 @@ impl Progress {
     /// The last position that was committed.
     pub fn committed(&self) -> Position {
         self.committed
-    }
-
-    /// The last position that the server was told.
-    pub fn confirmed(&self) -> Lsn {
-        self.confirmed
     }
 }
 
@@ -137,7 +125,7 @@ mod tests {
 
     #[derive(Debug, Clone)]
     enum Step {
-        Receive(Lsn),
+        Receive(Position),
         Publish(Position),
         Commit(Position),
         Confirm,
@@ -152,7 +140,7 @@ mod tests {
 
     fn step() -> impl Strategy<Value = Step> {
         prop_oneof![
-            (0_u64..80).prop_map(|lsn| Step::Receive(lsn.into())),
+            position().prop_map(Step::Receive),
             position().prop_map(Step::Publish),
             position().prop_map(Step::Commit),
             Just(Step::Confirm),
@@ -164,28 +152,29 @@ mod tests {
         fn no_order_of_calls_breaks_an_invariant(start in position(), steps in prop::collection::vec(step(), 0..60)) {
             let (mut progress, mut held) = Progress::resume(start);
             // The oracle keeps its own books, from the accepted calls alone.
-            let mut committed_in_kafka = vec![start];
+            let (mut received, mut published, mut committed_in_kafka) = (vec![start], vec![start], vec![start]);
             for step in steps {
                 let before = progress.clone();
                 match step {
-                    Step::Receive(lsn) => progress.receive(lsn),
-                    Step::Publish(position) => { let _ = progress.publish(position); }
+                    Step::Receive(position) => if progress.receive(position).is_ok() { received.push(position); },
+                    Step::Publish(position) => if progress.publish(position).is_ok() { published.push(position); },
                     Step::Commit(position) => if let Ok(committed) = progress.commit(position) {
                         committed_in_kafka.push(position);
                         held = committed;
                     },
                     Step::Confirm => prop_assert!(progress.confirm(held).is_ok()),
                 }
-                prop_assert!(progress.received() >= before.received());
-                prop_assert!(progress.published() >= before.published());
-                prop_assert!(progress.committed() >= before.committed());
-                prop_assert!(progress.confirmed() >= before.confirmed());
-                prop_assert!(progress.committed() <= progress.published());
-                prop_assert!(progress.published().end_lsn <= progress.received());
-                let newest = committed_in_kafka.iter().max().expect("one at least");
-                prop_assert!(progress.confirmed() <= newest.end_lsn);
-                let whole = committed_in_kafka.iter().any(|held| held.end_lsn == progress.confirmed());
-                prop_assert!(whole || progress.confirmed() == Lsn::INVALID);
+                prop_assert!(progress.received >= before.received);
+                prop_assert!(progress.published >= before.published);
+                prop_assert!(progress.committed >= before.committed);
+                prop_assert!(progress.confirmed >= before.confirmed);
+                prop_assert!(received.is_sorted() && published.is_sorted() && committed_in_kafka.is_sorted());
+                prop_assert!(published.last() <= received.last());
+                prop_assert!(committed_in_kafka.last() <= published.last());
+                let newest = committed_in_kafka.last().expect("one at least");
+                prop_assert!(progress.confirmed <= newest.end_lsn);
+                let whole = committed_in_kafka.iter().any(|held| held.end_lsn == progress.confirmed);
+                prop_assert!(whole || progress.confirmed == Lsn::INVALID);
             }
         }
     }
@@ -195,9 +184,20 @@ mod tests {
         let (mut progress, _) = Progress::resume(Position::at(10.into()));
         let inside =
             Position { end_lsn: 10.into(), split: Some(Split { commit_lsn: 50.into(), changes: 1000, ordinal: 1000 }) };
-        progress.publish(inside).expect("it grows");
+        progress.receive(inside).expect("it grows");
+        progress.publish(inside).expect("it was received");
         let committed = progress.commit(inside).expect("it was published");
         assert_eq!(committed.flush_lsn(), Lsn::from(10));
+    }
+
+    #[test]
+    fn what_was_not_received_cannot_be_published() {
+        let (mut progress, _) = Progress::resume(Position::at(10.into()));
+        let error = progress.publish(Position::at(20.into())).expect_err("it was not received");
+        assert_eq!(error.to_string(), "the published position was to move from 0/A to 0/14, with 0/A as its bound");
+        progress.receive(Position::at(20.into())).expect("it grows");
+        progress.receive(Position::at(19.into())).expect_err("it falls");
+        progress.publish(Position::at(20.into())).expect("it was received");
     }
 
     #[test]

@@ -245,18 +245,27 @@ fn check_identity(wanted: &Wanted, server: &Server, checkpoint: &Checkpoint) -> 
     Ok(())
 }
 
+/// Checks that the server's log holds what Kafka has: everything before the checkpoint's end, and the commit record of a transaction
+/// that is covered in part, which lies further on.
 fn check_history(server: &Server, checkpoint: &Checkpoint) -> Result<(), Failure> {
+    // Of a position everything before it must be there; of a commit record, where it starts.
+    let lacks = |log_end: Lsn| {
+        log_end < checkpoint.end_lsn || checkpoint.split.is_some_and(|split| log_end <= split.commit_lsn)
+    };
     if server.timeline != checkpoint.timeline {
         // The checkpoint's timeline must be one that the server's history went through, and was left after the checkpoint.
         let left = server.history.iter().find(|end| end.timeline == checkpoint.timeline);
         match left {
-            Some(end) if end.switch_lsn >= checkpoint.end_lsn => {}
+            Some(end) if !lacks(end.switch_lsn) => {}
             Some(end) => {
                 return Err(Failure::new(
                     Code::TimelineDiverged,
                     format!(
                         "the checkpoint is at {} on timeline {}, but timeline {} branched off from it at {}",
-                        checkpoint.end_lsn, checkpoint.timeline, server.timeline, end.switch_lsn
+                        checkpoint.position(),
+                        checkpoint.timeline,
+                        server.timeline,
+                        end.switch_lsn
                     ),
                 ));
             }
@@ -271,10 +280,14 @@ fn check_history(server: &Server, checkpoint: &Checkpoint) -> Result<(), Failure
             }
         }
     }
-    if server.flush_lsn < checkpoint.end_lsn {
+    if lacks(server.flush_lsn) {
         return Err(Failure::new(
             Code::ServerBehind,
-            format!("the server's log ends at {}, before the checkpoint at {}", server.flush_lsn, checkpoint.end_lsn),
+            format!(
+                "the server's log ends at {}, before the checkpoint at {}",
+                server.flush_lsn,
+                checkpoint.position()
+            ),
         ));
     }
     Ok(())
@@ -487,6 +500,36 @@ mod tests {
             Code::ServerBehind,
             "",
         );
+    }
+
+    /// Its first changes are in Kafka, and would be those of nobody.
+    #[test]
+    fn a_server_that_lacks_the_rest_of_a_split_transaction_is_refused() {
+        let split = Some(Split { commit_lsn: 150.into(), changes: 9, ordinal: 9 });
+        let inside = Checkpoint { split, ..checkpoint(100) };
+        let resumed = Start::Resume(inside.position());
+        let ends_at = |flush: u64| Server { flush_lsn: flush.into(), ..server() };
+        starts(&wanted(), &ends_at(151), Some(&slot(50)), Some(&inside), resumed);
+        for flush in [100, 149, 150] {
+            let says = "and 9 changes of the transaction committed at 0/96";
+            refuses(&wanted(), &ends_at(flush), Some(&slot(50)), Some(&inside), Code::ServerBehind, says);
+        }
+        let promoted = |switch: u64| Server {
+            timeline: 2,
+            history: vec![TimelineEnd { timeline: 1, switch_lsn: switch.into() }],
+            ..server()
+        };
+        starts(&wanted(), &promoted(151), Some(&slot(50)), Some(&inside), resumed);
+        for switch in [100, 149, 150] {
+            refuses(
+                &wanted(),
+                &promoted(switch),
+                Some(&slot(50)),
+                Some(&inside),
+                Code::TimelineDiverged,
+                "branched off",
+            );
+        }
     }
 
     #[test]

@@ -133,8 +133,14 @@ impl Publisher {
     fn run(&mut self, runtime: &Handle) -> Result<(), Failure> {
         loop {
             match self.next(runtime)? {
-                Next::Work(Work::Records(delivery)) => self.publish(&delivery)?,
-                Next::Work(Work::Position(quiet)) => self.quiet = Some(quiet),
+                Next::Work(Work::Records(delivery)) => {
+                    self.progress.receive(delivery.end).map_err(out_of_order)?;
+                    self.publish(&delivery)?;
+                }
+                Next::Work(Work::Position(quiet)) => {
+                    self.progress.receive(quiet.position).map_err(out_of_order)?;
+                    self.quiet = Some(quiet);
+                }
                 Next::Nothing => {}
                 Next::End => return self.finish(),
             }

@@ -325,7 +325,10 @@ impl Source {
         let cost = pending
             .batch
             .iter()
-            .map(|record| record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len)))
+            .map(|record| {
+                let headers = record.headers().map(|(name, value)| name.len() + value.len()).sum();
+                record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers)
+            })
             .sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
         let encoded_at = Instant::now();

@@ -4,7 +4,8 @@ use crate::harness::{
     event::{Event, Record, UNAVAILABLE},
     oracle::{Row, Table},
     stack::Stack,
-    stream::Stream,
+    stream::{START_TIMEOUT, Stream},
+    wait_until,
 };
 
 fn row(fields: &[(&str, &str)]) -> Row {
@@ -137,6 +138,10 @@ fn every_operation_has_its_records() {
         stream.database.execute(sql);
     }
     stream.drain();
+    // Whatever was charged for these records, headers among it, was given back for them.
+    wait_until(START_TIMEOUT, "no memory is charged any more", || {
+        program.metric("queue_bytes").filter(|bytes| *bytes == 0.0)
+    });
     program.terminate();
     let (records, verdict) = stream.judge(OPERATIONS);
     verdict.assert_flawless();

@@ -1,11 +1,14 @@
 //! Faults 7 and 8: two programs with one name, and one that wakes up too late.
 
-use std::{thread, time::Duration};
+use std::time::Duration;
 
 use crate::harness::{
+    kafka::TopicEnds,
+    proxy::Proxy,
     random::Random,
     stack::Stack,
-    stream::Stream,
+    stream::{START_TIMEOUT, Stream},
+    wait_until,
     watcher::Watcher,
     workload::{TABLES, Workload},
 };
@@ -50,17 +53,41 @@ fn a_pause_longer_than_the_transaction_timeout_is_survived() {
     let stack = Stack::shared();
     let mut random = Random::new(Random::seed_of_run());
     let mut stream = Stream::create(&stack, "paused");
-    stream.set("kafka.properties", "{ \"transaction.timeout.ms\" = 4000 }");
-    stream.set("kafka.transaction.split_after_age", "2s");
+    stream.set("kafka.properties", "{ \"transaction.timeout.ms\" = 8000 }");
+    stream.set("kafka.transaction.split_after_age", "4s");
+    let (proxy, url) = Proxy::to_postgres(&stream.database.url);
+    stream.set("postgres.url", url.as_str());
     Workload::create_tables(&stream);
     let mut program = stream.start_ready();
     let watcher = Watcher::start(&stream);
-    let workload = Workload::start(&stream, &mut random);
-    thread::sleep(random.duration_ms(200..1000));
+    Workload::touch_tables(&stream);
+    stream.drain();
+    let bulk = TopicEnds::open(&stream.bootstrap_servers, &stream.topic("bulk"));
+    let before = bulk.written();
+    // The server falls silent inside a transaction. Kafka's stays open with what has come of it, and nothing is on its way: a record
+    // that had waited through the pause would be given up before the transaction is.
+    proxy.fall_silent_after(500_000);
+    stream.database.execute("insert into public.bulk select -number, 0 from generate_series(2, 30000) number");
+    proxy.await_held_bytes(START_TIMEOUT);
+    wait_until(START_TIMEOUT, "what has come of the transaction is in Kafka", || {
+        let encoded = program.metric("events_total{op=\"insert\",schema=\"public\",table=\"bulk\"}")?;
+        let written = u32::try_from(bulk.written() - before).expect("it is small");
+        (written > 0 && f64::from(written) + 1.0 >= encoded).then_some(())
+    });
     program.signal("STOP");
+    assert!(bulk.decided() < bulk.written(), "no transaction was open when the process was stopped");
+    proxy.speak();
+    let workload = Workload::start(&stream, &mut random);
     // The broker looks for overdue transactions every 10 s.
-    thread::sleep(Duration::from_secs(16));
+    wait_until(START_TIMEOUT, "the coordinator ends the transaction", || {
+        (bulk.decided() == bulk.written()).then_some(())
+    });
     program.signal("CONT");
+    wait_until(START_TIMEOUT, "the program learns of it", || {
+        assert!(program.is_running(), "it ended instead of going on");
+        program.log().contains("starting again: [producer-timed-out]").then_some(())
+    });
+    program.await_ready();
     workload.finish();
     stream.drain();
     assert!(program.is_running(), "it went on by itself");

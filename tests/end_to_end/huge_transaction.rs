@@ -16,14 +16,18 @@ use rdkafka::Message;
 use crate::harness::{
     avro::Decoder,
     kafka::{self, Checkpoints},
+    proxy::Proxy,
     setting,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
     wait_until,
+    watcher::Watcher,
 };
 
 /// Far above `memory_limit`'s 64 MiB and what a process needs besides, and far below the transaction.
 const MEMORY_MAX_KIB: u64 = 200 << 10;
+/// What one of the rows takes in the replication stream, about.
+const WIRE_BYTES: u64 = 70;
 
 #[test]
 fn a_million_rows_in_one_transaction_killed_half_way() {
@@ -33,6 +37,7 @@ fn a_million_rows_in_one_transaction_killed_half_way() {
     stream.set("kafka.transaction.split_after_records", "20000");
     stream.database.execute("create table public.item (id bigint primary key, value text not null)");
     let program = stream.start_ready();
+    let watcher = Watcher::start(&stream);
     let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
     let memory = Memory::watch(program.id());
     copy(&stream, rows);
@@ -47,6 +52,7 @@ fn a_million_rows_in_one_transaction_killed_half_way() {
     stream.drain();
     let second = memory.finish();
     program.terminate();
+    watcher.finish();
     println!("killed after {ordinal} of {rows} events; peaks of {first} and {second} KiB");
     assert!(first.max(second) < MEMORY_MAX_KIB, "peaks of {first} and {second} KiB");
 
@@ -71,6 +77,7 @@ fn killed_again_and_again_inside_one_transaction() {
     stream.set("kafka.transaction.split_after_records", "10000");
     stream.database.execute("create table public.item (id bigint primary key, value text not null)");
     let mut program = stream.start_ready();
+    let watcher = Watcher::start(&stream);
     copy(&stream, rows);
     for _ in 0..4 {
         let before = stream.checkpoints().len();
@@ -84,6 +91,7 @@ fn killed_again_and_again_inside_one_transaction() {
     program.await_ready();
     stream.drain();
     program.terminate();
+    watcher.finish();
     let held: Vec<_> = stream.checkpoints().into_iter().flatten().filter(|held| !held["split"].is_null()).collect();
     let mut lives: Vec<_> = held.iter().map(|held| held["instance"].clone()).collect();
     lives.dedup();
@@ -92,6 +100,8 @@ fn killed_again_and_again_inside_one_transaction() {
 }
 
 /// SIGTERM does not wait for the end of a transaction that may be hours away; a second one waits for nothing.
+///
+/// The server falls silent in the middle of the transaction, so that it is certain not to end.
 #[test]
 fn stopped_inside_one_transaction() {
     let rows = setting("PGSLUICE_TEST_HUGE_ROWS", 1_000_000) / 2;
@@ -100,21 +110,32 @@ fn stopped_inside_one_transaction() {
     stream.set("kafka.transaction.max_records", "10000");
     stream.set("kafka.transaction.split_after_records", "10000");
     stream.database.execute("create table public.item (id bigint primary key, value text not null)");
+    let (proxy, url) = Proxy::to_postgres(&stream.database.url);
+    stream.set("postgres.url", url.as_str());
     let program = stream.start_ready();
     let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
+    let bytes = usize::try_from(rows * WIRE_BYTES).expect("it fits");
+    proxy.fall_silent_after(bytes / 4);
     copy(&stream, rows);
-    checkpoints.await_ordinal(20_000, START_TIMEOUT);
+    checkpoints.await_ordinal(rows / 25, START_TIMEOUT);
+    proxy.await_held_bytes(START_TIMEOUT);
     program.terminate_within(Duration::from_secs(5));
+    proxy.speak();
+    stream.database.await_slot_released(&stream.slot);
 
-    let mut program = stream.start_ready();
     let newest = stream.checkpoints().pop().flatten().expect("there is a checkpoint");
-    let second = checkpoints.await_ordinal(newest["split"]["ordinal"].as_u64().expect("inside") + 1, START_TIMEOUT);
+    let first = newest["split"]["ordinal"].as_u64().expect("it lies inside");
+    proxy.fall_silent_after(bytes / 2);
+    let mut program = stream.start();
+    let second = checkpoints.await_ordinal(first + 1, START_TIMEOUT);
     program.signal("TERM");
     wait_until(START_TIMEOUT, "the first signal is taken", || program.log().contains("stopping: ").then_some(()));
     program.signal("TERM");
     let status = program.wait(Duration::from_secs(5), "it ends at once");
     assert_eq!(status.code(), Some(1), "{}", program.log());
-    assert!(second < rows, "the transaction was over before it could be stopped inside");
+    proxy.speak();
+    stream.database.await_slot_released(&stream.slot);
+    println!("stopped after {first} and then {second} of {rows} events");
 
     let program = stream.start_ready();
     stream.drain();
@@ -131,13 +152,15 @@ fn copy(stream: &Stream, rows: u64) {
     copy.finish().expect("it commits");
 }
 
-/// The rows were written in the order of their ids, so that an event's ordinal is its row's id. Keys are looked at one and all, the
-/// much larger envelopes by sample.
+/// The rows were written in the order of their ids, so that an event's ordinal is its row's id.
+///
+/// Keys and identities are looked at one and all, the rest of the much larger envelopes by sample.
 fn every_row_is_there_once(stream: &Stream, rows: u64) {
     let mut decoder = Decoder::new(&stream.registry_url);
     let mut seen = vec![false; usize::try_from(rows).expect("it fits") + 1];
     let topic = stream.topic("item");
     let mut newest = [0_u64; 3];
+    let mut transaction_id = None;
     kafka::read_to_end(
         &stream.bootstrap_servers,
         |name| name == topic,
@@ -149,8 +172,14 @@ fn every_row_is_there_once(stream: &Stream, rows: u64) {
             let newest = &mut newest[usize::try_from(message.partition()).expect("it is not negative")];
             assert!(*newest < id, "row {id} comes after row {newest}");
             *newest = id;
+            let value = message.payload().expect("a value");
+            let transaction_id = transaction_id.get_or_insert_with(|| {
+                let mut envelope = decoder.decode(value);
+                envelope.take_fields("transaction").expect("a transaction").take_text("id").expect("an id")
+            });
+            assert_eq!(ordinals(value, transaction_id), Some([id, id]), "row {id} is another event");
             if id.is_multiple_of(97) {
-                let mut envelope = decoder.decode(message.payload().expect("a value"));
+                let mut envelope = decoder.decode(value);
                 let mut transaction = envelope.take_fields("transaction").expect("a transaction");
                 assert_eq!(transaction.take_text("total_order"), Some(id.to_string()));
                 let after = envelope.take_fields("after").expect("a row").row();
@@ -160,6 +189,24 @@ fn every_row_is_there_once(stream: &Stream, rows: u64) {
     );
     let missing = seen.iter().skip(1).filter(|seen| !**seen).count();
     assert_eq!(missing, 0, "rows are missing");
+}
+
+/// The two numbers behind the transaction's id, which are `total_order` and `data_collection_order`, as they stand in the bytes: to
+/// decode a million envelopes takes minutes. None if the id is not there.
+fn ordinals(value: &[u8], transaction_id: &str) -> Option<[u64; 2]> {
+    // The id is the only text of an envelope that has this form, and stands near its end.
+    let at = value.windows(transaction_id.len()).rposition(|window| window == transaction_id.as_bytes())?;
+    let mut rest = &value[at + transaction_id.len()..];
+    let mut ordinals = [0; 2];
+    for ordinal in &mut ordinals {
+        // A `long` of Avro: zigzag, seven bits a byte, the lowest first.
+        let len = rest.iter().position(|byte| byte & 0x80 == 0)? + 1;
+        let (bytes, behind) = rest.split_at(len);
+        let zigzag = bytes.iter().rev().fold(0_u64, |sum, byte| sum << 7 | u64::from(byte & 0x7f));
+        assert!(zigzag & 1 == 0, "an ordinal is not negative");
+        (*ordinal, rest) = (zigzag >> 1, behind);
+    }
+    Some(ordinals)
 }
 
 /// Samples a process's resident memory that is its own.

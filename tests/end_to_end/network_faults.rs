@@ -134,10 +134,7 @@ fn set_wal_sender_timeout(stream: &mut Stream, url: &mut url::Url, wal_sender_ti
 
 /// Has the program reach PostgreSQL through a proxy.
 fn proxy_to_postgres(stream: &mut Stream, wal_sender_timeout_s: u32) -> Proxy {
-    let mut url: url::Url = stream.database.url.parse().expect("a URL");
-    let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
-    let proxy = Proxy::plain(&format!("{host}:{port}"));
-    url.set_port(Some(proxy.port())).expect("it has a port");
+    let (proxy, mut url) = Proxy::to_postgres(&stream.database.url);
     set_wal_sender_timeout(stream, &mut url, wal_sender_timeout_s);
     proxy
 }

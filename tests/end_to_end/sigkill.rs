@@ -4,14 +4,18 @@ use std::{collections::BTreeMap, thread};
 
 use crate::harness::{
     event::Record,
+    kafka::Checkpoints,
     oracle::Lsn,
     random::Random,
     setting,
     stack::Stack,
-    stream::Stream,
+    stream::{START_TIMEOUT, Stream},
     watcher::Watcher,
     workload::{TABLES, Workload},
 };
+
+/// How many rows a transaction has that is certain to be split: far more than any that the writers make.
+const LARGE_ROWS: u64 = 10_000;
 
 #[test]
 fn every_change_is_there_once_whenever_it_is_killed() {
@@ -22,16 +26,23 @@ fn every_change_is_there_once_whenever_it_is_killed() {
     stream.start_ready().kill();
     let watcher = Watcher::start(&stream);
     let workload = Workload::start(&stream, &mut random);
+    let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
     let rounds = setting("PGSLUICE_TEST_KILL_ROUNDS", 60);
     let mut killed_at = Vec::new();
     for round in 0..rounds {
-        // Every other life splits transactions, so that some end inside one.
-        let records_max = if random.chance(50) { "20000" } else { "40" };
+        // Every other life splits transactions, and some are killed inside a large one.
+        let is_inside = round % 10 == 7;
+        let records_max = if is_inside || random.chance(50) { "40" } else { "20000" };
         stream.set("kafka.transaction.max_records", records_max);
         stream.set("kafka.transaction.split_after_records", if records_max == "40" { "40" } else { "1000000" });
         let mut program = stream.start();
         if round % 6 == 5 {
             thread::sleep(random.duration_ms(0..500));
+        } else if is_inside {
+            program.await_ready();
+            let behind = stream.database.wal_lsn();
+            write_large_transaction(&stream, round);
+            checkpoints.await_inside(behind, 1000, START_TIMEOUT);
         } else {
             program.await_ready();
             thread::sleep(random.duration_ms(50..800));
@@ -56,6 +67,14 @@ fn every_change_is_there_once_whenever_it_is_killed() {
     assert!(lives.started > rounds / 2, "most kills came after the start");
     assert!(spanned > 0, "no transaction was open during a kill");
     assert!(shared > 0, "COPY made no events that share an LSN");
+    assert!(lives.resumed_inside_a_transaction > 0, "no life began inside a transaction");
+}
+
+/// Inserts rows that no writer knows, in one transaction.
+fn write_large_transaction(stream: &Stream, round: u64) {
+    stream.database.execute(&format!(
+        "insert into public.bulk select -({round} * {LARGE_ROWS} + number), 0, 'large' from generate_series(1, {LARGE_ROWS}) number"
+    ));
 }
 
 /// What the checkpoints tell about the lives of the program.

@@ -4,15 +4,15 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use tokio::sync::Notify;
 
-/// What a record costs beside its key and value: our own bookkeeping and librdkafka's message header.
+/// What a record costs beside its key, value and headers: our own bookkeeping and librdkafka's message header.
 pub const RECORD_OVERHEAD_BYTES: usize = 192;
 
-/// What a record with this key and this value costs in the budget, in bytes.
+/// What a record costs in the budget, in bytes: its key, its value, names and values of its headers, and the overhead.
 ///
 /// The reader of the source charges it, and the delivery report gives it back, so both must come to the same sum from
-/// what is at hand in either place: the two lengths.
-pub const fn record_cost(key_len_bytes: usize, value_len_bytes: usize) -> usize {
-    key_len_bytes + value_len_bytes + RECORD_OVERHEAD_BYTES
+/// what is at hand in either place: the lengths.
+pub const fn record_cost(key_len_bytes: usize, value_len_bytes: usize, headers_len_bytes: usize) -> usize {
+    key_len_bytes + value_len_bytes + headers_len_bytes + RECORD_OVERHEAD_BYTES
 }
 
 /// Bounds the bytes of encoded events between the source and the broker's acknowledgement.
@@ -88,11 +88,6 @@ impl MemoryBudget {
     /// How many bytes are charged now.
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
-    }
-
-    /// The limit, in bytes.
-    pub fn limit_bytes(&self) -> usize {
-        self.limit_bytes
     }
 }
 

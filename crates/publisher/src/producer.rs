@@ -26,7 +26,7 @@ use rdkafka::{
     ClientContext, Message,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     error::KafkaError,
-    message::{Header, OwnedHeaders},
+    message::{Header, Headers, OwnedHeaders},
     producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig},
     types::RDKafkaErrorCode,
     util::get_rdkafka_version,
@@ -210,7 +210,7 @@ impl Transaction {
             lsn: Lsn::INVALID,
         };
         // It is charged past the limit: a commit is what makes room, and must not wait for it.
-        self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len()));
+        self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len(), 0));
         match self.send(&record).and_then(|()| self.drain()) {
             Ok(()) => Ok(Prepared { inner: self.inner }),
             Err(error) => {
@@ -403,6 +403,11 @@ impl rdkafka::util::IntoOpaque for Origin {
     }
 }
 
+/// How many bytes names and values of headers have.
+fn headers_len_bytes(headers: &impl Headers) -> usize {
+    headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
+}
+
 /// Receives delivery reports, on the thread that polls.
 struct Reports {
     budget: Arc<MemoryBudget>,
@@ -477,7 +482,8 @@ impl ProducerContext for Reports {
             Ok(message) | Err((_, message)) => message,
         };
         let len_bytes = message.key_len() + message.payload_len();
-        self.budget.release(record_cost(message.key_len(), message.payload_len()));
+        let headers_len_bytes = message.headers().map_or(0, headers_len_bytes);
+        self.budget.release(record_cost(message.key_len(), message.payload_len(), headers_len_bytes));
         if result.is_ok() && !self.grows(message.topic(), message.partition(), message.offset()) {
             let _only_the_first_counts = self.recreated.set((message.topic().to_owned(), message.partition()));
         }

@@ -27,7 +27,8 @@ pub(crate) struct Facts {
 /// What a caller has to do after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The same request may succeed later: the registry is down, slow or busy.
+    /// The same request may succeed later: the registry is down, slow or busy, or something that is no registry answers in its place,
+    /// as a proxy does that has lost its backend.
     Retry {
         /// The least time to wait, when the registry asked for one; at most five minutes.
         after: Option<Duration>,
@@ -55,8 +56,10 @@ pub enum ErrorKind {
     Unauthenticated,
     /// HTTP 403: you may not.
     Forbidden,
-    /// HTTP 404 where something must be there.
+    /// HTTP 404 for a path that every registry has.
     NotFound,
+    /// HTTP 404 with a code of the API, from a registry that does not know what it was asked for.
+    Unknown,
     /// HTTP 422 or another refusal of the request.
     Rejected,
     /// A redirect that is not followed.
@@ -77,16 +80,20 @@ impl RegistryError {
     /// What the caller has to do.
     pub fn action(&self) -> Action {
         match self.0.kind {
-            ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled => {
-                Action::Retry { after: self.0.retry_after }
-            }
+            // The last two are not the registry's own words. A URL that is wrong is told from a proxy without its backend by nothing
+            // but time, and the second must not stop a stream.
+            ErrorKind::Unreachable
+            | ErrorKind::TimedOut
+            | ErrorKind::Unavailable
+            | ErrorKind::Throttled
+            | ErrorKind::NotFound
+            | ErrorKind::Malformed => Action::Retry { after: self.0.retry_after },
             ErrorKind::Incompatible => Action::Incompatible,
             ErrorKind::Unauthenticated
             | ErrorKind::Forbidden
-            | ErrorKind::NotFound
+            | ErrorKind::Unknown
             | ErrorKind::Rejected
             | ErrorKind::Redirected
-            | ErrorKind::Malformed
             | ErrorKind::Tls
             | ErrorKind::Invalid => Action::Stop,
         }
@@ -132,10 +139,16 @@ impl RegistryError {
             }
             ErrorKind::Unauthenticated => "correct the user and password, or the token",
             ErrorKind::Forbidden => "grant these credentials the right to read and write the subject",
-            ErrorKind::NotFound => "see whether the URL has the right path, such as /apis/ccompat/v7 for Apicurio",
+            ErrorKind::NotFound => {
+                "see whether the registry is there behind what answers, and whether the URL has the right path, such as \
+                 /apis/ccompat/v7 for Apicurio"
+            }
+            ErrorKind::Unknown => "see whether it is the registry that holds this stream's schemas",
             ErrorKind::Rejected => "see whether the registry is writable and takes Avro",
             ErrorKind::Redirected => "use the URL that the registry redirects to",
-            ErrorKind::Malformed => "see whether the URL is that of a Confluent-compatible schema registry",
+            ErrorKind::Malformed => {
+                "see whether a Confluent-compatible schema registry is there behind what answers, and whether the URL is its"
+            }
             ErrorKind::Tls => "correct the registry's certificate, or name the authority that signed it",
             ErrorKind::Invalid => "correct it",
         }

@@ -189,6 +189,11 @@ impl Transport {
         // The status alone says enough, if the rest cannot be read.
         let (bytes, _) = read(&mut response, REFUSAL_BYTES_MAX).await.unwrap_or_default();
         let refusal: Refusal = serde_json::from_slice(&bytes).unwrap_or_default();
+        // A web server's own answer for a path that it does not have may be JSON too, with the status for its code.
+        let kind = match refusal.error_code {
+            Some(code) if kind == ErrorKind::NotFound && code != 404 => ErrorKind::Unknown,
+            _ => kind,
+        };
         let words = refusal.message.as_ref().map_or_else(|| quote(&bytes), |message| quote(message.as_bytes()));
         // Writing to a String cannot fail.
         let mut found = format!("HTTP {status}");

@@ -199,7 +199,7 @@ async fn statuses_are_sorted_by_what_the_caller_must_do() {
         (400, ErrorKind::Rejected, Action::Stop),
         (401, ErrorKind::Unauthenticated, Action::Stop),
         (403, ErrorKind::Forbidden, Action::Stop),
-        (404, ErrorKind::NotFound, Action::Stop),
+        (404, ErrorKind::NotFound, retry),
         (405, ErrorKind::Rejected, Action::Stop),
         (408, ErrorKind::Unavailable, retry),
         (409, ErrorKind::Incompatible, Action::Incompatible),
@@ -259,7 +259,7 @@ async fn an_incompatible_schema_is_told_with_the_level_if_it_can_be_asked() {
 }
 
 #[tokio::test]
-async fn answers_that_are_not_the_apis_stop() {
+async fn answers_that_are_not_the_apis_pass() {
     let huge = format!("{{\"id\": 1, \"padding\": \"{}\"}}", "x".repeat(5 << 20));
     for body in [
         "",
@@ -274,12 +274,35 @@ async fn answers_that_are_not_the_apis_stop() {
         huge.as_str(),
     ] {
         let error = failure(ResponseTemplate::new(200).set_body_string(body)).await;
-        assert_eq!((error.kind(), error.action()), (ErrorKind::Malformed, Action::Stop), "{}", body.len());
+        assert_eq!(
+            (error.kind(), error.action()),
+            (ErrorKind::Malformed, Action::Retry { after: None }),
+            "{}",
+            body.len()
+        );
         assert!(error.to_string().len() < 2_000, "the quotation is bounded");
     }
     let error = failure(ResponseTemplate::new(500).set_body_string("y".repeat(5 << 20))).await;
     assert_eq!(error.kind(), ErrorKind::Unavailable);
     assert!(error.to_string().len() < 2_000, "the quotation is bounded");
+}
+
+/// A proxy that has lost its backend answers for it: with 404 and a page, or with 200 and one.
+#[tokio::test]
+async fn a_registry_behind_a_proxy_that_has_lost_it_may_come_back() {
+    let server = MockServer::start().await;
+    let page = |status: u16| ResponseTemplate::new(status).set_body_string("<html>default backend</html>");
+    for answer in [page(404), refusal(404, 404, "HTTP 404 Not Found"), page(200)] {
+        Mock::given(any()).respond_with(answer).up_to_n_times(1).mount(&server).await;
+    }
+    Mock::given(any()).respond_with(id_answer(5)).mount(&server).await;
+    let client = client(&server);
+    for kind in [ErrorKind::NotFound, ErrorKind::NotFound, ErrorKind::Malformed] {
+        let error = client.register("s", SCHEMA).await.expect_err("it is not the registry that answers");
+        assert_eq!((error.kind(), error.action()), (kind, Action::Retry { after: None }), "{error}");
+        assert!(error.to_string().contains("there behind what answers"), "{error}");
+    }
+    assert_eq!(client.register("s", SCHEMA).await.expect("the registry is back"), SchemaId::new(5));
 }
 
 #[tokio::test]
@@ -376,6 +399,11 @@ async fn what_is_not_there_is_told_from_a_wrong_path() {
         let server = server(refusal(404, code, "not found")).await;
         assert_eq!(client(&server).lookup("s", SCHEMA).await.expect("not being there is an answer"), None);
     }
+    // What a registry says of itself will not pass.
+    let stranger = server(refusal(404, 40_403, "Schema 1 not found")).await;
+    let error = client(&stranger).schema_by_id(SchemaId::new(1)).await.expect_err("it is not there");
+    assert_eq!((error.kind(), error.action()), (ErrorKind::Unknown, Action::Stop));
+
     let server = server(ResponseTemplate::new(404).set_body_string("nginx")).await;
     let client = client(&server);
     assert_eq!(client.lookup("s", SCHEMA).await.expect_err("no registry").kind(), ErrorKind::NotFound);

@@ -207,6 +207,45 @@ pub(crate) fn await_row(bootstrap_servers: &str, registry_url: &str, topic: &str
     }
 }
 
+/// How far a topic is written, and how far it is decided.
+pub(crate) struct TopicEnds {
+    uncommitted: BaseConsumer,
+    committed: BaseConsumer,
+    topic: String,
+    partitions: i32,
+}
+
+impl TopicEnds {
+    /// Looks at a topic that is there.
+    pub(crate) fn open(bootstrap_servers: &str, topic: &str) -> Self {
+        let uncommitted = consumer(bootstrap_servers, "read_uncommitted");
+        let metadata = uncommitted.fetch_metadata(None, REQUEST_TIMEOUT).expect("the brokers answer");
+        let found = metadata.topics().iter().find(|found| found.name() == topic).expect("the topic is there");
+        Self {
+            uncommitted,
+            committed: consumer(bootstrap_servers, "read_committed"),
+            topic: topic.to_owned(),
+            partitions: i32::try_from(found.partitions().len()).expect("it is small"),
+        }
+    }
+
+    /// The sum of all partitions' high watermarks.
+    pub(crate) fn written(&self) -> i64 {
+        self.sum(&self.uncommitted)
+    }
+
+    /// The same for what lies before every transaction that is neither committed nor aborted yet.
+    pub(crate) fn decided(&self) -> i64 {
+        self.sum(&self.committed)
+    }
+
+    fn sum(&self, consumer: &BaseConsumer) -> i64 {
+        (0..self.partitions)
+            .map(|partition| consumer.fetch_watermarks(&self.topic, partition, REQUEST_TIMEOUT).expect("its ends").1)
+            .sum()
+    }
+}
+
 /// The checkpoints of one stream, as they appear.
 pub(crate) struct Checkpoints {
     consumer: BaseConsumer,
@@ -244,10 +283,21 @@ impl Checkpoints {
 
     /// Reads on until a committed checkpoint lies inside a transaction, at this ordinal or behind it, and returns its ordinal.
     pub(crate) fn await_ordinal(&mut self, ordinal: u64, bound: Duration) -> u64 {
+        self.await_inside(Lsn::MIN, ordinal, bound)
+    }
+
+    /// The same for a transaction that was committed behind a position.
+    pub(crate) fn await_inside(&mut self, behind: Lsn, ordinal: u64, bound: Duration) -> u64 {
         let began = Instant::now();
         loop {
-            let split = self.newest.as_ref().and_then(|newest| newest["split"]["ordinal"].as_u64());
-            if let Some(found) = split.filter(|found| *found >= ordinal) {
+            let found = self.newest.as_ref().and_then(|newest| {
+                let split = &newest["split"];
+                Some((lsn(split["commit_lsn"].as_str()?), split["ordinal"].as_u64()?))
+            });
+            if let Some((commit_lsn, found)) = found
+                && commit_lsn > behind
+                && found >= ordinal
+            {
                 return found;
             }
             assert!(began.elapsed() < bound, "no checkpoint came that far inside a transaction within {bound:?}");

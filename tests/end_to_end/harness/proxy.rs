@@ -52,9 +52,13 @@ impl Proxy {
         Self::start(upstream, Protocol::Kafka)
     }
 
-    /// A proxy to any server at `host:port`.
-    pub(crate) fn plain(upstream: &str) -> Self {
-        Self::start(upstream, Protocol::Opaque)
+    /// A proxy to the PostgreSQL server of a URL, and the URL that leads through it.
+    pub(crate) fn to_postgres(url: &str) -> (Self, url::Url) {
+        let mut url: url::Url = url.parse().expect("a URL");
+        let (host, port) = (url.host_str().expect("a host"), url.port().expect("a port"));
+        let proxy = Self::start(&format!("{host}:{port}"), Protocol::Opaque);
+        url.set_port(Some(proxy.port())).expect("it has a port");
+        (proxy, url)
     }
 
     fn start(upstream: &str, protocol: Protocol) -> Self {
@@ -75,8 +79,7 @@ impl Proxy {
         self.address.to_string()
     }
 
-    /// The port of it.
-    pub(crate) fn port(&self) -> u16 {
+    fn port(&self) -> u16 {
         self.address.port()
     }
 
@@ -93,7 +96,7 @@ impl Proxy {
 
     /// What was held back is passed on, late, and everything after it.
     pub(crate) fn speak(&self) {
-        self.link.set(|state| (state.silent, state.held_bytes) = (false, 0));
+        self.link.set(|state| (state.silent, state.silent_after_bytes, state.held_bytes) = (false, None, 0));
     }
 
     /// Waits until something was held back in silence.
@@ -321,7 +324,11 @@ impl Link {
                     (Protocol::Kafka, false) => link.pass_responses(&mut from, &mut to, &awaited),
                 };
                 let _end = link.hold_in_silence(0);
-                let _end = to.shutdown(Shutdown::Both);
+                let _end = match link.protocol {
+                    // The other direction goes on until its own sender has ended, too.
+                    Protocol::Opaque => to.shutdown(Shutdown::Write),
+                    Protocol::Kafka => to.shutdown(Shutdown::Both),
+                };
             });
         }
         Ok(())
@@ -338,7 +345,10 @@ impl Link {
                 self.count_down_to_silence(len);
             }
             self.hold_in_silence(len)?;
-            to.write_all(&buffer[..len])?;
+            if to.write_all(&buffer[..len]).is_err() {
+                // Nobody is there any more. A sender that is left with a full buffer would not look whether anybody is.
+                return io::copy(from, &mut io::sink()).map(drop);
+            }
         }
     }
 
