@@ -111,7 +111,7 @@ codes! {
         "Raise `memory_limit`.";
     ValueUnrepresentable "value-unrepresentable" Stop 3
         "A row cannot be written in the table's Avro schema.",
-        "Change the value or the column's type at the source, or leave the table out.";
+        "Set the key of `[events]` whose form holds the value, as docs/types.md tells; or leave the column or table out.";
     SchemaUnrepresentable "schema-unrepresentable" Stop 3
         "A table cannot be described as an Avro schema.",
         "Rename the columns that the message names, or leave the table out.";

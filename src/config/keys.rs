@@ -117,6 +117,12 @@ pub(super) const SECTIONS: &[Section] = &[
         doc: "When a Kafka transaction is committed. It is committed as soon as PostgreSQL has nothing more to send; under load \
               it grows until a cap is reached.",
     },
+    Section {
+        path: "events",
+        doc: "The form of what is in a record. Each default is Debezium's, so that its consumers need no change; docs/types.md shows \
+              what each form looks like, and which hold every value of a type. A form that is changed changes the schema: the registry \
+              may refuse the new one, and records that are written already stay as they are.",
+    },
     Section { path: "schema_registry", doc: "The Confluent-compatible schema registry that holds the Avro schemas." },
     Section { path: "http", doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`." },
     Section { path: "log", doc: "The log, written to standard error." },
@@ -247,6 +253,37 @@ keys! {
     TRANSACTION_SPLIT_AFTER_AGE: "kafka.transaction.split_after_age", Kind::Duration, Presence::Default(r#""30s""#),
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
+
+    EVENTS_DECIMALS: "events.decimals", Kind::Text, Presence::Default(r#""precise""#),
+        "`numeric` and `money`: `precise`, Avro's `decimal`; `double`; `string`, the only one with `NaN` and infinities and all digits. \
+         Debezium: `decimal.handling.mode`.";
+    EVENTS_TIMES: "events.times", Kind::Text, Presence::Default(r#""adaptive""#),
+        "`date`, `time` and `timestamp`: `adaptive`, milli- or microseconds by the column's precision; `adaptive_microseconds`, the same \
+         with every `time` in microseconds; `connect`, Kafka Connect's types in milliseconds; `iso_string`, ISO 8601 text, which holds \
+         every value; `microseconds`; `nanoseconds`. Debezium: `time.precision.mode`.";
+    EVENTS_INTERVALS: "events.intervals", Kind::Text, Presence::Default(r#""numeric""#),
+        "`interval`: `numeric`, microseconds in which a month has 30.4375 days; `string`, ISO 8601 text with all parts. Debezium: \
+         `interval.handling.mode`.";
+    EVENTS_ZONED_TIMES: "events.zoned_times", Kind::Text, Presence::Default(r#""utc""#),
+        "`time with time zone`: `utc`, the same moment in UTC; `offset`, with the zone that it has. Debezium has `utc` only.";
+    EVENTS_VARYING_BITS: "events.varying_bits", Kind::Text, Presence::Default(r#""bits""#),
+        "`bit varying`: `bits`, a number in bytes, which forgets the zeros in front; `text`, of `0` and `1`. Debezium has `bits` only.";
+    EVENTS_ARRAYS: "events.arrays", Kind::Text, Presence::Default(r#""items""#),
+        "Arrays: `items`, Avro arrays, which have one dimension that starts at 1, and another shape stops the stream; `text`, as \
+         PostgreSQL prints them, whatever their shape. Debezium has `items` only.";
+    EVENTS_HSTORE: "events.hstore", Kind::Text, Presence::Default(r#""json""#),
+        "`hstore`: `json`, the text of an object; `map`, an Avro map. Debezium: `hstore.handling.mode`.";
+    EVENTS_BYTEA: "events.bytea", Kind::Text, Presence::Default(r#""bytes""#),
+        "`bytea`: `bytes`; or text as `base64`, `base64url` or `hex`. Debezium: `binary.handling.mode`.";
+    EVENTS_NAMES: "events.names", Kind::Text, Presence::Default(r#""avro""#),
+        "Names of fields and namespaces: `avro`, in which each character that Avro does not have becomes `_`; `avro_unicode`, in which it \
+         becomes `_u` and its number, so that names stay apart; `none`, in which it is an error. Topics are named alike in all of them. \
+         Debezium: `schema.name.adjustment.mode` and `field.name.adjustment.mode`, whose own default is `none`.";
+    EVENTS_TOMBSTONES: "events.tombstones", Kind::Boolean, Presence::Default("true"),
+        "Follow each deletion by a record without a value, so that a compacted topic forgets the key. Debezium: `tombstones.on.delete`.";
+    EVENTS_UNAVAILABLE_VALUE: "events.unavailable_value", Kind::Text, Presence::Default(r#""__debezium_unavailable_value""#),
+        "What stands for a value that is stored out of line (TOAST) and that PostgreSQL did not send since it was not changed. Debezium: \
+         `unavailable.value.placeholder`.";
 
     REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Required { example: r#""http://localhost:8081""# },
         "Where the registry is; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";

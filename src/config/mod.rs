@@ -9,6 +9,7 @@
 
 mod document;
 mod environment;
+mod events;
 mod keys;
 mod pattern;
 mod postgres_url;
@@ -28,6 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use encoder::EncodeOptions;
 use registry::Auth;
 use url::Url;
 use walreceiver::ConnectOptions;
@@ -52,6 +54,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// The sink.
     pub kafka: Kafka,
+    /// `[events]`: the forms that values, names and deletions take.
+    pub events: EncodeOptions,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
     /// The HTTP endpoint.

@@ -9,6 +9,7 @@ use url::Url;
 use walreceiver::ConnectOptions;
 
 use super::document::printable;
+use super::events;
 use super::keys::{self, Key};
 use super::postgres_url::PostgresUrl;
 use super::problem::Fault;
@@ -24,6 +25,7 @@ impl Config {
         let memory_limit = memory_limit(reader);
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
+        let events = events::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
         let http = reader.required(&keys::HTTP_LISTEN).map(|listen| Http { listen });
         let log = Log::read(reader);
@@ -32,6 +34,7 @@ impl Config {
             memory_limit_bytes: memory_limit?,
             postgres: postgres?,
             kafka: kafka?,
+            events: events?,
             schema_registry: schema_registry?,
             http: http?,
             log: log?,

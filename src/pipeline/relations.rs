@@ -43,6 +43,7 @@ pub(super) struct Relations {
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
     pub(super) naming: Naming,
+    pub(super) options: EncodeOptions,
     pub(super) patterns: Vec<TablePattern>,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
@@ -171,7 +172,7 @@ impl Relations {
 
     async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default())
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &self.options)
             .map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation)?;
@@ -291,6 +292,7 @@ impl Relations {
             checkpoint_topic: "checkpoints".to_owned(),
             is_resumed: false,
             naming: Naming::new("test", "nowhere"),
+            options: EncodeOptions::default(),
             patterns: Vec::new(),
             scope: Arc::default(),
             facts: Arc::default(),
@@ -304,7 +306,7 @@ impl Relations {
     /// Takes a relation as if it had been announced and everything about it looked up and registered.
     pub(super) fn know(&mut self, relation: Relation) {
         let facts = TableFacts::default();
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default()).expect("a plan");
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &self.options).expect("a plan");
         let plan = plan.bind(Some(1), 2).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };

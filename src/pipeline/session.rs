@@ -190,6 +190,7 @@ impl Starting<'_> {
             checkpoint_topic: topic.name().to_owned(),
             is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
+            options: config.events.clone(),
             patterns: postgres.tables.clone(),
             scope: membership.scope(),
             facts: Arc::clone(&self.shared.facts),

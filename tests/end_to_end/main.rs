@@ -8,6 +8,12 @@
 //! `PGSLUICE_TEST_KILL_ROUNDS` and `PGSLUICE_TEST_HUGE_ROWS`, to do more or less.
 
 mod harness;
+/// Shared with the tests of the encoder.
+#[path = "../../crates/encoder/tests/common/json.rs"]
+mod json;
+/// Shared with the tests of the encoder, which compare the encoder alone.
+#[path = "../../crates/encoder/tests/debezium/recording.rs"]
+mod recording;
 
 mod changes;
 mod checkpoint_guards;
@@ -18,6 +24,7 @@ mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
 mod network_faults;
+mod parity;
 mod postgres_crash;
 mod publication;
 mod registry_down;

@@ -7,6 +7,8 @@
 #![allow(missing_docs, clippy::unwrap_used)]
 
 mod common;
+#[path = "debezium/recording.rs"]
+mod recording;
 
 use std::collections::BTreeMap;
 
@@ -16,102 +18,13 @@ use encoder::{
     RecordBatch, TableFacts, TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{Decoder, Insert, Lsn, Message, Oid, ProtocolVersion, Tuple, Value as WireValue};
+use recording::{COLUMNS, RUNS, Record, Topics};
 use serde_json::Value;
-
-/// In what a column may differ from what Debezium wrote, and why.
-struct Permitted {
-    /// A part of the topic's name, which is the table.
-    table: &'static str,
-    column: &'static str,
-    what: Difference,
-    because: &'static str,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Difference {
-    /// Debezium has no such field.
-    Field,
-    /// The field has another type, and so another value.
-    Type,
-    /// The field is the same, and Debezium's value is this.
-    Value(&'static str),
-}
-
-const fn left_out(column: &'static str) -> Permitted {
-    let because = "Debezium leaves the column out, since it does not know the type; here it is PostgreSQL's text";
-    Permitted { table: "scalars", column, what: Difference::Field, because }
-}
-
-/// All that is not the same, besides what differs from run to run. A difference that does not occur fails the test.
-const PERMITTED: [Permitted; 13] = [
-    left_out("ln"),
-    left_out("ls"),
-    left_out("bx"),
-    left_out("pth"),
-    left_out("pol"),
-    left_out("cir"),
-    left_out("mr"),
-    left_out("lsn"),
-    left_out("tsq"),
-    left_out("addr"),
-    Permitted {
-        table: "scalars",
-        column: "nm",
-        what: Difference::Value("null"),
-        because: "while streaming, Debezium loses values of type name",
-    },
-    Permitted {
-        table: "scalars",
-        column: "ts",
-        what: Difference::Value("-9223372036853775810"),
-        because: "294276-12-31 does not fit; Debezium wrote a number that had wrapped around, and here it is an error",
-    },
-    Permitted {
-        table: "arrays",
-        column: "a2",
-        what: Difference::Type,
-        because: "Debezium writes nulls for the elements of an array of two dimensions; here the column is PostgreSQL's text",
-    },
-];
-
-/// One record, decoded, with its schemas.
-#[derive(Debug, Clone)]
-struct Record {
-    key_schema: Option<String>,
-    key: Value,
-    value_schema: Option<String>,
-    value: Value,
-    headers: Vec<(String, String)>,
-}
-
-type Topics = BTreeMap<String, Vec<Record>>;
 
 #[test]
 fn every_record_is_what_debezium_wrote() {
-    let (expected, found) = (debezium(), pgsluice());
-    assert_eq!(found.keys().collect::<Vec<_>>(), expected.keys().collect::<Vec<_>>());
-    let mut occurred = [false; PERMITTED.len()];
-    for (topic, expected) in &expected {
-        let found = &found[topic];
-        assert_eq!(found.len(), expected.len(), "records in {topic}");
-        for (position, (expected, found)) in expected.iter().zip(found).enumerate() {
-            let place = format!("{topic}, record {position}");
-            assert_eq!(found.key_schema, expected.key_schema, "{place}");
-            assert_eq!(found.key, expected.key, "{place}");
-            assert_eq!(found.headers, expected.headers, "{place}");
-            let (mut expected, mut found) = (Comparable::of(expected), Comparable::of(found));
-            for (permitted, occurred) in PERMITTED.iter().zip(&mut occurred) {
-                if topic.ends_with(&format!(".{}", permitted.table)) {
-                    *occurred |= permitted.apply(&mut expected, &mut found, &place);
-                }
-            }
-            assert_eq!(found.schema.map(|schema| schema.to_string()), expected.schema.map(|schema| schema.to_string()));
-            assert_eq!(found.value, expected.value, "{place}");
-        }
-    }
-    for (permitted, occurred) in PERMITTED.iter().zip(occurred) {
-        assert!(occurred, "{}.{} does not differ any more: {}", permitted.table, permitted.column, permitted.because);
-    }
+    let expected = recording::debezium(include_str!("debezium/records.jsonl"));
+    recording::compare(expected, pgsluice(), &[&RUNS[..], &COLUMNS].concat());
 }
 
 #[test]
@@ -128,86 +41,6 @@ fn what_debezium_loses_is_there() {
     assert_eq!(topics["corpus_dev.public.arrays"][0].value["after"]["a2"], "{{1,2},{3,4}}");
 }
 
-/// A record's value and its schema, without what differs from run to run.
-struct Comparable {
-    schema: Option<Value>,
-    value: Value,
-}
-
-impl Comparable {
-    fn of(record: &Record) -> Self {
-        let schema = record.value_schema.as_ref().map(|schema| serde_json::from_str(schema).unwrap());
-        Self { schema, value: comparable_value(record) }
-    }
-
-    /// Takes a field out of the row's schema.
-    fn take_field(&mut self, column: &str) -> Option<Value> {
-        let fields = self.schema.as_mut()?["fields"][0]["type"][1]["fields"].as_array_mut().unwrap();
-        let position = fields.iter().position(|field| field["name"] == column)?;
-        Some(fields.remove(position))
-    }
-
-    /// Takes a column out of both rows.
-    fn drop_values(&mut self, column: &str) {
-        for part in ["before", "after"] {
-            if let Some(Value::Object(row)) = self.value.get_mut(part) {
-                row.shift_remove(column);
-            }
-        }
-    }
-}
-
-impl Permitted {
-    /// Takes what may differ out of both, and returns whether it did differ.
-    fn apply(&self, expected: &mut Comparable, found: &mut Comparable, place: &str) -> bool {
-        match self.what {
-            Difference::Field | Difference::Type => {
-                let (expected_field, found_field) = (expected.take_field(self.column), found.take_field(self.column));
-                assert_ne!(found_field.is_none(), found.schema.is_some(), "{place}: {}", self.column);
-                let missing = expected_field.is_none() && expected.schema.is_some();
-                assert_eq!(missing, self.what == Difference::Field && found.schema.is_some(), "{place}");
-                expected.drop_values(self.column);
-                found.drop_values(self.column);
-                found_field != expected_field
-            }
-            Difference::Value(debeziums) => {
-                let debeziums: Value = serde_json::from_str(debeziums).unwrap();
-                let mut differed = false;
-                for part in ["before", "after"] {
-                    let value = |value: &Value| value.pointer(&format!("/{part}/{}", self.column)).cloned();
-                    let (expected_value, found_value) = (value(&expected.value), value(&found.value));
-                    if expected_value.as_ref() == Some(&debeziums) && found_value != expected_value {
-                        differed = true;
-                        expected.value[part][self.column] = found_value.unwrap();
-                    }
-                }
-                differed
-            }
-        }
-    }
-}
-
-/// What Debezium wrote, by topic.
-fn debezium() -> Topics {
-    let schemas: BTreeMap<u64, String> = lines(include_str!("debezium/schemas.jsonl"))
-        .map(|line| (line["id"].as_u64().unwrap(), line["schema"].to_string()))
-        .collect();
-    let schema = |part: &Value| part["schema_id"].as_u64().map(|id| schemas[&id].clone());
-    let mut topics = Topics::new();
-    for line in lines(include_str!("debezium/records.jsonl")) {
-        let headers = line["headers"].as_array().unwrap();
-        let text = |value: &Value| value.as_str().unwrap().to_owned();
-        topics.entry(text(&line["topic"])).or_default().push(Record {
-            key_schema: schema(&line["key"]),
-            key: line["key"]["data"].clone(),
-            value_schema: schema(&line["value"]),
-            value: line["value"]["data"].clone(),
-            headers: headers.iter().map(|header| (text(&header[0]), text(&header[1]))).collect(),
-        });
-    }
-    topics
-}
-
 /// What this crate makes of what PostgreSQL sent, by topic.
 fn pgsluice() -> Topics {
     let facts = facts();
@@ -217,7 +50,7 @@ fn pgsluice() -> Topics {
     let mut orders: BTreeMap<Oid, EventOrder> = BTreeMap::new();
     let mut transaction = None;
     let mut topics = Topics::new();
-    for line in lines(include_str!("debezium/wire.jsonl")) {
+    for line in recording::lines(include_str!("debezium/wire.jsonl")) {
         let lsn: Lsn = line["lsn"].as_str().unwrap().parse().unwrap();
         let message = decoder.decode(unhex(line["message"].as_str().unwrap())).unwrap();
         let (oid, change) = match &message {
@@ -275,27 +108,17 @@ fn decoded(plan: &TablePlan, record: encoder::Record<'_>) -> Record {
     };
     let text = |bytes: &[u8]| std::str::from_utf8(bytes).unwrap().to_owned();
     Record {
-        key_schema: record.key.map(|_| plan.key_schema().unwrap().json().to_owned()),
+        key_schema: record.key.map(|_| schema_json(plan.key_schema().unwrap())),
         key: record.key.map_or(Value::Null, |key| decode(plan.key_schema().unwrap(), 7, key)),
-        value_schema: record.value.map(|_| plan.value_schema().json().to_owned()),
+        value_schema: record.value.map(|_| schema_json(plan.value_schema())),
         value: record.value.map_or(Value::Null, |value| decode(plan.value_schema(), 0x0102_0304, value)),
         headers: record.headers().map(|(name, value)| (name.to_owned(), text(value))).collect(),
     }
 }
 
-/// The value without what differs from run to run.
-fn comparable_value(record: &Record) -> Value {
-    let mut value = record.value.clone();
-    let Value::Object(envelope) = &mut value else { return value };
-    for name in ["ts_ms", "ts_us", "ts_ns"] {
-        assert!(envelope.shift_remove(name).unwrap().is_number());
-    }
-    let source = envelope["source"].as_object_mut().unwrap();
-    for name in ["version", "ts_ms", "ts_us", "ts_ns", "txId", "lsn", "sequence"] {
-        assert!(source.shift_remove(name).is_some_and(|value| !value.is_null()), "{name}");
-    }
-    assert!(envelope["transaction"].as_object_mut().unwrap().shift_remove("id").unwrap().is_string());
-    value
+/// As Debezium's are read, so that the order of what is in it counts, and blanks do not.
+fn schema_json(schema: &encoder::Schema) -> Value {
+    serde_json::from_str(schema.json()).unwrap()
 }
 
 fn position(plan: &BoundPlan, column: &str) -> usize {
@@ -343,11 +166,7 @@ fn facts() -> BTreeMap<String, TableFacts> {
         let columns = line["columns"].as_array().unwrap().iter().map(column).collect();
         (text(&line["table"]).unwrap(), TableFacts { columns, primary_key })
     };
-    lines(include_str!("debezium/facts.jsonl")).map(table).collect()
-}
-
-fn lines(file: &'static str) -> impl Iterator<Item = Value> {
-    file.lines().map(|line| serde_json::from_str(line).unwrap())
+    recording::lines(include_str!("debezium/facts.jsonl")).map(table).collect()
 }
 
 fn unhex(hex: &str) -> Bytes {

@@ -26,7 +26,7 @@ impl Schemas {
         let mut keyless = Vec::new();
         for (relation, facts) in tables {
             let table = format!("{}.{}", relation.schema, relation.name);
-            let plan = match TablePlan::compile(relation, facts, &naming, &EncodeOptions::default()) {
+            let plan = match TablePlan::compile(relation, facts, &naming, &config.events) {
                 Ok(plan) => plan,
                 Err(error) => {
                     findings.about(Severity::Error, &table, uncompiled(relation, &error));
@@ -36,7 +36,7 @@ impl Schemas {
             if plan.key_schema().is_none() {
                 keyless.push(table.clone());
             }
-            let text = columns_as_text(relation, facts, plan.value_schema().json());
+            let text = columns_as_text(relation, facts, &naming, &config.events);
             if !text.is_empty() {
                 findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
             }
@@ -84,11 +84,16 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
         PlanError::CollidingColumns { first, second, field, .. } => (
             format!("columns {first:?} and {second:?} both become the Avro field {field:?}"),
             format!(
-                "ALTER TABLE {}.{} RENAME COLUMN {} TO ...; or leave one out of the publication, or the table out of postgres.tables",
+                "events.names = \"avro_unicode\", which keeps names apart; or ALTER TABLE {}.{} RENAME COLUMN {} TO ...; or leave one out of the publication, or the table out of postgres.tables",
                 escape_identifier(&relation.schema),
                 escape_identifier(&relation.name),
                 escape_identifier(second)
             ),
+        ),
+        PlanError::IllegalName { .. } => (
+            error.to_string(),
+            "events.names = \"avro\" or \"avro_unicode\"; or rename it, or leave the table out of postgres.tables"
+                .to_owned(),
         ),
         PlanError::TopicTooLong { .. } => {
             (error.to_string(), "set a shorter name, rename the table, or leave it out of postgres.tables".to_owned())
@@ -127,11 +132,13 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
 }
 
 /// Columns that are a plain string although PostgreSQL's type is no text, with their types.
-fn columns_as_text(relation: &Relation, facts: &TableFacts, value_schema: &str) -> Vec<String> {
+fn columns_as_text(relation: &Relation, facts: &TableFacts, naming: &Naming, options: &EncodeOptions) -> Vec<String> {
     const TEXTS: &[&str] = &["text", "varchar", "bpchar", "name", "char", "citext", "unknown"];
-    let Some(fields) = serde_json::from_str(value_schema).ok().and_then(|schema: Value| row_fields(&schema)) else {
-        return Vec::new();
-    };
+    // What the configuration asks to have as text is no news.
+    let unasked = EncodeOptions { names: options.names, ..EncodeOptions::default() };
+    let plan = TablePlan::compile(relation, facts, naming, &unasked).ok();
+    let schema = plan.and_then(|plan| serde_json::from_str(plan.value_schema().json()).ok());
+    let Some(fields) = schema.and_then(|schema: Value| row_fields(&schema)) else { return Vec::new() };
     // The row's fields are the relation's columns in their order.
     let columns = relation.columns.iter().zip(&fields).filter(|(_, field)| is_plain_string(&field["type"]));
     columns
@@ -193,8 +200,9 @@ mod tests {
         };
         let columns = types.iter().map(|(name, oid, type_name)| ColumnFacts::new(*name, Oid::from(*oid), *type_name));
         let facts = TableFacts { columns: columns.collect(), primary_key: None };
-        let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "app"), &EncodeOptions::default())
-            .expect("it compiles");
-        assert_eq!(columns_as_text(&relation, &facts, plan.value_schema().json()), ["area polygon"]);
+        let naming = Naming::new("shop", "app");
+        for options in [EncodeOptions::default(), EncodeOptions::lossless()] {
+            assert_eq!(columns_as_text(&relation, &facts, &naming, &options), ["area polygon"]);
+        }
     }
 }

@@ -28,7 +28,64 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert!(matches!(config.schema_registry.auth, Auth::None));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9187");
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
+    assert_eq!(config.events, encoder::EncodeOptions::default(), "what Debezium's consumers need no change for");
     assert!(config.warnings().is_empty());
+}
+
+#[test]
+fn the_forms_of_events_are_told_by_name() {
+    use encoder::{
+        Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+    };
+    let events = |lines: &str| valid(&least_and(&format!("[events]\n{lines}")), &[]).events;
+    let lossless = "decimals = \"string\"\ntimes = \"iso_string\"\nintervals = \"string\"\nzoned_times = \"offset\"\n\
+                    varying_bits = \"text\"\narrays = \"text\"";
+    assert_eq!(events(lossless), EncodeOptions::lossless());
+    let expected = EncodeOptions {
+        decimals: Decimals::Double,
+        times: Times::AdaptiveMicroseconds,
+        intervals: Intervals::Numeric,
+        zoned_times: ZonedTimes::Utc,
+        varying_bits: VaryingBits::Bits,
+        arrays: Arrays::Items,
+        hstore: Hstore::Map,
+        bytea: Bytea::Base64Url,
+        names: NameAdjustment::AvroUnicode,
+        tombstones: false,
+        unavailable_value: "?".to_owned(),
+    };
+    let other = "decimals = \"double\"\ntimes = \"adaptive_microseconds\"\nintervals = \"numeric\"\nzoned_times = \"utc\"\n\
+                 varying_bits = \"bits\"\narrays = \"items\"\nhstore = \"map\"\nbytea = \"base64url\"\n\
+                 names = \"avro_unicode\"\ntombstones = false\nunavailable_value = \"?\"";
+    assert_eq!(events(other), expected);
+    for (line, times) in [
+        ("times = \"adaptive\"", Times::Adaptive),
+        ("times = \"connect\"", Times::Connect),
+        ("times = \"microseconds\"", Times::Microseconds),
+        ("times = \"nanoseconds\"", Times::Nanoseconds),
+    ] {
+        assert_eq!(events(line).times, times);
+    }
+    for (line, bytea) in
+        [("bytea = \"bytes\"", Bytea::Bytes), ("bytea = \"base64\"", Bytea::Base64), ("bytea = \"hex\"", Bytea::Hex)]
+    {
+        assert_eq!(events(line).bytea, bytea);
+    }
+    for (line, names) in [("names = \"avro\"", NameAdjustment::Avro), ("names = \"none\"", NameAdjustment::None)] {
+        assert_eq!(events(line).names, names);
+    }
+    for (line, expect) in [
+        ("decimals = \"exact\"", "decimals: found \"exact\"; give \"precise\", \"double\" or \"string\""),
+        ("arrays = true", "arrays: found a boolean; give \"items\" or \"text\""),
+        ("tombstones = \"yes\"", "tombstones: found \"yes\"; give true or false"),
+        (
+            "unavailable_value = \"\"",
+            "unavailable_value: found an empty string; give a text that no column holds, or leave the key out",
+        ),
+        ("decimal = \"string\"", "decimal: unknown key; the nearest known one is events.decimals"),
+    ] {
+        check(&least_and(&format!("[events]\n{line}")), &format!("line 10: events.{expect}"));
+    }
 }
 
 #[test]

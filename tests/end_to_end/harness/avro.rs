@@ -5,6 +5,7 @@ use std::collections::HashMap;
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 
 use super::{http_get, oracle::Row};
+use crate::json;
 
 /// Reads framed Avro.
 pub(crate) struct Decoder {
@@ -14,6 +15,7 @@ pub(crate) struct Decoder {
 }
 
 struct Known {
+    json: serde_json::Value,
     reader: GenericDatumReader<'static>,
     scales: Scales,
 }
@@ -35,6 +37,17 @@ impl Decoder {
 
     /// Decodes a key or a value into its fields.
     pub(crate) fn decode(&mut self, framed: &[u8]) -> Fields<'_> {
+        let (known, value) = self.read(framed);
+        Fields { fields: fields(value).expect("it is a record"), scales: &known.scales }
+    }
+
+    /// Decodes a key or a value into JSON, as the module `json` has it, beside its schema.
+    pub(crate) fn decode_json(&mut self, framed: &[u8]) -> (&serde_json::Value, serde_json::Value) {
+        let (known, value) = self.read(framed);
+        (&known.json, json::to_json(&known.json, &value))
+    }
+
+    fn read(&mut self, framed: &[u8]) -> (&Known, Value) {
         let (head, mut datum) = framed.split_at_checked(5).expect("it has Confluent's framing");
         assert_eq!(head[0], 0, "Confluent's magic byte");
         let id = u32::from_be_bytes([head[1], head[2], head[3], head[4]]);
@@ -45,7 +58,7 @@ impl Decoder {
         let known = &self.known[&id];
         let value = known.reader.read_value(&mut datum).unwrap_or_else(|error| panic!("schema {id}: {error}"));
         assert!(datum.is_empty(), "{} bytes are left over after a value of schema {id}", datum.len());
-        Fields { fields: fields(value).expect("it is a record"), scales: &known.scales }
+        (known, value)
     }
 
     fn fetch(&self, id: u32) -> Known {
@@ -59,7 +72,8 @@ impl Decoder {
         collect_scales(&schema, "", &mut scales);
         // A reader borrows its schema; the few schemas of a test live as long as the process.
         let schema: &'static Schema = Box::leak(Box::new(schema));
-        Known { reader: GenericDatumReader::builder(schema).build().expect("it resolves"), scales }
+        let json = serde_json::from_str(text).expect("a schema is JSON");
+        Known { json, reader: GenericDatumReader::builder(schema).build().expect("it resolves"), scales }
     }
 }
 

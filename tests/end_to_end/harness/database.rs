@@ -74,6 +74,16 @@ impl Database {
         }
     }
 
+    /// Runs a script as psql does: each statement by itself, and so in a transaction of its own outside of BEGIN and COMMIT.
+    pub(crate) fn play(&self, script: &str) {
+        let mut client = self.client();
+        for statement in statements(script) {
+            if let Err(error) = client.batch_execute(statement) {
+                panic!("{error:?} in: {statement}");
+            }
+        }
+    }
+
     /// Creates tables in `public` and has the journal watch them.
     pub(crate) fn create_tables(&self, sql: &str) {
         self.execute(sql);
@@ -189,6 +199,29 @@ pub(crate) fn confirmed_flush_lsn(client: &mut Client, slot: &str) -> Result<Opt
 
 fn connect(url: &str) -> Client {
     Client::connect(url, NoTls).unwrap_or_else(|error| panic!("cannot connect to PostgreSQL: {error:?}"))
+}
+
+/// Cuts a script at its semicolons, but for those inside quotes. There must be no dollar quotes and no comments in it.
+fn statements(script: &str) -> Vec<&str> {
+    let (mut statements, mut start) = (Vec::new(), 0);
+    let (mut quote, mut has_escapes, mut previous) = (None, false, ' ');
+    let mut characters = script.char_indices();
+    while let Some((at, character)) = characters.next() {
+        match (quote, character) {
+            (None, '\'' | '"') => (quote, has_escapes) = (Some(character), matches!(previous, 'e' | 'E')),
+            (None, ';') => {
+                statements.push(script[start..at].trim());
+                start = at + 1;
+            }
+            (Some(_), '\\') if has_escapes => drop(characters.next()),
+            // A doubled quote ends one part and begins the next.
+            (Some(open), _) if character == open => quote = None,
+            _ => {}
+        }
+        previous = character;
+    }
+    assert!(quote.is_none() && script[start..].trim().is_empty(), "the script ends inside a statement");
+    statements
 }
 
 fn row(json: &str) -> Row {

@@ -1,0 +1,163 @@
+//! The same SQL through Debezium, and through the whole program, gives the same records.
+//!
+//! The SQL and Debezium's records are those that the encoder alone is compared with (crates/encoder/tests/debezium). Here nothing is
+//! recorded on our side: PostgreSQL runs the SQL, and a consumer reads what came to Kafka, with schemas that it asks the registry for.
+//!
+//! What may differ is in the lists of the module `recording`, and in the one below. Debezium's headers `__debezium.context.*` are not in
+//! the recording.
+
+use std::collections::BTreeMap;
+
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Headers},
+};
+use serde_json::Value;
+
+use crate::{
+    harness::{avro::Decoder, kafka, stack::Stack, stream::Stream},
+    recording::{self, COLUMNS, Difference, Permitted, RUNS, Record, Topics},
+};
+
+const SCHEMA: &str = include_str!("../../crates/encoder/tests/debezium/schema.sql");
+const SNAPSHOT: &str = include_str!("../../crates/encoder/tests/debezium/snapshot.sql");
+const STREAM: &str = include_str!("../../crates/encoder/tests/debezium/stream.sql");
+/// What Debezium wrote for them, in this order; the last are its records about transactions and messages.
+const RECORDINGS: [&str; 3] = [
+    include_str!("../../crates/encoder/tests/debezium/snapshot.jsonl"),
+    include_str!("../../crates/encoder/tests/debezium/records.jsonl"),
+    include_str!("../../crates/encoder/tests/debezium/metadata.jsonl"),
+];
+/// Debezium's prefix of topics, and the name of its database.
+const DEBEZIUMS_NAME: &str = "corpus_dev";
+/// A timestamp that Debezium wrote as a number which had wrapped around. Here it would stop the stream.
+const UNREPRESENTABLE: &str = "'294276-12-31 23:59:59.999999'";
+
+/// What differs besides what differs for the encoder alone.
+const PERMITTED: [Permitted; 8] = [
+    Permitted {
+        topic: "",
+        what: Difference::Snapshot,
+        because: "there is no snapshot yet: what Debezium found in the tables is written while the stream runs",
+    },
+    Permitted {
+        topic: ".gen",
+        what: Difference::SnapshotsAlone("twice"),
+        because: "Debezium's snapshot reads stored generated columns, which its stream, and so ours, does not have",
+    },
+    Permitted {
+        topic: ".scalars",
+        what: Difference::Value("d", "-622191234"),
+        because: "Debezium's snapshot has another number for the date infinity than its stream, and so ours",
+    },
+    Permitted {
+        topic: ".scalars",
+        what: Difference::Value("d", "-703383"),
+        because: "Debezium's snapshot takes a date before Christ for one after, as its stream, and so ours, does not",
+    },
+    Permitted {
+        topic: ".public.parts",
+        what: Difference::Topic,
+        because: "Debezium's snapshot doubles the rows of a partitioned table into a topic of the root, where no change ever follows",
+    },
+    Permitted {
+        topic: ".truncated",
+        what: Difference::Operation("t"),
+        because: "Debezium leaves truncations out unless told otherwise",
+    },
+    Permitted { topic: ".transaction", what: Difference::Topic, because: "the topic of transactions is not built yet" },
+    Permitted { topic: ".message", what: Difference::Topic, because: "logical decoding messages are not written yet" },
+];
+
+#[test]
+fn every_record_of_the_stream_is_what_debezium_wrote() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "parity");
+    stream.publication = "corpus".to_owned();
+    for (key, value) in [
+        ("postgres.manage", "false"),
+        ("postgres.publication", "corpus"),
+        ("postgres.tables", "[\"public.*\", \"Odd Schema.*\"]"),
+        // As Debezium's topics are, so that all records of a topic have one order.
+        ("kafka.topics.partitions", "1"),
+    ] {
+        stream.set(key, value);
+    }
+    stream.database.play(SCHEMA);
+    let slot = format!("select pg_create_logical_replication_slot('{}', 'pgoutput')", stream.slot);
+    stream.database.execute(&slot);
+    let mut program = stream.start_with(&["--adopt-slot"], &[]);
+    program.await_ready();
+    for script in [SNAPSHOT, STREAM] {
+        assert_eq!(script.matches(UNREPRESENTABLE).count(), 1);
+        stream.database.play(&script.replace(UNREPRESENTABLE, "null"));
+    }
+    stream.drain();
+    program.terminate();
+    let (expected, found) = (expected(&stream.name), found(&stream));
+    let (ours, theirs) = (order(&found), order(&expected));
+    // What Debezium has of its snapshot has no order, and came first here.
+    assert_eq!(ours[ours.len() - theirs.len()..], theirs, "the order over all topics");
+    recording::compare(expected, found, &[&PERMITTED[..], &RUNS, &COLUMNS].concat());
+}
+
+/// What Debezium wrote, as if it had had our names.
+fn expected(name: &str) -> Topics {
+    let mut topics = Topics::new();
+    for file in RECORDINGS {
+        for (topic, records) in recording::debezium(&file.replace(DEBEZIUMS_NAME, name)) {
+            topics.entry(topic).or_default().extend(records.into_iter().map(|record| renamed(record, name)));
+        }
+    }
+    topics
+}
+
+/// The schemas are kept apart from the records.
+fn renamed(record: Record, name: &str) -> Record {
+    let renamed = |schema: Value| -> Value {
+        serde_json::from_str(&schema.to_string().replace(DEBEZIUMS_NAME, name)).expect("it is JSON still")
+    };
+    Record { key_schema: record.key_schema.map(renamed), value_schema: record.value_schema.map(renamed), ..record }
+}
+
+/// What came to Kafka.
+fn found(stream: &Stream) -> Topics {
+    let mut decoder = Decoder::new(&stream.registry_url);
+    let mut topics = Topics::new();
+    let prefix = format!("{}.", stream.name);
+    let marker = stream.topic("marker");
+    let is_wanted = |topic: &str| topic.starts_with(&prefix) && topic != marker;
+    kafka::read_to_end(&stream.bootstrap_servers, is_wanted, |message| {
+        topics.entry(message.topic().to_owned()).or_default().push(record(&mut decoder, message));
+    });
+    topics
+}
+
+fn record(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Record {
+    let mut decoded = |framed: Option<&[u8]>| match framed.map(|framed| decoder.decode_json(framed)) {
+        Some((schema, value)) => (Some(schema.clone()), value),
+        None => (None, Value::Null),
+    };
+    let (key_schema, key) = decoded(message.key());
+    let (value_schema, value) = decoded(message.payload());
+    let text = |value: Option<&[u8]>| String::from_utf8(value.unwrap_or_default().to_vec()).expect("a header is text");
+    let headers = message.headers().into_iter().flat_map(Headers::iter);
+    let headers = headers.map(|header| (header.key.to_owned(), text(header.value))).collect();
+    Record { key_schema, key, value_schema, value, headers }
+}
+
+/// The changes of the stream in the order of the log: the topic and the operation of each.
+fn order(topics: &Topics) -> Vec<(&str, &Value)> {
+    let mut events = BTreeMap::new();
+    for (topic, records) in topics {
+        for Record { value, .. } in records {
+            let is_change = value["op"] == "c" || value["op"] == "u" || value["op"] == "d";
+            // A changed key is two events at one position.
+            let place = (value["source"]["lsn"].as_u64(), value["transaction"]["total_order"].as_u64());
+            if is_change {
+                assert!(events.insert(place, (topic.as_str(), &value["op"])).is_none(), "two events at one place");
+            }
+        }
+    }
+    events.into_values().collect()
+}
