@@ -247,6 +247,7 @@ impl Transport {
             found,
             retry_after: None,
             level: None,
+            fix: None,
         }
     }
 }
@@ -262,6 +263,7 @@ fn setup_error(base: &Url, kind: ErrorKind, found: String) -> RegistryError {
         found,
         retry_after: None,
         level: None,
+        fix: None,
     })
 }
 
