@@ -175,7 +175,7 @@ impl Transaction {
     ///
     /// # Errors
     /// Whether the broker has committed is then **unknown**; see [`PublishError::verdict`].
-    pub fn commit(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Producer, PublishError> {
+    pub fn commit(self, topic: &str, checkpoint: &Checkpoint) -> Result<Producer, PublishError> {
         let value = checkpoint.to_json();
         let record = OutgoingRecord {
             topic,
@@ -186,11 +186,23 @@ impl Transaction {
         };
         // It is charged past the limit: a commit is what makes room, and must not wait for it.
         self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len()));
-        if let Err(error) = self.send(&record).and_then(|()| self.drain()) {
-            // The commit was not asked for yet, so that ending it here cannot undo one.
-            self.abort();
-            return Err(error);
+        self.deliver(&record)?.commit_delivered()
+    }
+
+    /// Sends the last record, and waits until all are acknowledged.
+    pub(crate) fn deliver(mut self, record: &OutgoingRecord<'_>) -> Result<Self, PublishError> {
+        match self.send(record).and_then(|()| self.drain()) {
+            Ok(()) => Ok(self),
+            Err(error) => {
+                // The commit was not asked for yet, so that ending it here cannot undo one.
+                self.abort();
+                Err(error)
+            }
         }
+    }
+
+    /// Commits what was acknowledged.
+    pub(crate) fn commit_delivered(self) -> Result<Producer, PublishError> {
         match self.inner.commit_transaction(Timeout::Never) {
             Ok(()) => Ok(Producer { inner: self.inner }),
             Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
