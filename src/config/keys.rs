@@ -117,8 +117,15 @@ pub(super) const SECTIONS: &[Section] = &[
         doc: "When a Kafka transaction is committed. It is committed as soon as PostgreSQL has nothing more to send; under load \
               it grows until a cap is reached.",
     },
-    Section { path: "schema_registry", doc: "The Confluent-compatible schema registry that holds the Avro schemas." },
-    Section { path: "http", doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`." },
+    Section {
+        path: "schema_registry",
+        doc: "Where the Avro schemas are registered. Without `url`, pgsluice is a registry itself: the schemas are in a topic, and served at \
+              `http.listen` as the read side of the Confluent API.",
+    },
+    Section {
+        path: "http",
+        doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`, and with the schemas of the built-in registry.",
+    },
     Section { path: "log", doc: "The log, written to standard error." },
 ];
 
@@ -248,8 +255,12 @@ keys! {
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
 
-    REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Required { example: r#""http://localhost:8081""# },
-        "Where the registry is; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";
+    REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
+        "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
+         may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \
+         write to it before.";
+    REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Optional { example: r#""http://localhost:8081""# },
+        "Where a Confluent-compatible registry is, to be used instead of the built-in one; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";
     REGISTRY_USER: "schema_registry.user", Kind::Text, Presence::Optional { example: r#""pgsluice""# },
         "The user of basic authentication.";
     REGISTRY_PASSWORD: "schema_registry.password", Kind::Secret, Presence::Optional { example: r#""secret""# },
@@ -268,7 +279,8 @@ keys! {
         "How long connecting may take. From 100 ms to 10 min.";
 
     HTTP_LISTEN: "http.listen", Kind::Text, Presence::Default(r#""127.0.0.1:9187""#),
-        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port.";
+        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port. \
+         Consumers that read schemas from the built-in registry have to reach it.";
 
     LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
     LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),

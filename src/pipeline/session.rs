@@ -23,7 +23,6 @@ use publisher::{
     Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
 };
-use registry::RegistryClient;
 use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
 use tracing::{info, warn};
 use walreceiver::{
@@ -46,6 +45,7 @@ use crate::{
     config::Config,
     failure::{Code, Failure},
     metrics::Metrics,
+    schemas::Schemas,
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -61,7 +61,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) connect: Arc<ConnectOptions>,
     pub(super) kafka: KafkaSettings,
-    pub(super) registry: Arc<RegistryClient>,
+    pub(super) schemas: Schemas,
     pub(super) wanted: Wanted,
     pub(super) instance: String,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
@@ -118,6 +118,7 @@ impl Starting<'_> {
         if let Some(held) = &held {
             self.check_owner(held)?;
         }
+        self.shared.schemas.prepare().await?;
 
         metrics.state("connecting to postgresql");
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
@@ -152,7 +153,7 @@ impl Starting<'_> {
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
         let relations = Relations {
             catalog,
-            registry: Arc::clone(&self.shared.registry),
+            schemas: self.shared.schemas.clone(),
             topics: admin,
             topic_settings: topic_settings(config),
             checkpoint_topic: topic.name().to_owned(),
