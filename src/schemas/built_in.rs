@@ -57,6 +57,8 @@ const ATTEMPTS_MAX: u32 = 8;
 const PAUSE_MAX: Duration = Duration::from_millis(800);
 /// How long what was written may take to be readable, once the lock is had. Only somebody else's transaction could take that long.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long our own last commit may take to be readable. Then the lock is taken anew.
+const OWN_COMMIT_TIMEOUT: Duration = Duration::from_millis(500);
 /// How long connections are kept after they were used.
 const IDLE: Duration = Duration::from_secs(20);
 
@@ -305,11 +307,14 @@ impl Worker {
     /// Rules 1 to 5 of the module's argument, in this order.
     fn write(&mut self, shared: &BuiltIn, subject: &str, schema: &AvroSchema) -> Result<SchemaId, Failed> {
         let writer = match self.writer.take() {
-            Some(writer) => writer,
-            None => ExclusiveWriter::take(&self.settings)?,
+            // What is open for longer is not ours to end as long as we only had the lock: it is another's, who may be dead.
+            Some(writer) if self.read_what_is_written(shared, OWN_COMMIT_TIMEOUT).is_ok() => writer,
+            _ => {
+                let writer = ExclusiveWriter::take(&self.settings)?;
+                self.read_what_is_written(shared, STABLE_TIMEOUT)?;
+                writer
+            }
         };
-        let end = self.written.end()?;
-        self.read_to(shared, end, STABLE_TIMEOUT)?;
         let plan = shared.ledger().plan(subject, schema);
         let (id, version, key, value) = match plan {
             Ok(Plan::Write { id, version, key, value }) => (id, version, key, value),
@@ -324,16 +329,24 @@ impl Worker {
         fault::point(Point::BeforeSchemaCommit);
         self.writer = Some(written.commit()?);
         let mut ledger = shared.ledger_mut();
+        // Its offset is of no use: what we write ourselves is understood.
+        let offset = -1;
         // It will be read again, and change nothing: the markers of a commit take a moment to reach the partition.
         for noted in [
-            ledger.read_uncommitted(end, Some(&key), Some(&value)),
-            ledger.read_committed(end, Some(&key), Some(&value)),
+            ledger.read_uncommitted(offset, Some(&key), Some(&value)),
+            ledger.read_committed(offset, Some(&key), Some(&value)),
         ] {
             debug_assert!(noted.is_none(), "what we write ourselves is understood: {noted:?}");
         }
         drop(ledger);
         info!(subject, version, id = id.get(), topic = self.topic, "registered a schema");
         Ok(id)
+    }
+
+    /// Reads everything that is in the log now, in both views.
+    fn read_what_is_written(&mut self, shared: &BuiltIn, patience: Duration) -> Result<(), PublishError> {
+        let end = self.written.end()?;
+        self.read_to(shared, end, patience)
     }
 
     fn close(&mut self) {
