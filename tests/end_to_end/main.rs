@@ -9,6 +9,7 @@
 
 mod harness;
 
+mod built_in_registry;
 mod changes;
 mod checkpoint_guards;
 #[cfg(feature = "fault-points")]
