@@ -93,12 +93,13 @@ impl Case {
     }
 
     async fn serve(&self, instance: &Arc<BuiltIn>) -> Api {
-        let (_ask, stop) = tokio::sync::watch::channel(false);
+        let (ask, stop) = tokio::sync::watch::channel(false);
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
         let metrics = Arc::new(Metrics::new(64 << 20));
         http::serve(address, metrics, Some(Arc::clone(instance)), stop).await.expect("it listens");
-        std::mem::forget(_ask);
+        // Nobody asks it to stop: it ends with the test.
+        std::mem::forget(ask);
         Api { address: address.to_string() }
     }
 }

@@ -5,11 +5,11 @@ use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
 use rdkafka::Message;
 
 use crate::harness::{
-    kafka,
+    http_get, kafka,
     oracle::Table,
     random::Random,
     setting,
-    stack::Stack,
+    stack::{Server, Stack},
     stream::{Program, Stream},
     wait_until,
     watcher::Watcher,
@@ -133,6 +133,36 @@ fn every_change_is_there_once_whenever_it_is_killed() {
     verdict.assert_flawless();
     assert!(schemas > TABLES.len());
     assert!(!cfg!(feature = "fault-points") || deaths > 0, "nobody died while it registered");
+}
+
+#[test]
+fn what_is_known_is_served_while_kafka_is_away() {
+    let stack = Stack::exclusive();
+    let stream = Stream::create_with_built_in_registry(&stack, "away", &topic("away"));
+    stream.database.create_tables(
+        "create table public.item (id int primary key, n int); alter table public.item replica identity full;
+         create table public.late (id int primary key); alter table public.late replica identity full",
+    );
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 1)");
+    stream.drain();
+    let address = stream.registry_url.trim_start_matches("http://").to_owned();
+    stack.kill(Server::Kafka);
+    stream.database.execute("insert into public.item values (2, 2)");
+    assert_eq!(http_get(&address, "/schemas/ids/1").expect("it answers").status, 200);
+    let unknown = http_get(&address, "/schemas/ids/999").expect("it answers");
+    assert_eq!(unknown.status, 500, "nobody can say that there is none: {}", unknown.body);
+    assert!(unknown.body.contains("\"error_code\":5000"), "{}", unknown.body);
+    stack.start(Server::Kafka);
+    program.await_ready();
+    // A table whose schemas are registered only now, by what was connected before.
+    stream.database.execute("insert into public.late values (1)");
+    stream.drain();
+    assert_eq!(http_get(&address, "/schemas/ids/999").expect("it answers").status, 404);
+    let (_, verdict) = stream.judge(&[ITEM[0], Table { name: "late", key: &["id"], full: true }]);
+    verdict.assert_flawless();
+    program.terminate();
+    assert!(schemas(&stream) >= 4);
 }
 
 #[test]
