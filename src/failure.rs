@@ -120,7 +120,7 @@ codes! {
         "Report it with the message: this is a defect, or the server is none that is supported.";
     RegistryRefused "registry-refused" Stop 3
         "The schema registry refuses the request.",
-        "Check its URL, credentials and rights.";
+        "Check its URL, credentials and rights. Of the built-in registry, mend the record that the message names.";
     RecordTooLarge "record-too-large" Stop 3
         "A record is larger than Kafka takes.",
         "Raise max.message.bytes of the topic and message.max.bytes in kafka.properties, or leave the column or table out.";
@@ -132,7 +132,7 @@ codes! {
         "Change it as the message says.";
     KafkaDenied "kafka-denied" Stop 3
         "Kafka denies an operation.",
-        "Check credentials and ACLs: WRITE and DESCRIBE on the topics, CREATE unless they exist, WRITE and DESCRIBE on the transactional id, READ on the checkpoint topic.";
+        "Check credentials and ACLs: WRITE and DESCRIBE on the topics, CREATE unless they exist, WRITE and DESCRIBE on the transactional id, READ on the checkpoint topic. The built-in schema registry needs all of that on its topic, and on the transactional id `pgsluice:schemas:` and the topic's name.";
     KafkaRefused "kafka-refused" Stop 3
         "Kafka or librdkafka refuses the configuration or a request.",
         "Change what the message names.";

@@ -12,6 +12,8 @@ pub enum Point {
     DuringCommit,
     /// Kafka has committed, and PostgreSQL was not told.
     AfterCommit,
+    /// A schema was written to the built-in registry's topic, and its transaction was not committed.
+    BeforeSchemaCommit,
 }
 
 /// Dies here if it was asked for.
@@ -78,6 +80,7 @@ mod armed {
             "before-commit" => Point::BeforeCommit,
             "during-commit" => Point::DuringCommit,
             "after-commit" => Point::AfterCommit,
+            "before-schema-commit" => Point::BeforeSchemaCommit,
             _ => return None,
         };
         Some((point, count.parse().ok()?))

@@ -1,4 +1,4 @@
-//! The HTTP endpoint: metrics and probes.
+//! The HTTP endpoint: metrics, probes, and the schemas of the built-in registry.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -10,15 +10,17 @@ use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 use crate::{
     failure::{Code, Failure},
     metrics::Metrics,
+    schemas::{self, built_in::BuiltIn},
 };
 
-/// Serves `/metrics`, `/livez` and `/readyz` until the program ends.
+/// Serves `/metrics`, `/livez` and `/readyz`, and a registry if there is one, until the program ends.
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub async fn serve(
     listen: SocketAddr,
     metrics: Arc<Metrics>,
+    registry: Option<Arc<BuiltIn>>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, Failure> {
     let listener = TcpListener::bind(listen).await.map_err(|error| {
@@ -31,6 +33,10 @@ pub async fn serve(
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readiness))
         .with_state(metrics);
+    let router = match registry {
+        Some(registry) => router.merge(schemas::api::router(registry)),
+        None => router,
+    };
     Ok(tokio::spawn(async move {
         let stopped = async move {
             let _whoever_could_ask_is_gone = stop.wait_for(|asked| *asked).await;

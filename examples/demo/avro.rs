@@ -1,13 +1,20 @@
 //! Records as any consumer reads them: Confluent's framing, schemas from the registry by their id, values by apache-avro. Nothing of
 //! pgsluice is used, so that an error of its encoder cannot hide here.
 
-use std::collections::HashMap;
+use std::{
+    collections::HashMap,
+    thread,
+    time::{Duration, Instant},
+};
 
 use anyhow::{Context, Result, bail, ensure};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use serde_json::Value as Json;
 
 use crate::http;
+
+/// How long the registry may be away.
+const REGISTRY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A column's name, and its value as PostgreSQL prints it; none is NULL.
 pub(crate) type Column = (String, Option<String>);
@@ -16,8 +23,7 @@ pub(crate) type Row = Vec<Column>;
 
 /// Decodes keys and values.
 pub(crate) struct Decoder {
-    registry_address: String,
-    registry_path: String,
+    registry: String,
     schemas: HashMap<u32, Known>,
 }
 
@@ -40,13 +46,9 @@ pub(crate) struct Fields<'a> {
 }
 
 impl Decoder {
-    /// Schemas come from the registry at this URL.
-    pub(crate) fn new(registry_url: &str) -> Result<Self> {
-        let url: url::Url = registry_url.parse().context("the registry's URL")?;
-        let host = url.host_str().context("the registry's URL has no host")?;
-        let port = url.port_or_known_default().context("the registry's URL has no port")?;
-        let path = url.path().trim_end_matches('/').to_owned();
-        Ok(Self { registry_address: format!("{host}:{port}"), registry_path: path, schemas: HashMap::new() })
+    /// Schemas come from the registry at this `host:port`.
+    pub(crate) fn new(registry: &str) -> Self {
+        Self { registry: registry.to_owned(), schemas: HashMap::new() }
     }
 
     /// Decodes a framed key or value, which is a record.
@@ -66,7 +68,15 @@ impl Decoder {
     }
 
     fn fetch(&self, id: u32) -> Result<Known> {
-        let answer = http::get(&self.registry_address, &format!("{}/schemas/ids/{id}", self.registry_path))?;
+        let path = format!("/schemas/ids/{id}");
+        let began = Instant::now();
+        // The registry is the very program that is killed in between, so that it is asked again as any consumer would.
+        let answer = loop {
+            match http::get(&self.registry, &path) {
+                Err(_) if began.elapsed() < REGISTRY_TIMEOUT => thread::sleep(Duration::from_millis(50)),
+                outcome => break outcome?,
+            }
+        };
         ensure!(answer.status == 200, "the registry answers {}: {}", answer.status, answer.body);
         let body: Json = serde_json::from_str(&answer.body)?;
         let text = body["schema"].as_str().context("the registry's answer holds no schema")?;

@@ -94,7 +94,7 @@ pub(crate) struct Table {
 
 impl Consumer {
     /// Starts reading.
-    pub(crate) fn start(kafka: &str, registry_url: &str, screen: Screen) -> Result<Self> {
+    pub(crate) fn start(kafka: &str, registry: &str, screen: Screen) -> Result<Self> {
         let (orders, received) = mpsc::channel();
         let (events, outage) = (Arc::new(AtomicU64::new(0)), Arc::new(Outage::default()));
         let reader = Reader {
@@ -102,7 +102,7 @@ impl Consumer {
             offsets: BTreeMap::new(),
             topics: 0,
             last: BTreeMap::new(),
-            decoder: Decoder::new(registry_url)?,
+            decoder: Decoder::new(registry),
             seen: Seen::new(),
             show: Show::Nothing,
             measure: false,

@@ -124,7 +124,6 @@ impl Demo {
         let servers = Servers {
             postgres_url: with_user_at_the_end(&variable("POSTGRES_SOCKET_URL")?),
             kafka: variable("KAFKA_BOOTSTRAP_SERVERS")?,
-            registry_url: variable("REGISTRY_URL")?,
         };
         let folder = PathBuf::from(variable("STACK_FOLDER")?).join("demo");
         let versions = [variable("POSTGRES_VERSION")?, variable("KAFKA_VERSION")?];
@@ -146,8 +145,8 @@ impl Demo {
             "\n{title}
 
   a web shop ──▶ PostgreSQL {postgres} ──▶ pgsluice ──▶ Kafka {kafka} ──▶ this screen
-  {WRITERS} writers                                 │                     an ordinary consumer,
-                                            └─▶ schema registry   which sees only what is committed
+  {WRITERS} writers                                 ▲                     an ordinary consumer,
+                                            └───── schemas ────── which sees only what is committed
 
 What happens now{}:
   1  create the shop's tables: {}
@@ -169,7 +168,7 @@ What happens now{}:
 
         screen.step(2, STEPS, "pgsluice run");
         let mut program = Program::start(&arguments.pgsluice, &self.folder, &self.servers)?;
-        let consumer = Consumer::start(&self.servers.kafka, &self.servers.registry_url, screen)?;
+        let consumer = Consumer::start(&self.servers.kafka, &program.http, screen)?;
         let outcome = self.stream(arguments, &shop, &mut program, consumer).await;
         let outcome = match outcome {
             Ok(outcome) => outcome,

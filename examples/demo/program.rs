@@ -24,7 +24,6 @@ const TICKS_PER_SECOND: f64 = 100.0;
 pub(crate) struct Servers {
     pub(crate) postgres_url: String,
     pub(crate) kafka: String,
-    pub(crate) registry_url: String,
 }
 
 /// What all lives of the process have used.
@@ -40,6 +39,7 @@ pub(crate) struct Program {
     executable: PathBuf,
     pub(crate) config: PathBuf,
     log: PathBuf,
+    /// Where its endpoint is, which is the schema registry as well.
     pub(crate) http: String,
     child: Child,
     /// Of the lives that are over.
@@ -201,13 +201,10 @@ tables = ["public.*"]
 bootstrap_servers = "{}"
 topics = {{ partitions = 3 }}
 
-[schema_registry]
-url = "{}"
-
 [http]
 listen = "{http}"
 "#,
-        servers.postgres_url, servers.kafka, servers.registry_url
+        servers.postgres_url, servers.kafka
     )
 }
 

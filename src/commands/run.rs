@@ -16,6 +16,7 @@ use crate::{
     http,
     metrics::Metrics,
     pipeline,
+    schemas::Schemas,
 };
 
 /// Stream until told to stop.
@@ -42,8 +43,10 @@ impl Run {
             let metrics = Arc::new(Metrics::new(config.memory_limit_bytes));
             let (ask, stop) = watch::channel(false);
             let signals = listen_for_signals(ask)?;
-            let server = http::serve(config.http.listen, Arc::clone(&metrics), stop.clone()).await?;
-            let outcome = Box::pin(pipeline::supervise(config, word, metrics, stop)).await;
+            let schemas = Schemas::new(&config, &pipeline::kafka_settings(&config))?;
+            let server =
+                http::serve(config.http.listen, Arc::clone(&metrics), schemas.built_in(), stop.clone()).await?;
+            let outcome = Box::pin(pipeline::supervise(config, word, metrics, schemas, stop)).await;
             signals.abort();
             server.abort();
             outcome

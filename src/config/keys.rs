@@ -123,8 +123,15 @@ pub(super) const SECTIONS: &[Section] = &[
               what each form looks like, and which hold every value of a type. A form that is changed changes the schema: the registry \
               may refuse the new one, and records that are written already stay as they are.",
     },
-    Section { path: "schema_registry", doc: "The Confluent-compatible schema registry that holds the Avro schemas." },
-    Section { path: "http", doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`." },
+    Section {
+        path: "schema_registry",
+        doc: "Where the Avro schemas are registered. Without `url`, pgsluice is a registry itself: the schemas are in a topic, and served at \
+              `http.listen` as the read side of the Confluent API.",
+    },
+    Section {
+        path: "http",
+        doc: "The HTTP endpoint with `/metrics`, `/livez` and `/readyz`, and with the schemas of the built-in registry.",
+    },
     Section { path: "log", doc: "The log, written to standard error." },
 ];
 
@@ -285,8 +292,12 @@ keys! {
         "What stands for a value that is stored out of line (TOAST) and that PostgreSQL did not send since it was not changed. Debezium: \
          `unavailable.value.placeholder`.";
 
-    REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Required { example: r#""http://localhost:8081""# },
-        "Where the registry is; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";
+    REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
+        "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
+         may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \
+         write to it before.";
+    REGISTRY_URL: "schema_registry.url", Kind::Secret, Presence::Optional { example: r#""http://localhost:8081""# },
+        "Where a Confluent-compatible registry is, to be used instead of the built-in one; a path is kept, as in `http://host/apis/ccompat/v7`. `user:password@` is taken as basic authentication.";
     REGISTRY_USER: "schema_registry.user", Kind::Text, Presence::Optional { example: r#""pgsluice""# },
         "The user of basic authentication.";
     REGISTRY_PASSWORD: "schema_registry.password", Kind::Secret, Presence::Optional { example: r#""secret""# },
@@ -305,7 +316,8 @@ keys! {
         "How long connecting may take. From 100 ms to 10 min.";
 
     HTTP_LISTEN: "http.listen", Kind::Text, Presence::Default(r#""127.0.0.1:9187""#),
-        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port.";
+        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port. \
+         Consumers that read schemas from the built-in registry have to reach it.";
 
     LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
     LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),

@@ -133,7 +133,19 @@ pub struct Transaction {
 
 /// `[schema_registry]`: where the schemas are registered.
 #[derive(Clone, Debug)]
-pub struct SchemaRegistry {
+pub enum SchemaRegistry {
+    /// In a topic that pgsluice keeps itself, and serves on its HTTP endpoint.
+    BuiltIn {
+        /// The compacted topic of schemas.
+        topic: TopicName,
+    },
+    /// At a Confluent-compatible registry.
+    Remote(RemoteRegistry),
+}
+
+/// A Confluent-compatible registry.
+#[derive(Clone, Debug)]
+pub struct RemoteRegistry {
     /// The base URL, without user and password.
     pub url: Url,
     /// How to authenticate.
@@ -146,7 +158,7 @@ pub struct SchemaRegistry {
     pub connect_timeout: Duration,
 }
 
-impl SchemaRegistry {
+impl RemoteRegistry {
     /// The options of the registry client.
     pub fn options(&self) -> registry::RegistryOptions {
         registry::RegistryOptions {
@@ -159,7 +171,7 @@ impl SchemaRegistry {
     }
 }
 
-/// `[http]`: the endpoint of metrics and probes.
+/// `[http]`: the endpoint of metrics, probes and the built-in registry.
 #[derive(Clone, Debug)]
 pub struct Http {
     /// Address and port; port 0 lets the system choose.

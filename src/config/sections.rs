@@ -16,7 +16,7 @@ use super::problem::Fault;
 use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
-use super::{Config, Http, Kafka, Log, Postgres, SchemaRegistry, Topics, Transaction};
+use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, Topics, Transaction};
 
 impl Config {
     /// Reads every section before any is given up, so that all problems are noted.
@@ -27,6 +27,14 @@ impl Config {
         let kafka = Kafka::read(reader);
         let events = events::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
+        if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
+            && kafka.checkpoint_topic == *topic
+        {
+            let is_given = reader.is_given(&keys::REGISTRY_TOPIC);
+            let key = if is_given { &keys::REGISTRY_TOPIC } else { &keys::KAFKA_CHECKPOINT_TOPIC };
+            let found = format!("kafka.checkpoint_topic and schema_registry.topic are both {topic}");
+            reader.problem(key, Fault::new(found, "give each a topic of its own"));
+        }
         let http = reader.required(&keys::HTTP_LISTEN).map(|listen| Http { listen });
         let log = Log::read(reader);
         Ok(Self {
@@ -278,7 +286,9 @@ fn transaction_timeout(reader: &mut Reader, properties: &Properties) -> Result<D
 }
 
 impl SchemaRegistry {
+    /// Whether there is a URL says which of the two it is. Keys of the other one are problems, not left unread.
     fn read(reader: &mut Reader) -> Result<Self, Noted> {
+        let topic = reader.required(&keys::REGISTRY_TOPIC);
         let url = registry_url(reader);
         let user: Result<Option<String>, Noted> = reader.optional(&keys::REGISTRY_USER);
         let password = reader.secret(&keys::REGISTRY_PASSWORD, &keys::REGISTRY_PASSWORD_FILE);
@@ -286,26 +296,51 @@ impl SchemaRegistry {
         let ca_certificate: Result<Option<PathBuf>, Noted> = reader.optional(&keys::REGISTRY_CA_CERTIFICATE);
         let timeout = duration(reader, &keys::REGISTRY_TIMEOUT, TIMEOUT_MAX);
         let connect_timeout = duration(reader, &keys::REGISTRY_CONNECT_TIMEOUT, TIMEOUT_MAX);
-        let (url, url_auth) = url?;
+        let Some((url, url_auth)) = url? else {
+            for key in REMOTE_ONLY {
+                if reader.is_given(key) {
+                    let fault = Fault::new(
+                        "there is no schema_registry.url, so that the built-in registry is used",
+                        "set schema_registry.url, or leave this out",
+                    );
+                    reader.problem(key, fault);
+                }
+            }
+            return Ok(Self::BuiltIn { topic: topic? });
+        };
+        if reader.is_given(&keys::REGISTRY_TOPIC) {
+            let found = "schema_registry.url is given, so that the built-in registry is not used";
+            reader.problem(&keys::REGISTRY_TOPIC, Fault::new(found, "leave one of the two out"));
+        }
         let auth = registry_auth(reader, url_auth, user?, password?, token?);
         let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
         if url.scheme() == "http" && !is_local && !matches!(auth, Ok(Auth::None)) {
             let warning = "schema_registry.url: the credentials cross the network unencrypted; use https";
             reader.warnings.push(warning.to_owned());
         }
-        Ok(Self {
+        Ok(Self::Remote(RemoteRegistry {
             url,
             auth: auth?,
             ca_certificate: ca_certificate?,
             timeout: timeout?,
             connect_timeout: connect_timeout?,
-        })
+        }))
     }
 }
 
-fn registry_url(reader: &mut Reader) -> Result<(Url, Auth), Noted> {
+/// What means nothing to the built-in registry.
+const REMOTE_ONLY: &[&Key] = &[
+    &keys::REGISTRY_USER,
+    &keys::REGISTRY_PASSWORD,
+    &keys::REGISTRY_PASSWORD_FILE,
+    &keys::REGISTRY_TOKEN,
+    &keys::REGISTRY_TOKEN_FILE,
+    &keys::REGISTRY_CA_CERTIFICATE,
+];
+
+fn registry_url(reader: &mut Reader) -> Result<Option<(Url, Auth)>, Noted> {
     const FIX: &str = "give http://host:port or https://host:port, with a path if the registry has one";
-    let text: SecretString = reader.required(&keys::REGISTRY_URL)?;
+    let Some(text): Option<SecretString> = reader.optional(&keys::REGISTRY_URL)? else { return Ok(None) };
     // What is found is not quoted: it may hold a password.
     let fault = match Url::parse(text.expose_secret()) {
         Err(error) => Fault::new(format!("not a URL ({error})"), FIX),
@@ -321,7 +356,7 @@ fn registry_url(reader: &mut Reader) -> Result<(Url, Auth), Noted> {
         ),
         Ok(mut url) => {
             let auth = Auth::take_from(&mut url);
-            return Ok((url, auth));
+            return Ok(Some((url, auth)));
         }
     };
     Err(reader.problem(&keys::REGISTRY_URL, fault))

@@ -19,4 +19,5 @@ mod source;
 mod supervisor;
 mod work;
 
+pub(crate) use publish::failure_of;
 pub use supervisor::{kafka_settings, supervise};

@@ -377,7 +377,7 @@ impl Publisher {
 }
 
 /// What a Kafka error means for the stream.
-pub(super) fn failure_of(error: &PublishError, age: Duration, transaction_timeout: Duration) -> Failure {
+pub(crate) fn failure_of(error: &PublishError, age: Duration, transaction_timeout: Duration) -> Failure {
     let code = match error.verdict() {
         // A coordinator that gave up on a transaction refuses its producer exactly as if another had taken over. Of one that is old
         // enough it is taken to be the cause; of others the supervisor finds out.

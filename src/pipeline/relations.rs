@@ -13,7 +13,6 @@ use std::{
 use encoder::{BoundPlan, EncodeOptions, Naming, TableFacts, TablePlan};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
-use registry::{Action, RegistryClient, RegistryError};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
 use tracing::{info, warn};
@@ -26,8 +25,9 @@ use super::{
 use crate::{
     catalog::Catalog,
     config::TablePattern,
-    failure::{Code, Failure},
+    failure::{Code, Failure, Recovery},
     metrics::{Metrics, TableMetrics},
+    schemas::Schemas,
 };
 
 /// How long a session waits for the schema registry.
@@ -36,7 +36,7 @@ const PAUSE_MAX: Duration = Duration::from_secs(30);
 /// The relations that the server has announced since the session began.
 pub(super) struct Relations {
     pub(super) catalog: Catalog,
-    pub(super) registry: Arc<RegistryClient>,
+    pub(super) schemas: Schemas,
     pub(super) topics: Arc<TopicAdmin>,
     pub(super) topic_settings: TopicSettings,
     pub(super) checkpoint_topic: String,
@@ -198,6 +198,9 @@ impl Relations {
         if topic == self.checkpoint_topic {
             return refuse("the table's topic would be the checkpoint topic".to_owned());
         }
+        if self.schemas.topic() == Some(topic) {
+            return refuse("the table's topic would be the topic of schemas".to_owned());
+        }
         for known in self.known.values() {
             if let Known::Watched(other) = known
                 && **other.plan.plan().topic() == *topic
@@ -242,25 +245,22 @@ impl Relations {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         let began = Instant::now();
         loop {
-            let error = match self.registry.register(subject, schema).await {
+            let refusal = match self.schemas.register(subject, schema).await {
                 Ok(id) => {
                     self.metrics.resumed();
                     return Ok(id.get());
                 }
-                Err(error) => error,
+                Err(refusal) => refusal,
             };
-            let failure = Failure::new(code_of(&error), error.to_string()).in_table(&relation.schema, &relation.name);
-            if failure.code() == Code::RegistryRefused {
+            let failure = Failure::new(refusal.code, refusal.found).in_table(&relation.schema, &relation.name);
+            if failure.code().recovery() == Recovery::Stop {
                 return Err(failure);
             }
             self.metrics.paused(&failure);
             if began.elapsed() > PAUSE_MAX {
                 return Err(failure);
             }
-            let pause = match error.action() {
-                Action::Retry { after: Some(after) } => after.min(PAUSE_MAX),
-                _ => backoff.next_wait(),
-            };
+            let pause = refusal.retry_after.map_or_else(|| backoff.next_wait(), |after| after.min(PAUSE_MAX));
             warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "the stream waits: {failure}");
             tokio::time::sleep(pause).await;
         }
@@ -271,22 +271,23 @@ impl Relations {
 impl Relations {
     /// Relations that know nothing and have nobody to ask, though none of them is told so before it is asked.
     pub(super) fn without_servers(metrics: &Arc<Metrics>) -> Self {
-        static CLIENTS: std::sync::LazyLock<(Arc<TopicAdmin>, Arc<RegistryClient>)> = std::sync::LazyLock::new(|| {
-            let kafka = publisher::KafkaSettings {
-                bootstrap_servers: "127.0.0.1:1".to_owned(),
-                name: "nobody".to_owned(),
-                properties: BTreeMap::new(),
-                memory_limit_bytes: 1 << 20,
-            };
-            let runtime = tokio::runtime::Runtime::new().expect("a runtime");
-            let topics = TopicAdmin::new(&kafka, runtime.handle().clone()).expect("a client");
-            let registry = registry::RegistryOptions::new("http://127.0.0.1:1".parse().expect("a URL"));
-            (Arc::new(topics), Arc::new(RegistryClient::new(registry).expect("a client")))
-        });
+        static CLIENTS: std::sync::LazyLock<(Arc<TopicAdmin>, Arc<registry::RegistryClient>)> =
+            std::sync::LazyLock::new(|| {
+                let kafka = publisher::KafkaSettings {
+                    bootstrap_servers: "127.0.0.1:1".to_owned(),
+                    name: "nobody".to_owned(),
+                    properties: BTreeMap::new(),
+                    memory_limit_bytes: 1 << 20,
+                };
+                let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+                let topics = TopicAdmin::new(&kafka, runtime.handle().clone()).expect("a client");
+                let registry = registry::RegistryOptions::new("http://127.0.0.1:1".parse().expect("a URL"));
+                (Arc::new(topics), Arc::new(registry::RegistryClient::new(registry).expect("a client")))
+            });
         let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
         Self {
             catalog: Catalog::new(Arc::new(nobody)),
-            registry: Arc::clone(&CLIENTS.1),
+            schemas: Schemas::Remote(Arc::clone(&CLIENTS.1)),
             topics: Arc::clone(&CLIENTS.0),
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
             checkpoint_topic: "checkpoints".to_owned(),
@@ -311,13 +312,5 @@ impl Relations {
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
-    }
-}
-
-fn code_of(error: &RegistryError) -> Code {
-    match error.action() {
-        Action::Retry { .. } => Code::RegistryUnavailable,
-        Action::Incompatible => Code::RegistryIncompatible,
-        Action::Stop => Code::RegistryRefused,
     }
 }

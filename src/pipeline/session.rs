@@ -24,7 +24,6 @@ use publisher::{
     Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
 };
-use registry::RegistryClient;
 use rustc_hash::FxHashMap;
 use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
 use tracing::{info, warn};
@@ -49,6 +48,7 @@ use crate::{
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
+    schemas::Schemas,
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -68,7 +68,7 @@ pub(super) struct Shared {
     pub(super) config: Config,
     pub(super) connect: Arc<ConnectOptions>,
     pub(super) kafka: KafkaSettings,
-    pub(super) registry: Arc<RegistryClient>,
+    pub(super) schemas: Schemas,
     pub(super) wanted: Wanted,
     pub(super) membership: tokio::sync::Mutex<Membership>,
     /// What the catalog said of each table, for rows that come after it is gone.
@@ -146,6 +146,7 @@ impl Starting<'_> {
         if let Some(held) = &held {
             self.check_owner(held)?;
         }
+        self.shared.schemas.prepare().await?;
 
         metrics.state("connecting to postgresql");
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
@@ -184,7 +185,7 @@ impl Starting<'_> {
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
         let relations = Relations {
             catalog,
-            registry: Arc::clone(&self.shared.registry),
+            schemas: self.shared.schemas.clone(),
             topics: admin,
             topic_settings: topic_settings(config),
             checkpoint_topic: topic.name().to_owned(),

@@ -22,6 +22,7 @@ use crate::{
     config::Config,
     failure::{Code, Failure, Recovery},
     metrics::Metrics,
+    schemas::Schemas,
 };
 
 /// The pauses between sessions: short at first, since most failures are a restart of the other side.
@@ -40,9 +41,10 @@ pub async fn supervise(
     config: Config,
     word: OperatorWord,
     metrics: Arc<Metrics>,
+    schemas: Schemas,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut shared = Shared::new(config, word, Arc::clone(&metrics))?;
+    let mut shared = Shared::new(config, word, Arc::clone(&metrics), schemas);
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         let commits_before = metrics.commits();
@@ -99,12 +101,10 @@ async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Re
 }
 
 impl Shared {
-    fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>) -> Result<Self, Failure> {
+    fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>, schemas: Schemas) -> Self {
         let connect = Arc::new(config.postgres.connect.clone());
         let membership =
             Membership::new(Catalog::new(Arc::clone(&connect)), config.postgres.clone(), Arc::clone(&metrics));
-        let registry = registry::RegistryClient::new(config.schema_registry.options())
-            .map_err(|error| Failure::new(Code::RegistryRefused, error.to_string()))?;
         let wanted = Wanted {
             database: connect.database().to_owned(),
             slot: config.postgres.slot.clone(),
@@ -112,7 +112,7 @@ impl Shared {
             manage: config.postgres.manage,
             word,
         };
-        Ok(Self {
+        Self {
             kafka: kafka_settings(&config),
             transaction_timeout: transaction_timeout(&config),
             instance: uuid::Uuid::new_v4().to_string(),
@@ -120,11 +120,11 @@ impl Shared {
             membership: tokio::sync::Mutex::new(membership),
             facts: Arc::default(),
             connect,
-            registry: Arc::new(registry),
+            schemas,
             wanted,
             metrics,
             config,
-        })
+        }
     }
 }
 

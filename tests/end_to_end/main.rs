@@ -5,7 +5,8 @@
 //! of its own; those that end a server have the stack for themselves.
 //!
 //! From the environment: `PGSLUICE_TEST_PG`, PostgreSQL's version; `PGSLUICE_TEST_SEED`, to repeat what was random;
-//! `PGSLUICE_TEST_KILL_ROUNDS` and `PGSLUICE_TEST_HUGE_ROWS`, to do more or less.
+//! `PGSLUICE_TEST_KILL_ROUNDS` and `PGSLUICE_TEST_HUGE_ROWS`, to do more or less; `PGSLUICE_TEST_PYTHON_CLIENT=required`, to fail without
+//! Confluent's Python client.
 
 mod harness;
 /// Shared with the tests of the encoder.
@@ -15,8 +16,10 @@ mod json;
 #[path = "../../crates/encoder/tests/debezium/recording.rs"]
 mod recording;
 
+mod built_in_registry;
 mod changes;
 mod checkpoint_guards;
+mod confluent_client;
 #[cfg(feature = "fault-points")]
 mod fault_points;
 mod fencing;

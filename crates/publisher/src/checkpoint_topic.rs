@@ -1,9 +1,6 @@
 //! Where the checkpoints are, and how the newest one is found for certain.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use rdkafka::{
     ClientContext, Message, Offset, TopicPartitionList,
@@ -11,13 +8,13 @@ use rdkafka::{
     consumer::{BaseConsumer, Consumer, ConsumerContext},
     error::KafkaError,
 };
-use tracing::{debug, info, warn};
+use tracing::debug;
 
 use crate::{
     checkpoint::{Checkpoint, CheckpointError},
     error::PublishError,
     settings::KafkaSettings,
-    topics::{TopicAdmin, TopicSettings},
+    topics::{TopicAdmin, ensure_compacted},
 };
 
 /// How long one request for the partition's offsets may take.
@@ -54,37 +51,7 @@ impl CheckpointTopic {
     /// # Errors
     /// The topic is unfit, or the brokers cannot be reached.
     pub fn ensure(&self, admin: &TopicAdmin, replication_factor: i32) -> Result<(), PublishError> {
-        let unfit = |problem: String| PublishError::Topic { topic: self.topic.clone(), problem };
-        match admin.partitions_by_topic()?.get(&self.topic) {
-            None => {
-                let config = [
-                    ("cleanup.policy", "compact"),
-                    // The active segment is never compacted, so it bounds what a start has to read.
-                    ("segment.bytes", "16777216"),
-                    ("min.cleanable.dirty.ratio", "0.1"),
-                ];
-                let config: BTreeMap<_, _> =
-                    config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
-                if admin.create(&self.topic, &TopicSettings { partitions: 1, replication_factor, config })? {
-                    info!(topic = self.topic, "created the checkpoint topic");
-                }
-                Ok(())
-            }
-            Some(1) => match admin.config_value(&self.topic, "cleanup.policy") {
-                Ok(Some(policy)) if policy.trim() != "compact" => Err(unfit(format!(
-                    "its cleanup.policy is {policy:?}, which can delete checkpoints: set it to \"compact\""
-                ))),
-                Ok(_) => Ok(()),
-                Err(error) if error.is_unauthorized() => {
-                    warn!(topic = self.topic, %error, "cannot check that the checkpoint topic is compacted");
-                    Ok(())
-                }
-                Err(error) => Err(error),
-            },
-            Some(partitions) => {
-                Err(unfit(format!("it has {partitions} partitions, and checkpoints are only in order with one")))
-            }
-        }
+        ensure_compacted(admin, &self.topic, "checkpoints", replication_factor)
     }
 
     /// The newest committed checkpoint of the stream; none if there is none for certain.
@@ -144,7 +111,7 @@ impl CheckpointTopic {
                 return Ok(());
             }
             if began.elapsed() > STABLE_TIMEOUT {
-                return Err(PublishError::CheckpointTopicBlocked {
+                return Err(PublishError::TopicBlocked {
                     topic: self.topic.clone(),
                     readable: Some(stable),
                     high,
@@ -217,10 +184,10 @@ impl CheckpointTopic {
     }
 }
 
-type Reader = BaseConsumer<Quiet>;
+pub(crate) type Reader = BaseConsumer<Quiet>;
 
 /// Leaves it to the caller to tell what went wrong: the end of the partition, which is looked for here, is an error event as well.
-struct Quiet;
+pub(crate) struct Quiet;
 
 impl ClientContext for Quiet {
     fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {

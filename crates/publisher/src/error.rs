@@ -60,13 +60,13 @@ pub enum PublishError {
         #[source]
         error: CheckpointError,
     },
-    /// The checkpoint topic's end could not be reached.
+    /// A topic's end could not be reached.
     #[error(
-        "the checkpoint topic {topic} could not be read to its end: {} of {high} offsets are readable after {waited_ms} ms",
+        "the topic {topic} could not be read to its end: {} of {high} offsets are readable after {waited_ms} ms",
         readable.map_or_else(|| "none".to_owned(), |readable| readable.to_string())
     )]
-    CheckpointTopicBlocked {
-        /// The checkpoint topic.
+    TopicBlocked {
+        /// The topic.
         topic: String,
         /// The last stable offset, if it was learnt.
         readable: Option<i64>,
@@ -111,7 +111,7 @@ impl PublishError {
         match self {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
-            Self::AskedAgain { .. } | Self::CheckpointTopicBlocked { .. } => Verdict::Renew,
+            Self::AskedAgain { .. } | Self::TopicBlocked { .. } => Verdict::Renew,
             Self::Checkpoint { .. } | Self::Topic { .. } | Self::TopicRecreated { .. } | Self::Librdkafka { .. } => {
                 Verdict::Stop
             }

@@ -17,12 +17,17 @@
 //! 4. **One writer.** `init_transactions` fences every older producer of the same transactional id.
 //! 5. **One classifier.** [`PublishError::verdict`] alone decides what a Kafka error means for the caller.
 //!
+//! Beside the stream there is the topic that several instances keep together, such as that of schemas: it is written by one at a time
+//! ([`ExclusiveWriter`]), and read on from where one was ([`LogReader`]).
+//!
 //! The crate does no PostgreSQL, no Avro and no metrics. It takes bytes and returns facts.
 
 mod budget;
 mod checkpoint;
 mod checkpoint_topic;
 mod error;
+mod exclusive_writer;
+mod log_reader;
 mod producer;
 mod settings;
 mod topics;
@@ -32,7 +37,9 @@ pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, record_cost};
 pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Split};
 pub use checkpoint_topic::CheckpointTopic;
 pub use error::{PublishError, UndeliveredRecord, Verdict};
+pub use exclusive_writer::{ExclusiveWriter, Written};
+pub use log_reader::{Isolation, LogReader};
 pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
 pub use producer::{OutgoingRecord, Prepared, Producer, Transaction};
 pub use settings::KafkaSettings;
-pub use topics::{TopicAdmin, TopicSettings};
+pub use topics::{TopicAdmin, TopicSettings, ensure_compacted};

@@ -200,7 +200,7 @@ impl Transaction {
     ///
     /// # Errors
     /// See [`PublishError::verdict`]. Nothing of the transaction is committed.
-    pub fn prepare(mut self, topic: &str, checkpoint: &Checkpoint) -> Result<Prepared, PublishError> {
+    pub fn prepare(self, topic: &str, checkpoint: &Checkpoint) -> Result<Prepared, PublishError> {
         let value = checkpoint.to_json();
         let record = OutgoingRecord {
             topic,
@@ -211,7 +211,12 @@ impl Transaction {
         };
         // It is charged past the limit: a commit is what makes room, and must not wait for it.
         self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len(), 0));
-        match self.send(&record).and_then(|()| self.drain()) {
+        self.deliver(&record)
+    }
+
+    /// Sends the last record, and waits until all are acknowledged.
+    pub(crate) fn deliver(mut self, record: &OutgoingRecord<'_>) -> Result<Prepared, PublishError> {
+        match self.send(record).and_then(|()| self.drain()) {
             Ok(()) => Ok(Prepared { inner: self.inner }),
             Err(error) => {
                 // The commit was not asked for yet, so that ending it here cannot undo one.

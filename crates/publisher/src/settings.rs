@@ -42,6 +42,12 @@ impl KafkaSettings {
         ("allow.auto.create.topics", "topics are created with the partitions that were configured"),
     ];
 
+    /// The same cluster and rights under another name: for a transactional id that is not a stream's.
+    #[must_use]
+    pub fn named(&self, name: impl Into<String>) -> Self {
+        Self { name: name.into(), ..self.clone() }
+    }
+
     /// Properties as far as they are good for every kind of client.
     pub(crate) fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

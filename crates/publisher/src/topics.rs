@@ -12,6 +12,7 @@ use rdkafka::{
     metadata::Metadata,
     types::RDKafkaErrorCode as Code,
 };
+use tracing::{info, warn};
 
 use crate::{error::PublishError, settings::KafkaSettings};
 
@@ -172,6 +173,50 @@ impl TopicAdmin {
             }
             // Metadata cannot be awaited: the protocol has no notification.
             std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+}
+
+/// Creates a compacted topic of one partition if it is missing, and otherwise checks that it is one: with more partitions the order of
+/// what it holds is lost, and with deletion what it holds, in time. `what` names that in the plural.
+///
+/// # Errors
+/// The topic is unfit, or the brokers cannot be reached.
+pub fn ensure_compacted(
+    admin: &TopicAdmin,
+    topic: &str,
+    what: &str,
+    replication_factor: i32,
+) -> Result<(), PublishError> {
+    let unfit = |problem: String| PublishError::Topic { topic: topic.to_owned(), problem };
+    match admin.partitions_by_topic()?.get(topic) {
+        None => {
+            let config = [
+                ("cleanup.policy", "compact"),
+                // The active segment is never compacted, so it bounds what a start has to read.
+                ("segment.bytes", "16777216"),
+                ("min.cleanable.dirty.ratio", "0.1"),
+            ];
+            let config: BTreeMap<_, _> =
+                config.into_iter().map(|(key, value)| (key.to_owned(), value.to_owned())).collect();
+            if admin.create(topic, &TopicSettings { partitions: 1, replication_factor, config })? {
+                info!(topic, "created the topic of {what}");
+            }
+            Ok(())
+        }
+        Some(1) => match admin.config_value(topic, "cleanup.policy") {
+            Ok(Some(policy)) if policy.trim() != "compact" => {
+                Err(unfit(format!("its cleanup.policy is {policy:?}, which can delete {what}: set it to \"compact\"")))
+            }
+            Ok(_) => Ok(()),
+            Err(error) if error.is_unauthorized() => {
+                warn!(topic, %error, "cannot check that the topic of {what} is compacted");
+                Ok(())
+            }
+            Err(error) => Err(error),
+        },
+        Some(partitions) => {
+            Err(unfit(format!("it has {partitions} partitions, and {what} are only in order with one")))
         }
     }
 }

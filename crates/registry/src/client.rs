@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::cache::IdCache;
 use crate::error::{ErrorKind, RegistryError};
 use crate::options::RegistryOptions;
+use crate::store::Level;
 use crate::transport::{Request, Transport};
 
 /// The API's codes for what is not there, which tell an unknown subject from a URL with the wrong path.
@@ -110,6 +111,12 @@ impl CompatibilityLevel {
             "FULL_TRANSITIVE" => Self::FullTransitive,
             _ => Self::Other(text),
         }
+    }
+}
+
+impl From<Level> for CompatibilityLevel {
+    fn from(level: Level) -> Self {
+        Self::from_api(level.name().to_owned())
     }
 }
 

@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub(crate) found: String,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) level: Option<String>,
+    /// What to do, where it is not what the kind says.
+    pub(crate) fix: Option<&'static str>,
 }
 
 /// What a caller has to do after a failure.
@@ -128,6 +130,9 @@ impl RegistryError {
     }
 
     fn fix(&self) -> &'static str {
+        if let Some(fix) = self.0.fix {
+            return fix;
+        }
         match self.0.kind {
             ErrorKind::Unreachable => "start the registry, or correct its URL",
             ErrorKind::TimedOut => "see why the registry is slow, or allow it more time",

@@ -1,4 +1,7 @@
-//! A client of the Confluent schema registry API over HTTP and HTTPS.
+//! A client of the Confluent schema registry API over HTTP and HTTPS; and, in [`store`], a registry's state and rules without I/O, for
+//! whoever wants to be one.
+//!
+//! # The client
 //!
 //! It speaks the subset that a producer of Avro needs, as the [API reference] has it, and as Confluent's registry, Karapace and
 //! Apicurio (under `/apis/ccompat/v7`) serve it: register, look up, read back, check compatibility, ask for compatibility levels.
@@ -17,6 +20,7 @@ mod cache;
 mod client;
 mod error;
 mod options;
+pub mod store;
 mod transport;
 
 pub use client::{Compatibility, CompatibilityLevel, RegistryClient, SchemaId};

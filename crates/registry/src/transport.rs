@@ -252,6 +252,7 @@ impl Transport {
             found,
             retry_after: None,
             level: None,
+            fix: None,
         }
     }
 }
@@ -267,6 +268,7 @@ fn setup_error(base: &Url, kind: ErrorKind, found: String) -> RegistryError {
         found,
         retry_after: None,
         level: None,
+        fix: None,
     })
 }
 

@@ -1,4 +1,4 @@
-//! Kafka: the cluster, and the checkpoint topic with the checkpoint in it.
+//! Kafka: the cluster, the checkpoint topic with the checkpoint in it, and the topic of schemas.
 
 use std::{
     collections::BTreeMap,
@@ -16,7 +16,10 @@ use super::{
     postgres::is_loopback,
     report::{Findings, Problem, Severity, System, seconds_text},
 };
-use crate::{config::Config, failure::Code};
+use crate::{
+    config::{Config, SchemaRegistry},
+    failure::Code,
+};
 
 /// librdkafka's default.
 const TRANSACTION_TIMEOUT_MS: i64 = 60_000;
@@ -35,6 +38,14 @@ pub(super) enum HeldCheckpoint {
     Unknown,
     /// Kafka holds this, or none.
     Known(Option<Box<Checkpoint>>),
+}
+
+/// A topic that is kept by pgsluice itself, as it is told of.
+struct CompactedTopic {
+    id: &'static str,
+    topic: String,
+    what: &'static str,
+    setting: &'static str,
 }
 
 /// A cluster that answers.
@@ -70,7 +81,19 @@ impl Kafka {
         let Some(reached) = self.reach().await else { return };
         self.cluster(&reached);
         self.transactions(&reached);
-        self.checkpoint_topic(&reached).await;
+        let checkpoints = CompactedTopic {
+            id: "checkpoint-topic",
+            topic: self.config.kafka.checkpoint_topic.as_str().to_owned(),
+            what: "checkpoints",
+            setting: "kafka.checkpoint_topic",
+        };
+        self.compacted_topic(&reached, &checkpoints).await;
+        if let SchemaRegistry::BuiltIn { topic } = self.config.schema_registry.clone() {
+            let topic = topic.as_str().to_owned();
+            let schemas =
+                CompactedTopic { id: "schema-topic", topic, what: "schemas", setting: "schema_registry.topic" };
+            self.compacted_topic(&reached, &schemas).await;
+        }
         self.reached = Some(reached);
     }
 
@@ -243,15 +266,15 @@ impl Kafka {
         }
     }
 
-    async fn checkpoint_topic(&mut self, reached: &Reached) {
-        let topic = self.config.kafka.checkpoint_topic.as_str().to_owned();
-        let id = "checkpoint-topic";
+    /// A topic that is kept by pgsluice itself.
+    async fn compacted_topic(&mut self, reached: &Reached, kept: &CompactedTopic) {
+        let CompactedTopic { id, topic, what, setting } = kept;
         let replicas = self.config.kafka.topics.replication_factor.map_or(-1, i32::from);
-        match reached.cluster.topics.get(&topic).copied() {
+        match reached.cluster.topics.get(topic).copied() {
             None => {
                 let config = BTreeMap::from([("cleanup.policy".to_owned(), "compact".to_owned())]);
                 let settings = TopicSettings { partitions: 1, replication_factor: replicas, config };
-                let would = self.creatable(reached, &[&topic], &settings).await;
+                let would = self.creatable(reached, &[topic], &settings).await;
                 if would {
                     self.findings.ok(id, format!("{topic} does not exist; run creates it"));
                 }
@@ -259,20 +282,20 @@ impl Kafka {
             Some(shape) if shape.partitions != 1 => self.findings.error(Problem {
                 id,
                 found: format!("{topic} has {} partitions", shape.partitions),
-                why: "the order of checkpoints is kept in one partition only".into(),
+                why: format!("the order of {what} is kept in one partition only"),
                 fix: format!(
                     "if no stream has run with it yet: kafka-topics.sh --delete --topic {topic}, and run creates it with one; otherwise \
-                     set kafka.checkpoint_topic"
+                     set {setting}"
                 ),
             }),
             Some(shape) => {
-                let settings = self.topic_settings(reached, &[&topic]).await.remove(&topic).unwrap_or_default();
+                let settings = self.topic_settings(reached, &[topic]).await.remove(topic).unwrap_or_default();
                 match settings.get("cleanup.policy").map(|policy| policy.trim()) {
                     Some("compact") | None => self.findings.ok(id, format!("{topic} has one partition and is compacted")),
                     Some(policy) => self.findings.error(Problem {
                         id,
                         found: format!("the cleanup.policy of {topic} is {policy}"),
-                        why: "the checkpoint can be deleted when it grows old".into(),
+                        why: format!("{what} can be deleted when they grow old"),
                         fix: format!(
                             "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
                         ),

@@ -96,6 +96,7 @@ async fn check(config: Config) -> Result<Report, Failure> {
 
     tokio::join!(postgres.examine(), kafka.examine(), registry.examine());
     // From here on it takes what two of them say.
+    registry.read_built_in(&kafka).await;
     let checkpoint = kafka.read_checkpoint().await;
     let schemas = Schemas::compile(&config, options.database(), &postgres.described, &mut postgres.findings);
     tokio::join!(postgres.compare(&checkpoint), kafka.examine_topics(&schemas), registry.examine_subjects(&schemas));

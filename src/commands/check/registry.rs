@@ -1,19 +1,27 @@
-//! The schema registry: whether it lets us in, and whether it would take the schemas.
+//! The schema registry, the built-in one included: whether it lets us in, and whether it would take the schemas.
 
 use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use ::registry::{Compatibility, CompatibilityLevel, ErrorKind, RegistryClient, RegistryError};
+use ::registry::{
+    Compatibility, CompatibilityLevel, ErrorKind, RegistryClient, RegistryError,
+    store::{AvroSchema, Plan, Refused},
+};
 use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     CONNECT_TIMEOUT, REQUEST_TIMEOUT, STEP_TIMEOUT,
+    kafka::Kafka,
     report::{Findings, Problem, Severity, System, seconds_text},
     schemas::Schemas,
 };
-use crate::{config::Config, failure::Code};
+use crate::{
+    config::{Config, SchemaRegistry},
+    failure::Code,
+    schemas::built_in::BuiltIn,
+};
 
 /// How many questions are asked at once.
 const REQUESTS_MAX: usize = 8;
@@ -25,6 +33,8 @@ pub(super) struct Registry {
     pub(super) findings: Findings,
     config: Arc<Config>,
     client: Option<RegistryClient>,
+    /// The built-in registry, once its topic was read.
+    built_in: Option<Arc<BuiltIn>>,
     global_level: Option<CompatibilityLevel>,
 }
 
@@ -42,12 +52,19 @@ enum Verdict {
 
 impl Registry {
     pub(super) fn new(config: Arc<Config>) -> Self {
-        Self { findings: Findings::new(System::SchemaRegistry), config, client: None, global_level: None }
+        Self {
+            findings: Findings::new(System::SchemaRegistry),
+            config,
+            client: None,
+            built_in: None,
+            global_level: None,
+        }
     }
 
     /// Whether it can be asked at all.
     pub(super) async fn examine(&mut self) {
-        let mut options = self.config.schema_registry.options();
+        let SchemaRegistry::Remote(remote) = &self.config.schema_registry else { return };
+        let mut options = remote.options();
         options.request_timeout = options.request_timeout.min(REQUEST_TIMEOUT);
         options.connect_timeout = options.connect_timeout.min(CONNECT_TIMEOUT);
         let client = match RegistryClient::new(options) {
@@ -76,8 +93,77 @@ impl Registry {
         self.client = Some(client);
     }
 
+    /// Reads the topic of the built-in registry, if that is the one and the topic is there and fit to be read.
+    pub(super) async fn read_built_in(&mut self, kafka: &Kafka) {
+        let SchemaRegistry::BuiltIn { topic } = &self.config.schema_registry else { return };
+        let Some(reached) = &kafka.reached else { return };
+        let built_in = Arc::new(BuiltIn::new(&kafka.settings, topic.as_str(), -1));
+        if reached.cluster.topics.get(topic.as_str()).is_some_and(|shape| shape.partitions != 1) {
+            return;
+        }
+        let unreadable = match tokio::time::timeout(STEP_TIMEOUT, built_in.read_on()).await {
+            Ok(Ok(())) => None,
+            Ok(Err(refusal)) => Some(refusal.found),
+            Err(_) => Some(format!("the topic {topic} could not be read within {}", seconds_text(STEP_TIMEOUT))),
+        };
+        if let Some(found) = unreadable {
+            return self.findings.error(Problem {
+                id: "registry-unreachable",
+                found,
+                why: "no change can be written before its schema has an id".into(),
+                fix: "see the brokers' logs, and grant READ and DESCRIBE on the topic".into(),
+            });
+        }
+        let ledger = built_in.ledger();
+        let store = ledger.committed();
+        let level = store.level(None).unwrap_or_default();
+        self.findings.ok("registry-built-in", format!("topic {topic}: {} subjects", store.subjects(false).count()));
+        let level = CompatibilityLevel::from(level);
+        self.findings.ok("registry-compatibility", format!("global level {level}: {}", meaning(&level)));
+        if let Some(record) = ledger.written().malformed() {
+            self.findings.error(Problem {
+                id: Code::RegistryRefused.as_str(),
+                found: format!("topic {topic}, {record}"),
+                why: "nothing new is registered beside a record that cannot be understood, and a new table stops the stream".into(),
+                fix: "see who wrote it; then write a record with the same key, whose value is right or which has none".into(),
+            });
+        }
+        drop(ledger);
+        self.built_in = Some(built_in);
+    }
+
+    /// What the built-in registry would do with the schemas.
+    fn plan_subjects(&mut self, built_in: &BuiltIn, schemas: &Schemas) {
+        let ledger = built_in.ledger();
+        let ask = |subject: &str, schema: &str| {
+            let schema = AvroSchema::parse(schema).map_err(Refused::Invalid)?;
+            match ledger.plan(subject, &schema) {
+                Ok(Plan::Registered(_)) => Ok(Verdict::Registered),
+                Ok(Plan::Write { .. }) if ledger.committed().versions(subject, false).next().is_none() => {
+                    Ok(Verdict::New(Compatibility::NoVersions, None))
+                }
+                Ok(Plan::Write { .. }) => Ok(Verdict::New(Compatibility::Compatible, None)),
+                Err(Refused::Incompatible { level, reasons }) => {
+                    Ok(Verdict::New(Compatibility::Incompatible(reasons), Some(level.into())))
+                }
+                Err(refused) => Err(refused),
+            }
+        };
+        let answers: Vec<Answer> = schemas
+            .subjects()
+            .map(|(subject, schema, table)| {
+                let outcome = ask(&subject, &schema).map_err(|refused| built_in.error(refused, &subject));
+                Answer { table: table.to_owned(), subject, outcome }
+            })
+            .collect();
+        self.report(&answers);
+    }
+
     /// Whether it would take the schemas.
     pub(super) async fn examine_subjects(&mut self, schemas: &Schemas) {
+        if let Some(built_in) = self.built_in.take() {
+            return self.plan_subjects(&built_in, schemas);
+        }
         let Some(client) = self.client.clone() else { return };
         let permits = Arc::new(Semaphore::new(REQUESTS_MAX));
         let mut questions = JoinSet::new();
@@ -125,7 +211,14 @@ impl Registry {
                 Ok(Verdict::New(Compatibility::Compatible, _)) => compatible += 1,
                 Ok(Verdict::New(Compatibility::Incompatible(reasons), level)) => {
                     let level = level.as_ref().or(self.global_level.as_ref());
-                    self.findings.about(Severity::Error, subject, incompatible(table, subject, reasons, level));
+                    let problem = incompatible(table, subject, reasons, level);
+                    let problem = match &self.config.schema_registry {
+                        SchemaRegistry::Remote(_) => problem,
+                        SchemaRegistry::BuiltIn { topic } => {
+                            Problem { fix: set_level(topic.as_str(), subject), ..problem }
+                        }
+                    };
+                    self.findings.about(Severity::Error, subject, problem);
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }
@@ -179,6 +272,15 @@ fn incompatible(table: &str, subject: &str, reasons: &[String], level: Option<&C
              undo the change of the table"
         ),
     }
+}
+
+/// How a level is set in the topic of the built-in registry.
+fn set_level(topic: &str, subject: &str) -> String {
+    format!(
+        "lower the subject's level until the new schema is registered: give kafka-console-producer.sh --topic {topic} --property \
+         parse.key=true --property key.separator='|' the line {{\"keytype\":\"CONFIG\",\"subject\":\"{subject}\",\"magic\":0}}|\
+         {{\"compatibilityLevel\":\"NONE\"}}; or undo the change of the table"
+    )
 }
 
 /// What it means that the registry cannot be asked. Its own words end with what to do.

@@ -6,7 +6,10 @@ use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
 
 use super::report::{Findings, Problem, Severity, grouped, some_of};
-use crate::{config::Config, failure::Code};
+use crate::{
+    config::{Config, SchemaRegistry},
+    failure::Code,
+};
 
 /// The plans of all tables for which there can be one.
 pub(super) struct Schemas {
@@ -124,6 +127,11 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
         }
         if **topic == *config.kafka.checkpoint_topic.as_str() {
             problem(format!("it is the checkpoint topic too, and the topic of {}", tables[0]));
+        }
+        if let SchemaRegistry::BuiltIn { topic: schemas } = &config.schema_registry
+            && **topic == *schemas.as_str()
+        {
+            problem(format!("it is the topic of schemas too, and the topic of {}", tables[0]));
         }
         if topic.starts_with("__") {
             problem(format!("names that start with __ are Kafka's own, and it is the topic of {}", tables[0]));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::{LEAST, problems, valid};
+use super::{LEAST, problems, remote, valid};
 
 #[test]
 fn variables_override_the_file_by_the_kind_of_their_key() {
@@ -31,7 +31,7 @@ fn variables_override_the_file_by_the_kind_of_their_key() {
     assert_eq!(config.kafka.topics.partitions, Some(12));
     let names: Vec<_> = config.kafka.properties.iter().filter(|(name, _)| *name != "log.level").collect();
     assert_eq!(names, [("client.id", "y"), ("linger.ms", "5"), ("sasl.Mechanism", "PLAIN")]);
-    assert_eq!(config.schema_registry.timeout, Duration::from_secs(3));
+    assert_eq!(remote(&config).timeout, Duration::from_secs(3));
 
     let config =
         valid(LEAST, &[("PGSLUICE_POSTGRES__TABLES", "[\"a,b.*\"]"), ("PGSLUICE_KAFKA__PROPERTIES__LINGER_MS", "9")]);

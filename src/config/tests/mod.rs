@@ -5,7 +5,7 @@ mod reference;
 mod secrets;
 mod values;
 
-use super::{Config, ConfigError, Problem};
+use super::{Config, ConfigError, Problem, RemoteRegistry, SchemaRegistry};
 
 const SECRET: &str = "kept-from-print";
 
@@ -26,6 +26,13 @@ fn parse(text: &str, variables: &[(&str, &str)]) -> Result<Config, ConfigError> 
 
 fn valid(text: &str, variables: &[(&str, &str)]) -> Config {
     parse(text, variables).unwrap_or_else(|error| panic!("{error}\n{text}"))
+}
+
+fn remote(config: &Config) -> &RemoteRegistry {
+    match &config.schema_registry {
+        SchemaRegistry::Remote(remote) => remote,
+        SchemaRegistry::BuiltIn { .. } => panic!("the configuration names no registry"),
+    }
 }
 
 /// The problems as they are printed, one a line.

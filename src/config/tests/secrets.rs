@@ -6,7 +6,7 @@ use std::os::unix::fs::PermissionsExt;
 use registry::Auth;
 use secrecy::ExposeSecret;
 
-use super::{SECRET, check, least_and, least_with, parse, problems, valid};
+use super::{SECRET, check, least_and, least_with, parse, problems, remote, valid};
 
 /// A file of a secret that its owner alone can read.
 fn secret_file(text: &str) -> tempfile::NamedTempFile {
@@ -29,7 +29,7 @@ fn secrets_are_read_from_files_without_the_line_break() {
         let config = valid(&text, &[]);
         assert_eq!(config.postgres.connect.password().map(ExposeSecret::expose_secret), Some(secret));
         assert_eq!(config.kafka.properties.get("sasl.password"), Some(secret));
-        match &config.schema_registry.auth {
+        match &remote(&config).auth {
             Auth::Basic { user, password } => assert_eq!((user.as_str(), password.expose_secret()), ("ann", secret)),
             other => panic!("{other:?}"),
         }
@@ -127,7 +127,7 @@ url = "http://ann:{SECRET}@registry:8081"
 "#
     );
     let config = valid(&text, &[]);
-    let printed = format!("{config:?} {:?}", config.schema_registry.options());
+    let printed = format!("{config:?} {:?}", remote(&config).options());
     assert!(!printed.contains(SECRET), "{printed}");
     assert!(printed.contains("lz4"), "what is harmless is printed");
     for line in ["token", "password"] {

@@ -6,7 +6,8 @@ use std::time::Duration;
 use registry::Auth;
 use secrecy::ExposeSecret;
 
-use super::{LEAST, SECRET, check, least_and, least_with, parse, problems, valid};
+use super::{LEAST, SECRET, check, least_and, least_with, parse, problems, remote, valid};
+use crate::config::SchemaRegistry;
 use crate::config::{Config, LogFormat};
 
 #[test]
@@ -24,8 +25,8 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.kafka.checkpoint_topic.as_str(), "__pgsluice_checkpoints");
     assert_eq!((config.kafka.topics.partitions, config.kafka.topics.replication_factor), (None, None));
     assert_eq!(config.kafka.transaction.split_after_age, Duration::from_secs(30));
-    assert_eq!(config.schema_registry.url.as_str(), "http://registry:8081/");
-    assert!(matches!(config.schema_registry.auth, Auth::None));
+    assert_eq!(remote(&config).url.as_str(), "http://registry:8081/");
+    assert!(matches!(remote(&config).auth, Auth::None));
     assert_eq!(config.http.listen.to_string(), "127.0.0.1:9187");
     assert_eq!((config.log.format, config.log.level.as_str()), (LogFormat::Text, "info"));
     assert_eq!(config.events, encoder::EncodeOptions::default(), "what Debezium's consumers need no change for");
@@ -167,11 +168,10 @@ line 5: postgres.tables: the list is empty; give a list, as in ["public.*"]
 line 6: postgres.manage: found "yes"; give true or false
 line 8: kafka.properties."acks": this property is pgsluice's own; it is always all, since an acknowledged record must not be lost; leave it out
 line 10: http.listen: found "localhost"; give an IP address and a port, as in "127.0.0.1:9187" or "[::]:9187"
-kafka.bootstrap_servers: missing; set bootstrap_servers = "localhost:9092" under [kafka], or PGSLUICE_KAFKA__BOOTSTRAP_SERVERS in the environment
-schema_registry.url: missing; set url = "http://localhost:8081" under [schema_registry], or PGSLUICE_SCHEMA_REGISTRY__URL in the environment"#;
+kafka.bootstrap_servers: missing; set bootstrap_servers = "localhost:9092" under [kafka], or PGSLUICE_KAFKA__BOOTSTRAP_SERVERS in the environment"#;
     check(text, expect);
     let error = parse(text, &[]).expect_err("the configuration has problems");
-    assert!(error.to_string().starts_with("the configuration has 9 problems:\n  line 1: name: "), "{error}");
+    assert!(error.to_string().starts_with("the configuration has 8 problems:\n  line 1: name: "), "{error}");
     assert_eq!(error.problems()[1].key(), Some("memory_limit"));
 }
 
@@ -293,7 +293,7 @@ fn sizes_and_durations_have_units() {
     ] {
         let outcome = parse(&least_and(&format!("timeout = \"{text}\"")), &[]);
         match outcome {
-            Ok(config) => assert_eq!(config.schema_registry.timeout, duration),
+            Ok(config) => assert_eq!(remote(&config).timeout, duration),
             Err(error) => assert!(
                 duration.is_zero() && error.to_string().contains("found 0ms; give a value from 100ms to 600s"),
                 "{error}"
@@ -424,13 +424,53 @@ fn properties_that_the_guarantee_rests_on_are_refused_with_the_reason() {
 }
 
 #[test]
+fn the_registry_is_the_built_in_one_unless_it_has_a_url() {
+    let topic = |text: &str| match valid(text, &[]).schema_registry {
+        SchemaRegistry::BuiltIn { topic } => topic.as_str().to_owned(),
+        SchemaRegistry::Remote(remote) => panic!("{}", remote.url),
+    };
+    let without = LEAST.split("[schema_registry]").next().expect("there is a first part");
+    assert_eq!(topic(without), "_schemas");
+    assert_eq!(topic(&format!("{without}[schema_registry]\n")), "_schemas");
+    assert_eq!(
+        topic(&format!("{without}[schema_registry]\ntopic = \"shop-schemas\"\ntimeout = \"1s\"\n")),
+        "shop-schemas"
+    );
+    for (lines, expect) in [
+        (
+            "user = \"ann\"",
+            "line 8: schema_registry.user: there is no schema_registry.url, so that the built-in registry is used; set \
+             schema_registry.url, or leave this out",
+        ),
+        (
+            "url = \"http://registry\"\ntopic = \"x\"",
+            "line 9: schema_registry.topic: schema_registry.url is given, so that the built-in registry is not used; leave one of the \
+             two out",
+        ),
+        (
+            "topic = \"__pgsluice_checkpoints\"",
+            "line 8: schema_registry.topic: kafka.checkpoint_topic and schema_registry.topic are both __pgsluice_checkpoints; give each \
+             a topic of its own",
+        ),
+        (
+            "topic = \"a/b\"",
+            "line 8: schema_registry.topic: found \"a/b\"; give a Kafka topic name: 1 to 249 letters, digits, `.`, `_` and `-`",
+        ),
+    ] {
+        check(&format!("{without}[schema_registry]\n{lines}\n"), expect);
+    }
+    let clash = without.replace("[kafka]", "[kafka]\ncheckpoint_topic = \"_schemas\"");
+    assert!(problems(&clash, &[]).starts_with("line 6: kafka.checkpoint_topic: "), "{}", problems(&clash, &[]));
+}
+
+#[test]
 fn the_registry_is_authenticated_at_in_one_way() {
     let token = valid(&least_and("token = \"t\""), &[]);
-    assert!(matches!(token.schema_registry.auth, Auth::Bearer(ref token) if token.expose_secret() == "t"));
+    assert!(matches!(remote(&token).auth, Auth::Bearer(ref token) if token.expose_secret() == "t"));
     let in_url = valid(&least_with("http://registry:8081", "https://an%40n:p%25w@registry/apis/ccompat/v7"), &[]);
-    assert_eq!(in_url.schema_registry.url.as_str(), "https://registry/apis/ccompat/v7");
+    assert_eq!(remote(&in_url).url.as_str(), "https://registry/apis/ccompat/v7");
     assert!(
-        matches!(in_url.schema_registry.auth, Auth::Basic { ref user, ref password } if user == "an@n" && password.expose_secret() == "p%w")
+        matches!(remote(&in_url).auth, Auth::Basic { ref user, ref password } if user == "an@n" && password.expose_secret() == "p%w")
     );
 
     for (lines, expect) in [

@@ -38,6 +38,10 @@ pub(crate) struct Stream {
     pub(crate) checkpoint_topic: String,
     pub(crate) bootstrap_servers: String,
     pub(crate) registry_url: String,
+    /// The topic of the built-in registry, where that is the one.
+    pub(crate) schema_topic: Option<String>,
+    /// The endpoint's port; 0 leaves it to the kernel.
+    port: u16,
     folder: TempDir,
     settings: Vec<(String, String)>,
     starts: Cell<u32>,
@@ -53,16 +57,33 @@ pub(crate) struct Program {
 impl Stream {
     /// A stream of everything in the schema `public` of a new database.
     pub(crate) fn create(stack: &Stack, label: &str) -> Self {
+        Self::create_with(stack, label, None)
+    }
+
+    /// A stream that is its own registry, with its schemas in this topic. They are read through its endpoint: whoever decodes needs the
+    /// program to run.
+    pub(crate) fn create_with_built_in_registry(stack: &Stack, label: &str, schema_topic: &str) -> Self {
+        Self::create_with(stack, label, Some(schema_topic))
+    }
+
+    fn create_with(stack: &Stack, label: &str, schema_topic: Option<&str>) -> Self {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let name = format!("{label}_{}_{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let database = Database::create(stack, &name);
         let folder = TempDir::with_prefix("pgsluice-test-").expect("a folder");
         let checkpoint_topic = format!("__checkpoints_{name}");
+        let port = schema_topic.map_or(0, |_| free_port());
+        let registry_url = match schema_topic {
+            Some(_) => format!("http://127.0.0.1:{port}"),
+            None => stack.registry_url().to_owned(),
+        };
         let stream = Self {
             slot: format!("pgsluice_{name}"),
             publication: format!("pgsluice_{name}"),
             bootstrap_servers: stack.bootstrap_servers().to_owned(),
-            registry_url: stack.registry_url().to_owned(),
+            registry_url,
+            schema_topic: schema_topic.map(str::to_owned),
+            port,
             name,
             database,
             checkpoint_topic,
@@ -79,14 +100,18 @@ impl Stream {
     }
 
     fn config(&self) -> String {
+        let registry = match &self.schema_topic {
+            Some(topic) => format!("topic = {topic:?}"),
+            None => format!("url = {:?}", self.registry_url),
+        };
         format!(
             "name = {:?}\n\
              [postgres]\nurl = {:?}\ntables = [\"public.*\"]\n\
              [kafka]\nbootstrap_servers = {:?}\ncheckpoint_topic = {:?}\ntopics.partitions = 3\n\
-             [schema_registry]\nurl = {:?}\n\
-             [http]\nlisten = \"127.0.0.1:0\"\n\
+             [schema_registry]\n{registry}\n\
+             [http]\nlisten = \"127.0.0.1:{}\"\n\
              [log]\nformat = \"json\"\n",
-            self.name, self.database.url, self.bootstrap_servers, self.checkpoint_topic, self.registry_url
+            self.name, self.database.url, self.bootstrap_servers, self.checkpoint_topic, self.port
         )
     }
 
@@ -169,6 +194,11 @@ impl Stream {
     pub(crate) fn checkpoints(&self) -> Vec<Option<serde_json::Value>> {
         kafka::checkpoints(&self.bootstrap_servers, &self.checkpoint_topic, &self.name)
     }
+}
+
+/// A port that nobody listens on just now. The lives of one stream keep it.
+fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port()
 }
 
 impl Drop for Stream {

@@ -1,0 +1,189 @@
+//! A topic of one partition that is read from its beginning, and later on from where one was.
+
+use std::{
+    cmp::Ordering,
+    time::{Duration, Instant},
+};
+
+use rdkafka::{
+    Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError, types::RDKafkaErrorCode as Code,
+};
+
+use crate::{
+    checkpoint_topic::{Quiet, Reader},
+    error::{PublishError, code_of},
+    settings::KafkaSettings,
+};
+
+const PARTITION: i32 = 0;
+/// How long a request for the partition's end may take.
+const END_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the topic may yield nothing at all while it is read.
+const SILENCE_TIMEOUT: Duration = Duration::from_secs(15);
+/// How often the end is asked for while it is waited for: soon at first, since a commit is a matter of milliseconds.
+const END_INTERVAL_FIRST: Duration = Duration::from_millis(2);
+const END_INTERVAL_MAX: Duration = Duration::from_millis(100);
+
+/// Which records are seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Isolation {
+    /// Those that were committed, up to the first transaction that is open.
+    Committed,
+    /// All that were written.
+    Uncommitted,
+}
+
+/// Reads a topic on. Between two reads nothing is fetched, and the connection may be [closed](Self::close).
+pub struct LogReader {
+    settings: KafkaSettings,
+    topic: String,
+    isolation: Isolation,
+    consumer: Option<Reader>,
+    next: i64,
+}
+
+impl LogReader {
+    /// A reader at the topic's beginning. Nothing is connected yet.
+    pub fn new(settings: &KafkaSettings, topic: impl Into<String>, isolation: Isolation) -> Self {
+        Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0 }
+    }
+
+    /// Drops the connection, and remembers the place.
+    pub fn close(&mut self) {
+        self.consumer = None;
+    }
+
+    /// The topic's end as this isolation sees it: the offset behind the last record that can be read.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it, or the topic is gone.
+    pub fn end(&mut self) -> Result<i64, PublishError> {
+        let topic = self.topic.clone();
+        let consumer = self.consumer()?;
+        let (_, end) = consumer
+            .fetch_watermarks(&topic, PARTITION, END_TIMEOUT)
+            .map_err(PublishError::kafka("asking for a topic's end"))?;
+        Ok(end)
+    }
+
+    /// Reads on to the end, which is waited for until it is at least at this offset.
+    ///
+    /// # Errors
+    /// The end was not reached in time; what was visited stays visited, and the next call goes on behind it. A topic that ends
+    /// before what was read already has been deleted or cut, which is [`PublishError::Topic`].
+    pub fn read_on(
+        &mut self,
+        at_least: i64,
+        patience: Duration,
+        mut visit: impl FnMut(i64, Option<&[u8]>, Option<&[u8]>),
+    ) -> Result<(), PublishError> {
+        let outcome = self.await_end(at_least, patience).and_then(|end| match end.cmp(&self.next) {
+            Ordering::Greater => self.read_to(end, &mut visit),
+            Ordering::Equal => Ok(()),
+            Ordering::Less => Err(PublishError::Topic {
+                topic: self.topic.clone(),
+                problem: format!(
+                    "it ends at offset {end}, and was read up to {} before: it was deleted or cut, and what it held is gone",
+                    self.next
+                ),
+            }),
+        });
+        if outcome.is_err() {
+            // What a consumer still has to say about a failure would be taken for the next one.
+            self.close();
+        }
+        outcome
+    }
+
+    fn await_end(&mut self, at_least: i64, patience: Duration) -> Result<i64, PublishError> {
+        let began = Instant::now();
+        let mut interval = END_INTERVAL_FIRST;
+        loop {
+            let end = self.end()?;
+            // A new leader may not know at once how far everything is replicated.
+            if end >= at_least.max(self.next) || (began.elapsed() >= patience && end >= at_least) {
+                return Ok(end);
+            }
+            if began.elapsed() >= patience {
+                return Err(PublishError::TopicBlocked {
+                    topic: self.topic.clone(),
+                    readable: Some(end),
+                    high: at_least,
+                    waited_ms: began.elapsed().as_millis(),
+                });
+            }
+            // The end cannot be awaited: the protocol has no notification.
+            std::thread::sleep(interval);
+            interval = (interval * 2).min(END_INTERVAL_MAX);
+        }
+    }
+
+    /// The assignment is made anew for each read: that librdkafka reports the end then says that *this* read has reached it, and the
+    /// report cannot be one from before.
+    fn read_to(
+        &mut self,
+        end: i64,
+        visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>),
+    ) -> Result<(), PublishError> {
+        let from = if self.next == 0 { Offset::Beginning } else { Offset::Offset(self.next) };
+        let mut assignment = TopicPartitionList::new();
+        let opening = "opening a topic";
+        assignment.add_partition_offset(&self.topic, PARTITION, from).map_err(PublishError::kafka(opening))?;
+        let mut next = self.next;
+        let consumer = self.consumer()?;
+        consumer.assign(&assignment).map_err(PublishError::kafka(opening))?;
+        let mut heard_at = Instant::now();
+        let outcome = loop {
+            match consumer.poll(Duration::from_millis(100)) {
+                Some(Ok(message)) => {
+                    heard_at = Instant::now();
+                    visit(message.offset(), message.key(), message.payload());
+                    next = message.offset() + 1;
+                }
+                Some(Err(KafkaError::PartitionEOF(_))) => {
+                    next = next.max(end);
+                    break Ok(());
+                }
+                // librdkafka connects again by itself.
+                Some(Err(error)) if is_passing(&error) && heard_at.elapsed() < SILENCE_TIMEOUT => {}
+                None if heard_at.elapsed() < SILENCE_TIMEOUT => {}
+                failed => {
+                    let (error, reason) = match failed {
+                        Some(Err(error)) => (error, None),
+                        _ => (
+                            KafkaError::NoMessageReceived,
+                            Some(format!("nothing came for {} s", SILENCE_TIMEOUT.as_secs())),
+                        ),
+                    };
+                    break Err(PublishError::Kafka { doing: "reading a topic", error, reason });
+                }
+            }
+        };
+        let unassigned = consumer.unassign().map_err(PublishError::kafka("closing a topic"));
+        self.next = next;
+        outcome.and(unassigned)
+    }
+
+    fn consumer(&mut self) -> Result<&Reader, PublishError> {
+        let consumer = if let Some(consumer) = self.consumer.take() {
+            consumer
+        } else {
+            let isolation = match self.isolation {
+                Isolation::Committed => "read_committed",
+                Isolation::Uncommitted => "read_uncommitted",
+            };
+            let mut config = self.settings.consumer(isolation);
+            // The end is told with the answer to a fetch that finds nothing, so this is what each read waits for at last.
+            config.set("fetch.wait.max.ms", "10");
+            config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?
+        };
+        Ok(self.consumer.insert(consumer))
+    }
+}
+
+fn is_passing(error: &KafkaError) -> bool {
+    matches!(
+        code_of(error),
+        Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
+    )
+}
