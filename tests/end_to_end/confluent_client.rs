@@ -1,6 +1,6 @@
 //! A consumer that nobody here wrote: Confluent's Python client, with schemas from the built-in registry.
 //!
-//! It is installed from PyPI into a folder that goes with the test. Where that cannot be done the test says so, on the terminal, and shows
+//! It is installed from the Python package index into a folder that goes with the test. Where that cannot be done the test says so, on the terminal, and shows
 //! nothing; with `PGSLUICE_TEST_PYTHON_CLIENT=required` it fails instead.
 
 use std::{
