@@ -233,7 +233,10 @@ pub(super) const FAMILIES: &[Family] = &[
                 &["1 year 2 mons 3 days 04:05:06.789", "-1 day +02:03:04", "-00:00:00.000001", "1 mon -31 days", "0"],
             )
             .forgets(MONTHS_AND_DAYS, SECONDS),
-            column("interval", &["178956970 years 7 mons 2147483647 days 2562047788:00:54.775807"]).stops_by_default(),
+            column("interval", &["178956970 years 7 mons 2147483647 days"]).stops_by_default(),
+            column("interval", &["-178956970 years -8 mons -2147483648 days 2562047788:00:54.775807"])
+                .since(15)
+                .stops_by_default(),
             column("interval", &["infinity", "-infinity"]).since(17).stops_by_default(),
             column("interval year to month", &["-178000000 years"]).stops_by_default(),
             column("interval second(3)", &["1.234", "-1.234"]),
