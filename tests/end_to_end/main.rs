@@ -31,6 +31,7 @@ mod parity;
 mod postgres_crash;
 mod publication;
 mod registry_down;
+mod round_trip;
 mod sigkill;
 mod slot_guards;
 mod slot_lost;

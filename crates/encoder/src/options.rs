@@ -1,6 +1,6 @@
 //! Which of several forms a value, a name or a deletion takes.
 //!
-//! The default of each is Debezium's default, so that a consumer of Debezium's needs no change. Three of these forms cannot hold all that
+//! The default of each is Debezium's default, so that a consumer of Debezium's needs no change. Some of these forms cannot hold all that
 //! PostgreSQL can: see [`EncodeOptions::lossless`].
 
 /// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
@@ -55,7 +55,7 @@ impl EncodeOptions {
     /// The default, but with a form for each type that holds every value of it, so that what a consumer reads can be cast back to what the
     /// column has.
     ///
-    /// It differs from the default in the three forms of Debezium's that forget something, and where the default has no room and fails:
+    /// It differs from the default in the forms of Debezium's that forget something, and where the default has no room and fails:
     ///
     /// | type | the default | here |
     /// |---|---|---|
@@ -63,7 +63,7 @@ impl EncodeOptions {
     /// | `timetz` | the time in UTC, without the zone it had | the time with its zone |
     /// | `varbit` | the bits as a number, without the zeros in front | `0` and `1` as text |
     /// | arrays | an error for more than one dimension, or a lower bound other than 1 | PostgreSQL's text |
-    /// | `numeric` | an error for `NaN` and the infinities | text |
+    /// | `numeric` | an error for `NaN` and the infinities; without a precision, no zeros at its end | text |
     /// | `timestamp` | an error past 294247-01-10 04:00:25.2 | ISO 8601 text |
     pub fn lossless() -> Self {
         Self {

@@ -1,0 +1,217 @@
+//! What a consumer decodes can be written back, and is what the column holds.
+//!
+//! Tables with columns of every type hold values at the edges of each. The program streams them; a consumer decodes them with
+//! apache-avro, makes of each value the text that PostgreSQL reads by what the schema says, and writes it into a second table of the
+//! same types. PostgreSQL then compares the columns byte for byte (`record_image_ne`), so that `-0` is not 0, and 1.50 not 1.5.
+//!
+//! With the forms of `EncodeOptions::lossless` every value must come back as PostgreSQL's own text has it; with the default forms every value but for what
+//! docs/types.md lists, and that must differ.
+
+mod columns;
+mod reading;
+
+use postgres::Client;
+use rdkafka::Message;
+use serde_json::Value;
+
+use crate::harness::{
+    avro::Decoder,
+    kafka,
+    stack::Stack,
+    stream::{START_TIMEOUT, Stream},
+};
+use columns::{Column, FAMILIES, Family, TYPES};
+use reading::Reader;
+
+/// The forms that hold every value of every type.
+const LOSSLESS: [(&str, &str); 6] = [
+    ("events.decimals", "string"),
+    ("events.times", "iso_string"),
+    ("events.intervals", "string"),
+    ("events.zoned_times", "offset"),
+    ("events.varying_bits", "text"),
+    ("events.arrays", "text"),
+];
+
+#[test]
+fn every_value_comes_back_in_the_lossless_forms() {
+    let compared = round_trip("lossless", &LOSSLESS, |_| true);
+    compared.tell();
+}
+
+#[test]
+fn every_value_comes_back_in_the_default_forms_but_for_what_they_forget() {
+    let compared = round_trip("defaults", &[], |column| !column.stops_by_default);
+    compared.tell();
+}
+
+#[test]
+fn a_value_without_room_stops_the_stream_until_a_form_holds_it() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "no_room");
+    stream.database.execute("create table public.item (id int primary key, v numeric, a int[])");
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 1.5, '{1}'), (2, 'NaN', '{{1}}')");
+    program.exits_with(3, "value-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("not_a_number"), "{}", program.log());
+    stream.set("events.decimals", "string");
+    let mut program = stream.start();
+    program.exits_with(3, "value-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("array_shape"), "{}", program.log());
+    stream.set("events.arrays", "text");
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    let rows = records.iter().filter(|record| record.table == "item").filter_map(|record| record.event.as_ref());
+    let mut values: Vec<_> =
+        rows.filter_map(|event| event.after.as_ref()).map(|row| row["v"].clone().unwrap()).collect();
+    values.sort();
+    assert_eq!(values, ["1.5", "NaN"], "each row once, as soon as there is room");
+}
+
+/// How much came back.
+#[derive(Debug, Default)]
+struct Compared {
+    columns: usize,
+    values: usize,
+    different: usize,
+}
+
+impl Compared {
+    fn tell(&self) {
+        let Self { columns, values, different } = self;
+        println!("{values} values in {columns} columns came back, {different} of them without what their form forgets");
+    }
+}
+
+fn round_trip(label: &str, settings: &[(&str, &str)], is_wanted: fn(&Column) -> bool) -> Compared {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, label);
+    for (key, value) in settings {
+        stream.set(key, value);
+    }
+    let version: i32 = stream.database.value("select current_setting('server_version_num')::int / 10000");
+    let columns_of = |family: &Family| -> Vec<Column> {
+        let exists = |column: &&Column| i64::from(column.since) <= i64::from(version) && is_wanted(column);
+        family.columns.iter().filter(exists).copied().collect()
+    };
+    stream.database.execute(TYPES);
+    stream.database.execute("create schema back");
+    for family in FAMILIES {
+        stream.database.execute(&create_table(family.name, &columns_of(family)));
+    }
+    let program = stream.start_ready();
+    for family in FAMILIES {
+        stream.database.execute(&insert(family.name, &columns_of(family)));
+    }
+    stream.drain();
+    program.terminate();
+    let mut client = stream.database.client();
+    let mut compared = Compared::default();
+    let mut problems = Vec::new();
+    for family in FAMILIES {
+        let columns = columns_of(family);
+        write_back(&stream, &mut client, family.name, &columns);
+        for (index, column) in columns.iter().enumerate() {
+            let different = compare(&mut client, family.name, index, column, settings.is_empty(), &mut problems);
+            compared.columns += 1;
+            compared.values += column.values.len();
+            compared.different += different;
+        }
+    }
+    assert!(problems.is_empty(), "{}", problems.join("\n"));
+    compared
+}
+
+fn create_table(name: &str, columns: &[Column]) -> String {
+    let columns = columns.iter().enumerate().map(|(index, column)| format!("c{index} {}", column.type_name));
+    let columns = columns.collect::<Vec<_>>().join(", ");
+    format!("create table public.{name} (id int primary key, {columns}); create table back.{name} (like public.{name})")
+}
+
+/// Each value in a row, and one more row, of nulls.
+fn insert(name: &str, columns: &[Column]) -> String {
+    let count = columns.iter().map(|column| column.values.len()).max().unwrap_or_default();
+    let row = |number: usize| {
+        let values =
+            columns.iter().map(|column| column.values.get(number).map_or("default".to_owned(), |text| literal(text)));
+        format!("({number}, {})", values.collect::<Vec<_>>().join(", "))
+    };
+    format!("insert into public.{name} values {}", (0..=count).map(row).collect::<Vec<_>>().join(", "))
+}
+
+fn literal(text: &str) -> String {
+    format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
+}
+
+/// Writes what a consumer sees into the second table.
+fn write_back(stream: &Stream, client: &mut Client, name: &str, columns: &[Column]) {
+    let mut decoder = Decoder::new(&stream.registry_url);
+    let topic = stream.topic(name);
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |found| found == topic,
+        |message| {
+            let (schema, event) = decoder.decode_json(message.payload().expect("nothing was deleted"));
+            let row = &event["after"];
+            let mut texts = vec![row["id"].to_string()];
+            for (index, column) in columns.iter().enumerate() {
+                let field = format!("c{index}");
+                let mut reader = Reader { client: &mut *client, type_name: column.type_name };
+                let text = reader.text(field_schema(schema, &field), &row[&field]);
+                texts.push(text.map_or("null".to_owned(), |text| literal(&text)));
+            }
+            let insert = format!("insert into back.{name} values ({})", texts.join(", "));
+            client.batch_execute(&insert).unwrap_or_else(|error| panic!("{error:?} in: {insert}"));
+        },
+    );
+}
+
+fn field_schema<'a>(envelope: &'a Value, name: &str) -> &'a Value {
+    let fields = envelope["fields"][0]["type"][1]["fields"].as_array().expect("the row is a record");
+    &fields.iter().find(|field| field["name"] == name).expect("the field is there")["type"]
+}
+
+/// Compares a column, and notes what is wrong; returns how many of its values are not the same.
+fn compare(
+    client: &mut Client,
+    name: &str,
+    index: usize,
+    column: &Column,
+    is_default: bool,
+    problems: &mut Vec<String>,
+) -> usize {
+    let column_name = format!("c{index}");
+    let place = format!("{name}.{column_name}, {}", column.type_name);
+    let mut query = |sql: &str| -> Vec<String> {
+        let rows = client.query(sql, &[]).unwrap_or_else(|error| panic!("{error:?} in: {sql}"));
+        let text = |row: &postgres::Row, at| row.get::<_, Option<String>>(at).unwrap_or_else(|| "null".to_owned());
+        rows.iter().map(|row| format!("{} came back as {}", text(row, 0), text(row, 1))).collect()
+    };
+    let different = query(&format!(
+        "select o.{column_name}::text, b.{column_name}::text from public.{name} o full join back.{name} b using (id)
+          where record_image_ne(row(o.{column_name}), row(b.{column_name})) or o.id is null or b.id is null"
+    ));
+    let Some(forgets) = column.forgets.filter(|forgets| is_default || forgets.always) else {
+        if !different.is_empty() {
+            problems.push(format!("{place}: {}", different.join("; ")));
+        }
+        return different.len();
+    };
+    if different.is_empty() {
+        problems.push(format!("{place}: it is said to forget {}, and does not any more", forgets.what));
+    }
+    let kept = |schema: &str| {
+        format!("(select id, {} as kept from (select id, {column_name} as v from {schema}.{name}) t)", forgets.kept)
+    };
+    let lost = query(&format!(
+        "select o.kept::text, b.kept::text from {} o join {} b using (id) where o.kept is distinct from b.kept",
+        kept("public"),
+        kept("back")
+    ));
+    if !lost.is_empty() {
+        problems.push(format!("{place}: it forgets more than {}: {}", forgets.what, lost.join("; ")));
+    }
+    different.len()
+}
