@@ -137,6 +137,10 @@ fn text(value: Value, scale: Option<usize>) -> Option<String> {
             let bytes: Vec<u8> = decimal.try_into().expect("a decimal has bytes");
             decimal_text(&bytes, scale.expect("a decimal has a scale"))
         }
+        Value::Array(items) => {
+            let items = items.into_iter().map(|item| text(item, scale).unwrap_or_else(|| "NULL".to_owned()));
+            format!("{{{}}}", items.collect::<Vec<_>>().join(","))
+        }
         // `VariableScaleDecimal`
         Value::Record(fields) => match <[(String, Value); 2]>::try_from(fields) {
             Ok([(_, Value::Int(scale)), (_, Value::Bytes(bytes))]) => {
