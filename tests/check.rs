@@ -406,6 +406,22 @@ fn tables_that_would_break_or_stop_something_are_named() {
     checked.has_only_errors(&["pattern-unmatched"]);
 }
 
+/// The plans are those of the stream, and so are the names that the configuration asks for.
+#[test]
+fn names_are_what_the_configuration_makes_of_them() {
+    let mut case = Case::new("names");
+    case.sql(r#"CREATE TABLE words (id int PRIMARY KEY, "a b" text, a_b text)"#);
+    let checked = case.check();
+    checked.refuses("schema-unrepresentable", "\"a b\" and \"a_b\"", "events.names = \"avro_unicode\"");
+    case.kafka = "[events]\nnames = \"none\"".into();
+    let checked = case.check();
+    checked.refuses("schema-unrepresentable", "\"a b\", a name of public.words", "events.names = \"avro\"");
+    checked.has_only_errors(&["schema-unrepresentable"]);
+    case.kafka = "[events]\nnames = \"avro_unicode\"".into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+}
+
 #[test]
 fn a_publication_that_is_not_managed_is_checked_only() {
     let mut case = Case::new("unmanaged");
