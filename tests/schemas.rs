@@ -81,8 +81,18 @@ impl Case {
 
     /// The log as either view has it, read by a reader that knows nothing.
     fn log(&self, isolation: Isolation) -> Vec<(Value, Option<Value>)> {
+        let written = LogReader::new(&self.settings(), &self.topic, Isolation::Uncommitted).end().expect("an end");
         let mut reader = LogReader::new(&self.settings(), &self.topic, isolation);
-        let end = reader.end().expect("an end");
+        // A commit returns before its mark is in every partition.
+        let began = std::time::Instant::now();
+        let end = loop {
+            let end = reader.end().expect("an end");
+            if end >= written {
+                break end;
+            }
+            assert!(began.elapsed() < Duration::from_secs(20), "{end} of {written} offsets are readable");
+            std::thread::sleep(Duration::from_millis(10));
+        };
         let mut records = Vec::new();
         let json = |bytes: &[u8]| serde_json::from_slice(bytes).expect("JSON");
         let visit = |_, key: Option<&[u8]>, value: Option<&[u8]>| {

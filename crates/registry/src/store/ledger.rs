@@ -123,7 +123,7 @@ impl Refused {
             Self::Incompatible { level, .. } => (ErrorKind::Incompatible, 409, 409, Some(level.to_string())),
             Self::Invalid(_) => (ErrorKind::Rejected, 422, 42_201, None),
             Self::ReadOnly => (ErrorKind::Rejected, 422, 42_205, None),
-            Self::Malformed(_) => (ErrorKind::Malformed, 500, 50_001, None),
+            Self::Malformed(_) => (ErrorKind::Rejected, 500, 50_001, None),
             Self::Exhausted => (ErrorKind::Rejected, 500, 50_005, None),
         };
         RegistryError::new(Facts {
