@@ -105,6 +105,7 @@ impl Shared {
         let connect = Arc::new(config.postgres.connect.clone());
         let membership =
             Membership::new(Catalog::new(Arc::clone(&connect)), config.postgres.clone(), Arc::clone(&metrics));
+        let kafka = kafka_settings(&config);
         let wanted = Wanted {
             database: connect.database().to_owned(),
             slot: config.postgres.slot.clone(),
@@ -113,8 +114,8 @@ impl Shared {
             word,
         };
         Self {
-            kafka: kafka_settings(&config),
-            transaction_timeout: transaction_timeout(&config),
+            transaction_timeout: kafka.transaction_timeout(),
+            kafka,
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
@@ -136,9 +137,4 @@ pub fn kafka_settings(config: &Config) -> publisher::KafkaSettings {
         properties: config.kafka.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         memory_limit_bytes: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
     }
-}
-
-fn transaction_timeout(config: &Config) -> Duration {
-    let configured = config.kafka.properties.get("transaction.timeout.ms").and_then(|text| text.parse().ok());
-    configured.map_or(Duration::from_mins(1), Duration::from_millis)
 }

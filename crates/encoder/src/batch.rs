@@ -94,12 +94,6 @@ impl RecordBatch {
         self.topics.clear();
     }
 
-    /// Drops the records, and the memory past so many bytes, which one large row may have taken.
-    pub fn clear_and_shrink(&mut self, capacity_bytes: usize) {
-        self.clear();
-        self.data.shrink_to(capacity_bytes);
-    }
-
     /// Lets `write` append. If it fails, the batch is as it was before.
     #[inline]
     pub(crate) fn append<E>(&mut self, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {

@@ -99,7 +99,7 @@ impl KafkaSettings {
     }
 
     /// After how long the coordinator gives up on an open transaction.
-    pub(crate) fn transaction_timeout(&self) -> Duration {
+    pub fn transaction_timeout(&self) -> Duration {
         // Set by default, and a value that is no number is refused by librdkafka before any use of this.
         let configured = self.producer().get("transaction.timeout.ms").and_then(|text| text.parse().ok());
         Duration::from_millis(configured.unwrap_or(60_000))
