@@ -49,7 +49,8 @@ pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
 }
 
 fn given_or<T: Choice>(reader: &mut Reader, key: &keys::Key, default: T) -> Result<T, Noted> {
-    if reader.is_given(key) { reader.required(key) } else { Ok(default) }
+    let read = reader.required(key);
+    if reader.is_given(key) { read } else { Ok(default) }
 }
 
 /// What has a few values, each with a name.

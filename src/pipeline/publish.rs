@@ -122,7 +122,6 @@ enum Writer {
     Open(Transaction),
 }
 
-#[expect(clippy::large_enum_variant, reason = "it lives for one turn of the loop, on the stack")]
 enum Next {
     Work(Work),
     Nothing,

@@ -334,7 +334,7 @@ impl Source {
         let encoded_at = Instant::now();
         self.metrics.encoded(encoded_at - pending.received_at);
         self.budget.acquire(cost).await;
-        self.send(Work::Records(Delivery {
+        self.send(Work::Records(Box::new(Delivery {
             batch: pending.batch,
             boundary: pending.boundary,
             end,
@@ -342,7 +342,7 @@ impl Source {
             received_at: pending.received_at,
             encoded_at,
             oldest_commit_unix_us: pending.oldest_commit_unix_us,
-        }))
+        })))
         .await
     }
 

@@ -9,7 +9,7 @@ use publisher::Position;
 #[derive(Debug)]
 pub(super) enum Work {
     /// Encoded events.
-    Records(Delivery),
+    Records(Box<Delivery>),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
 }

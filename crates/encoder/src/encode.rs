@@ -152,10 +152,6 @@ impl Encoder<'_> {
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
-        if self.plan.envelope == Envelope::Upsert {
-            self.event(old_key, "d", before, Row::Null)?;
-            return self.event(new_key, "c", Row::Null, after);
-        }
         let new_key_json = self.key_json(new_key.as_ref())?;
         let old_key_json = self.key_json(old_key.as_ref())?;
         self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());

@@ -77,6 +77,11 @@
 //!
 //! Infinite dates and timestamps have the numbers that Debezium has for them, which no finite value of PostgreSQL can have.
 //!
+//! # Other shapes
+//!
+//! [`Envelope::Upsert`] is the row as it is now, or no value, with the rest in headers; [`Format::Json`] is either envelope in JSON. A plan of the latter has no
+//! schemas. Rows are encoded as Avro first and written as JSON from that, so that each type says once how its text is read.
+//!
 //! # What the caller owes
 //!
 //! - A replication session with `client_encoding` UTF8, `DateStyle` ISO, `IntervalStyle` postgres, `TimeZone` UTC, `extra_float_digits` at least 1,

@@ -2,6 +2,9 @@
 //!
 //! What else is known of a change is in headers, as text, under the names that Debezium's `ExtractNewRecordState` gives them.
 //!
+//! A row that has got another key is a deletion and a new row, with the headers that Debezium's envelope has for it: without the old key nobody
+//! could find what was not sent of the new row.
+//!
 //! A value that is stored out of line and was not changed is not sent by PostgreSQL. It is neither null nor known: the header
 //! [`UNAVAILABLE`] lists such columns, and the row has the placeholder in their place. A column whose type has no room for the placeholder is an
 //! error; under REPLICA IDENTITY FULL the value is known.

@@ -1,0 +1,221 @@
+//! Upserts and JSON: whoever puts the records of each key over one another has the tables, through kills of the program.
+
+use std::{collections::BTreeMap, thread, time::Duration};
+
+use rdkafka::{
+    Message,
+    message::{BorrowedMessage, Headers},
+};
+use serde_json::Value;
+
+use crate::harness::{
+    avro::Decoder,
+    database::lsn,
+    kafka::{self, Checkpoints},
+    random::Random,
+    stack::Stack,
+    stream::{START_TIMEOUT, Stream},
+    workload::{TABLES, Workload},
+};
+
+const UNAVAILABLE: &str = "__debezium_unavailable_value";
+
+#[test]
+fn upserts_in_avro_are_the_tables() {
+    streams_the_tables("upsert", "avro");
+}
+
+#[test]
+fn upserts_in_json_are_the_tables() {
+    streams_the_tables("upsert", "json");
+}
+
+#[test]
+fn debeziums_envelope_in_json_gives_the_tables() {
+    streams_the_tables("debezium", "json");
+}
+
+#[test]
+fn a_table_without_a_key_stops_upserts_with_a_name() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "keyless");
+    stream.set("events.envelope", "upsert");
+    stream.database.execute(
+        "create table public.item (v text not null); create unique index item_v on public.item (v); \
+         alter table public.item replica identity full",
+    );
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item values ('a')");
+    program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("public.item"), "{}", program.log());
+}
+
+fn streams_the_tables(envelope: &str, format: &str) {
+    let stack = Stack::shared();
+    let mut random = Random::new(Random::seed_of_run());
+    let mut stream = Stream::create(&stack, &format!("{envelope}_{format}"));
+    stream.set("events.envelope", envelope);
+    stream.set("events.format", format);
+    if format == "json" {
+        // Nobody answers there, and nobody asks.
+        stream.set("schema_registry.url", "http://127.0.0.1:1");
+    }
+    Workload::create_tables(&stream);
+    let mut program = stream.start_ready();
+    let workload = Workload::start(&stream, &mut random);
+    for _ in 0..2 {
+        thread::sleep(random.duration_ms(500..1500));
+        program.kill();
+        program = stream.start_ready();
+    }
+    thread::sleep(Duration::from_secs(1));
+    workload.finish();
+    await_everything(&stream);
+    program.terminate();
+
+    let mut reader = Reader {
+        is_upsert: envelope == "upsert",
+        decoder: (format == "avro").then(|| Decoder::new(&stream.registry_url)),
+        events: Vec::new(),
+    };
+    let prefix = format!("{}.public.", stream.name);
+    kafka::read_to_end(&stream.bootstrap_servers, |topic| topic.starts_with(&prefix), |message| reader.take(message));
+    let events = reader.events;
+    assert!(events.len() > 100, "{} events are too few to prove anything", events.len());
+    let mut folded = folded(events);
+    for table in TABLES {
+        let found = folded.remove(&stream.topic(table.name)).unwrap_or_default();
+        assert_eq!(sorted(found.into_values()), sorted(table_of(&stream, table.name)), "{}", table.name);
+    }
+}
+
+/// Waits until a committed checkpoint covers all that was written.
+fn await_everything(stream: &Stream) {
+    let written = lsn(&stream.database.value::<String>("select pg_current_wal_lsn()::text"));
+    // Something has to follow, or the server has no reason to tell how far it is.
+    stream.database.mark();
+    let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
+    assert!(checkpoints.await_position(written, Duration::from_mins(1)).is_some(), "a checkpoint comes that far");
+}
+
+fn table_of(stream: &Stream, table: &str) -> Vec<Value> {
+    let mut client = stream.database.client();
+    let rows = client.query(&format!("select row_to_json(t)::text from public.{table} t"), &[]).expect("the rows");
+    rows.iter().map(|row| serde_json::from_str(row.get(0)).expect("JSON")).collect()
+}
+
+fn sorted(rows: impl IntoIterator<Item = Value>) -> Vec<String> {
+    let mut rows: Vec<String> = rows.into_iter().map(|row| row.to_string()).collect();
+    rows.sort();
+    rows
+}
+
+/// An event as a consumer sees it.
+struct Event {
+    commit_lsn: u64,
+    ordinal: u64,
+    topic: String,
+    key: String,
+    row: Option<Value>,
+    unavailable: Vec<String>,
+    /// The key that the row had before.
+    old_key: Option<String>,
+}
+
+/// The tables that the events make, by topic and key.
+fn folded(mut events: Vec<Event>) -> BTreeMap<String, BTreeMap<String, Value>> {
+    events.sort_by_key(|event| (event.commit_lsn, event.ordinal));
+    for pair in events.windows(2) {
+        let identity = |event: &Event| (event.commit_lsn, event.ordinal);
+        assert_ne!(identity(&pair[0]), identity(&pair[1]), "an event is there twice");
+    }
+    let mut tables: BTreeMap<String, BTreeMap<String, Value>> = BTreeMap::new();
+    let mut gone: BTreeMap<(String, String), Value> = BTreeMap::new();
+    for event in events {
+        let table = tables.entry(event.topic.clone()).or_default();
+        let Some(mut row) = event.row else {
+            if let Some(row) = table.remove(&event.key) {
+                gone.insert((event.topic, event.key), row);
+            }
+            continue;
+        };
+        for name in event.unavailable {
+            let before = match &event.old_key {
+                Some(old_key) => gone.get(&(event.topic.clone(), old_key.clone())),
+                None => table.get(&event.key),
+            };
+            assert_eq!(row[&name], UNAVAILABLE, "it is no value");
+            row[&name] = before.expect("the row was there before")[&name].clone();
+        }
+        table.insert(event.key, row);
+    }
+    tables
+}
+
+struct Reader {
+    is_upsert: bool,
+    decoder: Option<Decoder>,
+    events: Vec<Event>,
+}
+
+impl Reader {
+    fn take(&mut self, message: &BorrowedMessage<'_>) {
+        let key = self.read(message.key().expect("a key")).to_string();
+        let value = message.payload().map(|value| self.read(value));
+        let (id, ordinal, row, unavailable) = if self.is_upsert {
+            let header = |name: &str| header(message, name);
+            let unavailable: Vec<String> =
+                header("__unavailable").map(|names| serde_json::from_str(&names).expect("names")).unwrap_or_default();
+            assert_eq!(
+                header("__op").expect("it is there") == "d",
+                value.is_none(),
+                "a row that is gone has no value, and no other"
+            );
+            let ordinal = header("__transaction_total_order").expect("it is there").parse().expect("it is there");
+            (header("__transaction_id").expect("it is there"), ordinal, value, unavailable)
+        } else {
+            // A tombstone says nothing that the deletion before it has not said.
+            let Some(value) = value else { return };
+            let transaction = &value["transaction"];
+            let row = Some(value["after"].clone()).filter(Value::is_object);
+            let fields = row.iter().filter_map(Value::as_object).flatten();
+            let unavailable = fields.filter(|(_, value)| *value == UNAVAILABLE).map(|(name, _)| name.clone()).collect();
+            let id = transaction["id"].as_str().expect("it is there").to_owned();
+            (id, transaction["total_order"].as_u64().expect("it is there"), row, unavailable)
+        };
+        let old_key = header(message, "__debezium.oldkey");
+        self.events.push(Event {
+            commit_lsn: id.split_once(':').expect("it is there").1.parse().expect("it is there"),
+            ordinal,
+            topic: message.topic().to_owned(),
+            key,
+            row,
+            unavailable,
+            old_key: old_key.map(|key| serde_json::from_str::<Value>(&key).expect("JSON").to_string()),
+        });
+    }
+
+    fn read(&mut self, bytes: &[u8]) -> Value {
+        match &mut self.decoder {
+            Some(decoder) => plain(decoder.decode_json(bytes).1),
+            None => serde_json::from_slice(bytes).expect("JSON"),
+        }
+    }
+}
+
+/// A decimal as a number.
+fn plain(value: Value) -> Value {
+    match value {
+        Value::Object(fields) if fields.len() == 1 && fields.contains_key("decimal") => {
+            serde_json::from_str(fields["decimal"].as_str().expect("text")).expect("a number")
+        }
+        Value::Object(fields) => fields.into_iter().map(|(name, value)| (name, plain(value))).collect(),
+        other => other,
+    }
+}
+
+fn header(message: &BorrowedMessage<'_>, name: &str) -> Option<String> {
+    let headers = message.headers()?;
+    let found = headers.iter().find(|header| header.key == name)?;
+    Some(String::from_utf8(found.value?.to_vec()).expect("text"))
+}
