@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Makes a corpus for each fuzz target from what real servers sent: crates/pgoutput/tests/golden."""
+"""Makes a corpus for each fuzz target from what real servers sent: crates/pgoutput/tests/golden, crates/encoder/tests/postgres."""
 import hashlib
 import pathlib
 import struct
@@ -46,3 +46,20 @@ for recording in sorted((HERE.parent / "crates/pgoutput/tests/golden").glob("*/*
             session += delimited(message)
     save("message", session)
 save("frame", b"r" + bytes(33))
+
+# As the target `value` chooses: the type's line, and the default forms or the lossless ones.
+VALUES = HERE.parent / "crates/encoder/tests/postgres"
+kinds = {}
+for kind, line in enumerate((VALUES / "codecs.tsv").read_text().splitlines()):
+    type_, modifier, *texts = line.split("\t")
+    kinds[type_, modifier] = kind
+    for text in texts:
+        for form in range(10):
+            save("value", bytes([kind, form]) + text.encode())
+for form, name in enumerate(("values.tsv", "lossless.tsv")):
+    for line in (VALUES / name).read_text().split("\n"):
+        type_, modifier, text = line.split("\t")[:3] if line else ("", "", "")
+        # The extension's type has no OID of its own.
+        kind = kinds.get(("hstore" if type_ == "0" else type_, modifier))
+        if kind is not None:
+            save("value", bytes([kind, form]) + text.encode())

@@ -6,8 +6,12 @@
 //!
 //! With the forms of `EncodeOptions::lossless` every value must come back as PostgreSQL's own text has it; with the default forms every value but for what
 //! docs/types.md lists, and that must differ.
+//!
+//! The same goes for random values, of which there are hundreds in each column.
 
 mod columns;
+mod random;
+mod draw;
 mod reading;
 
 use postgres::Client;
@@ -17,10 +21,11 @@ use serde_json::Value;
 use crate::harness::{
     avro::Decoder,
     kafka,
+    random::Random,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
 };
-use columns::{Column, FAMILIES, Family, TYPES};
+use columns::{Column, FAMILIES, TYPES};
 use reading::Reader;
 
 /// The forms that hold every value of every type.
@@ -35,14 +40,24 @@ const LOSSLESS: [(&str, &str); 6] = [
 
 #[test]
 fn every_value_comes_back_in_the_lossless_forms() {
-    let compared = round_trip("lossless", &LOSSLESS, |_| true);
-    compared.tell();
+    round_trip("lossless", &LOSSLESS, |version| edges(version, |_| true)).tell();
 }
 
 #[test]
 fn every_value_comes_back_in_the_default_forms_but_for_what_they_forget() {
-    let compared = round_trip("defaults", &[], |column| !column.stops_by_default);
-    compared.tell();
+    round_trip("defaults", &[], |version| edges(version, |column| !column.stops_by_default)).tell();
+}
+
+#[test]
+fn random_values_come_back_in_the_lossless_forms() {
+    let mut random = Random::new(Random::seed_of_run());
+    round_trip("random", &LOSSLESS, |version| random::tables(version, false, &mut random)).tell();
+}
+
+#[test]
+fn random_values_come_back_in_the_default_forms_but_for_what_they_forget() {
+    let mut random = Random::new(Random::seed_of_run());
+    round_trip("random_defaults", &[], |version| random::tables(version, true, &mut random)).tell();
 }
 
 #[test]
@@ -85,36 +100,48 @@ impl Compared {
     }
 }
 
-fn round_trip(label: &str, settings: &[(&str, &str)], is_wanted: fn(&Column) -> bool) -> Compared {
+/// A table with an `id`, and columns `c0`, `c1` and so on.
+struct Table {
+    name: &'static str,
+    columns: Vec<Column>,
+}
+
+/// The columns that this version of PostgreSQL can have, with the values at the edges.
+fn edges(version: u32, is_wanted: fn(&Column) -> bool) -> Vec<Table> {
+    let exists = |column: &&Column| column.since <= version && is_wanted(column);
+    let table = |family: &columns::Family| Table {
+        name: family.name,
+        columns: family.columns.iter().filter(exists).copied().collect(),
+    };
+    FAMILIES.iter().map(table).collect()
+}
+
+fn round_trip(label: &str, settings: &[(&str, &str)], tables: impl FnOnce(u32) -> Vec<Table>) -> Compared {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, label);
     for (key, value) in settings {
         stream.set(key, value);
     }
     let version: i32 = stream.database.value("select current_setting('server_version_num')::int / 10000");
-    let columns_of = |family: &Family| -> Vec<Column> {
-        let exists = |column: &&Column| i64::from(column.since) <= i64::from(version) && is_wanted(column);
-        family.columns.iter().filter(exists).copied().collect()
-    };
+    let tables = tables(version.cast_unsigned());
     stream.database.execute(TYPES);
     stream.database.execute("create schema back");
-    for family in FAMILIES {
-        stream.database.execute(&create_table(family.name, &columns_of(family)));
+    for Table { name, columns } in &tables {
+        stream.database.execute(&create_table(name, columns));
     }
     let program = stream.start_ready();
-    for family in FAMILIES {
-        stream.database.execute(&insert(family.name, &columns_of(family)));
+    for Table { name, columns } in &tables {
+        run(&mut stream.database.client(), &insert(name, columns));
     }
     stream.drain();
     program.terminate();
     let mut client = stream.database.client();
     let mut compared = Compared::default();
     let mut problems = Vec::new();
-    for family in FAMILIES {
-        let columns = columns_of(family);
-        write_back(&stream, &mut client, family.name, &columns);
+    for Table { name, columns } in &tables {
+        write_back(&stream, &mut client, name, columns);
         for (index, column) in columns.iter().enumerate() {
-            let different = compare(&mut client, family.name, index, column, settings.is_empty(), &mut problems);
+            let different = compare(&mut client, name, index, column, settings.is_empty(), &mut problems);
             compared.columns += 1;
             compared.values += column.values.len();
             compared.different += different;
@@ -141,14 +168,24 @@ fn insert(name: &str, columns: &[Column]) -> String {
     format!("insert into public.{name} values {}", (0..=count).map(row).collect::<Vec<_>>().join(", "))
 }
 
+/// Runs a statement that may be of any length. The error says which value it was.
+fn run(client: &mut Client, sql: &str) {
+    if let Err(error) = client.batch_execute(sql) {
+        panic!("{error:?} in: {}", sql.chars().take(200).collect::<String>());
+    }
+}
+
 fn literal(text: &str) -> String {
     format!("E'{}'", text.replace('\\', "\\\\").replace('\'', "''"))
 }
 
 /// Writes what a consumer sees into the second table.
 fn write_back(stream: &Stream, client: &mut Client, name: &str, columns: &[Column]) {
+    /// Statements of one row each would take a round trip a row.
+    const ROWS: usize = 50;
     let mut decoder = Decoder::new(&stream.registry_url);
     let topic = stream.topic(name);
+    let mut rows = Vec::new();
     kafka::read_to_end(
         &stream.bootstrap_servers,
         |found| found == topic,
@@ -162,10 +199,12 @@ fn write_back(stream: &Stream, client: &mut Client, name: &str, columns: &[Colum
                 let text = reader.text(field_schema(schema, &field), &row[&field]);
                 texts.push(text.map_or("null".to_owned(), |text| literal(&text)));
             }
-            let insert = format!("insert into back.{name} values ({})", texts.join(", "));
-            client.batch_execute(&insert).unwrap_or_else(|error| panic!("{error:?} in: {insert}"));
+            rows.push(format!("({})", texts.join(", ")));
         },
     );
+    for rows in rows.chunks(ROWS) {
+        run(client, &format!("insert into back.{name} values {}", rows.join(", ")));
+    }
 }
 
 fn field_schema<'a>(envelope: &'a Value, name: &str) -> &'a Value {

@@ -7,8 +7,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter};
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
-    BoundPlan, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Naming, RecordBatch, TableFacts,
-    TablePlan, TransactionContext, TypeKind,
+    BoundPlan, Bytea, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Hstore, Naming, RecordBatch,
+    TableFacts, TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -83,12 +83,17 @@ fn transaction() -> TransactionContext {
 }
 
 fn bench(bencher: Bencher<'_, '_>, plan: &BoundPlan, change: Change<'_>) {
+    bench_rows(bencher, plan, change, ROWS, 1);
+}
+
+/// Encodes so many rows, each of which counts for so many items.
+fn bench_rows(bencher: Bencher<'_, '_>, plan: &BoundPlan, change: Change<'_>, rows: usize, items: usize) {
     let transaction = transaction();
     let mut batch = RecordBatch::new();
-    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
+    bencher.counter(ItemsCount::new(rows * items)).bench_local(|| {
         batch.clear();
         let mut order = EventOrder::default();
-        for row in 0..ROWS {
+        for row in 0..rows {
             let context = EventContext {
                 transaction: &transaction,
                 lsn: Lsn::from(680_468_568 + row as u64 * 100),
@@ -139,67 +144,111 @@ fn insert_by_apache_avro(bencher: Bencher<'_, '_>) {
     });
 }
 
-/// A family of types, one of it, and the value that all ten columns have.
-const FAMILIES: [(&str, u32, i32, &str); 18] = [
-    ("boolean", 16, -1, "t"),
-    ("integer", 20, -1, "1234567890123"),
-    ("float", 701, -1, "2.718281828459045"),
-    ("decimal", 1700, (12 << 16 | 2) + 4, "1299.95"),
-    ("variable scale decimal", 1700, -1, "123456789.125"),
-    ("money", 790, -1, "-$1,234.56"),
-    ("text", 25, -1, "left with a neighbour"),
-    ("bytea", 17, -1, r"\xdeadbeef00112233445566778899aabb"),
-    ("uuid", 2950, -1, "123e4567-e89b-12d3-a456-426614174000"),
-    ("date", 1082, -1, "2024-02-29"),
-    ("time", 1083, -1, "12:34:56.789012"),
-    ("timestamp", 1114, -1, "2024-02-29 12:34:56.789012"),
-    ("timestamptz", 1184, -1, "2024-02-29 12:34:56.789012+00"),
-    ("timetz", 1266, -1, "12:34:56.789012+02"),
-    ("interval", 1186, -1, "1 year 2 mons 3 days 04:05:06.789"),
-    ("bits", 1560, 16, "1010101010101010"),
-    ("point", 600, -1, "(1.25,-2.5)"),
-    ("array", 1007, -1, "{1,22,333,NULL,55555}"),
-];
-
-/// Families that the catalog's facts make what they are.
-const MADE_FAMILIES: [(&str, &str); 3] = [
-    ("enum", "happy"),
-    ("hstore", r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#),
-    ("text array", r#"{a,"b c","q\"q",NULL}"#),
-];
-
-/// Ten columns of one family: what the types cost beside each other.
-#[divan::bench(args = FAMILIES.map(|(name, ..)| name))]
-fn family(bencher: Bencher<'_, '_>, name: &str) {
-    let (_, type_oid, modifier, text) = FAMILIES.into_iter().find(|(family, ..)| *family == name).unwrap();
-    let facts = ColumnFacts { base_type_modifier: modifier, ..ColumnFacts::new("", Oid::from(type_oid), "") };
-    bench_column(bencher, &facts, modifier, text);
+/// A family of types: one of it, in a form, and a value.
+struct Family {
+    name: &'static str,
+    facts: fn() -> ColumnFacts,
+    modifier: i32,
+    options: fn() -> EncodeOptions,
+    text: &'static str,
 }
 
-#[divan::bench(args = MADE_FAMILIES.map(|(name, _)| name))]
-fn made_family(bencher: Bencher<'_, '_>, name: &str) {
-    let (_, text) = MADE_FAMILIES.into_iter().find(|(family, _)| *family == name).unwrap();
-    let facts = match name {
-        "enum" => ColumnFacts {
-            base_type_kind: TypeKind::Enum,
-            labels: ["sad", "ok", "happy"].map(str::to_owned).into(),
-            ..ColumnFacts::new("", Oid::from(99_999), "mood")
-        },
-        "text array" => ColumnFacts::new("", Oid::from(1009), "_text"),
-        _ => ColumnFacts::new("", Oid::from(99_999), name),
+/// A type that comes with PostgreSQL, in its default form.
+const fn family(name: &'static str, facts: fn() -> ColumnFacts, text: &'static str) -> Family {
+    Family { name, facts, modifier: -1, options: EncodeOptions::default, text }
+}
+
+impl Family {
+    const fn modifier(self, modifier: i32) -> Self {
+        Self { modifier, ..self }
+    }
+
+    const fn lossless(self) -> Self {
+        Self { options: EncodeOptions::lossless, ..self }
+    }
+}
+
+fn made(base_type_kind: TypeKind, type_name: &str) -> ColumnFacts {
+    ColumnFacts {
+        base_type_kind,
+        labels: ["sad", "ok", "happy"].map(str::to_owned).into(),
+        ..ColumnFacts::new("", Oid::from(99_999), type_name)
+    }
+}
+
+macro_rules! built_in {
+    ($oid:literal) => {
+        || ColumnFacts::new("", Oid::from($oid), "")
     };
-    bench_column(bencher, &facts, -1, text);
 }
 
-fn bench_column(bencher: Bencher<'_, '_>, facts: &ColumnFacts, type_modifier: i32, text: &str) {
-    let names = (0..10).map(|index| format!("c{index}"));
-    let column = |name: String| RelationColumn { is_key: false, name, type_oid: facts.type_oid, type_modifier };
-    let columns = names.clone().map(column).collect();
-    let relation = Relation { columns, ..relation(ReplicaIdentity::Nothing) };
-    let facts = names.map(|name| ColumnFacts { name, not_null: true, ..facts.clone() }).collect();
-    let facts = TableFacts { columns: facts, primary_key: None };
-    let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "shop"), &EncodeOptions::default()).unwrap();
-    let new = Tuple::from_values([Value::Text(text.as_bytes()); 10]).unwrap();
+/// One of each codec and form that takes a path of its own.
+const FAMILIES: [Family; 41] = [
+    family("boolean", built_in!(16), "t"),
+    family("smallint", built_in!(21), "-12345"),
+    family("integer", built_in!(23), "1234567890"),
+    family("bigint", built_in!(20), "1234567890123"),
+    family("oid", built_in!(26), "4294967295"),
+    family("real", built_in!(700), "2.7182817"),
+    family("double precision", built_in!(701), "2.718281828459045"),
+    family("numeric(12,2)", built_in!(1700), "1299.95").modifier((12 << 16 | 2) + 4),
+    family("numeric", built_in!(1700), "123456789.125"),
+    family("numeric of 60 digits", built_in!(1700), "123456789012345678901234567890.123456789012345678901234567890"),
+    family("numeric as text", built_in!(1700), "123456789.125").lossless(),
+    family("money", built_in!(790), "-$1,234.56"),
+    family("text", built_in!(25), "left with a neighbour"),
+    family("jsonb", built_in!(3802), r#"{"a": null, "b": 2}"#),
+    family("inet", built_in!(869), "192.168.1.5/24"),
+    family("tstzrange", built_in!(3910), r#"["2024-01-01 00:00:00+00",)"#),
+    family("bytea", built_in!(17), r"\xdeadbeef00112233445566778899aabb"),
+    Family {
+        options: || EncodeOptions { bytea: Bytea::Base64, ..EncodeOptions::default() },
+        ..family("bytea as base64", built_in!(17), r"\xdeadbeef00112233445566778899aabb")
+    },
+    family("uuid", built_in!(2950), "123e4567-e89b-12d3-a456-426614174000"),
+    family("date", built_in!(1082), "2024-02-29"),
+    family("date as text", built_in!(1082), "2024-02-29").lossless(),
+    family("time", built_in!(1083), "12:34:56.789012"),
+    family("time as text", built_in!(1083), "12:34:56.789012").lossless(),
+    family("timestamp", built_in!(1114), "2024-02-29 12:34:56.789012"),
+    family("timestamp as text", built_in!(1114), "2024-02-29 12:34:56.789012").lossless(),
+    family("timestamptz", built_in!(1184), "2024-02-29 12:34:56.789012+00"),
+    family("timetz", built_in!(1266), "12:34:56.789012+02"),
+    family("timetz with its zone", built_in!(1266), "12:34:56.789012+02").lossless(),
+    family("interval", built_in!(1186), "1 year 2 mons 3 days 04:05:06.789"),
+    family("interval as text", built_in!(1186), "1 year 2 mons 3 days 04:05:06.789").lossless(),
+    family("bit(16)", built_in!(1560), "1010101010101010").modifier(16),
+    family("bit varying", built_in!(1562), "1010101010101010"),
+    family("point", built_in!(600), "(1.25,-2.5)"),
+    family("integer[]", built_in!(1007), "{1,22,333,NULL,55555}"),
+    family("text[]", built_in!(1009), r#"{a,"b c","q\"q",NULL}"#),
+    family("text[] as text", built_in!(1009), r#"{a,"b c","q\"q",NULL}"#).lossless(),
+    family("enum", || made(TypeKind::Enum, "mood"), "happy"),
+    family("composite", || made(TypeKind::Composite, "address"), r#"("Main, St",12345)"#),
+    family("hstore", || made(TypeKind::Base, "hstore"), r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#),
+    Family {
+        options: || EncodeOptions { hstore: Hstore::Map, ..EncodeOptions::default() },
+        ..family("hstore as a map", || made(TypeKind::Base, "hstore"), r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#)
+    },
+    family("a type of an extension", || made(TypeKind::Base, "geometry"), "0101000000000000000000F03F0000000000000040"),
+];
+
+/// What a value of each type costs: a row has so many of one type that the event around them weighs next to nothing. A thousand values
+/// are encoded, so that a line's microseconds are a value's nanoseconds.
+#[divan::bench(args = FAMILIES.map(|family| family.name))]
+fn value(bencher: Bencher<'_, '_>, name: &str) {
+    const COLUMNS: usize = 100;
+    const ROWS: usize = 10;
+    let family = FAMILIES.into_iter().find(|family| family.name == name).unwrap();
+    let facts = ColumnFacts { base_type_modifier: family.modifier, not_null: true, ..(family.facts)() };
+    let names = (0..COLUMNS).map(|index| format!("c{index}"));
+    let column =
+        |name| RelationColumn { is_key: false, name, type_oid: facts.type_oid, type_modifier: family.modifier };
+    let relation = Relation { columns: names.clone().map(column).collect(), ..relation(ReplicaIdentity::Nothing) };
+    let columns = names.map(|name| ColumnFacts { name, ..facts.clone() }).collect();
+    let facts = TableFacts { columns, primary_key: None };
+    let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "shop"), &(family.options)()).unwrap();
+    let new = Tuple::from_values([Value::Text(family.text.as_bytes()); COLUMNS]).unwrap();
     let insert = Insert { xid: None, relation: Oid::from(1), new };
-    bench(bencher, &plan.bind(None, Some(2)).unwrap(), Change::Insert(&insert));
+    bench_rows(bencher, &plan.bind(None, Some(2)).unwrap(), Change::Insert(&insert), ROWS, COLUMNS);
 }

@@ -136,6 +136,18 @@ proptest! {
         }
     }
 
+    /// The fuzz target `value`, in short.
+    #[test]
+    fn any_bytes_are_a_value_of_any_type_or_refused(
+        kind in any::<u8>(),
+        form in any::<u8>(),
+        texts in prop::collection::vec(garbage(), 8),
+    ) {
+        for text in texts {
+            common::value::check(&[&[kind, form][..], &text].concat());
+        }
+    }
+
     #[test]
     fn a_key_change_counts_as_it_encodes(
         old in slots(),

@@ -96,10 +96,11 @@ macro_rules! thousand {
 }
 
 /// What an interval is in seconds, as Debezium counts them.
-const SECONDS: &str = "(extract(year from v) * 12 + extract(month from v)) * 2629800 + extract(day from v) * 86400
+pub(super) const SECONDS: &str =
+    "(extract(year from v) * 12 + extract(month from v)) * 2629800 + extract(day from v) * 86400
     + extract(hour from v) * 3600 + extract(minute from v) * 60 + extract(second from v)";
-const ZEROS_AT_THE_END: &str = "how many zeros it ends in, which makes no other number of it";
-const MONTHS_AND_DAYS: &str = "a month is 30.4375 days, and a day 24 hours";
+pub(super) const ZEROS_AT_THE_END: &str = "how many zeros it ends in, which makes no other number of it";
+pub(super) const MONTHS_AND_DAYS: &str = "a month is 30.4375 days, and a day 24 hours";
 
 pub(super) const FAMILIES: &[Family] = &[
     Family {

@@ -41,7 +41,15 @@ impl Reader<'_> {
             "io.debezium.time.MicroTime" => time(number(value)),
             "io.debezium.time.Timestamp" => self.timestamp(number(value), 1000, INFINITE_MILLISECONDS),
             "io.debezium.time.MicroTimestamp" => self.timestamp(number(value), 1_000_000, INFINITE_MICROSECONDS),
-            "io.debezium.time.MicroDuration" => format!("{} seconds", with_point(&number(value).to_string(), 6)),
+            "io.debezium.time.MicroDuration" => {
+                // Up to 14, seconds have 32 bits to be read into; hours are enough for all.
+                let microseconds = number(value);
+                let sign = if microseconds < 0 { "-" } else { "" };
+                format!(
+                    "{sign}{}",
+                    time(i64::try_from(microseconds.unsigned_abs()).expect("no value here is the least one"))
+                )
+            }
             "io.debezium.time.IsoDate"
             | "io.debezium.time.IsoTimestamp"
             | "io.debezium.time.IsoTime"

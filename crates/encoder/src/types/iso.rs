@@ -4,8 +4,9 @@ use std::ops::RangeInclusive;
 
 use super::calendar::CivilDate;
 
-/// What PostgreSQL's timestamps range over; 4714 BC is -4713.
-pub(super) const TIMESTAMP_YEARS: RangeInclusive<i64> = -4713..=294_276;
+/// What PostgreSQL's timestamps range over; 4714 BC is -4713. They end with 294276, but a column of fewer digits rounds the last second up,
+/// and holds and prints the first moment of the year after that.
+pub(super) const TIMESTAMP_YEARS: RangeInclusive<i64> = -4713..=294_277;
 
 /// Room for a sign, a year of seven digits, a fraction, an offset with seconds and the rest.
 const TEXT_BYTES_MAX: usize = 48;

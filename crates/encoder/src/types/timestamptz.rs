@@ -138,6 +138,8 @@ mod tests {
             (3, "4714-11-24 00:00:00+00 BC", "-4713-11-24T00:00:00.000Z"),
             (6, "10000-01-01 00:00:00+00", "+10000-01-01T00:00:00.000000Z"),
             (6, "294276-12-31 23:59:59.999999+00", "+294276-12-31T23:59:59.999999Z"),
+            // What timestamptz(3) makes of the one before.
+            (3, "294277-01-01 00:00:00+00", "+294277-01-01T00:00:00.000Z"),
             (6, "-infinity", "-infinity"),
         ] {
             assert_eq!(encoded(type_modifier, text).as_deref(), Ok(expected));
@@ -151,7 +153,7 @@ mod tests {
         assert_eq!(micros("2024-02-29 12:34:56.789+02"), micros("2024-02-29 10:34:56.789+00"));
         assert_eq!(micros("infinity"), Ok(INFINITY_MICROS));
         assert_eq!(micros("294276-12-31 23:59:59+00"), Err(EncodeErrorKind::OutOfRange));
-        assert_eq!(encoded(6, "294276-12-31 23:59:59-00:01"), Err(EncodeErrorKind::OutOfRange));
+        assert_eq!(encoded(6, "294277-12-31 23:59:59-00:01"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encoded(6, "9999999-12-31 23:59:59+00"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encoded(6, "4715-12-31 23:59:59+00 BC"), Err(EncodeErrorKind::OutOfRange));
     }

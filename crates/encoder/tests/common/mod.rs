@@ -5,6 +5,7 @@
 pub(crate) mod cells;
 pub(crate) mod json;
 pub(crate) mod table;
+pub(crate) mod value;
 
 use std::io::Read as _;
 
