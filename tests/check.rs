@@ -406,6 +406,33 @@ fn tables_that_would_break_or_stop_something_are_named() {
     checked.has_only_errors(&["pattern-unmatched"]);
 }
 
+#[test]
+fn tables_are_left_out_whole() {
+    let mut case = Case::new("left_out");
+    case.sql("CREATE TABLE tmp_notes (body text)");
+    case.sql(
+        "CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE events_old PARTITION OF events FOR VALUES FROM (0) TO (10)",
+    );
+    case.postgres = r#"exclude_tables = ["public.tmp_*", "public.events", "later_*.*"]"#.into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "a table without identity is left out: {}", checked.text);
+    assert_eq!(checked.one("ok", "tables")["found"], "1: public.orders");
+    let unmatched = checked.one("warning", "pattern-unmatched");
+    assert_eq!(unmatched["about"], "later_*.*");
+    assert_eq!(unmatched["why"], "what it was to leave out is streamed");
+
+    // Rows of the partition come under the name of the table that is asked for.
+    case.postgres = r#"exclude_tables = ["public.tmp_*", "public.events_old", "Public.Orders"]"#.into();
+    let checked = case.check();
+    checked.refuses("config-invalid", "public.events_old, a partition of public.events", "change either key");
+    checked.refuses("pattern-unmatched", "Public.Orders: ", "did you mean public.orders?");
+    case.postgres =
+        "exclude_tables = [\"public.tmp_*\", \"public.events_old\"]\npublish_via_partition_root = false".into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+}
+
 /// The plans are those of the stream, and so are the names that the configuration asks for.
 #[test]
 fn names_are_what_the_configuration_makes_of_them() {

@@ -203,8 +203,12 @@ keys! {
     POSTGRES_TABLES: "postgres.tables", Kind::TextList, Presence::Required { example: r#"["public.*"]"# },
         "The tables to stream, as patterns `schema.table` in which `*` stands for any characters. Names are compared exactly as the \
          catalog has them; a part that holds `.` or a literal `*` is put in double quotes. System schemas are never matched.";
+    POSTGRES_EXCLUDE_TABLES: "postgres.exclude_tables", Kind::TextList, Presence::Optional { example: r#"["public.tmp_*"]"# },
+        "Tables to leave out of `tables`, as patterns of the same form, whichever of the two is narrower. A table is left out with all of \
+         its partitions; partitions on their own can be left out only where rows come under their names, with \
+         `publish_via_partition_root = false`. A managed publication does not hold what is left out.";
     POSTGRES_MATCH_INTERVAL: "postgres.match_interval", Kind::Duration, Presence::Default(r#""10s""#),
-        "How often `tables` are matched again while the stream runs. With `manage`, a table that has appeared is added to the publication \
+        "How often `tables` and `exclude_tables` are matched again while the stream runs. With `manage`, a table that has appeared is added to the publication \
          and streamed from there on; otherwise the log says what the publication lacks. From 1 s to 1 h.";
     POSTGRES_SLOT: "postgres.slot", Kind::Text, Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
         "The replication slot: 1 to 63 of `a-z`, `0-9` and `_`. The default is `pgsluice_` and `name` in lower case with every other \

@@ -19,6 +19,7 @@ mod reader;
 mod reference;
 mod secret;
 mod sections;
+mod selection;
 mod values;
 
 #[cfg(test)]
@@ -37,6 +38,7 @@ use walreceiver::ConnectOptions;
 pub use pattern::TablePattern;
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
+pub use selection::TableSelection;
 pub use values::{LogFormat, LogLevel, Name, TopicName};
 
 use document::{Document, printable};
@@ -70,8 +72,8 @@ pub struct Config {
 pub struct Postgres {
     /// How to connect: what `url`, `password_file` and `connect_timeout` say together.
     pub connect: ConnectOptions,
-    /// The tables to stream; at least one pattern.
-    pub tables: Vec<TablePattern>,
+    /// The tables to stream.
+    pub tables: TableSelection,
     /// How often they are matched again while the stream runs.
     pub match_interval: Duration,
     /// The replication slot: 1 to 63 of `a-z`, `0-9` and `_`.

@@ -66,6 +66,15 @@ impl Reader {
         parsed.into_iter().collect()
     }
 
+    /// Reads a list that may be absent, which is the same as empty.
+    pub(super) fn list_or_none<T: FromData>(&mut self, key: &Key) -> Result<Vec<T>, Noted> {
+        match self.value(key)? {
+            None => Ok(Vec::new()),
+            Some(Value { data: Data::List(items), .. }) if items.is_empty() => Ok(Vec::new()),
+            Some(_) => self.list(key),
+        }
+    }
+
     /// Reads a table of strings, numbers and booleans as text, each with its place; empty when the key is absent.
     pub(super) fn map(&mut self, key: &Key) -> Result<BTreeMap<String, (Place, String)>, Noted> {
         let Some(value) = self.value(key)? else { return Ok(BTreeMap::new()) };

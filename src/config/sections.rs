@@ -16,7 +16,7 @@ use super::problem::Fault;
 use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
-use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, Topics, Transaction};
+use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, TableSelection, Topics, Transaction};
 
 impl Config {
     /// Reads every section before any is given up, so that all problems are noted.
@@ -59,7 +59,8 @@ fn memory_limit(reader: &mut Reader) -> Result<u64, Noted> {
 impl Postgres {
     fn read(reader: &mut Reader, name: Option<&Name>) -> Result<Self, Noted> {
         let connect = connect_options(reader);
-        let tables = reader.list(&keys::POSTGRES_TABLES);
+        let include = reader.list(&keys::POSTGRES_TABLES);
+        let exclude = reader.list_or_none(&keys::POSTGRES_EXCLUDE_TABLES);
         let match_interval =
             duration_from(reader, &keys::POSTGRES_MATCH_INTERVAL, (Duration::from_secs(1), Duration::from_hours(1)));
         let slot = replication_object(reader, &keys::POSTGRES_SLOT, name, |Slot(text)| text);
@@ -70,7 +71,7 @@ impl Postgres {
         let status_interval = duration(reader, &keys::POSTGRES_STATUS_INTERVAL, Duration::from_mins(5));
         Ok(Self {
             connect: connect?,
-            tables: tables?,
+            tables: TableSelection { include: include?, exclude: exclude? },
             match_interval: match_interval?,
             slot: slot?,
             publication: publication?,

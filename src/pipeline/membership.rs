@@ -134,6 +134,12 @@ impl Membership {
             outcome => outcome?,
         };
         let mut plan = self.plan(&matched).await?;
+        if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
+            if is_first {
+                return Err(failure);
+            }
+            self.tell(failure.to_string());
+        }
         if needs_publication && plan.existing.is_none() {
             // Made again, it would hide that what was committed meanwhile cannot be decoded.
             let found = format!("publication {} is gone, and the stream has not ended", plan.name);
@@ -192,6 +198,9 @@ impl Membership {
         self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
         let plan = self.plan(&matched).await?;
+        if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
+            self.tell(failure.to_string());
+        }
         if plan.existing.is_none() {
             // The stream finds that out itself, and ends.
             return Ok(());
@@ -328,26 +337,67 @@ fn lock(scope: &Mutex<Scope>) -> MutexGuard<'_, Scope> {
     scope.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+/// Refuses to leave out partitions whose rows come under the name of a table that is asked for: no message of the stream would tell them
+/// apart.
+///
+/// # Errors
+/// There are such.
+pub(crate) fn excluded_partitions(
+    postgres: &config::Postgres,
+    matched: &[MatchedTable],
+    plan: &PublicationPlan,
+) -> Result<(), Failure> {
+    let configured = postgres.publish_via_partition_root;
+    let via_root = if postgres.manage {
+        configured
+    } else {
+        plan.existing.as_ref().map_or(configured, |publication| publication.via_root)
+    };
+    let Some((root, excluded)) = matched.iter().find_map(|root| Some((&root.table, root.excluded.first()?))) else {
+        return Ok(());
+    };
+    if !via_root {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::ConfigInvalid,
+        format!(
+            "postgres.exclude_tables leaves out {excluded}, a partition of {root}, whose rows come under the name of {root}: leave out \
+             {root}, or set postgres.publish_via_partition_root = false"
+        ),
+    ))
+}
+
 /// Whether a relation of the stream is asked for, by its own name, by what it is a partition of, or in doubt.
 ///
 /// # Errors
 /// The server cannot be asked.
 pub(super) async fn is_watched(
     catalog: &mut Catalog,
-    patterns: &[config::TablePattern],
+    selection: &config::TableSelection,
     scope: &Mutex<Scope>,
     relation: &Relation,
 ) -> Result<bool, Failure> {
-    let matches = |schema: &str, name: &str| patterns.iter().any(|pattern| pattern.matches(schema, name));
-    if matches(&relation.schema, &relation.name) {
-        return Ok(true);
-    }
-    // A leaf is asked for by asking for what it is a partition of.
-    let ancestors = catalog.ancestors(relation.id).await?;
-    if ancestors.iter().flatten().any(|ancestor| matches(&ancestor.schema, &ancestor.name)) {
-        return Ok(true);
-    }
     let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
+    let includes = |table: &PublishedTable| selection.includes(&table.schema, &table.name);
+    let excludes = |table: &PublishedTable| selection.excludes(&table.schema, &table.name);
+    if includes(&name) && selection.exclude.is_empty() {
+        return Ok(true);
+    }
+    // A leaf is asked for, and left out, with what it is a partition of.
+    let ancestors = catalog.ancestors(relation.id).await?;
+    let excluded_by = std::iter::once(&name).chain(ancestors.iter().flatten()).find(|table| excludes(table));
+    if let Some(excluded_by) = excluded_by {
+        info!(
+            schema = name.schema,
+            table = name.name,
+            "the publication holds a table that is left out with {excluded_by}"
+        );
+        return Ok(false);
+    }
+    if includes(&name) || ancestors.iter().flatten().any(includes) {
+        return Ok(true);
+    }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
     match verdict {

@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    config::TablePattern,
+    config::TableSelection,
     failure::{Code, Failure, Recovery},
     metrics::{Metrics, TableMetrics},
     schemas::Schemas,
@@ -44,7 +44,7 @@ pub(super) struct Relations {
     pub(super) is_resumed: bool,
     pub(super) naming: Naming,
     pub(super) options: EncodeOptions,
-    pub(super) patterns: Vec<TablePattern>,
+    pub(super) selection: TableSelection,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
     pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
@@ -106,7 +106,7 @@ impl Relations {
     /// Takes a Relation message.
     pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
         let oid = relation.id;
-        let known = if is_watched(&mut self.catalog, &self.patterns, &self.scope, &relation).await? {
+        let known = if is_watched(&mut self.catalog, &self.selection, &self.scope, &relation).await? {
             let facts = self.facts_about(&relation).await?;
             Known::Watched(Box::new(self.prepare(relation, facts).await?))
         } else {
@@ -294,7 +294,7 @@ impl Relations {
             is_resumed: false,
             naming: Naming::new("test", "nowhere"),
             options: EncodeOptions::default(),
-            patterns: Vec::new(),
+            selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
             scope: Arc::default(),
             facts: Arc::default(),
             metrics: Arc::clone(metrics),

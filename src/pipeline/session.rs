@@ -192,7 +192,7 @@ impl Starting<'_> {
             is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             options: config.events.clone(),
-            patterns: postgres.tables.clone(),
+            selection: postgres.tables.clone(),
             scope: membership.scope(),
             facts: Arc::clone(&self.shared.facts),
             metrics: Arc::clone(metrics),
