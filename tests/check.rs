@@ -433,6 +433,43 @@ fn tables_are_left_out_whole() {
     assert_eq!(checked.exit_code, 0, "{}", checked.text);
 }
 
+#[test]
+fn rules_of_columns_that_cannot_be_applied_are_named() {
+    let mut case = Case::new("columns");
+    case.sql("CREATE TABLE users (id int PRIMARY KEY, email text, born date)");
+    let rules = |rules: &str| format!("[columns]\n{rules}");
+    case.kafka = rules(r#"exclude = ["public.users.id", "public.users.emial", "later.*.*"]"#);
+    let checked = case.check();
+    checked.refuses(
+        "column-rule-unfit",
+        "column \"id\" of public.users is part of the key, and cannot be left out",
+        "[columns]",
+    );
+    checked.refuses("pattern-unmatched", "public.users.emial: ", "columns.exclude");
+    assert_eq!(checked.one("warning", "pattern-unmatched")["about"], "later.*.*");
+    for (mask, found) in [
+        (
+            r#"columns = "*.users.id", mask = "asterisks""#,
+            "column \"id\" of public.users is part of the key, and masked like this",
+        ),
+        (
+            r#"columns = "*.users.born", mask = "truncate", characters = 4"#,
+            "column \"born\" of public.users is no string",
+        ),
+    ] {
+        case.kafka = rules(&format!("masks = [{{ {mask} }}]"));
+        let checked = case.check();
+        checked.refuses("column-rule-unfit", found, "[columns]");
+        checked.has_only_errors(&["column-rule-unfit"]);
+    }
+    case.kafka = rules(&format!(
+        "exclude = [\"*.users.born\"]\nhash_salt = {:?}\nmasks = [{{ columns = [\"*.users.id\", \"*.*.email\"], mask = \"hash\" }}]",
+        SECRETS[1]
+    ));
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+}
+
 /// The plans are those of the stream, and so are the names that the configuration asks for.
 #[test]
 fn names_are_what_the_configuration_makes_of_them() {

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     TextList,
     /// A table of strings, numbers and booleans, whose names are not pgsluice's.
     TextMap,
+    /// A list of tables, whose names are told with the key.
+    TableList,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::Path => "path",
             Self::TextList => "list of strings",
             Self::TextMap => "table",
+            Self::TableList => "list of tables",
         }
     }
 }
@@ -116,6 +119,12 @@ pub(super) const SECTIONS: &[Section] = &[
         path: "kafka.transaction",
         doc: "When a Kafka transaction is committed. It is committed as soon as PostgreSQL has nothing more to send; under load \
               it grows until a cap is reached.",
+    },
+    Section {
+        path: "columns",
+        doc: "Which columns are in the records, and of which something else is written. Columns are named by patterns `schema.table.column` \
+              of the same form as those of `postgres.tables`; a partition obeys what is said of the table that it is a partition of. \
+              PostgreSQL sends the values nevertheless: what must not leave it belongs in a publication with a column list.",
     },
     Section {
         path: "events",
@@ -264,6 +273,22 @@ keys! {
     TRANSACTION_SPLIT_AFTER_AGE: "kafka.transaction.split_after_age", Kind::Duration, Presence::Default(r#""30s""#),
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
+
+    COLUMNS_INCLUDE: "columns.include", Kind::TextList, Presence::Default(r#"["*.*.*"]"#),
+        "The columns to write; a column that no pattern matches is left out, of whatever table. Debezium: `column.include.list`.";
+    COLUMNS_EXCLUDE: "columns.exclude", Kind::TextList, Presence::Optional { example: r#"["public.users.password", "*.*.ssn"]"# },
+        "Columns to leave out of `include`, whichever of the two is narrower. A column of the key cannot be left out. Debezium: \
+         `column.exclude.list`.";
+    COLUMNS_MASKS: "columns.masks", Kind::TableList, Presence::Optional { example: r#"[{ columns = ["*.*.phone"], mask = "asterisks" }]"# },
+        "What to write in the place of values. Each table has `columns`, a list of patterns, and a `mask`: `fixed`, the `text`; `asterisks`, \
+         one for each character; `hash`, the SHA-256 hash of salt and value in hexadecimal digits, the only one that a column of the key \
+         can have; `truncate`, the first so many `characters`, of a column that is a string. The first table that matches a column is \
+         applied. The field becomes a `string` of PostgreSQL's text; a null stays null, and so does the placeholder of an unchanged TOAST \
+         value. Debezium: `column.mask.with.*.chars`, `column.mask.hash.v2.SHA-256.with.salt.*`, `column.truncate.to.*.chars`.";
+    COLUMNS_HASH_SALT: "columns.hash_salt", Kind::Secret, Presence::Optional { example: r#""secret""# },
+        "The salt of `hash`. Who knows it can find values by trying. With another one all hashes change, those in keys too.";
+    COLUMNS_HASH_SALT_FILE: "columns.hash_salt_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/hash-salt""# },
+        "A file that holds the salt of `hash`. One trailing line break is dropped.";
 
     EVENTS_DECIMALS: "events.decimals", Kind::Text, Presence::Default(r#""precise""#),
         "`numeric` and `money`: `precise`, Avro's `decimal`; `double`; `string`, the only one with `NaN` and infinities and all digits. \

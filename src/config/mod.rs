@@ -7,7 +7,9 @@
 //!
 //! Secrets are [`SecretString`](secrecy::SecretString)s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
 
+mod columns;
 mod document;
+mod entries;
 mod environment;
 mod events;
 mod keys;
@@ -20,6 +22,7 @@ mod reference;
 mod secret;
 mod sections;
 mod selection;
+mod shaping;
 mod values;
 
 #[cfg(test)]
@@ -35,10 +38,12 @@ use registry::Auth;
 use url::Url;
 use walreceiver::ConnectOptions;
 
-pub use pattern::TablePattern;
+pub use columns::{Columns, MaskRule};
+pub use pattern::{ColumnPattern, TablePattern};
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
 pub use selection::TableSelection;
+pub use shaping::{Shaping, TableIdentity};
 pub use values::{LogFormat, LogLevel, Name, TopicName};
 
 use document::{Document, printable};
@@ -56,6 +61,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// The sink.
     pub kafka: Kafka,
+    /// `[columns]`: which columns are left out, and of which something else is written.
+    pub columns: Columns,
     /// `[events]`: the forms that values, names and deletions take.
     pub events: EncodeOptions,
     /// Where the schemas are registered.

@@ -75,6 +75,18 @@ impl Reader {
         }
     }
 
+    /// The members of a list that may be absent.
+    pub(super) fn items(&mut self, key: &Key) -> Result<Option<Vec<Data>>, Noted> {
+        match self.value(key)? {
+            None => Ok(None),
+            Some(Value { data: Data::List(items), .. }) => Ok(Some(items)),
+            Some(value) => {
+                let fix = format!("give a list, as in {}", key.presence.example());
+                Err(self.note(value.place, key.path, found_type(&value.data, &fix)))
+            }
+        }
+    }
+
     /// Reads a table of strings, numbers and booleans as text, each with its place; empty when the key is absent.
     pub(super) fn map(&mut self, key: &Key) -> Result<BTreeMap<String, (Place, String)>, Noted> {
         let Some(value) = self.value(key)? else { return Ok(BTreeMap::new()) };

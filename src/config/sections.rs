@@ -16,7 +16,9 @@ use super::problem::Fault;
 use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
-use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, TableSelection, Topics, Transaction};
+use super::{
+    Columns, Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, TableSelection, Topics, Transaction,
+};
 
 impl Config {
     /// Reads every section before any is given up, so that all problems are noted.
@@ -25,6 +27,7 @@ impl Config {
         let memory_limit = memory_limit(reader);
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
+        let columns = Columns::read(reader);
         let events = events::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
@@ -42,6 +45,7 @@ impl Config {
             memory_limit_bytes: memory_limit?,
             postgres: postgres?,
             kafka: kafka?,
+            columns: columns?,
             events: events?,
             schema_registry: schema_registry?,
             http: http?,

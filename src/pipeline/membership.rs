@@ -24,12 +24,12 @@ use std::{
 };
 
 use pgoutput::{Oid, Relation};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublishedTable},
-    config,
+    config::{self, TableIdentity},
     failure::{Code, Failure},
     metrics::Metrics,
 };
@@ -60,8 +60,10 @@ pub(super) struct Beginning {
 /// What decides whether a relation of the stream is asked for where its name does not say so.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the process began.
-    leaves: FxHashSet<Oid>,
+    /// Every leaf that was seen under a table that is asked for, and that table. Bounded by the partitions there were since the process began.
+    leaves: FxHashMap<Oid, PublishedTable>,
+    /// What each relation that was identified was a partition of. Bounded likewise.
+    ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -85,16 +87,44 @@ pub(super) enum Verdict {
 impl Scope {
     fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
         let publication = plan.existing.as_ref();
-        self.leaves.extend(matched.iter().flat_map(|matched| &matched.leaf_oids));
+        let leaves = |root: &MatchedTable| {
+            let root = root.clone();
+            root.leaf_oids.into_iter().map(move |leaf| (leaf, root.table.clone()))
+        };
+        self.leaves.extend(matched.iter().flat_map(leaves));
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
         // What comes next in the log may have been published before a change of it.
         self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
         self.is_exact = postgres.manage && !publication.is_some_and(|it| it.all_tables || it.has_schemas);
     }
 
+    /// The names that a relation goes by, as far as anybody knows.
+    fn identity(
+        &mut self,
+        relation: Oid,
+        own: PublishedTable,
+        ancestors: Option<Vec<PublishedTable>>,
+    ) -> TableIdentity {
+        let remembered = self.ancestors.get(&relation).cloned();
+        // Before it was detached, the rows that are still to come were written under what it was a partition of.
+        let is_certain = ancestors.is_some()
+            || remembered.is_some()
+            || self.leaves.contains_key(&relation)
+            || !self.publishes_leaves;
+        let mut names = remembered.unwrap_or_default();
+        names.extend(ancestors.iter().flatten().chain(self.leaves.get(&relation)).cloned());
+        names.sort();
+        names.dedup();
+        if ancestors.is_some() {
+            self.ancestors.insert(relation, names.clone());
+        }
+        names.insert(0, own);
+        TableIdentity { names: names.into_iter().map(|table| (table.schema, table.name)).collect(), is_certain }
+    }
+
     /// Decides on a relation whose name is not asked for, nor that of anything that it is a partition of now.
     fn decide(&self, relation: Oid, table: &PublishedTable, exists: bool) -> Verdict {
-        if self.leaves.contains(&relation) {
+        if self.leaves.contains_key(&relation) {
             return Verdict::Leaf;
         }
         if !self.publishes_leaves || self.removed.contains(table) {
@@ -368,23 +398,24 @@ pub(crate) fn excluded_partitions(
     ))
 }
 
-/// Whether a relation of the stream is asked for, by its own name, by what it is a partition of, or in doubt.
+/// The names of a relation of the stream, if it is asked for: by its own name, by what it is a partition of, or in doubt.
 ///
 /// # Errors
 /// The server cannot be asked.
-pub(super) async fn is_watched(
+pub(super) async fn identify(
     catalog: &mut Catalog,
     selection: &config::TableSelection,
     scope: &Mutex<Scope>,
     relation: &Relation,
-) -> Result<bool, Failure> {
+) -> Result<Option<TableIdentity>, Failure> {
     let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
     let includes = |table: &PublishedTable| selection.includes(&table.schema, &table.name);
     let excludes = |table: &PublishedTable| selection.excludes(&table.schema, &table.name);
-    if includes(&name) && selection.exclude.is_empty() {
-        return Ok(true);
+    let is_no_leaf = !lock(scope).publishes_leaves;
+    if includes(&name) && selection.exclude.is_empty() && is_no_leaf {
+        return Ok(Some(lock(scope).identity(relation.id, name, None)));
     }
-    // A leaf is asked for, and left out, with what it is a partition of.
+    // A leaf is asked for, left out and shaped with what it is a partition of.
     let ancestors = catalog.ancestors(relation.id).await?;
     let excluded_by = std::iter::once(&name).chain(ancestors.iter().flatten()).find(|table| excludes(table));
     if let Some(excluded_by) = excluded_by {
@@ -393,10 +424,10 @@ pub(super) async fn is_watched(
             table = name.name,
             "the publication holds a table that is left out with {excluded_by}"
         );
-        return Ok(false);
+        return Ok(None);
     }
     if includes(&name) || ancestors.iter().flatten().any(includes) {
-        return Ok(true);
+        return Ok(Some(lock(scope).identity(relation.id, name, ancestors)));
     }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
@@ -404,11 +435,16 @@ pub(super) async fn is_watched(
         Verdict::Leaf => {}
         Verdict::PerhapsALeaf => warn!(
             "table {schema}.{table} is published and is a partition of nothing, though it may have been when its rows were written: it is \
-             streamed, for to leave it out could lose rows"
+             streamed, for to leave it out could lose rows, and each column is hidden that is to be hidden in any table"
         ),
-        Verdict::Stranger => info!(schema, table, "the publication holds a table that is not asked for"),
+        Verdict::Stranger => {
+            info!(schema, table, "the publication holds a table that is not asked for");
+            return Ok(None);
+        }
     }
-    Ok(verdict != Verdict::Stranger)
+    // Of what was once a leaf, its being none today says nothing.
+    let ancestors = ancestors.filter(|_| verdict == Verdict::Leaf);
+    Ok(Some(lock(scope).identity(relation.id, name, ancestors)))
 }
 
 #[cfg(test)]
@@ -416,8 +452,10 @@ mod tests {
     use super::*;
 
     fn scope(publishes_leaves: bool, is_exact: bool) -> Scope {
-        let leaves = [Oid::from(7)].into_iter().collect();
-        Scope { leaves, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
+        let root = PublishedTable { schema: "public".into(), name: "root".into() };
+        let leaves = [(Oid::from(7), root)].into_iter().collect();
+        let ancestors = FxHashMap::default();
+        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {
@@ -442,6 +480,26 @@ mod tests {
         let table_is_gone = |is_exact| Scope { has_partitioned: false, ..scope(true, is_exact) };
         assert_eq!(decide(&table_is_gone(true), 8, false), Verdict::PerhapsALeaf, "the root may be gone with it");
         assert_eq!(decide(&table_is_gone(false), 8, false), Verdict::Stranger, "all tables that come and go are there");
+    }
+
+    #[test]
+    fn what_a_leaf_was_a_partition_of_is_remembered() {
+        let mut scope = scope(true, true);
+        let table = |name: &str| PublishedTable { schema: "public".into(), name: name.into() };
+        let mut identity = |oid, ancestors: Option<&[&str]>| {
+            let ancestors = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
+            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors);
+            let names: Vec<_> = identity.names.into_iter().map(|(_, name)| name).collect();
+            (names.join(" "), identity.is_certain)
+        };
+        assert_eq!(identity(7, None), ("leaf root".to_owned(), true), "it was matched once");
+        assert_eq!(identity(8, None), ("leaf".to_owned(), false), "it is gone, and was not seen");
+        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf a b".to_owned(), true));
+        assert_eq!(identity(9, Some(&[])), ("leaf a b".to_owned(), true), "it was detached");
+        assert_eq!(identity(9, None), ("leaf a b".to_owned(), true), "it was dropped");
+        scope.publishes_leaves = false;
+        let plain = scope.identity(Oid::from(8), table("leaf"), None);
+        assert!(plain.is_certain, "rows come under their root's name");
     }
 
     #[test]

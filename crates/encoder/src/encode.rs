@@ -363,7 +363,7 @@ impl TablePlan {
             out.push(if position == 0 { b'{' } else { b',' });
             out.extend_from_slice(&column.json_name);
             let null = match column.presence {
-                Presence::Required => false,
+                Presence::Required | Presence::Omitted => false,
                 Presence::Optional { null, .. } => reader.take(1) == Some(&[null]),
             };
             if null || json::write_value(&column.physical, &mut reader, out).is_none() {

@@ -2,17 +2,16 @@
 
 use std::collections::BTreeSet;
 
-use encoder::TableFacts;
-use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
 
 use super::{
     postgres::Session,
     report::{Findings, Problem, Severity, grouped, some_of},
+    schemas::Described,
 };
 use crate::{
     catalog::{MatchedTable, PublicationPlan, PublishedTable, TablePrivileges},
-    config::{TablePattern, TableSelection},
+    config::{TableIdentity, TablePattern, TableSelection},
     failure::{Code, Failure},
     pipeline,
 };
@@ -195,7 +194,7 @@ impl Tables {
         &self,
         session: &mut Session<'_>,
         plan: &PublicationPlan,
-        described: &mut Vec<(Relation, TableFacts)>,
+        described: &mut Vec<Described>,
     ) -> Result<(), Failure> {
         let postgres = &session.config.postgres;
         // As the publication will be: as it is, unless it would be made to fit.
@@ -214,7 +213,10 @@ impl Tables {
                 None => relation.columns.retain(|column| !table.generated.contains(&column.name)),
             }
             let facts = session.catalog.table_facts(relation.id).await?;
-            described.push((relation, facts));
+            let mut identity = TableIdentity::plain(&name.schema, &name.name);
+            let roots = self.matched.iter().filter(|root| root.leaves.contains(&name)).map(|root| &root.table);
+            identity.names.extend(roots.map(|root| (root.schema.clone(), root.name.clone())));
+            described.push(Described { relation, identity, facts });
         }
         Ok(())
     }

@@ -54,6 +54,7 @@ fn the_forms_of_events_are_told_by_name() {
         names: NameAdjustment::AvroUnicode,
         tombstones: false,
         unavailable_value: "?".to_owned(),
+        ..EncodeOptions::default()
     };
     let other = "decimals = \"double\"\ntimes = \"adaptive_microseconds\"\nintervals = \"numeric\"\nzoned_times = \"utc\"\n\
                  varying_bits = \"bits\"\narrays = \"items\"\nhstore = \"map\"\nbytea = \"base64url\"\n\
