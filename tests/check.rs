@@ -470,6 +470,24 @@ fn rules_of_columns_that_cannot_be_applied_are_named() {
     assert_eq!(checked.exit_code, 0, "{}", checked.text);
 }
 
+#[test]
+fn a_topic_that_two_tables_would_share_or_that_is_none_is_named() {
+    let mut case = Case::new("routes");
+    case.sql("CREATE TABLE items (id int PRIMARY KEY)");
+    case.kafka =
+        "[kafka.topics]\ntemplate = \"{name}-{table}\"\nroutes = [{ match = '.*-(.).*', topic = \"check_routed_$1\" }]"
+            .into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+    assert!(checked.text.contains("run creates check_routed_i, check_routed_o"), "{}", checked.text);
+    case.kafka = "[kafka.topics]\nroutes = [{ match = '.*', topic = \"check_routed\" }]".into();
+    let checked = case.check();
+    checked.refuses("topic-collision", "public.items, public.orders would share this topic", "kafka.topics.routes");
+    case.kafka = "[kafka.topics]\nroutes = [{ match = '.*items', topic = \"..\" }]".into();
+    let checked = case.check();
+    checked.refuses("schema-unrepresentable", "\"..\" is no name of a topic", "kafka.topics.template");
+}
+
 /// The plans are those of the stream, and so are the names that the configuration asks for.
 #[test]
 fn names_are_what_the_configuration_makes_of_them() {

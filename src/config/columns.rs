@@ -95,14 +95,11 @@ fn mask_rule(entry: &mut Entry<'_>, salt: Option<&Salt>) -> Result<MaskRule, Not
             Some(text) => Mask::Fixed(text),
             None => return Err(entry.note("text", Fault::new("missing", "set text = \"***\""))),
         },
-        MaskKind::Hash => match salt {
-            Some(salt) => Mask::Sha256(salt.clone()),
-            None => {
-                let fix =
-                    "set columns.hash_salt or columns.hash_salt_file; without a salt, a value can be found by trying";
-                return Err(entry.note("mask", Fault::new("there is no salt for the hash", fix)));
-            }
-        },
+        MaskKind::Hash => {
+            let fix = "set columns.hash_salt or columns.hash_salt_file; without a salt, a value can be found by trying";
+            let no_salt = || Fault::new("there is no salt for the hash", fix);
+            Mask::Sha256(salt.cloned().ok_or_else(|| entry.note("mask", no_salt()))?)
+        }
         MaskKind::Truncate => match characters.map(usize::try_from) {
             Some(Ok(characters_max @ 1..=1_000_000_000)) => Mask::Truncate { characters_max },
             Some(_) => {

@@ -113,7 +113,7 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { path: "kafka", doc: "The sink: an Apache Kafka 3.9 or 4 cluster." },
     Section {
         path: "kafka.topics",
-        doc: "How a topic that is missing is created. A topic that exists is left as it is.",
+        doc: "How topics are named, and how one that is missing is created. A topic that exists is left as it is.",
     },
     Section {
         path: "kafka.transaction",
@@ -195,7 +195,7 @@ macro_rules! keys {
 
 keys! {
     NAME: "name", Kind::Text, Presence::Required { example: r#""shop""# },
-        "The name of this instance: Kafka transactional id, key of its checkpoint, prefix of its topics (`{name}.{schema}.{table}`), and \
+        "The name of this instance: Kafka transactional id, key of its checkpoint, prefix of its topics unless `kafka.topics` names them otherwise, and \
          the source of the default slot and publication. 1 to 100 letters, digits, `.`, `_` and `-`, not starting with `.` or `-`. Never \
          change it, or the checkpoint is not found.";
     MEMORY_LIMIT: "memory_limit", Kind::Size, Presence::Default(r#""64MiB""#),
@@ -258,6 +258,15 @@ keys! {
         "Replicas of a new topic, the checkpoint topic included, 1 to 32767; -1 leaves it to the broker's `default.replication.factor`.";
     KAFKA_TOPICS_CONFIG: "kafka.topics.config", Kind::TextMap, Presence::Optional { example: r#"{ "cleanup.policy" = "compact" }"# },
         "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic.";
+
+    KAFKA_TOPICS_TEMPLATE: "kafka.topics.template", Kind::Text, Presence::Default(r#""{name}.{schema}.{table}""#),
+        "The topic of a table: text in which `{name}`, `{database}`, `{schema}` and `{table}` stand for the names. What a topic cannot \
+         have in its name becomes `_`. The Avro namespace follows the topic.";
+    KAFKA_TOPICS_ROUTES: "kafka.topics.routes", Kind::TableList,
+        Presence::Optional { example: r#"[{ match = 'shop\.public\.(.*)', topic = "shop.$1" }]"# },
+        "Other topics than what `template` gives: `match` is a regular expression for the whole of that name, `topic` the other name, in \
+         which `$1` is the first group and `${x}` the group named x. The first that matches is taken. Two tables never share a topic, \
+         for their keys could be the same. Debezium: `ByLogicalTableRouter`.";
 
     TRANSACTION_MAX_RECORDS: "kafka.transaction.max_records", Kind::Integer, Presence::Default("20000"),
         "Records after which the Kafka transaction is committed at the end of the current PostgreSQL transaction.";

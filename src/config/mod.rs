@@ -19,6 +19,7 @@ mod problem;
 mod properties;
 mod reader;
 mod reference;
+mod routing;
 mod secret;
 mod sections;
 mod selection;
@@ -42,6 +43,7 @@ pub use columns::{Columns, MaskRule};
 pub use pattern::{ColumnPattern, TablePattern};
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
+pub use routing::{Route, Routing, TopicTemplate};
 pub use selection::TableSelection;
 pub use shaping::{Shaping, TableIdentity};
 pub use values::{LogFormat, LogLevel, Name, TopicName};
@@ -106,13 +108,13 @@ pub struct Kafka {
     pub properties: Properties,
     /// The compacted topic of checkpoints.
     pub checkpoint_topic: TopicName,
-    /// How missing topics are created.
+    /// How topics are named, and missing ones created.
     pub topics: Topics,
     /// When Kafka transactions are committed.
     pub transaction: Transaction,
 }
 
-/// `[kafka.topics]`: how missing topics are created.
+/// `[kafka.topics]`: how topics are named, and missing ones created.
 #[derive(Clone, Debug)]
 pub struct Topics {
     /// Partitions, at least 1; none leaves it to the broker.
@@ -121,6 +123,8 @@ pub struct Topics {
     pub replication_factor: Option<i16>,
     /// Topic configuration, verbatim.
     pub config: BTreeMap<String, String>,
+    /// How they are named.
+    pub routing: Routing,
 }
 
 /// `[kafka.transaction]`: when a Kafka transaction is committed. Every split cap is at least the soft cap beside it.

@@ -17,7 +17,8 @@ use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
 use super::{
-    Columns, Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, TableSelection, Topics, Transaction,
+    Columns, Config, Http, Kafka, Log, Postgres, RemoteRegistry, Routing, SchemaRegistry, TableSelection, Topics,
+    Transaction,
 };
 
 impl Config {
@@ -185,10 +186,12 @@ impl Topics {
         let replication_factor =
             count_or_broker_default(reader, &keys::KAFKA_TOPICS_REPLICATION_FACTOR, i64::from(i16::MAX));
         let config = Properties::read_topic_config(reader);
+        let routing = Routing::read(reader);
         Ok(Self {
             partitions: partitions?.and_then(|count| i32::try_from(count).ok()),
             replication_factor: replication_factor?.and_then(|count| i16::try_from(count).ok()),
             config: config?,
+            routing: routing?,
         })
     }
 }

@@ -2,13 +2,17 @@
 
 use encoder::EncodeOptions;
 
-use super::{Columns, Config};
+use super::routing::Names;
+use super::{Columns, Config, Routing};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
 pub struct Shaping {
     events: EncodeOptions,
     columns: Columns,
+    routing: Routing,
+    name: String,
+    database: String,
 }
 
 /// The names that a table of the stream goes by.
@@ -31,21 +35,24 @@ impl TableIdentity {
 impl Shaping {
     /// What a configuration says.
     pub fn new(config: &Config) -> Self {
-        Self { events: config.events.clone(), columns: config.columns.clone() }
-    }
-
-    /// One that says nothing.
-    #[cfg(test)]
-    pub(crate) fn without_rules() -> Self {
-        let everything = super::ColumnPattern::parse("*.*.*").into_iter().collect();
-        let columns = Columns { include: everything, exclude: Vec::new(), masks: Vec::new() };
-        Self { events: EncodeOptions::default(), columns }
+        Self {
+            events: config.events.clone(),
+            columns: config.columns.clone(),
+            routing: config.kafka.topics.routing.clone(),
+            name: config.name.as_str().to_owned(),
+            database: config.postgres.connect.database().to_owned(),
+        }
     }
 
     /// How the records of a table with these columns are written.
     pub fn options<'a>(&self, table: &TableIdentity, columns: impl IntoIterator<Item = &'a str>) -> EncodeOptions {
         let mut options = self.events.clone();
         let rule = |column: &str| Some((column.to_owned(), self.columns.rule(table, column)?));
+        // The first name is the table's own: partitions that come under their own names have topics of their own.
+        if let Some((schema, table)) = table.names.first() {
+            let names = Names { name: &self.name, database: &self.database, schema, table };
+            options.topic = Some(self.routing.topic(names));
+        }
         options.columns = columns.into_iter().filter_map(rule).collect();
         options
     }
@@ -74,6 +81,21 @@ mod tests {
             Some(ColumnRule::Mask(mask)) => Some(format!("{column}={mask:?}")),
         };
         columns.iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn a_topic_is_routed_from_what_the_template_gives() {
+        let topic = |keys: &str, table: &str| {
+            let text = format!("exclude = []\n[kafka.topics]\n{keys}");
+            shaping(&text).options(&TableIdentity::plain("public", table), []).topic.expect("it is told")
+        };
+        assert_eq!(topic("", "a b"), "shop.public.a_b");
+        assert_eq!(topic("template = \"{database}-{table}\"", "orders"), "shop-orders");
+        let routes = "template = \"{schema}.{table}\"\nroutes = [{ match = 'public\\.(.*)_\\d+', topic = \"$1_all\" }, \
+                      { match = 'public\\..*', topic = \"rest\" }]";
+        assert_eq!(topic(routes, "orders_7"), "orders_all");
+        assert_eq!(topic(routes, "items"), "rest");
+        assert_eq!(topic("routes = [{ match = 'public', topic = \"x\" }]", "orders"), "shop.public.orders");
     }
 
     const COLUMNS: &[&str] = &["id", "email", "ssn"];

@@ -99,12 +99,7 @@ impl Scope {
     }
 
     /// The names that a relation goes by, as far as anybody knows.
-    fn identity(
-        &mut self,
-        relation: Oid,
-        own: PublishedTable,
-        ancestors: Option<Vec<PublishedTable>>,
-    ) -> TableIdentity {
+    fn identity(&mut self, relation: Oid, own: PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
         let remembered = self.ancestors.get(&relation).cloned();
         // Before it was detached, the rows that are still to come were written under what it was a partition of.
         let is_certain = ancestors.is_some()
@@ -112,7 +107,7 @@ impl Scope {
             || self.leaves.contains_key(&relation)
             || !self.publishes_leaves;
         let mut names = remembered.unwrap_or_default();
-        names.extend(ancestors.iter().flatten().chain(self.leaves.get(&relation)).cloned());
+        names.extend(ancestors.into_iter().flatten().chain(self.leaves.get(&relation)).cloned());
         names.sort();
         names.dedup();
         if ancestors.is_some() {
@@ -427,7 +422,7 @@ pub(super) async fn identify(
         return Ok(None);
     }
     if includes(&name) || ancestors.iter().flatten().any(includes) {
-        return Ok(Some(lock(scope).identity(relation.id, name, ancestors)));
+        return Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())));
     }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
@@ -444,7 +439,7 @@ pub(super) async fn identify(
     }
     // Of what was once a leaf, its being none today says nothing.
     let ancestors = ancestors.filter(|_| verdict == Verdict::Leaf);
-    Ok(Some(lock(scope).identity(relation.id, name, ancestors)))
+    Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())))
 }
 
 #[cfg(test)]
@@ -487,8 +482,8 @@ mod tests {
         let mut scope = scope(true, true);
         let table = |name: &str| PublishedTable { schema: "public".into(), name: name.into() };
         let mut identity = |oid, ancestors: Option<&[&str]>| {
-            let ancestors = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
-            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors);
+            let ancestors: Option<Vec<_>> = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
+            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors.as_deref());
             let names: Vec<_> = identity.names.into_iter().map(|(_, name)| name).collect();
             (names.join(" "), identity.is_certain)
         };

@@ -276,7 +276,7 @@ impl Relations {
 }
 
 #[cfg(test)]
-use encoder::EncodeOptions;
+use {crate::config::Config, encoder::EncodeOptions};
 
 #[cfg(test)]
 impl Relations {
@@ -295,6 +295,8 @@ impl Relations {
                 let registry = registry::RegistryOptions::new("http://127.0.0.1:1".parse().expect("a URL"));
                 (Arc::new(topics), Arc::new(registry::RegistryClient::new(registry).expect("a client")))
             });
+        const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
+                             [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
         let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
         Self {
             catalog: Catalog::new(Arc::new(nobody)),
@@ -304,7 +306,7 @@ impl Relations {
             checkpoint_topic: "checkpoints".to_owned(),
             is_resumed: false,
             naming: Naming::new("test", "nowhere"),
-            shaping: Shaping::without_rules(),
+            shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
             scope: Arc::default(),
             facts: Arc::default(),

@@ -1,8 +1,11 @@
 //! What is left out or hidden: tables with their partitions, columns, values.
 
-use std::collections::BTreeSet;
+use std::{cell::RefCell, collections::BTreeSet};
+
+use rdkafka::Message;
 
 use crate::harness::{
+    kafka,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
 };
@@ -122,4 +125,38 @@ fn a_key_column_that_is_left_out_stops_the_stream() {
     stream.database.execute("insert into public.item values (1, 'a')");
     program.exits_with(3, "column-rule-unfit", START_TIMEOUT);
     assert!(program.log().contains("column \\\"id\\\" of public.item is part of the key"), "{}", program.log());
+}
+
+#[test]
+fn tables_go_to_the_topics_that_they_are_routed_to() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "routed");
+    let name = stream.name.clone();
+    let routes = format!(
+        r#"[{{ match = "{name}[.]public[.](?P<stem>[a-z]+)_v2", topic = "{name}.current.${{stem}}" }},
+            {{ match = "{name}[.]public[.](shared_.)", topic = "{name}.both.shared" }}]"#
+    );
+    stream.set("kafka.topics.routes", &routes);
+    stream
+        .database
+        .execute("create table public.item_v2 (id int primary key); create table public.item (id int primary key)");
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item_v2 values (1); insert into public.item values (2)");
+    stream.drain();
+    let topics = RefCell::new(BTreeSet::new());
+    let visit = |message: &rdkafka::message::BorrowedMessage<'_>| {
+        topics.borrow_mut().insert(message.topic().to_owned());
+    };
+    kafka::read_to_end(&stream.bootstrap_servers, |topic| topic.starts_with(&format!("{name}.")), visit);
+    let expected = ["current.item", "public.item", "public.marker"].map(|topic| format!("{name}.{topic}"));
+    assert_eq!(topics.into_inner(), BTreeSet::from(expected));
+    // The keys of two tables could be the same: the second one is refused, and the first goes on with the next start.
+    stream.database.execute(
+        "create table public.shared_a (id int primary key); create table public.shared_b (id int primary key)",
+    );
+    program.terminate();
+    program = stream.start_ready();
+    stream.database.execute("insert into public.shared_a values (1); insert into public.shared_b values (1)");
+    program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("the topic is that of table public.shared_a already"), "{}", program.log());
 }

@@ -65,6 +65,12 @@ pub enum PlanError {
         /// `schema.table`.
         table: String,
     },
+    /// There is no topic of this name.
+    #[error("{topic:?} is no name of a topic")]
+    IllegalTopic {
+        /// The name.
+        topic: String,
+    },
     /// The topic's name is longer than Kafka allows.
     #[error("the topic {topic:?} has more than the {characters_max} characters that Kafka allows")]
     TopicTooLong {

@@ -115,7 +115,7 @@ pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-pub use naming::Naming;
+pub use naming::{Naming, legal_topic};
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
 };

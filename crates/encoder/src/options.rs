@@ -34,6 +34,9 @@ pub struct EncodeOptions {
     /// What stands for a value that is stored out of line (TOAST) and was not sent since it was not changed. Debezium:
     /// `unavailable.value.placeholder`.
     pub unavailable_value: String,
+    /// The topic, in which what Kafka does not have becomes an underscore; none for `{prefix}.{schema}.{table}`. The Avro namespace follows it,
+    /// as in Debezium.
+    pub topic: Option<String>,
     /// What is done to columns beyond their types, by their names as PostgreSQL has them; names that the table has not do no harm.
     pub columns: BTreeMap<String, ColumnRule>,
 }
@@ -53,6 +56,7 @@ impl Default for EncodeOptions {
             names: NameAdjustment::Avro,
             tombstones: true,
             unavailable_value: "__debezium_unavailable_value".to_owned(),
+            topic: None,
             columns: BTreeMap::new(),
         }
     }

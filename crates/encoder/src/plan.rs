@@ -8,6 +8,7 @@ use crate::{
     BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Naming, PlanError, TableFacts, TypeKind, avro,
     defaults::{self, Default},
     json,
+    naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Schema},
     transform::Omitted,
     types::{self, Codec, DefaultRule},
@@ -83,7 +84,10 @@ impl TablePlan {
     ) -> Result<Self, PlanError> {
         let schema_name = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let table = format!("{schema_name}.{}", relation.name);
-        let topic = naming.topic(schema_name, &relation.name)?;
+        let topic = match &options.topic {
+            Some(topic) => checked_topic(topic)?,
+            None => naming.topic(schema_name, &relation.name)?,
+        };
         let illegal = |name: &str| PlanError::IllegalName { table: table.clone(), name: name.to_owned() };
         let namespace = options.names.namespace(&topic).ok_or_else(|| illegal(&topic))?;
         let key_columns = key_columns(relation, facts);

@@ -131,9 +131,12 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
             error.to_string(),
             "change the rules of [columns] for it, or leave the table out of postgres.tables".to_owned(),
         ),
-        PlanError::TopicTooLong { .. } => {
-            (error.to_string(), "set a shorter name, rename the table, or leave it out of postgres.tables".to_owned())
-        }
+        PlanError::IllegalTopic { .. } => (error.to_string(), "correct kafka.topics.template or routes".to_owned()),
+        PlanError::TopicTooLong { .. } => (
+            error.to_string(),
+            "set a shorter name, route it to a shorter topic, rename the table, or leave it out of postgres.tables"
+                .to_owned(),
+        ),
         _ => (error.to_string(), "leave the table out of postgres.tables, and report it: this is a defect".to_owned()),
     };
     Problem {
@@ -151,7 +154,8 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
                 id: "topic-collision",
                 found,
                 why: "records of different kinds in one topic cannot be told apart".into(),
-                fix: "set another name, rename a table, or leave one out of postgres.tables".into(),
+                fix: "set another name, rename a table, route one to another topic (kafka.topics.routes), or leave one out of postgres.tables"
+                    .into(),
             };
             findings.about(Severity::Error, topic, problem);
         };

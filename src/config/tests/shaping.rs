@@ -36,6 +36,30 @@ fn they_can_come_from_the_environment() {
 }
 
 #[test]
+fn what_is_wrong_with_a_topic_is_told() {
+    for (lines, expect) in [
+        (
+            "template = \"{name}/{table}\"",
+            "line 10: kafka.topics.template: found \"{name}/{table}\"; give letters, digits, `.`, `_`, `-`, and {name}, {database}, {schema} or {table}, as in \"{name}.{schema}.{table}\"",
+        ),
+        (
+            "routes = [{ match = '(a', topic = \"b\" }]",
+            "line 10: kafka.topics.routes[0].match: \"(a\" is no regular expression (unclosed group); correct it; a literal dot is \"\\\\.\" in a TOML string",
+        ),
+        (
+            "routes = [{ match = '(a)', topic = \"$2\" }]",
+            "line 10: kafka.topics.routes[0].topic: there is no group 2 in `match`; it has 1: put what to keep in parentheses",
+        ),
+        (
+            "routes = [{ match = '(a)' }]",
+            "line 10: kafka.topics.routes[0].topic: missing; set topic = \"shop.public.orders\"",
+        ),
+    ] {
+        check(&least_and(&format!("[kafka.topics]\n{lines}")), expect);
+    }
+}
+
+#[test]
 fn what_is_wrong_with_a_mask_is_told_with_its_line() {
     for (lines, expect) in [
         (
