@@ -115,6 +115,9 @@ codes! {
     SchemaUnrepresentable "schema-unrepresentable" Stop 3
         "A table cannot be described as an Avro schema.",
         "Rename the columns that the message names, or leave the table out.";
+    ColumnRuleUnfit "column-rule-unfit" Stop 3
+        "A rule of `[columns]` cannot be applied to a column.",
+        "Change the rule for the column that the message names: a column of the key can be hashed and nothing else, and only a string can be truncated.";
     ProtocolViolation "protocol-violation" Stop 1
         "The server sent something that the replication protocol does not have.",
         "Report it with the message: this is a defect, or the server is none that is supported.";

@@ -1,6 +1,6 @@
 //! What the errors of the libraries mean for the stream.
 
-use encoder::EncodeError;
+use encoder::{EncodeError, PlanError};
 use pgoutput::DecodeError;
 use walreceiver::{Error, Recovery};
 
@@ -42,6 +42,12 @@ pub(crate) fn of_stream(error: &Error) -> Failure {
 /// What bytes that are no message mean.
 pub(crate) fn of_decode(error: &DecodeError) -> Failure {
     Failure::new(Code::ProtocolViolation, error.to_string())
+}
+
+/// What a table means that cannot be described.
+pub(crate) fn of_plan(error: PlanError) -> Failure {
+    let code = if error.is_about_column_rules() { Code::ColumnRuleUnfit } else { Code::SchemaUnrepresentable };
+    Failure::caused(code, error)
 }
 
 /// What a row that cannot be written means.

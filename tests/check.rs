@@ -406,6 +406,88 @@ fn tables_that_would_break_or_stop_something_are_named() {
     checked.has_only_errors(&["pattern-unmatched"]);
 }
 
+#[test]
+fn tables_are_left_out_whole() {
+    let mut case = Case::new("left_out");
+    case.sql("CREATE TABLE tmp_notes (body text)");
+    case.sql(
+        "CREATE TABLE events (id int PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE events_old PARTITION OF events FOR VALUES FROM (0) TO (10)",
+    );
+    case.postgres = r#"exclude_tables = ["public.tmp_*", "public.events", "later_*.*"]"#.into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "a table without identity is left out: {}", checked.text);
+    assert_eq!(checked.one("ok", "tables")["found"], "1: public.orders");
+    let unmatched = checked.one("warning", "pattern-unmatched");
+    assert_eq!(unmatched["about"], "later_*.*");
+    assert_eq!(unmatched["why"], "what it was to leave out is streamed");
+
+    // Rows of the partition come under the name of the table that is asked for.
+    case.postgres = r#"exclude_tables = ["public.tmp_*", "public.events_old", "Public.Orders"]"#.into();
+    let checked = case.check();
+    checked.refuses("config-invalid", "public.events_old, a partition of public.events", "change either key");
+    checked.refuses("pattern-unmatched", "Public.Orders: ", "did you mean public.orders?");
+    case.postgres =
+        "exclude_tables = [\"public.tmp_*\", \"public.events_old\"]\npublish_via_partition_root = false".into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+}
+
+#[test]
+fn rules_of_columns_that_cannot_be_applied_are_named() {
+    let mut case = Case::new("columns");
+    case.sql("CREATE TABLE users (id int PRIMARY KEY, email text, born date)");
+    let rules = |rules: &str| format!("[columns]\n{rules}");
+    case.kafka = rules(r#"exclude = ["public.users.id", "public.users.emial", "later.*.*"]"#);
+    let checked = case.check();
+    checked.refuses(
+        "column-rule-unfit",
+        "column \"id\" of public.users is part of the key, and cannot be left out",
+        "[columns]",
+    );
+    checked.refuses("pattern-unmatched", "public.users.emial: ", "columns.exclude");
+    assert_eq!(checked.one("warning", "pattern-unmatched")["about"], "later.*.*");
+    for (mask, found) in [
+        (
+            r#"columns = "*.users.id", mask = "asterisks""#,
+            "column \"id\" of public.users is part of the key, and masked like this",
+        ),
+        (
+            r#"columns = "*.users.born", mask = "truncate", characters = 4"#,
+            "column \"born\" of public.users is no string",
+        ),
+    ] {
+        case.kafka = rules(&format!("masks = [{{ {mask} }}]"));
+        let checked = case.check();
+        checked.refuses("column-rule-unfit", found, "[columns]");
+        checked.has_only_errors(&["column-rule-unfit"]);
+    }
+    case.kafka = rules(&format!(
+        "exclude = [\"*.users.born\"]\nhash_salt = {:?}\nmasks = [{{ columns = [\"*.users.id\", \"*.*.email\"], mask = \"hash\" }}]",
+        SECRETS[1]
+    ));
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+}
+
+#[test]
+fn a_topic_that_two_tables_would_share_or_that_is_none_is_named() {
+    let mut case = Case::new("routes");
+    case.sql("CREATE TABLE items (id int PRIMARY KEY)");
+    case.kafka =
+        "[kafka.topics]\ntemplate = \"{name}-{table}\"\nroutes = [{ match = '.*-(.).*', topic = \"check_routed_$1\" }]"
+            .into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+    assert!(checked.text.contains("run creates check_routed_i, check_routed_o"), "{}", checked.text);
+    case.kafka = "[kafka.topics]\nroutes = [{ match = '.*', topic = \"check_routed\" }]".into();
+    let checked = case.check();
+    checked.refuses("topic-collision", "public.items, public.orders would share this topic", "kafka.topics.routes");
+    case.kafka = "[kafka.topics]\nroutes = [{ match = '.*items', topic = \"..\" }]".into();
+    let checked = case.check();
+    checked.refuses("schema-unrepresentable", "\"..\" is no name of a topic", "kafka.topics.template");
+}
+
 /// The plans are those of the stream, and so are the names that the configuration asks for.
 #[test]
 fn names_are_what_the_configuration_makes_of_them() {

@@ -262,6 +262,7 @@ mod tests {
             is_partitioned: !leaves.is_empty(),
             leaves: leaves.iter().map(|name| table(name)).collect(),
             leaf_oids: Vec::new(),
+            excluded: Vec::new(),
         }
     }
 

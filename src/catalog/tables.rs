@@ -6,7 +6,7 @@ use pgoutput::Oid;
 
 use super::Catalog;
 use crate::{
-    config::TablePattern,
+    config::{TablePattern, TableSelection},
     failure::{Code, Failure},
 };
 
@@ -45,6 +45,8 @@ pub struct MatchedTable {
     pub leaves: Vec<PublishedTable>,
     /// Their OIDs, in the same order.
     pub leaf_oids: Vec<Oid>,
+    /// Its partitions that are to be left out, at any depth: where rows come under the root's name, that cannot be done.
+    pub excluded: Vec<PublishedTable>,
 }
 
 impl Catalog {
@@ -52,7 +54,7 @@ impl Catalog {
     ///
     /// # Errors
     /// No table matches, or the server cannot be asked.
-    pub async fn matching_tables(&mut self, patterns: &[TablePattern]) -> Result<Vec<MatchedTable>, Failure> {
+    pub async fn matching_tables(&mut self, selection: &TableSelection) -> Result<Vec<MatchedTable>, Failure> {
         let rows = self
             .query(
                 "SELECT namespace.nspname::text, class.relname::text, class.oid,
@@ -76,10 +78,15 @@ impl Catalog {
                 is_leaf: row.get::<_, &str>(4) == "r",
             })
             .collect();
-        let tables = top_most(&all, |table| patterns.iter().any(|pattern| pattern.matches(&table.schema, &table.name)));
+        let tables = top_most(&all, selection);
         if tables.is_empty() {
-            let patterns: Vec<_> = patterns.iter().map(ToString::to_string).collect();
-            return Err(Failure::new(Code::TablesMissing, format!("no table matches {}", patterns.join(", "))));
+            let list =
+                |patterns: &[TablePattern]| patterns.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+            let found = match selection.exclude.as_slice() {
+                [] => format!("no table matches {}", list(&selection.include)),
+                exclude => format!("no table matches {} without {}", list(&selection.include), list(exclude)),
+            };
+            return Err(Failure::new(Code::TablesMissing, found));
         }
         Ok(tables)
     }
@@ -158,12 +165,27 @@ struct Candidate {
     is_leaf: bool,
 }
 
-fn top_most(all: &[Candidate], matches: impl Fn(&PublishedTable) -> bool) -> Vec<MatchedTable> {
-    let matching: HashSet<u32> = all.iter().filter(|found| matches(&found.table)).map(|found| found.oid).collect();
+fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> {
+    let named = |is_named: &dyn Fn(&str, &str) -> bool| -> HashSet<u32> {
+        let named = all.iter().filter(|found| is_named(&found.table.schema, &found.table.name));
+        named.map(|found| found.oid).collect()
+    };
+    let excluded = named(&|schema, name| selection.excludes(schema, name));
+    // What is left out is left out with its partitions.
+    let is_excluded = |found: &Candidate| {
+        excluded.contains(&found.oid) || found.ancestors.iter().any(|ancestor| excluded.contains(ancestor))
+    };
+    let mut matching = named(&|schema, name| selection.includes(schema, name));
+    matching.retain(|oid| !all.iter().any(|found| found.oid == *oid && is_excluded(found)));
     let mut leaves: HashMap<u32, Vec<&Candidate>> = HashMap::new();
-    for leaf in all.iter().filter(|leaf| leaf.is_leaf) {
-        for ancestor in leaf.ancestors.iter().filter(|ancestor| **ancestor != leaf.oid) {
-            leaves.entry(*ancestor).or_default().push(leaf);
+    let mut left_out: HashMap<u32, Vec<PublishedTable>> = HashMap::new();
+    for found in all {
+        for ancestor in found.ancestors.iter().filter(|ancestor| **ancestor != found.oid) {
+            if is_excluded(found) {
+                left_out.entry(*ancestor).or_default().push(found.table.clone());
+            } else if found.is_leaf {
+                leaves.entry(*ancestor).or_default().push(found);
+            }
         }
     }
     all.iter()
@@ -172,7 +194,8 @@ fn top_most(all: &[Candidate], matches: impl Fn(&PublishedTable) -> bool) -> Vec
         .map(|found| {
             let leaves = leaves.remove(&found.oid).unwrap_or_default();
             let (leaves, leaf_oids) = leaves.iter().map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
-            MatchedTable { table: found.table.clone(), is_partitioned: !found.is_leaf, leaves, leaf_oids }
+            let excluded = left_out.remove(&found.oid).unwrap_or_default();
+            MatchedTable { table: found.table.clone(), is_partitioned: !found.is_leaf, leaves, leaf_oids, excluded }
         })
         .collect()
 }
@@ -195,8 +218,12 @@ mod tests {
             candidate("events_default", 4, &[4, 1], true),
             candidate("plain", 5, &[], true),
         ];
-        let check = |matches: fn(&PublishedTable) -> bool, expect: &[(&str, &[&str])]| {
-            let found: Vec<_> = top_most(&all, matches)
+        let patterns = |texts: &[&str]| texts.iter().map(|text| TablePattern::parse(text).expect(text)).collect();
+        let matched = |include: &[&str], exclude: &[&str]| {
+            top_most(&all, &TableSelection { include: patterns(include), exclude: patterns(exclude) })
+        };
+        let check = |include: &[&str], exclude: &[&str], expect: &[(&str, &[&str])]| {
+            let found: Vec<_> = matched(include, exclude)
                 .into_iter()
                 .map(|found| (found.table.name, found.leaves.into_iter().map(|leaf| leaf.name).collect::<Vec<_>>()))
                 .collect();
@@ -208,11 +235,14 @@ mod tests {
                 .collect();
             assert_eq!(found, expect);
         };
-        check(|_| true, &[("events", &["events_2026_01", "events_default"]), ("plain", &[])]);
-        check(
-            |table| table.name.starts_with("events_"),
-            &[("events_2026", &["events_2026_01"]), ("events_default", &[])],
-        );
-        check(|table| table.name == "events_2026_01", &[("events_2026_01", &[])]);
+        check(&["*.*"], &[], &[("events", &["events_2026_01", "events_default"]), ("plain", &[])]);
+        check(&["*.events_*"], &[], &[("events_2026", &["events_2026_01"]), ("events_default", &[])]);
+        check(&["*.events_2026_01"], &[], &[("events_2026_01", &[])]);
+        check(&["*.*"], &["public.events"], &[("plain", &[])]);
+        check(&["*.*"], &["public.events_2026"], &[("events", &["events_default"]), ("plain", &[])]);
+        check(&["*.events_2026_01", "*.plain"], &["public.events"], &[("plain", &[])]);
+        let excluded: Vec<_> =
+            matched(&["*.*"], &["*.events_2026"])[0].excluded.iter().map(|it| it.name.clone()).collect();
+        assert_eq!(excluded, ["events_2026", "events_2026_01"], "they are named, where that cannot be done");
     }
 }

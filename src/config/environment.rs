@@ -2,7 +2,7 @@
 //!
 //! `PGSLUICE_POSTGRES__URL` is `postgres.url`: two underscores stand for the dot. The key's kind says how the text is read: strings,
 //! paths, sizes and durations verbatim, numbers and booleans as TOML, a list as a TOML array or as words separated by commas, a table
-//! as an inline TOML table. One name of a table of librdkafka or topic properties is set by one more part, in which one underscore
+//! as an inline TOML table, and a list of tables as an array of these. One name of a table of librdkafka or topic properties is set by one more part, in which one underscore
 //! stands for the dot (`PGSLUICE_KAFKA__PROPERTIES__SASL_PASSWORD` is `sasl.password`), or which is taken as it is when it holds a dot.
 //!
 //! A variable of the `PGSLUICE_` family that is no key is an error, since a misspelt override is otherwise silent. The exceptions:
@@ -85,7 +85,7 @@ fn value(key: &Key, text: String, place: &Place) -> Result<Data, Fault> {
         Kind::Boolean | Kind::Integer => Ok(parse_value(text.trim(), place).unwrap_or(Data::Text(text))),
         Kind::TextList if text.trim_start().starts_with('[') => parse_value(text.trim(), place),
         Kind::TextList => Ok(Data::List(text.split(',').map(|item| Data::Text(item.trim().to_owned())).collect())),
-        Kind::TextMap => parse_value(text.trim(), place),
+        Kind::TextMap | Kind::TableList => parse_value(text.trim(), place),
     }
 }
 

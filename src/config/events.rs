@@ -45,6 +45,7 @@ pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
         names: names?,
         tombstones: tombstones?,
         unavailable_value,
+        ..EncodeOptions::default()
     })
 }
 

@@ -49,6 +49,8 @@ pub(super) enum Kind {
     TextList,
     /// A table of strings, numbers and booleans, whose names are not pgsluice's.
     TextMap,
+    /// A list of tables, whose names are told with the key.
+    TableList,
 }
 
 impl Kind {
@@ -64,6 +66,7 @@ impl Kind {
             Self::Path => "path",
             Self::TextList => "list of strings",
             Self::TextMap => "table",
+            Self::TableList => "list of tables",
         }
     }
 }
@@ -110,12 +113,18 @@ pub(super) const SECTIONS: &[Section] = &[
     Section { path: "kafka", doc: "The sink: an Apache Kafka 3.9 or 4 cluster." },
     Section {
         path: "kafka.topics",
-        doc: "How a topic that is missing is created. A topic that exists is left as it is.",
+        doc: "How topics are named, and how one that is missing is created. A topic that exists is left as it is.",
     },
     Section {
         path: "kafka.transaction",
         doc: "When a Kafka transaction is committed. It is committed as soon as PostgreSQL has nothing more to send; under load \
               it grows until a cap is reached.",
+    },
+    Section {
+        path: "columns",
+        doc: "Which columns are in the records, and of which something else is written. Columns are named by patterns `schema.table.column` \
+              of the same form as those of `postgres.tables`; a partition obeys what is said of the table that it is a partition of. \
+              PostgreSQL sends the values nevertheless: what must not leave it belongs in a publication with a column list.",
     },
     Section {
         path: "events",
@@ -186,7 +195,7 @@ macro_rules! keys {
 
 keys! {
     NAME: "name", Kind::Text, Presence::Required { example: r#""shop""# },
-        "The name of this instance: Kafka transactional id, key of its checkpoint, prefix of its topics (`{name}.{schema}.{table}`), and \
+        "The name of this instance: Kafka transactional id, key of its checkpoint, prefix of its topics unless `kafka.topics` names them otherwise, and \
          the source of the default slot and publication. 1 to 100 letters, digits, `.`, `_` and `-`, not starting with `.` or `-`. Never \
          change it, or the checkpoint is not found.";
     MEMORY_LIMIT: "memory_limit", Kind::Size, Presence::Default(r#""64MiB""#),
@@ -203,8 +212,12 @@ keys! {
     POSTGRES_TABLES: "postgres.tables", Kind::TextList, Presence::Required { example: r#"["public.*"]"# },
         "The tables to stream, as patterns `schema.table` in which `*` stands for any characters. Names are compared exactly as the \
          catalog has them; a part that holds `.` or a literal `*` is put in double quotes. System schemas are never matched.";
+    POSTGRES_EXCLUDE_TABLES: "postgres.exclude_tables", Kind::TextList, Presence::Optional { example: r#"["public.tmp_*"]"# },
+        "Tables to leave out of `tables`, as patterns of the same form, whichever of the two is narrower. A table is left out with all of \
+         its partitions; partitions on their own can be left out only where rows come under their names, with \
+         `publish_via_partition_root = false`. A managed publication does not hold what is left out.";
     POSTGRES_MATCH_INTERVAL: "postgres.match_interval", Kind::Duration, Presence::Default(r#""10s""#),
-        "How often `tables` are matched again while the stream runs. With `manage`, a table that has appeared is added to the publication \
+        "How often `tables` and `exclude_tables` are matched again while the stream runs. With `manage`, a table that has appeared is added to the publication \
          and streamed from there on; otherwise the log says what the publication lacks. From 1 s to 1 h.";
     POSTGRES_SLOT: "postgres.slot", Kind::Text, Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
         "The replication slot: 1 to 63 of `a-z`, `0-9` and `_`. The default is `pgsluice_` and `name` in lower case with every other \
@@ -246,6 +259,15 @@ keys! {
     KAFKA_TOPICS_CONFIG: "kafka.topics.config", Kind::TextMap, Presence::Optional { example: r#"{ "cleanup.policy" = "compact" }"# },
         "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic.";
 
+    KAFKA_TOPICS_TEMPLATE: "kafka.topics.template", Kind::Text, Presence::Default(r#""{name}.{schema}.{table}""#),
+        "The topic of a table: text in which `{name}`, `{database}`, `{schema}` and `{table}` stand for the names. What a topic cannot \
+         have in its name becomes `_`. The Avro namespace follows the topic.";
+    KAFKA_TOPICS_ROUTES: "kafka.topics.routes", Kind::TableList,
+        Presence::Optional { example: r#"[{ match = 'shop\.public\.(.*)', topic = "shop.$1" }]"# },
+        "Other topics than what `template` gives: `match` is a regular expression for the whole of that name, `topic` the other name, in \
+         which `$1` is the first group and `${x}` the group named x. The first that matches is taken. Two tables never share a topic, \
+         for their keys could be the same. Debezium: `ByLogicalTableRouter`.";
+
     TRANSACTION_MAX_RECORDS: "kafka.transaction.max_records", Kind::Integer, Presence::Default("20000"),
         "Records after which the Kafka transaction is committed at the end of the current PostgreSQL transaction.";
     TRANSACTION_MAX_BYTES: "kafka.transaction.max_bytes", Kind::Size, Presence::Default(r#""16MiB""#),
@@ -260,6 +282,22 @@ keys! {
     TRANSACTION_SPLIT_AFTER_AGE: "kafka.transaction.split_after_age", Kind::Duration, Presence::Default(r#""30s""#),
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
+
+    COLUMNS_INCLUDE: "columns.include", Kind::TextList, Presence::Default(r#"["*.*.*"]"#),
+        "The columns to write; a column that no pattern matches is left out, of whatever table. Debezium: `column.include.list`.";
+    COLUMNS_EXCLUDE: "columns.exclude", Kind::TextList, Presence::Optional { example: r#"["public.users.password", "*.*.ssn"]"# },
+        "Columns to leave out of `include`, whichever of the two is narrower. A column of the key cannot be left out. Debezium: \
+         `column.exclude.list`.";
+    COLUMNS_MASKS: "columns.masks", Kind::TableList, Presence::Optional { example: r#"[{ columns = ["*.*.phone"], mask = "asterisks" }]"# },
+        "What to write in the place of values. Each table has `columns`, a list of patterns, and a `mask`: `fixed`, the `text`; `asterisks`, \
+         one for each character; `hash`, the SHA-256 hash of salt and value in hexadecimal digits, the only one that a column of the key \
+         can have; `truncate`, the first so many `characters`, of a column that is a string. The first table that matches a column is \
+         applied. The field becomes a `string` of PostgreSQL's text; a null stays null, and so does the placeholder of an unchanged TOAST \
+         value. Debezium: `column.mask.with.*.chars`, `column.mask.hash.v2.SHA-256.with.salt.*`, `column.truncate.to.*.chars`.";
+    COLUMNS_HASH_SALT: "columns.hash_salt", Kind::Secret, Presence::Optional { example: r#""secret""# },
+        "The salt of `hash`. Who knows it can find values by trying. With another one all hashes change, those in keys too.";
+    COLUMNS_HASH_SALT_FILE: "columns.hash_salt_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/hash-salt""# },
+        "A file that holds the salt of `hash`. One trailing line break is dropped.";
 
     EVENTS_ENVELOPE: "events.envelope", Kind::Text, Presence::Default(r#""debezium""#),
         "What a record says of a change: `debezium`, rows before and after, and where they come from; `upsert`, the row as it is now under its \

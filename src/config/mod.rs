@@ -7,7 +7,9 @@
 //!
 //! Secrets are [`SecretString`](secrecy::SecretString)s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
 
+mod columns;
 mod document;
+mod entries;
 mod environment;
 mod events;
 mod keys;
@@ -17,8 +19,11 @@ mod problem;
 mod properties;
 mod reader;
 mod reference;
+mod routing;
 mod secret;
 mod sections;
+mod selection;
+mod shaping;
 mod values;
 
 #[cfg(test)]
@@ -34,9 +39,13 @@ use registry::Auth;
 use url::Url;
 use walreceiver::ConnectOptions;
 
-pub use pattern::TablePattern;
+pub use columns::{Columns, MaskRule};
+pub use pattern::{ColumnPattern, TablePattern};
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
+pub use routing::{Route, Routing, TopicTemplate};
+pub use selection::TableSelection;
+pub use shaping::{Shaping, TableIdentity};
 pub use values::{LogFormat, LogLevel, Name, TopicName};
 
 use document::{Document, printable};
@@ -54,6 +63,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// The sink.
     pub kafka: Kafka,
+    /// `[columns]`: which columns are left out, and of which something else is written.
+    pub columns: Columns,
     /// `[events]`: the forms that values, names and deletions take.
     pub events: EncodeOptions,
     /// Where the schemas are registered.
@@ -70,8 +81,8 @@ pub struct Config {
 pub struct Postgres {
     /// How to connect: what `url`, `password_file` and `connect_timeout` say together.
     pub connect: ConnectOptions,
-    /// The tables to stream; at least one pattern.
-    pub tables: Vec<TablePattern>,
+    /// The tables to stream.
+    pub tables: TableSelection,
     /// How often they are matched again while the stream runs.
     pub match_interval: Duration,
     /// The replication slot: 1 to 63 of `a-z`, `0-9` and `_`.
@@ -97,13 +108,13 @@ pub struct Kafka {
     pub properties: Properties,
     /// The compacted topic of checkpoints.
     pub checkpoint_topic: TopicName,
-    /// How missing topics are created.
+    /// How topics are named, and missing ones created.
     pub topics: Topics,
     /// When Kafka transactions are committed.
     pub transaction: Transaction,
 }
 
-/// `[kafka.topics]`: how missing topics are created.
+/// `[kafka.topics]`: how topics are named, and missing ones created.
 #[derive(Clone, Debug)]
 pub struct Topics {
     /// Partitions, at least 1; none leaves it to the broker.
@@ -112,6 +123,8 @@ pub struct Topics {
     pub replication_factor: Option<i16>,
     /// Topic configuration, verbatim.
     pub config: BTreeMap<String, String>,
+    /// How they are named.
+    pub routing: Routing,
 }
 
 /// `[kafka.transaction]`: when a Kafka transaction is committed. Every split cap is at least the soft cap beside it.

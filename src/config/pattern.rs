@@ -1,9 +1,10 @@
-//! Patterns of table names.
+//! Patterns of the names of tables and columns.
 
 use std::fmt;
 
 use super::document::{Data, printable};
 use super::problem::Fault;
+use super::shaping::TableIdentity;
 use super::values::FromData;
 
 /// A pattern `schema.table`, in either part of which `*` stands for any characters, none included.
@@ -55,6 +56,65 @@ impl FromData for TablePattern {
             Fault::new(
                 format!("found \"{}\"", printable(&text)),
                 "give a pattern schema.table, as in \"public.orders\" or \"public.*\"; a part that holds a dot goes in double quotes",
+            )
+        })
+    }
+}
+
+/// A pattern `schema.table.column`, of which each part is as in a [`TablePattern`].
+#[derive(Clone, PartialEq, Eq)]
+pub struct ColumnPattern {
+    text: String,
+    schema: Glob,
+    table: Glob,
+    column: Glob,
+}
+
+impl ColumnPattern {
+    /// Parses a pattern; none when it is not of the form `schema.table.column`.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (schema, rest) = Glob::parse(text)?;
+        let (table, rest) = Glob::parse(rest.strip_prefix('.')?)?;
+        let (column, rest) = Glob::parse(rest.strip_prefix('.')?)?;
+        rest.is_empty().then(|| Self { text: text.to_owned(), schema, table, column })
+    }
+
+    /// Whether the column is one of those meant, by any name that the table goes by.
+    pub fn matches(&self, table: &TableIdentity, column: &str) -> bool {
+        let is_table = |name: &(String, String)| self.schema.matches(&name.0) && self.table.matches(&name.1);
+        self.column.matches(column) && table.names.iter().any(is_table)
+    }
+
+    /// The same, or where it cannot be known by which names the table went, whether it could be.
+    pub fn may_match(&self, table: &TableIdentity, column: &str) -> bool {
+        if table.is_certain { self.matches(table, column) } else { self.column.matches(column) }
+    }
+
+    /// Whether the pattern means exactly one column.
+    pub fn is_literal(&self) -> bool {
+        [&self.schema, &self.table, &self.column].iter().all(|part| part.literal().is_some())
+    }
+}
+
+impl fmt::Display for ColumnPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(&self.text)
+    }
+}
+
+impl fmt::Debug for ColumnPattern {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(&self.text, formatter)
+    }
+}
+
+impl FromData for ColumnPattern {
+    fn from_data(data: &Data) -> Result<Self, Fault> {
+        let text = String::from_data(data)?;
+        Self::parse(&text).ok_or_else(|| {
+            Fault::new(
+                format!("found \"{}\"", printable(&text)),
+                "give a pattern schema.table.column, as in \"public.users.email\" or \"*.*.email\"; a part that holds a dot goes in double quotes",
             )
         })
     }

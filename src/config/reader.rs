@@ -66,6 +66,27 @@ impl Reader {
         parsed.into_iter().collect()
     }
 
+    /// Reads a list that may be absent, which is the same as empty.
+    pub(super) fn list_or_none<T: FromData>(&mut self, key: &Key) -> Result<Vec<T>, Noted> {
+        match self.value(key)? {
+            None => Ok(Vec::new()),
+            Some(Value { data: Data::List(items), .. }) if items.is_empty() => Ok(Vec::new()),
+            Some(_) => self.list(key),
+        }
+    }
+
+    /// The members of a list that may be absent.
+    pub(super) fn items(&mut self, key: &Key) -> Result<Option<Vec<Data>>, Noted> {
+        match self.value(key)? {
+            None => Ok(None),
+            Some(Value { data: Data::List(items), .. }) => Ok(Some(items)),
+            Some(value) => {
+                let fix = format!("give a list, as in {}", key.presence.example());
+                Err(self.note(value.place, key.path, found_type(&value.data, &fix)))
+            }
+        }
+    }
+
     /// Reads a table of strings, numbers and booleans as text, each with its place; empty when the key is absent.
     pub(super) fn map(&mut self, key: &Key) -> Result<BTreeMap<String, (Place, String)>, Noted> {
         let Some(value) = self.value(key)? else { return Ok(BTreeMap::new()) };

@@ -16,7 +16,10 @@ use super::problem::Fault;
 use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
-use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, Topics, Transaction};
+use super::{
+    Columns, Config, Http, Kafka, Log, Postgres, RemoteRegistry, Routing, SchemaRegistry, TableSelection, Topics,
+    Transaction,
+};
 
 impl Config {
     /// Reads every section before any is given up, so that all problems are noted.
@@ -25,6 +28,7 @@ impl Config {
         let memory_limit = memory_limit(reader);
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
+        let columns = Columns::read(reader);
         let events = events::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
@@ -42,6 +46,7 @@ impl Config {
             memory_limit_bytes: memory_limit?,
             postgres: postgres?,
             kafka: kafka?,
+            columns: columns?,
             events: events?,
             schema_registry: schema_registry?,
             http: http?,
@@ -59,7 +64,8 @@ fn memory_limit(reader: &mut Reader) -> Result<u64, Noted> {
 impl Postgres {
     fn read(reader: &mut Reader, name: Option<&Name>) -> Result<Self, Noted> {
         let connect = connect_options(reader);
-        let tables = reader.list(&keys::POSTGRES_TABLES);
+        let include = reader.list(&keys::POSTGRES_TABLES);
+        let exclude = reader.list_or_none(&keys::POSTGRES_EXCLUDE_TABLES);
         let match_interval =
             duration_from(reader, &keys::POSTGRES_MATCH_INTERVAL, (Duration::from_secs(1), Duration::from_hours(1)));
         let slot = replication_object(reader, &keys::POSTGRES_SLOT, name, |Slot(text)| text);
@@ -70,7 +76,7 @@ impl Postgres {
         let status_interval = duration(reader, &keys::POSTGRES_STATUS_INTERVAL, Duration::from_mins(5));
         Ok(Self {
             connect: connect?,
-            tables: tables?,
+            tables: TableSelection { include: include?, exclude: exclude? },
             match_interval: match_interval?,
             slot: slot?,
             publication: publication?,
@@ -180,10 +186,12 @@ impl Topics {
         let replication_factor =
             count_or_broker_default(reader, &keys::KAFKA_TOPICS_REPLICATION_FACTOR, i64::from(i16::MAX));
         let config = Properties::read_topic_config(reader);
+        let routing = Routing::read(reader);
         Ok(Self {
             partitions: partitions?.and_then(|count| i32::try_from(count).ok()),
             replication_factor: replication_factor?.and_then(|count| i16::try_from(count).ok()),
             config: config?,
+            routing: routing?,
         })
     }
 }

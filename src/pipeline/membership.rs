@@ -24,12 +24,12 @@ use std::{
 };
 
 use pgoutput::{Oid, Relation};
-use rustc_hash::FxHashSet;
+use rustc_hash::FxHashMap;
 use tracing::{debug, error, info, warn};
 
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublishedTable},
-    config,
+    config::{self, TableIdentity},
     failure::{Code, Failure},
     metrics::Metrics,
 };
@@ -60,8 +60,10 @@ pub(super) struct Beginning {
 /// What decides whether a relation of the stream is asked for where its name does not say so.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the process began.
-    leaves: FxHashSet<Oid>,
+    /// Every leaf that was seen under a table that is asked for, and that table. Bounded by the partitions there were since the process began.
+    leaves: FxHashMap<Oid, PublishedTable>,
+    /// What each relation that was identified was a partition of. Bounded likewise.
+    ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -85,16 +87,39 @@ pub(super) enum Verdict {
 impl Scope {
     fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
         let publication = plan.existing.as_ref();
-        self.leaves.extend(matched.iter().flat_map(|matched| &matched.leaf_oids));
+        let leaves = |root: &MatchedTable| {
+            let root = root.clone();
+            root.leaf_oids.into_iter().map(move |leaf| (leaf, root.table.clone()))
+        };
+        self.leaves.extend(matched.iter().flat_map(leaves));
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
         // What comes next in the log may have been published before a change of it.
         self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
         self.is_exact = postgres.manage && !publication.is_some_and(|it| it.all_tables || it.has_schemas);
     }
 
+    /// The names that a relation goes by, as far as anybody knows.
+    fn identity(&mut self, relation: Oid, own: PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
+        let remembered = self.ancestors.get(&relation).cloned();
+        // Before it was detached, the rows that are still to come were written under what it was a partition of.
+        let is_certain = ancestors.is_some()
+            || remembered.is_some()
+            || self.leaves.contains_key(&relation)
+            || !self.publishes_leaves;
+        let mut names = remembered.unwrap_or_default();
+        names.extend(ancestors.into_iter().flatten().chain(self.leaves.get(&relation)).cloned());
+        names.sort();
+        names.dedup();
+        if ancestors.is_some() {
+            self.ancestors.insert(relation, names.clone());
+        }
+        names.insert(0, own);
+        TableIdentity { names: names.into_iter().map(|table| (table.schema, table.name)).collect(), is_certain }
+    }
+
     /// Decides on a relation whose name is not asked for, nor that of anything that it is a partition of now.
     fn decide(&self, relation: Oid, table: &PublishedTable, exists: bool) -> Verdict {
-        if self.leaves.contains(&relation) {
+        if self.leaves.contains_key(&relation) {
             return Verdict::Leaf;
         }
         if !self.publishes_leaves || self.removed.contains(table) {
@@ -134,6 +159,12 @@ impl Membership {
             outcome => outcome?,
         };
         let mut plan = self.plan(&matched).await?;
+        if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
+            if is_first {
+                return Err(failure);
+            }
+            self.tell(failure.to_string());
+        }
         if needs_publication && plan.existing.is_none() {
             // Made again, it would hide that what was committed meanwhile cannot be decoded.
             let found = format!("publication {} is gone, and the stream has not ended", plan.name);
@@ -192,6 +223,9 @@ impl Membership {
         self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
         let plan = self.plan(&matched).await?;
+        if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
+            self.tell(failure.to_string());
+        }
         if plan.existing.is_none() {
             // The stream finds that out itself, and ends.
             return Ok(());
@@ -328,37 +362,84 @@ fn lock(scope: &Mutex<Scope>) -> MutexGuard<'_, Scope> {
     scope.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Whether a relation of the stream is asked for, by its own name, by what it is a partition of, or in doubt.
+/// Refuses to leave out partitions whose rows come under the name of a table that is asked for: no message of the stream would tell them
+/// apart.
+///
+/// # Errors
+/// There are such.
+pub(crate) fn excluded_partitions(
+    postgres: &config::Postgres,
+    matched: &[MatchedTable],
+    plan: &PublicationPlan,
+) -> Result<(), Failure> {
+    let configured = postgres.publish_via_partition_root;
+    let via_root = if postgres.manage {
+        configured
+    } else {
+        plan.existing.as_ref().map_or(configured, |publication| publication.via_root)
+    };
+    let Some((root, excluded)) = matched.iter().find_map(|root| Some((&root.table, root.excluded.first()?))) else {
+        return Ok(());
+    };
+    if !via_root {
+        return Ok(());
+    }
+    Err(Failure::new(
+        Code::ConfigInvalid,
+        format!(
+            "postgres.exclude_tables leaves out {excluded}, a partition of {root}, whose rows come under the name of {root}: leave out \
+             {root}, or set postgres.publish_via_partition_root = false"
+        ),
+    ))
+}
+
+/// The names of a relation of the stream, if it is asked for: by its own name, by what it is a partition of, or in doubt.
 ///
 /// # Errors
 /// The server cannot be asked.
-pub(super) async fn is_watched(
+pub(super) async fn identify(
     catalog: &mut Catalog,
-    patterns: &[config::TablePattern],
+    selection: &config::TableSelection,
     scope: &Mutex<Scope>,
     relation: &Relation,
-) -> Result<bool, Failure> {
-    let matches = |schema: &str, name: &str| patterns.iter().any(|pattern| pattern.matches(schema, name));
-    if matches(&relation.schema, &relation.name) {
-        return Ok(true);
-    }
-    // A leaf is asked for by asking for what it is a partition of.
-    let ancestors = catalog.ancestors(relation.id).await?;
-    if ancestors.iter().flatten().any(|ancestor| matches(&ancestor.schema, &ancestor.name)) {
-        return Ok(true);
-    }
+) -> Result<Option<TableIdentity>, Failure> {
     let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
+    let includes = |table: &PublishedTable| selection.includes(&table.schema, &table.name);
+    let excludes = |table: &PublishedTable| selection.excludes(&table.schema, &table.name);
+    let is_no_leaf = !lock(scope).publishes_leaves;
+    if includes(&name) && selection.exclude.is_empty() && is_no_leaf {
+        return Ok(Some(lock(scope).identity(relation.id, name, None)));
+    }
+    // A leaf is asked for, left out and shaped with what it is a partition of.
+    let ancestors = catalog.ancestors(relation.id).await?;
+    let excluded_by = std::iter::once(&name).chain(ancestors.iter().flatten()).find(|table| excludes(table));
+    if let Some(excluded_by) = excluded_by {
+        info!(
+            schema = name.schema,
+            table = name.name,
+            "the publication holds a table that is left out with {excluded_by}"
+        );
+        return Ok(None);
+    }
+    if includes(&name) || ancestors.iter().flatten().any(includes) {
+        return Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())));
+    }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
     match verdict {
         Verdict::Leaf => {}
         Verdict::PerhapsALeaf => warn!(
             "table {schema}.{table} is published and is a partition of nothing, though it may have been when its rows were written: it is \
-             streamed, for to leave it out could lose rows"
+             streamed, for to leave it out could lose rows, and each column is hidden that is to be hidden in any table"
         ),
-        Verdict::Stranger => info!(schema, table, "the publication holds a table that is not asked for"),
+        Verdict::Stranger => {
+            info!(schema, table, "the publication holds a table that is not asked for");
+            return Ok(None);
+        }
     }
-    Ok(verdict != Verdict::Stranger)
+    // Of what was once a leaf, its being none today says nothing.
+    let ancestors = ancestors.filter(|_| verdict == Verdict::Leaf);
+    Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())))
 }
 
 #[cfg(test)]
@@ -366,8 +447,10 @@ mod tests {
     use super::*;
 
     fn scope(publishes_leaves: bool, is_exact: bool) -> Scope {
-        let leaves = [Oid::from(7)].into_iter().collect();
-        Scope { leaves, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
+        let root = PublishedTable { schema: "public".into(), name: "root".into() };
+        let leaves = [(Oid::from(7), root)].into_iter().collect();
+        let ancestors = FxHashMap::default();
+        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {
@@ -392,6 +475,26 @@ mod tests {
         let table_is_gone = |is_exact| Scope { has_partitioned: false, ..scope(true, is_exact) };
         assert_eq!(decide(&table_is_gone(true), 8, false), Verdict::PerhapsALeaf, "the root may be gone with it");
         assert_eq!(decide(&table_is_gone(false), 8, false), Verdict::Stranger, "all tables that come and go are there");
+    }
+
+    #[test]
+    fn what_a_leaf_was_a_partition_of_is_remembered() {
+        let mut scope = scope(true, true);
+        let table = |name: &str| PublishedTable { schema: "public".into(), name: name.into() };
+        let mut identity = |oid, ancestors: Option<&[&str]>| {
+            let ancestors: Option<Vec<_>> = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
+            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors.as_deref());
+            let names: Vec<_> = identity.names.into_iter().map(|(_, name)| name).collect();
+            (names.join(" "), identity.is_certain)
+        };
+        assert_eq!(identity(7, None), ("leaf root".to_owned(), true), "it was matched once");
+        assert_eq!(identity(8, None), ("leaf".to_owned(), false), "it is gone, and was not seen");
+        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf a b".to_owned(), true));
+        assert_eq!(identity(9, Some(&[])), ("leaf a b".to_owned(), true), "it was detached");
+        assert_eq!(identity(9, None), ("leaf a b".to_owned(), true), "it was dropped");
+        scope.publishes_leaves = false;
+        let plain = scope.identity(Oid::from(8), table("leaf"), None);
+        assert!(plain.is_certain, "rows come under their root's name");
     }
 
     #[test]

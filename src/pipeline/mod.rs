@@ -19,5 +19,6 @@ mod source;
 mod supervisor;
 mod work;
 
+pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use supervisor::{kafka_settings, supervise};

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundPlan, EncodeOptions, Naming, TableFacts, TablePlan};
+use encoder::{BoundPlan, Naming, TableFacts, TablePlan};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
@@ -19,13 +19,14 @@ use tracing::{info, warn};
 use walreceiver::Backoff;
 
 use super::{
-    membership::{Scope, is_watched},
+    membership::{Scope, identify},
     publish::failure_of,
 };
 use crate::{
     catalog::Catalog,
-    config::TablePattern,
+    config::{Shaping, TableIdentity, TableSelection},
     failure::{Code, Failure, Recovery},
+    failures,
     metrics::{Metrics, TableMetrics},
     schemas::Schemas,
 };
@@ -43,8 +44,8 @@ pub(super) struct Relations {
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
     pub(super) naming: Naming,
-    pub(super) options: EncodeOptions,
-    pub(super) patterns: Vec<TablePattern>,
+    pub(super) shaping: Shaping,
+    pub(super) selection: TableSelection,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
     pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
@@ -75,6 +76,7 @@ pub(super) struct Table {
     /// Which transaction [`events`](Self::events) counts in, by its number in the session.
     pub(super) events_of: u64,
     relation: Relation,
+    identity: TableIdentity,
     facts: TableFacts,
 }
 
@@ -106,11 +108,12 @@ impl Relations {
     /// Takes a Relation message.
     pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
         let oid = relation.id;
-        let known = if is_watched(&mut self.catalog, &self.patterns, &self.scope, &relation).await? {
-            let facts = self.facts_about(&relation).await?;
-            Known::Watched(Box::new(self.prepare(relation, facts).await?))
-        } else {
-            Known::Unwatched
+        let known = match identify(&mut self.catalog, &self.selection, &self.scope, &relation).await? {
+            Some(identity) => {
+                let facts = self.facts_about(&relation).await?;
+                Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
+            }
+            None => Known::Unwatched,
         };
         // A relation may be announced again inside a transaction: its count goes on.
         let count = match self.known.get(&oid) {
@@ -133,7 +136,7 @@ impl Relations {
         let Some(Known::Watched(table)) = self.known.remove(&oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
-        let Table { relation, mut facts, events, events_of, .. } = *table;
+        let Table { relation, identity, mut facts, events, events_of, .. } = *table;
         info!(
             schema = relation.schema,
             table = relation.name,
@@ -144,7 +147,7 @@ impl Relations {
             return Err(Failure::new(Code::Internal, format!("column {column} is optional already"))
                 .in_table(&relation.schema, &relation.name));
         }
-        let table = Table { events, events_of, ..self.prepare(relation, facts).await? };
+        let table = Table { events, events_of, ..self.prepare(relation, identity, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
     }
@@ -170,10 +173,16 @@ impl Relations {
         Ok(found)
     }
 
-    async fn prepare(&mut self, relation: Relation, facts: TableFacts) -> Result<Table, Failure> {
+    async fn prepare(
+        &mut self,
+        relation: Relation,
+        identity: TableIdentity,
+        facts: TableFacts,
+    ) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &self.options)
-            .map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
+        let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &options)
+            .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation)?;
         self.ensure_topic(&topic).await.map_err(place)?;
@@ -185,10 +194,9 @@ impl Relations {
             Some(schema) => Some(self.register(&format!("{topic}-value"), schema.json(), &relation).await?),
             None => None,
         };
-        let plan =
-            plan.bind(key_id, value_id).map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
+        let plan = plan.bind(key_id, value_id).map_err(|error| place(failures::of_plan(error)))?;
         let metrics = self.metrics.table(&relation.schema, &relation.name);
-        Ok(Table { plan, metrics, events: 0, events_of: 0, relation, facts })
+        Ok(Table { plan, metrics, events: 0, events_of: 0, relation, identity, facts })
     }
 
     /// Kafka's names hold less than PostgreSQL's, so that two tables can come to one topic. Their keys would then overwrite each other.
@@ -271,6 +279,9 @@ impl Relations {
 }
 
 #[cfg(test)]
+use {crate::config::Config, encoder::EncodeOptions};
+
+#[cfg(test)]
 impl Relations {
     /// Relations that know nothing and have nobody to ask, though none of them is told so before it is asked.
     pub(super) fn without_servers(metrics: &Arc<Metrics>) -> Self {
@@ -287,6 +298,8 @@ impl Relations {
                 let registry = registry::RegistryOptions::new("http://127.0.0.1:1".parse().expect("a URL"));
                 (Arc::new(topics), Arc::new(registry::RegistryClient::new(registry).expect("a client")))
             });
+        const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
+                             [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
         let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
         Self {
             catalog: Catalog::new(Arc::new(nobody)),
@@ -296,8 +309,8 @@ impl Relations {
             checkpoint_topic: "checkpoints".to_owned(),
             is_resumed: false,
             naming: Naming::new("test", "nowhere"),
-            options: EncodeOptions::default(),
-            patterns: Vec::new(),
+            shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
+            selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
             scope: Arc::default(),
             facts: Arc::default(),
             metrics: Arc::clone(metrics),
@@ -310,10 +323,11 @@ impl Relations {
     /// Takes a relation as if it had been announced and everything about it looked up and registered.
     pub(super) fn know(&mut self, relation: Relation) {
         let facts = TableFacts::default();
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &self.options).expect("a plan");
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default()).expect("a plan");
         let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
-        let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };
+        let identity = TableIdentity::plain(&relation.schema, &relation.name);
+        let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation, identity };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
     }
 }

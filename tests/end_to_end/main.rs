@@ -19,6 +19,7 @@ mod recording;
 mod built_in_registry;
 mod changes;
 mod checkpoint_guards;
+mod choosing;
 mod confluent_client;
 #[cfg(feature = "fault-points")]
 mod fault_points;

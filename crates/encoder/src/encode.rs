@@ -403,13 +403,14 @@ impl TablePlan {
     ) -> Result<(), EncodeError> {
         let mut reader = Reader::new(encoded);
         out.push(b'{');
-        for (position, column) in columns.enumerate() {
+        let written = columns.filter(|column| column.presence != Presence::Omitted);
+        for (position, column) in written.enumerate() {
             if position > 0 {
                 out.push(b',');
             }
             out.extend_from_slice(&column.json_name);
             let null = match column.presence {
-                Presence::Required => false,
+                Presence::Required | Presence::Omitted => false,
                 Presence::Optional { null, .. } => reader.take(1) == Some(&[null]),
             };
             if null {

@@ -33,6 +33,44 @@ pub enum PlanError {
         /// The name: of a column, or of the namespace that goes with the topic.
         name: String,
     },
+    /// A column of the key is to be left out.
+    #[error("column {column:?} of {table} is part of the key, and cannot be left out: leave it in, or have it hashed")]
+    KeyColumnExcluded {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A column of the key is to be masked in a way that makes different keys the same.
+    #[error(
+        "column {column:?} of {table} is part of the key, and masked like this different rows would have one key: have it hashed"
+    )]
+    KeyColumnMasked {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// A column is to be truncated that is no string.
+    #[error("column {column:?} of {table} is no string, and cannot be truncated: mask it in another way")]
+    MaskUnfit {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// Every column is to be left out.
+    #[error("all columns of {table} are left out: leave the table out, or leave a column in")]
+    NoColumn {
+        /// `schema.table`.
+        table: String,
+    },
+    /// There is no topic of this name.
+    #[error("{topic:?} is no name of a topic")]
+    IllegalTopic {
+        /// The name.
+        topic: String,
+    },
     /// The topic's name is longer than Kafka allows.
     #[error("the topic {topic:?} has more than the {characters_max} characters that Kafka allows")]
     TopicTooLong {
@@ -65,6 +103,19 @@ pub enum PlanError {
         /// Whether the plan has a key schema.
         has_key: bool,
     },
+}
+
+impl PlanError {
+    /// Whether it is about [what is done to columns](crate::EncodeOptions::columns), which has to be changed then.
+    pub fn is_about_column_rules(&self) -> bool {
+        matches!(
+            self,
+            Self::KeyColumnExcluded { .. }
+                | Self::KeyColumnMasked { .. }
+                | Self::MaskUnfit { .. }
+                | Self::NoColumn { .. }
+        )
+    }
 }
 
 /// A change cannot be written as an event. Nothing was appended to the batch.

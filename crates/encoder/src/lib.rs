@@ -112,6 +112,7 @@ mod options;
 mod plan;
 mod reference;
 mod schema;
+mod transform;
 mod types;
 
 pub use batch::{Record, RecordBatch};
@@ -119,7 +120,7 @@ pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-pub use naming::Naming;
+pub use naming::{Naming, legal_topic};
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times, VaryingBits,
     ZonedTimes,
@@ -127,3 +128,4 @@ pub use options::{
 pub use plan::TablePlan;
 pub use reference::types_markdown;
 pub use schema::Schema;
+pub use transform::{ColumnRule, Mask, Salt};

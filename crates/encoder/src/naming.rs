@@ -28,15 +28,28 @@ impl Naming {
 
     /// The topic of a table: `{prefix}.{schema}.{table}`.
     pub(crate) fn topic(&self, schema: &str, table: &str) -> Result<String, PlanError> {
-        let parts = [self.topic_prefix.as_str(), schema, table].join(".");
-        let legal = |unit: u8| unit.is_ascii_alphanumeric() || matches!(unit, b'.' | b'_' | b'-');
-        let topic: String = replaced(&parts, legal).collect();
-        // Debezium cuts the name off, so that two tables may share a topic unnoticed.
-        if topic.len() > TOPIC_CHARACTERS_MAX {
-            return Err(PlanError::TopicTooLong { topic, characters_max: TOPIC_CHARACTERS_MAX });
-        }
-        Ok(topic)
+        checked_topic(&[self.topic_prefix.as_str(), schema, table].join("."))
     }
+}
+
+/// A name in which each character that Kafka does not have in the names of topics is an underscore, as in Debezium. It can still be too
+/// long, or none: that is [`PlanError::TopicTooLong`] and [`PlanError::IllegalTopic`].
+pub fn legal_topic(name: &str) -> String {
+    let legal = |unit: u8| unit.is_ascii_alphanumeric() || matches!(unit, b'.' | b'_' | b'-');
+    replaced(name, legal).collect()
+}
+
+/// The topic of this name, if Kafka takes it.
+pub(crate) fn checked_topic(name: &str) -> Result<String, PlanError> {
+    let topic = legal_topic(name);
+    if matches!(topic.as_str(), "" | "." | "..") {
+        return Err(PlanError::IllegalTopic { topic });
+    }
+    // Debezium cuts the name off, so that two tables may share a topic unnoticed.
+    if topic.len() > TOPIC_CHARACTERS_MAX {
+        return Err(PlanError::TopicTooLong { topic, characters_max: TOPIC_CHARACTERS_MAX });
+    }
+    Ok(topic)
 }
 
 impl NameAdjustment {
@@ -147,5 +160,8 @@ mod tests {
         assert!(matches!(naming.topic("s", "t"), Err(PlanError::TopicTooLong { .. })));
         let naming = Naming::new("p".repeat(245), "db");
         assert_eq!(naming.topic("s", "t").unwrap().len(), 249);
+        for topic in ["", ".", ".."] {
+            assert!(matches!(checked_topic(topic), Err(PlanError::IllegalTopic { .. })), "{topic}");
+        }
     }
 }

@@ -3,6 +3,10 @@
 //! The default of each is Debezium's default, so that a consumer of Debezium's needs no change. Some of these forms cannot hold all that
 //! PostgreSQL can: see [`EncodeOptions::lossless`].
 
+use std::collections::BTreeMap;
+
+use crate::ColumnRule;
+
 /// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeOptions {
@@ -34,6 +38,11 @@ pub struct EncodeOptions {
     /// What stands for a value that is stored out of line (TOAST) and was not sent since it was not changed. Debezium:
     /// `unavailable.value.placeholder`.
     pub unavailable_value: String,
+    /// The topic, in which what Kafka does not have becomes an underscore; none for `{prefix}.{schema}.{table}`. The Avro namespace follows it,
+    /// as in Debezium.
+    pub topic: Option<String>,
+    /// What is done to columns beyond their types, by their names as PostgreSQL has them; names that the table has not do no harm.
+    pub columns: BTreeMap<String, ColumnRule>,
 }
 
 impl Default for EncodeOptions {
@@ -53,6 +62,8 @@ impl Default for EncodeOptions {
             names: NameAdjustment::Avro,
             tombstones: true,
             unavailable_value: "__debezium_unavailable_value".to_owned(),
+            topic: None,
+            columns: BTreeMap::new(),
         }
     }
 }

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, PlanError, TableFacts, TypeKind,
-    avro,
+    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, PlanError,
+    TableFacts, TypeKind, avro,
     defaults::{self, Default},
     json,
+    naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Properties, Schema},
+    transform::Omitted,
     types::{self, Codec, DefaultRule},
 };
 
@@ -68,6 +70,8 @@ pub(crate) struct Column {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     Required,
+    /// It is left out, and nothing is written for it.
+    Omitted,
     /// It is a union; these are its branches, encoded.
     Optional {
         null: u8,
@@ -95,7 +99,10 @@ impl TablePlan {
     ) -> Result<Self, PlanError> {
         let schema_name = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let table = format!("{schema_name}.{}", relation.name);
-        let topic = naming.topic(schema_name, &relation.name)?;
+        let topic = match &options.topic {
+            Some(topic) => checked_topic(topic)?,
+            None => naming.topic(schema_name, &relation.name)?,
+        };
         let illegal = |name: &str| PlanError::IllegalName { table: table.clone(), name: name.to_owned() };
         let (envelope, format) = (options.envelope, options.format);
         let namespace = match format {
@@ -106,19 +113,28 @@ impl TablePlan {
         if envelope == Envelope::Upsert && key_columns.is_empty() {
             return Err(PlanError::NoKey { table });
         }
+        refuse_rules(&table, relation, &key_columns, options)?;
         let (columns, fields): (Vec<_>, Vec<_>) = relation
             .columns
             .iter()
-            .map(|column| compile_column(relation, column, facts, options).ok_or_else(|| illegal(&column.name)))
-            .collect::<Result<Vec<_>, _>>()?
+            .map(|column| match options.columns.get(&column.name) {
+                Some(ColumnRule::Exclude) => Ok((Column::omitted(&column.name), None)),
+                Some(ColumnRule::Mask(_)) | None => {
+                    let (column, field) = compile_column(&table, relation, column, facts, options)?;
+                    Ok((column, Some(field)))
+                }
+            })
+            .collect::<Result<Vec<_>, PlanError>>()?
             .into_iter()
             .unzip();
         refuse_collisions(&table, &columns, &fields)?;
 
         let (mut key_schema, mut value_schema) = (None, None);
         if format == Format::Avro {
-            let (row_fields, key_fields): (Vec<_>, Vec<_>) =
-                (fields.iter().collect(), key_columns.iter().map(|index| &fields[*index]).collect());
+            let (row_fields, key_fields): (Vec<_>, Vec<_>) = (
+                fields.iter().flatten().collect(),
+                key_columns.iter().filter_map(|index| fields[*index].as_ref()).collect(),
+            );
             let (properties, value) = match envelope {
                 Envelope::Debezium => (Properties::Connect, schema::envelope(&namespace, &row_fields)),
                 Envelope::Upsert => (Properties::Native, schema::value(&namespace, &row_fields)),
@@ -190,6 +206,19 @@ impl TablePlan {
 }
 
 impl Column {
+    /// One that is left out.
+    fn omitted(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            field_name: String::new(),
+            json_name: Vec::new(),
+            codec: Box::new(Omitted),
+            physical: Physical::String,
+            presence: Presence::Omitted,
+            unknown: Vec::new(),
+        }
+    }
+
     /// Appends a value.
     #[inline]
     pub(crate) fn write_text(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
@@ -208,6 +237,7 @@ impl Column {
                 Ok(())
             }
             Presence::Required => Err(EncodeErrorKind::NullInNotNull),
+            Presence::Omitted => Ok(()),
         }
     }
 
@@ -239,33 +269,66 @@ fn key_columns(relation: &Relation, facts: &TableFacts) -> Vec<usize> {
     if flagged.is_empty() || sorted == flagged { primary_key } else { flagged }
 }
 
-/// Decides how one column is written; none if its name stays one that Avro does not have.
+/// Refuses rules that would leave a key that is none, or nothing.
+fn refuse_rules(
+    table: &str,
+    relation: &Relation,
+    key_columns: &[usize],
+    options: &EncodeOptions,
+) -> Result<(), PlanError> {
+    for index in key_columns {
+        let (table, column) = (table.to_owned(), relation.columns[*index].name.clone());
+        match options.columns.get(&column) {
+            Some(ColumnRule::Exclude) => return Err(PlanError::KeyColumnExcluded { table, column }),
+            Some(ColumnRule::Mask(mask)) if !mask.keeps_apart() => {
+                return Err(PlanError::KeyColumnMasked { table, column });
+            }
+            _ => {}
+        }
+    }
+    let is_excluded = |column: &RelationColumn| options.columns.get(&column.name) == Some(&ColumnRule::Exclude);
+    if !relation.columns.is_empty() && relation.columns.iter().all(is_excluded) {
+        return Err(PlanError::NoColumn { table: table.to_owned() });
+    }
+    Ok(())
+}
+
+/// Decides how one column is written.
 fn compile_column(
+    table: &str,
     relation: &Relation,
     column: &RelationColumn,
     facts: &TableFacts,
     options: &EncodeOptions,
-) -> Option<(Column, Field)> {
+) -> Result<(Column, Field), PlanError> {
+    let (table, name) = (|| table.to_owned(), || column.name.clone());
     let full = relation.replica_identity == ReplicaIdentity::Full;
     let facts = facts.column(&column.name);
-    let codec = types::resolve(column, facts, options);
+    let own = types::resolve(column, facts, options);
+    let codec = match options.columns.get(&column.name) {
+        Some(ColumnRule::Mask(mask)) => {
+            mask.codec(own).ok_or_else(|| PlanError::MaskUnfit { table: table(), column: name() })?
+        }
+        Some(ColumnRule::Exclude) | None => own,
+    };
     let avro_type = codec.avro_type();
     // PostgreSQL takes only columns that are NOT NULL into a key or an index that identifies rows.
     let required = column.is_key && !full || facts.is_some_and(|facts| facts.not_null);
     let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
     let default = facts.and_then(|facts| encoded_default(facts, codec.as_ref(), &avro_type));
     let (default_bytes, default) = default.unzip();
-    let name = match options.format {
-        Format::Avro => options.names.field_name(&column.name)?,
-        Format::Json => column.name.clone(),
+    let field_name = match options.format {
+        Format::Avro => options.names.field_name(&column.name),
+        Format::Json => Some(column.name.clone()),
     };
-    let field = Field { name, avro_type, optional: !required, default };
+    let field_name = field_name.ok_or_else(|| PlanError::IllegalName { table: table(), name: name() })?;
+    let field = Field { name: field_name, avro_type, optional: !required, default };
     let (presence, unknown) = presence(&field, codec.as_ref(), default_bytes);
     let mut json_name = Vec::new();
     json::write_string(&mut json_name, &field.name);
     json_name.push(b':');
-    let (name, physical) = (column.name.clone(), field.avro_type.physical.clone());
-    Some((Column { name, field_name: field.name.clone(), json_name, codec, physical, presence, unknown }, field))
+    let (name, physical) = (name(), field.avro_type.physical.clone());
+    Ok((Column { name, field_name: field.name.clone(), json_name, codec, physical, presence, unknown }, field))
 }
 
 /// Whether a column can be null, and what stands for a value of it that is not known.
@@ -303,9 +366,11 @@ fn encoded_default(
     Some((encoded, value))
 }
 
-fn refuse_collisions(table: &str, columns: &[Column], fields: &[Field]) -> Result<(), PlanError> {
+fn refuse_collisions(table: &str, columns: &[Column], fields: &[Option<Field>]) -> Result<(), PlanError> {
     for (second, field) in fields.iter().enumerate() {
-        if let Some(first) = fields[..second].iter().position(|earlier| earlier.name == field.name) {
+        let Some(field) = field else { continue };
+        let is_same = |earlier: &Option<Field>| earlier.as_ref().is_some_and(|earlier| earlier.name == field.name);
+        if let Some(first) = fields[..second].iter().position(is_same) {
             return Err(PlanError::CollidingColumns {
                 table: table.to_owned(),
                 first: columns[first].name.clone(),

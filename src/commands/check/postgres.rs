@@ -2,14 +2,13 @@
 
 use std::{io, net::IpAddr, sync::Arc};
 
-use encoder::TableFacts;
-use pgoutput::Relation;
 use walreceiver::{ConnectOptions, Error, Host, ReplicationClient, SslMode};
 
 use super::{
     CONNECT_TIMEOUT, STEP_TIMEOUT,
     kafka::HeldCheckpoint,
     report::{Findings, Problem, System, seconds_text},
+    schemas::Described,
     slot::SlotView,
     tables::Tables,
 };
@@ -24,7 +23,7 @@ use crate::{
 pub(super) struct Postgres {
     pub(super) findings: Findings,
     /// The tables whose changes would be streamed, as their Relation messages would describe them.
-    pub(super) described: Vec<(Relation, TableFacts)>,
+    pub(super) described: Vec<Described>,
     config: Arc<Config>,
     options: Arc<ConnectOptions>,
     /// The name that a running instance has in `pg_stat_replication`.

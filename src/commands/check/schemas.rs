@@ -7,9 +7,16 @@ use serde_json::Value;
 
 use super::report::{Findings, Problem, Severity, grouped, some_of};
 use crate::{
-    config::{Config, SchemaRegistry},
+    config::{ColumnPattern, Config, SchemaRegistry, Shaping, TableIdentity},
     failure::Code,
 };
+
+/// A table as its Relation message would describe it, with what the catalog knows besides.
+pub(super) struct Described {
+    pub(super) relation: Relation,
+    pub(super) identity: TableIdentity,
+    pub(super) facts: TableFacts,
+}
 
 /// The plans of all tables for which there can be one.
 pub(super) struct Schemas {
@@ -18,18 +25,16 @@ pub(super) struct Schemas {
 
 impl Schemas {
     /// Compiles them, and notes what stands in the way.
-    pub(super) fn compile(
-        config: &Config,
-        database: &str,
-        tables: &[(Relation, TableFacts)],
-        findings: &mut Findings,
-    ) -> Self {
+    pub(super) fn compile(config: &Config, database: &str, tables: &[Described], findings: &mut Findings) -> Self {
         let naming = Naming::new(config.name.as_str(), database);
         let mut plans = Vec::new();
         let mut keyless = Vec::new();
-        for (relation, facts) in tables {
+        let shaping = Shaping::new(config);
+        unmatched_columns(config, tables, findings);
+        for Described { relation, identity, facts } in tables {
+            let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));
             let table = format!("{}.{}", relation.schema, relation.name);
-            let plan = match TablePlan::compile(relation, facts, &naming, &config.events) {
+            let plan = match TablePlan::compile(relation, facts, &naming, &options) {
                 Ok(plan) => plan,
                 Err(error) => {
                     findings.about(Severity::Error, &table, uncompiled(relation, &error));
@@ -39,7 +44,7 @@ impl Schemas {
             if plan.key_schema().is_none() {
                 keyless.push(table.clone());
             }
-            let text = columns_as_text(relation, facts, &naming, &config.events);
+            let text = columns_as_text(relation, facts, &naming, &options);
             if !text.is_empty() {
                 findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
             }
@@ -84,6 +89,30 @@ impl Schemas {
     }
 }
 
+/// A pattern that means no column is most likely misspelt, and what it was to hide is written.
+fn unmatched_columns(config: &Config, tables: &[Described], findings: &mut Findings) {
+    let means_any = |pattern: &ColumnPattern| {
+        tables
+            .iter()
+            .any(|table| table.relation.columns.iter().any(|column| pattern.matches(&table.identity, &column.name)))
+    };
+    if tables.is_empty() {
+        return;
+    }
+    for (key, pattern) in config.columns.patterns().filter(|(_, pattern)| !means_any(pattern)) {
+        let severity = if pattern.is_literal() { Severity::Error } else { Severity::Warning };
+        let problem = Problem {
+            id: "pattern-unmatched",
+            found: "no column of the tables that are streamed matches".into(),
+            why: "what it was to say is not said of any column, and a value that was to be hidden is written".into(),
+            fix: format!(
+                "correct the pattern in {key}: it is schema.table.column, names are as the catalog has them, and * stands for any characters"
+            ),
+        };
+        findings.about(severity, pattern, problem);
+    }
+}
+
 fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
     let (found, fix) = match error {
         PlanError::CollidingColumns { first, second, field, .. } => (
@@ -104,13 +133,20 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
             error.to_string(),
             "ALTER TABLE ... ADD PRIMARY KEY (...); or events.envelope = \"debezium\"; or leave the table out of postgres.tables".to_owned(),
         ),
-        PlanError::TopicTooLong { .. } => {
-            (error.to_string(), "set a shorter name, rename the table, or leave it out of postgres.tables".to_owned())
-        }
+        _ if error.is_about_column_rules() => (
+            error.to_string(),
+            "change the rules of [columns] for it, or leave the table out of postgres.tables".to_owned(),
+        ),
+        PlanError::IllegalTopic { .. } => (error.to_string(), "correct kafka.topics.template or routes".to_owned()),
+        PlanError::TopicTooLong { .. } => (
+            error.to_string(),
+            "set a shorter name, route it to a shorter topic, rename the table, or leave it out of postgres.tables"
+                .to_owned(),
+        ),
         _ => (error.to_string(), "leave the table out of postgres.tables, and report it: this is a defect".to_owned()),
     };
     Problem {
-        id: Code::SchemaUnrepresentable.as_str(),
+        id: if error.is_about_column_rules() { Code::ColumnRuleUnfit } else { Code::SchemaUnrepresentable }.as_str(),
         found,
         why: "the stream stops at the first change of this table".into(),
         fix,
@@ -124,7 +160,8 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
                 id: "topic-collision",
                 found,
                 why: "records of different kinds in one topic cannot be told apart".into(),
-                fix: "set another name, rename a table, or leave one out of postgres.tables".into(),
+                fix: "set another name, rename a table, route one to another topic (kafka.topics.routes), or leave one out of postgres.tables"
+                    .into(),
             };
             findings.about(Severity::Error, topic, problem);
         };
@@ -154,8 +191,11 @@ fn columns_as_text(relation: &Relation, facts: &TableFacts, naming: &Naming, opt
     let schema = plan.and_then(|plan| serde_json::from_str(plan.value_schema()?.json()).ok());
     let Some(fields) = schema.and_then(|schema: Value| row_fields(&schema)) else { return Vec::new() };
     // The row's fields are the relation's columns in their order.
+    // What has a rule is what the configuration makes of it.
+    let is_unruled = |name: &str| !options.columns.contains_key(name);
     let columns = relation.columns.iter().zip(&fields).filter(|(_, field)| is_plain_string(&field["type"]));
     columns
+        .filter(|(column, _)| is_unruled(&column.name))
         .filter_map(|(column, _)| facts.column(&column.name))
         .filter(|facts| !(TEXTS.contains(&facts.type_name.as_str()) && facts.type_kind != TypeKind::Composite))
         .map(|facts| match facts.type_name.strip_prefix('_') {

@@ -2,18 +2,18 @@
 
 use std::collections::BTreeSet;
 
-use encoder::TableFacts;
-use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
 
 use super::{
     postgres::Session,
     report::{Findings, Problem, Severity, grouped, some_of},
+    schemas::Described,
 };
 use crate::{
     catalog::{MatchedTable, PublicationPlan, PublishedTable, TablePrivileges},
-    config::TablePattern,
+    config::{TableIdentity, TablePattern, TableSelection},
     failure::{Code, Failure},
+    pipeline,
 };
 
 /// So many tables are named one by one; of the others there is a count.
@@ -27,16 +27,25 @@ pub(super) struct Tables {
 impl Tables {
     /// Finds them, and notes each pattern that matches nothing.
     pub(super) async fn find(session: &mut Session<'_>, findings: &mut Findings) -> Result<Self, Failure> {
-        let patterns = &session.config.postgres.tables;
+        let selection = &session.config.postgres.tables;
+        let only = |pattern: &TablePattern, exclude: &[TablePattern]| TableSelection {
+            include: vec![pattern.clone()],
+            exclude: exclude.to_vec(),
+        };
         let mut matches_nothing = Vec::new();
-        for pattern in patterns {
-            if match_tables(session, std::slice::from_ref(pattern)).await?.is_empty() {
-                matches_nothing.push(pattern);
+        for pattern in &selection.include {
+            if match_tables(session, &only(pattern, &selection.exclude)).await?.is_empty() {
+                matches_nothing.push((pattern, "postgres.tables"));
             }
         }
-        let matched = match_tables(session, patterns).await?;
-        for pattern in matches_nothing {
-            let problem = unmatched(session, pattern).await?;
+        for pattern in &selection.exclude {
+            if match_tables(session, &only(pattern, &[])).await?.is_empty() {
+                matches_nothing.push((pattern, "postgres.exclude_tables"));
+            }
+        }
+        let matched = match_tables(session, selection).await?;
+        for (pattern, key) in matches_nothing {
+            let problem = unmatched(session, pattern, key).await?;
             // A pattern with a star may be there for tables to come, as long as there is anything to stream meanwhile.
             let severity = match pattern.literal() {
                 None if !matched.is_empty() => Severity::Warning,
@@ -97,6 +106,14 @@ impl Tables {
         let name = &postgres.publication;
         let plan = session.catalog.publication_plan(name, &self.matched, postgres.publish_via_partition_root).await?;
         self.identities(session, &plan, findings).await?;
+        if let Err(failure) = pipeline::excluded_partitions(postgres, &self.matched, &plan) {
+            findings.error(Problem {
+                id: failure.code().as_str(),
+                found: failure.found().to_owned(),
+                why: "rows that are to be left out cannot be told from the others, and run refuses to start".into(),
+                fix: "change either key".into(),
+            });
+        }
         if !postgres.manage {
             self.unmanaged(session, &plan, findings);
         } else if self.matched.is_empty() {
@@ -177,7 +194,7 @@ impl Tables {
         &self,
         session: &mut Session<'_>,
         plan: &PublicationPlan,
-        described: &mut Vec<(Relation, TableFacts)>,
+        described: &mut Vec<Described>,
     ) -> Result<(), Failure> {
         let postgres = &session.config.postgres;
         // As the publication will be: as it is, unless it would be made to fit.
@@ -196,7 +213,10 @@ impl Tables {
                 None => relation.columns.retain(|column| !table.generated.contains(&column.name)),
             }
             let facts = session.catalog.table_facts(relation.id).await?;
-            described.push((relation, facts));
+            let mut identity = TableIdentity::plain(&name.schema, &name.name);
+            let roots = self.matched.iter().filter(|root| root.leaves.contains(&name)).map(|root| &root.table);
+            identity.names.extend(roots.map(|root| (root.schema.clone(), root.name.clone())));
+            described.push(Described { relation, identity, facts });
         }
         Ok(())
     }
@@ -308,28 +328,37 @@ impl Tables {
     }
 }
 
-async fn match_tables(session: &mut Session<'_>, patterns: &[TablePattern]) -> Result<Vec<MatchedTable>, Failure> {
-    match session.catalog.matching_tables(patterns).await {
+async fn match_tables(session: &mut Session<'_>, selection: &TableSelection) -> Result<Vec<MatchedTable>, Failure> {
+    match session.catalog.matching_tables(selection).await {
         Err(failure) if failure.code() == Code::TablesMissing => Ok(Vec::new()),
         outcome => outcome,
     }
 }
 
-async fn unmatched(session: &mut Session<'_>, pattern: &TablePattern) -> Result<Problem, Failure> {
+async fn unmatched(session: &mut Session<'_>, pattern: &TablePattern, key: &str) -> Result<Problem, Failure> {
+    let is_exclusion = key != "postgres.tables";
     let mut found = format!("no table of database {} matches", session.options.database());
-    let mut fix = "correct the pattern in postgres.tables: it is schema.table, names are as the catalog has them, and * stands for any \
-                   characters"
-        .to_owned();
+    if !is_exclusion && !session.config.postgres.tables.exclude.is_empty() {
+        found += " that is not left out by postgres.exclude_tables";
+    }
+    let mut fix = format!(
+        "correct the pattern in {key}: it is schema.table, names are as the catalog has them, and * stands for any characters"
+    );
     if let Some((schema, name)) = pattern.literal() {
         let misses = session.catalog.near_misses(schema, name).await?;
         if let Some(unfit) = misses.iter().find_map(|miss| Some((&miss.table, miss.unfit?))) {
             found = format!("{} is {}, which cannot be published", unfit.0.name, unfit.1);
-            fix = "take it out of postgres.tables".into();
+            fix = format!("take it out of {key}");
         } else if let Some(miss) = misses.first() {
-            fix = format!("did you mean {}? correct the pattern in postgres.tables", miss.table);
+            fix = format!("did you mean {}? correct the pattern in {key}", miss.table);
         }
     }
-    Ok(Problem { id: "pattern-unmatched", found, why: "nothing is streamed for it, without a word".into(), fix })
+    let why = if is_exclusion {
+        "what it was to leave out is streamed"
+    } else {
+        "nothing is streamed for it, without a word"
+    };
+    Ok(Problem { id: "pattern-unmatched", found, why: why.into(), fix })
 }
 
 fn quoted(table: &PublishedTable) -> String {

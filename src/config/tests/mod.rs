@@ -3,6 +3,7 @@
 mod environment;
 mod reference;
 mod secrets;
+mod shaping;
 mod values;
 
 use super::{Config, ConfigError, Problem, RemoteRegistry, SchemaRegistry};

@@ -19,7 +19,7 @@ fn the_least_configuration_has_the_documented_defaults() {
     assert_eq!(config.postgres.publication, "pgsluice_shop");
     assert!(config.postgres.manage && config.postgres.publish_via_partition_root && !config.postgres.failover);
     assert_eq!(config.postgres.connect.connect_timeout(), Some(Duration::from_secs(10)));
-    assert!(config.postgres.tables[0].matches("public", "orders") && config.postgres.tables.len() == 1);
+    assert!(config.postgres.tables.includes("public", "orders") && config.postgres.tables.include.len() == 1);
     assert_eq!(config.kafka.bootstrap_servers, "kafka:9092");
     assert!(config.kafka.properties.is_empty());
     assert_eq!(config.kafka.checkpoint_topic.as_str(), "__pgsluice_checkpoints");
@@ -60,6 +60,7 @@ fn the_forms_of_events_are_told_by_name() {
         names: NameAdjustment::AvroUnicode,
         tombstones: false,
         unavailable_value: "?".to_owned(),
+        ..EncodeOptions::default()
     };
     let other = "decimals = \"double\"\ntimes = \"adaptive_microseconds\"\nintervals = \"numeric\"\nzoned_times = \"utc\"\n\
                  varying_bits = \"bits\"\narrays = \"items\"\nhstore = \"map\"\nbytea = \"base64url\"\n\

@@ -14,7 +14,10 @@ use std::{fmt::Display, io::Write, ops::Range};
 use pgoutput::{Tuple, Value};
 
 use super::{Encoder, Row};
-use crate::{EncodeError, Format, json, plan::Column};
+use crate::{
+    EncodeError, Format, json,
+    plan::{Column, Presence},
+};
 
 /// `c`, `u`, `d` or `t`, as in Debezium's envelope.
 const OP: &str = "__op";
@@ -82,6 +85,7 @@ impl Encoder<'_> {
         let mut unavailable = columns
             .filter(|(index, (_, value))| *value == Value::UnchangedToast && !is_known(*index))
             .map(|(_, (column, _))| column)
+            .filter(|column| column.presence != Presence::Omitted)
             .peekable();
         if unavailable.peek().is_none() {
             return;

@@ -1,0 +1,140 @@
+//! How the records of one table are written: what holds for all tables, and what holds for this one.
+
+use encoder::EncodeOptions;
+
+use super::routing::Names;
+use super::{Columns, Config, Routing};
+
+/// What decides how the records of each table are written.
+#[derive(Clone, Debug)]
+pub struct Shaping {
+    events: EncodeOptions,
+    columns: Columns,
+    routing: Routing,
+    name: String,
+    database: String,
+}
+
+/// The names that a table of the stream goes by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TableIdentity {
+    /// Schema and table: its own first, and then those that it is or was a partition of.
+    pub names: Vec<(String, String)>,
+    /// Whether these are all. Where a row comes under the name of a partition that is gone, nobody can say what it was a partition of.
+    /// Then every rule that hides a column is applied by the column's name alone: rather one too many than a value too much.
+    pub is_certain: bool,
+}
+
+impl TableIdentity {
+    /// A table that is no partition.
+    pub fn plain(schema: impl Into<String>, table: impl Into<String>) -> Self {
+        Self { names: vec![(schema.into(), table.into())], is_certain: true }
+    }
+}
+
+impl Shaping {
+    /// What a configuration says.
+    pub fn new(config: &Config) -> Self {
+        Self {
+            events: config.events.clone(),
+            columns: config.columns.clone(),
+            routing: config.kafka.topics.routing.clone(),
+            name: config.name.as_str().to_owned(),
+            database: config.postgres.connect.database().to_owned(),
+        }
+    }
+
+    /// How the records of a table with these columns are written.
+    pub fn options<'a>(&self, table: &TableIdentity, columns: impl IntoIterator<Item = &'a str>) -> EncodeOptions {
+        let mut options = self.events.clone();
+        let rule = |column: &str| Some((column.to_owned(), self.columns.rule(table, column)?));
+        // The first name is the table's own: partitions that come under their own names have topics of their own.
+        if let Some((schema, table)) = table.names.first() {
+            let names = Names { name: &self.name, database: &self.database, schema, table };
+            options.topic = Some(self.routing.topic(names));
+        }
+        options.columns = columns.into_iter().filter_map(rule).collect();
+        options
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use encoder::{ColumnRule, Mask};
+
+    use super::*;
+
+    fn shaping(columns: &str) -> Shaping {
+        let text = format!(
+            "name = \"shop\"\n[postgres]\nurl = \"postgres://ann@db/shop\"\ntables = [\"public.*\"]\n\
+             [kafka]\nbootstrap_servers = \"kafka:9092\"\n[columns]\n{columns}\n"
+        );
+        Shaping::new(&Config::parse(&text, []).unwrap_or_else(|error| panic!("{error}")))
+    }
+
+    fn left(shaping: &Shaping, table: &TableIdentity, columns: &[&str]) -> Vec<String> {
+        let options = shaping.options(table, columns.iter().copied());
+        let word = |column: &&str| match options.columns.get(*column) {
+            None => Some((*column).to_owned()),
+            Some(ColumnRule::Exclude) => None,
+            Some(ColumnRule::Mask(Mask::Fixed(text))) => Some(format!("{column}={text}")),
+            Some(ColumnRule::Mask(mask)) => Some(format!("{column}={mask:?}")),
+        };
+        columns.iter().filter_map(word).collect()
+    }
+
+    #[test]
+    fn a_topic_is_routed_from_what_the_template_gives() {
+        let topic = |keys: &str, table: &str| {
+            let text = format!("exclude = []\n[kafka.topics]\n{keys}");
+            shaping(&text).options(&TableIdentity::plain("public", table), []).topic.expect("it is told")
+        };
+        assert_eq!(topic("", "a b"), "shop.public.a_b");
+        assert_eq!(topic("template = \"{database}-{table}\"", "orders"), "shop-orders");
+        let routes = "template = \"{schema}.{table}\"\nroutes = [{ match = 'public\\.(.*)_\\d+', topic = \"$1_all\" }, \
+                      { match = 'public\\..*', topic = \"rest\" }]";
+        assert_eq!(topic(routes, "orders_7"), "orders_all");
+        assert_eq!(topic(routes, "items"), "rest");
+        assert_eq!(topic("routes = [{ match = 'public', topic = \"x\" }]", "orders"), "shop.public.orders");
+    }
+
+    const COLUMNS: &[&str] = &["id", "email", "ssn"];
+
+    #[test]
+    fn an_exclusion_rules_and_the_first_mask_that_matches_is_applied() {
+        let users = TableIdentity::plain("public", "users");
+        let orders = TableIdentity::plain("public", "orders");
+        let rules = shaping(
+            "exclude = [\"*.*.ssn\"]\nmasks = [{ columns = [\"public.users.*mail\"], mask = \"fixed\", text = \"1\" }, \
+             { columns = [\"*.*.email\", \"*.*.ssn\"], mask = \"fixed\", text = \"2\" }]",
+        );
+        assert_eq!(left(&rules, &users, COLUMNS), ["id", "email=1"]);
+        assert_eq!(left(&rules, &orders, COLUMNS), ["id", "email=2"]);
+        let included = shaping("include = [\"public.users.*\", \"*.*.id\"]\nexclude = [\"public.users.ssn\"]");
+        assert_eq!(left(&included, &users, COLUMNS), ["id", "email"]);
+        assert_eq!(left(&included, &orders, COLUMNS), ["id"]);
+    }
+
+    #[test]
+    fn a_partition_obeys_the_rules_of_its_root() {
+        let rules = shaping(
+            "include = [\"*.users.*\"]\nexclude = [\"public.users.ssn\"]\n\
+             masks = [{ columns = [\"public.users.email\"], mask = \"fixed\", text = \"1\" }]",
+        );
+        let names = |names: &[&str]| names.iter().map(|name| ("public".to_owned(), (*name).to_owned())).collect();
+        let leaf = TableIdentity { names: names(&["users_1", "users"]), is_certain: true };
+        assert_eq!(left(&rules, &leaf, COLUMNS), ["id", "email=1"]);
+    }
+
+    /// Nobody can say whether its rows are of a table whose values are to be hidden.
+    #[test]
+    fn in_doubt_a_column_is_hidden() {
+        let rules = shaping(
+            "exclude = [\"public.users.ssn\"]\nmasks = [{ columns = [\"public.users.email\"], mask = \"fixed\", text = \"1\" }]",
+        );
+        let gone = TableIdentity { is_certain: false, ..TableIdentity::plain("public", "users_1") };
+        assert_eq!(left(&rules, &gone, COLUMNS), ["id", "email=1"]);
+        let known = TableIdentity::plain("public", "users_1");
+        assert_eq!(left(&rules, &known, COLUMNS), COLUMNS);
+    }
+}

@@ -1,0 +1,162 @@
+//! What is left out or hidden: tables with their partitions, columns, values.
+
+use std::{cell::RefCell, collections::BTreeSet};
+
+use rdkafka::Message;
+
+use crate::harness::{
+    kafka,
+    stack::Stack,
+    stream::{START_TIMEOUT, Stream},
+};
+
+/// The tables of which there are records.
+fn tables(stream: &Stream) -> BTreeSet<String> {
+    stream.records().into_iter().map(|record| record.table).filter(|table| table != "marker").collect()
+}
+
+#[test]
+fn a_table_that_is_left_out_is_neither_published_nor_streamed() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "left_out");
+    stream.database.execute(
+        "create table public.item (id int primary key); create table public.tmp_item (id int primary key);
+         create table public.events (id int primary key) partition by range (id);
+         create table public.events_old partition of public.events for values from (0) to (10);
+         create table public.events_new partition of public.events for values from (10) to (20)",
+    );
+    stream.set("postgres.exclude_tables", "public.tmp_*, public.events_old");
+    // Rows of both partitions would come under one name.
+    stream.start().exits_with(2, "config-invalid", START_TIMEOUT);
+    stream.set("postgres.publish_via_partition_root", "false");
+    let program = stream.start_ready();
+    let insert = "insert into public.item values (1); insert into public.tmp_item values (1);
+                  insert into public.events values (1), (11)";
+    stream.database.execute(insert);
+    stream.drain();
+    program.terminate();
+    let expected = BTreeSet::from(["item".to_owned(), "events_new".to_owned()]);
+    assert_eq!(tables(&stream), expected);
+    let published =
+        "select string_agg(tablename, ' ' order by tablename) from pg_publication_tables where pubname = $1";
+    let published: String =
+        stream.database.client().query_one(published, &[&stream.publication]).expect("a row").get(0);
+    assert_eq!(published, "events_new events_old item marker", "a partition is published with its root");
+
+    // In a publication of all tables they are, and still nothing of them comes to Kafka.
+    let name = &stream.publication;
+    stream.database.execute(&format!("alter publication {name} add table public.tmp_item"));
+    stream.set("postgres.manage", "false");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.tmp_item values (2); insert into public.events values (2)");
+    stream.drain();
+    program.terminate();
+    assert_eq!(tables(&stream), expected);
+}
+
+/// What is hidden is in no record and no line of the log, under whichever name and in whichever way it comes.
+#[test]
+fn a_hidden_value_leaves_no_trace() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "hidden");
+    stream.set("postgres.publish_via_partition_root", "false");
+    stream.set("log.level", "trace");
+    stream.set("columns.exclude", "public.person.password");
+    stream.set("columns.hash_salt", "salt-of-the-test");
+    stream.set(
+        "columns.masks",
+        r#"[{ columns = "public.person.email", mask = "hash" }, { columns = "public.person.pin", mask = "asterisks" },
+            { columns = "public.person.name", mask = "truncate", characters = 3 }]"#,
+    );
+    // The rules are about the root, and the rows come under the names of its leaves, of which one is gone when they are decoded.
+    stream.database.execute(
+        "create table public.person (email text primary key, name text, pin int, password text not null default 'HUSHdefault')
+             partition by hash (email);
+         create table public.person_0 partition of public.person for values with (modulus 2, remainder 0);
+         create table public.person_1 partition of public.person for values with (modulus 2, remainder 1);
+         alter table public.person_0 replica identity full",
+    );
+    let program = stream.start_ready();
+    stream.drain();
+    let write =
+        "insert into public.person select 'HUSH' || i, 'Zoë HUSH', 70707, 'HUSH' || i from generate_series(1, 20) i;
+                 update public.person set password = 'HUSHnew', pin = 80808;
+                 update public.person set email = email || 'moved';
+                 delete from public.person where email like '%1moved'";
+    stream.database.execute(write);
+    stream.drain();
+    program.signal("STOP");
+    stream.database.execute(
+        "alter table public.person_1 add check (true); update public.person set pin = 90909; drop table public.person",
+    );
+    program.signal("CONT");
+    stream.drain();
+    let log = program.log();
+    program.terminate();
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table.starts_with("person_")).collect();
+    assert!(records.len() > 100, "{}", records.len());
+    let mut hashes = BTreeSet::new();
+    for record in &records {
+        let text = format!("{record:?}");
+        for hidden in ["HUSH", "70707", "80808", "90909", "password"] {
+            assert!(!text.contains(hidden), "{hidden} in {text}");
+        }
+        hashes.insert(record.key.as_ref().expect("it has a key")["email"].clone().expect("it is not null"));
+    }
+    // PostgreSQL hashes on its own.
+    let sql = "select encode(sha256(convert_to('salt-of-the-test' || 'HUSH' || i || moved, 'UTF8')), 'hex')
+               from generate_series(1, 20) i, (values (''), ('moved')) ending(moved)";
+    let expected = stream.database.client().query(sql, &[]).expect("the server answers");
+    assert_eq!(hashes, expected.iter().map(|row| row.get(0)).collect());
+    let text = format!("{records:?}");
+    assert!(text.contains("*****") && text.contains("\"Zoë\""), "{}", &text[..2000]);
+    for hidden in ["HUSH", "70707", "80808", "90909", "salt-of-the-test"] {
+        assert!(!log.contains(hidden), "{hidden} is in the log");
+    }
+}
+
+#[test]
+fn a_key_column_that_is_left_out_stops_the_stream() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "keyless_rule");
+    stream.set("columns.exclude", "public.item.id");
+    stream.database.execute("create table public.item (id int primary key, v text)");
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 'a')");
+    program.exits_with(3, "column-rule-unfit", START_TIMEOUT);
+    assert!(program.log().contains("column \\\"id\\\" of public.item is part of the key"), "{}", program.log());
+}
+
+#[test]
+fn tables_go_to_the_topics_that_they_are_routed_to() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "routed");
+    let name = stream.name.clone();
+    let routes = format!(
+        r#"[{{ match = "{name}[.]public[.](?P<stem>[a-z]+)_v2", topic = "{name}.current.${{stem}}" }},
+            {{ match = "{name}[.]public[.](shared_.)", topic = "{name}.both.shared" }}]"#
+    );
+    stream.set("kafka.topics.routes", &routes);
+    stream
+        .database
+        .execute("create table public.item_v2 (id int primary key); create table public.item (id int primary key)");
+    let mut program = stream.start_ready();
+    stream.database.execute("insert into public.item_v2 values (1); insert into public.item values (2)");
+    stream.drain();
+    let topics = RefCell::new(BTreeSet::new());
+    let visit = |message: &rdkafka::message::BorrowedMessage<'_>| {
+        topics.borrow_mut().insert(message.topic().to_owned());
+    };
+    kafka::read_to_end(&stream.bootstrap_servers, |topic| topic.starts_with(&format!("{name}.")), visit);
+    let expected = ["current.item", "public.item", "public.marker"].map(|topic| format!("{name}.{topic}"));
+    assert_eq!(topics.into_inner(), BTreeSet::from(expected));
+    // The keys of two tables could be the same: the second one is refused, and the first goes on with the next start.
+    stream.database.execute(
+        "create table public.shared_a (id int primary key); create table public.shared_b (id int primary key)",
+    );
+    program.terminate();
+    program = stream.start_ready();
+    stream.database.execute("insert into public.shared_a values (1); insert into public.shared_b values (1)");
+    program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("the topic is that of table public.shared_a already"), "{}", program.log());
+}
