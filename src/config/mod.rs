@@ -56,6 +56,8 @@ pub struct Config {
     pub kafka: Kafka,
     /// `[events]`: the forms that values, names and deletions take.
     pub events: EncodeOptions,
+    /// `[events]`: what is written beside the changes of tables.
+    pub metadata: Metadata,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
     /// The HTTP endpoint.
@@ -129,6 +131,13 @@ pub struct Transaction {
     pub split_after_bytes: u64,
     /// Age after which one PostgreSQL transaction is split; at most half of librdkafka's `transaction.timeout.ms`.
     pub split_after_age: Duration,
+}
+
+/// `[events]`: what is written beside the changes of tables.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// Whether transactions have a topic, with the BEGIN and the END of each.
+    pub transaction_topic: bool,
 }
 
 /// `[schema_registry]`: where the schemas are registered.

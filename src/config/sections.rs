@@ -16,7 +16,7 @@ use super::problem::Fault;
 use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
-use super::{Config, Http, Kafka, Log, Postgres, RemoteRegistry, SchemaRegistry, Topics, Transaction};
+use super::{Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, SchemaRegistry, Topics, Transaction};
 
 impl Config {
     /// Reads every section before any is given up, so that all problems are noted.
@@ -26,6 +26,7 @@ impl Config {
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
         let events = events::read(reader);
+        let metadata = Metadata::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -43,6 +44,7 @@ impl Config {
             postgres: postgres?,
             kafka: kafka?,
             events: events?,
+            metadata: metadata?,
             schema_registry: schema_registry?,
             http: http?,
             log: log?,
@@ -283,6 +285,13 @@ fn transaction_timeout(reader: &mut Reader, properties: &Properties) -> Result<D
     let place = reader.place(&keys::KAFKA_PROPERTIES);
     let fault = Fault::new("found no whole number that librdkafka takes", "give milliseconds from 1000 to 2147483647");
     Err(reader.note(place, reader::entry_path(&keys::KAFKA_PROPERTIES, NAME), fault))
+}
+
+impl Metadata {
+    fn read(reader: &mut Reader) -> Result<Self, Noted> {
+        let transaction_topic = reader.required(&keys::EVENTS_TRANSACTION_TOPIC);
+        Ok(Self { transaction_topic: transaction_topic? })
+    }
 }
 
 impl SchemaRegistry {

@@ -192,6 +192,7 @@ impl Starting<'_> {
             is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             options: config.events.clone(),
+            metadata: config.metadata.clone(),
             patterns: postgres.tables.clone(),
             scope: membership.scope(),
             facts: Arc::clone(&self.shared.facts),
@@ -199,6 +200,7 @@ impl Starting<'_> {
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            transaction_topic: None,
         };
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
     }

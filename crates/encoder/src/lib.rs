@@ -107,6 +107,7 @@ mod options;
 mod plan;
 mod reference;
 mod schema;
+mod transaction_topic;
 mod types;
 
 pub use batch::{Record, RecordBatch};
@@ -121,3 +122,4 @@ pub use options::{
 pub use plan::TablePlan;
 pub use reference::types_markdown;
 pub use schema::Schema;
+pub use transaction_topic::{BoundTransactionTopic, TransactionTopic};
