@@ -339,6 +339,11 @@ keys! {
         "What stands for a value that is stored out of line (TOAST) and that PostgreSQL did not send since it was not changed. Debezium: \
          `unavailable.value.placeholder`.";
 
+    EVENTS_TRANSACTION_TOPIC: "events.transaction_topic", Kind::Boolean, Presence::Default("false"),
+        "Write a BEGIN and an END of each transaction with events into the topic `{name}.transaction`, the END with the number of events in \
+         all and by table. Their ids are the `transaction.id` of the events. Debezium: `provide.transaction.metadata`, which also decides \
+         there whether events have `transaction`; here they always do.";
+
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
          may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \

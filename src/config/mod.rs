@@ -67,6 +67,8 @@ pub struct Config {
     pub columns: Columns,
     /// `[events]`: the forms that values, names and deletions take.
     pub events: EncodeOptions,
+    /// `[events]`: what is written beside the changes of tables.
+    pub metadata: Metadata,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
     /// The HTTP endpoint.
@@ -144,6 +146,13 @@ pub struct Transaction {
     pub split_after_age: Duration,
 }
 
+/// `[events]`: what is written beside the changes of tables.
+#[derive(Clone, Debug, Default)]
+pub struct Metadata {
+    /// Whether transactions have a topic, with the BEGIN and the END of each.
+    pub transaction_topic: bool,
+}
+
 /// `[schema_registry]`: where the schemas are registered.
 #[derive(Clone, Debug)]
 pub enum SchemaRegistry {
@@ -203,7 +212,7 @@ pub struct Log {
 impl Config {
     /// Whether anything is written that has a schema.
     pub fn needs_registry(&self) -> bool {
-        self.events.format == Format::Avro
+        self.events.format == Format::Avro || self.metadata.transaction_topic
     }
 
     /// Reads a file, if one is named, with overrides from the environment of this process. Without a file the environment must hold

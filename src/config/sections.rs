@@ -17,8 +17,8 @@ use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
 use super::{
-    Columns, Config, Http, Kafka, Log, Postgres, RemoteRegistry, Routing, SchemaRegistry, TableSelection, Topics,
-    Transaction,
+    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, TableSelection,
+    Topics, Transaction,
 };
 
 impl Config {
@@ -30,6 +30,7 @@ impl Config {
         let kafka = Kafka::read(reader);
         let columns = Columns::read(reader);
         let events = events::read(reader);
+        let metadata = Metadata::read(reader);
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -48,6 +49,7 @@ impl Config {
             kafka: kafka?,
             columns: columns?,
             events: events?,
+            metadata: metadata?,
             schema_registry: schema_registry?,
             http: http?,
             log: log?,
@@ -291,6 +293,13 @@ fn transaction_timeout(reader: &mut Reader, properties: &Properties) -> Result<D
     let place = reader.place(&keys::KAFKA_PROPERTIES);
     let fault = Fault::new("found no whole number that librdkafka takes", "give milliseconds from 1000 to 2147483647");
     Err(reader.note(place, reader::entry_path(&keys::KAFKA_PROPERTIES, NAME), fault))
+}
+
+impl Metadata {
+    fn read(reader: &mut Reader) -> Result<Self, Noted> {
+        let transaction_topic = reader.required(&keys::EVENTS_TRANSACTION_TOPIC);
+        Ok(Self { transaction_topic: transaction_topic? })
+    }
 }
 
 impl SchemaRegistry {

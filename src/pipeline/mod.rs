@@ -11,6 +11,7 @@
 //! crash leads to as well: a new producer, the checkpoint read back, the stream resumed from it. There is no second way to
 //! recover, and so none that is tested less.
 
+mod collections;
 mod membership;
 mod publish;
 mod relations;

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundPlan, Naming, TableFacts, TablePlan};
+use encoder::{BoundPlan, BoundTransactionTopic, Naming, PlanError, Schema, TableFacts, TablePlan, TransactionTopic};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
@@ -19,12 +19,13 @@ use tracing::{info, warn};
 use walreceiver::Backoff;
 
 use super::{
+    collections::Mark,
     membership::{Scope, identify},
     publish::failure_of,
 };
 use crate::{
     catalog::Catalog,
-    config::{Shaping, TableIdentity, TableSelection},
+    config::{Metadata, Shaping, TableIdentity, TableSelection},
     failure::{Code, Failure, Recovery},
     failures,
     metrics::{Metrics, TableMetrics},
@@ -45,6 +46,7 @@ pub(super) struct Relations {
     pub(super) is_resumed: bool,
     pub(super) naming: Naming,
     pub(super) shaping: Shaping,
+    pub(super) metadata: Metadata,
     pub(super) selection: TableSelection,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
@@ -57,6 +59,8 @@ pub(super) struct Relations {
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
     pub(super) known: FxHashMap<Oid, Known>,
+    /// None until it is needed.
+    pub(super) transaction_topic: Option<BoundTransactionTopic>,
 }
 
 /// A relation.
@@ -75,6 +79,10 @@ pub(super) struct Table {
     pub(super) events: u64,
     /// Which transaction [`events`](Self::events) counts in, by its number in the session.
     pub(super) events_of: u64,
+    /// `schema.table`
+    pub(super) name: Arc<str>,
+    /// Where the transaction counts the events of that name. It is found anew once the name may be another.
+    pub(super) mark: Mark,
     relation: Relation,
     identity: TableIdentity,
     facts: TableFacts,
@@ -86,6 +94,23 @@ impl Relations {
         self.known.get_mut(&oid).ok_or_else(|| {
             Failure::new(Code::ProtocolViolation, format!("a change of relation {oid}, which was not announced"))
         })
+    }
+
+    /// Whether changes of the relation are wanted.
+    pub(super) fn is_watched(&self, oid: Oid) -> bool {
+        matches!(self.known.get(&oid), Some(Known::Watched(_)))
+    }
+
+    /// The topic of transactions, which is made ready when it is needed first.
+    pub(super) async fn transaction_topic(&mut self) -> Result<&BoundTransactionTopic, Failure> {
+        let bound = if let Some(bound) = self.transaction_topic.take() {
+            bound
+        } else {
+            let topic = TransactionTopic::new(&self.naming).map_err(unrepresentable)?;
+            let (key, value) = self.prepare_side_topic(topic.topic(), topic.key_schema(), topic.value_schema()).await?;
+            topic.bind(key, value)
+        };
+        Ok(self.transaction_topic.insert(bound))
     }
 
     /// Names the table and the row of a record that was not delivered, as far as they are known.
@@ -184,33 +209,48 @@ impl Relations {
         let plan = TablePlan::compile(&relation, &facts, &self.naming, &options)
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
-        self.refuse_shared_topic(&topic, &relation)?;
+        self.refuse_shared_topic(&topic, &relation).map_err(place)?;
         self.ensure_topic(&topic).await.map_err(place)?;
         let key_id = match plan.key_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), &relation).await?),
+            Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), place).await?),
             None => None,
         };
         let value_id = match plan.value_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-value"), schema.json(), &relation).await?),
+            Some(schema) => Some(self.register(&format!("{topic}-value"), schema.json(), place).await?),
             None => None,
         };
         let plan = plan.bind(key_id, value_id).map_err(|error| place(failures::of_plan(error)))?;
         let metrics = self.metrics.table(&relation.schema, &relation.name);
-        Ok(Table { plan, metrics, events: 0, events_of: 0, relation, identity, facts })
+        let name = plan.plan().table().into();
+        Ok(Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), relation, identity, facts })
+    }
+
+    /// Makes sure of a topic that is beside those of tables, and returns the ids of its schemas.
+    async fn prepare_side_topic(&mut self, topic: &str, key: &Schema, value: &Schema) -> Result<(u32, u32), Failure> {
+        self.refuse_own_topic(topic)?;
+        let shared = self.known.values().find_map(|known| match known {
+            Known::Watched(table) if **table.plan.plan().topic() == *topic => Some(&table.name),
+            _ => None,
+        });
+        if let Some(table) = shared {
+            let found = format!("the topic is that of table {table} already");
+            return Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
+        }
+        self.ensure_topic(topic).await?;
+        let place = |failure: Failure| failure.for_topic(topic);
+        let key = self.register(&format!("{topic}-key"), key.json(), place).await?;
+        let value = self.register(&format!("{topic}-value"), value.json(), place).await?;
+        Ok((key, value))
     }
 
     /// Kafka's names hold less than PostgreSQL's, so that two tables can come to one topic. Their keys would then overwrite each other.
     fn refuse_shared_topic(&self, topic: &str, relation: &Relation) -> Result<(), Failure> {
-        let refuse = |found: String| {
-            Err(Failure::new(Code::SchemaUnrepresentable, found)
-                .in_table(&relation.schema, &relation.name)
-                .for_topic(topic))
-        };
-        if topic == self.checkpoint_topic {
-            return refuse("the table's topic would be the checkpoint topic".to_owned());
-        }
-        if self.schemas.topic() == Some(topic) {
-            return refuse("the table's topic would be the topic of schemas".to_owned());
+        let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
+        self.refuse_own_topic(topic)?;
+        if self.metadata.transaction_topic
+            && TransactionTopic::new(&self.naming).is_ok_and(|transactions| **transactions.topic() == *topic)
+        {
+            return refuse("it would be the topic of transactions".to_owned());
         }
         for known in self.known.values() {
             if let Known::Watched(other) = known
@@ -219,6 +259,18 @@ impl Relations {
             {
                 return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
             }
+        }
+        Ok(())
+    }
+
+    /// The topics that pgsluice keeps for itself are for nothing else.
+    fn refuse_own_topic(&self, topic: &str) -> Result<(), Failure> {
+        let refuse = |found| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
+        if topic == self.checkpoint_topic {
+            return refuse("it would be the checkpoint topic");
+        }
+        if self.schemas.topic() == Some(topic) {
+            return refuse("it would be the topic of schemas");
         }
         Ok(())
     }
@@ -252,7 +304,7 @@ impl Relations {
 
     /// The id of a schema. While the registry is away, or does not accept it, the stream waits here, and says so. After
     /// [`PAUSE_MAX`] the session is given up, and the next one waits: a server that is to be shut down waits for the connection.
-    async fn register(&self, subject: &str, schema: &str, relation: &Relation) -> Result<u32, Failure> {
+    async fn register(&self, subject: &str, schema: &str, place: impl Fn(Failure) -> Failure) -> Result<u32, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         let began = Instant::now();
         loop {
@@ -263,7 +315,7 @@ impl Relations {
                 }
                 Err(refusal) => refusal,
             };
-            let failure = Failure::new(refusal.code, refusal.found).in_table(&relation.schema, &relation.name);
+            let failure = place(Failure::new(refusal.code, refusal.found));
             if failure.code().recovery() == Recovery::Stop {
                 return Err(failure);
             }
@@ -276,6 +328,10 @@ impl Relations {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+fn unrepresentable(error: PlanError) -> Failure {
+    Failure::caused(Code::SchemaUnrepresentable, error)
 }
 
 #[cfg(test)]
@@ -311,12 +367,14 @@ impl Relations {
             naming: Naming::new("test", "nowhere"),
             shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
+            metadata: Metadata { transaction_topic: true },
             scope: Arc::default(),
             facts: Arc::default(),
             metrics: Arc::clone(metrics),
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            transaction_topic: None,
         }
     }
 
@@ -327,7 +385,11 @@ impl Relations {
         let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let identity = TableIdentity::plain(&relation.schema, &relation.name);
-        let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation, identity };
+        let name = plan.plan().table().into();
+        let table =
+            Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), facts, relation, identity };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
+        let topic = TransactionTopic::new(&self.naming).expect("its name is short");
+        self.transaction_topic = Some(topic.bind(3, 4));
     }
 }

@@ -194,6 +194,7 @@ impl Starting<'_> {
             is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             shaping: Shaping::new(config),
+            metadata: config.metadata.clone(),
             selection: postgres.tables.clone(),
             scope: membership.scope(),
             facts: Arc::clone(&self.shared.facts),
@@ -201,6 +202,7 @@ impl Starting<'_> {
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            transaction_topic: None,
         };
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
     }

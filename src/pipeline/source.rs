@@ -21,9 +21,11 @@ use encoder::{Change, EventContext, EventOrder, RecordBatch, TransactionContext}
 use pgoutput::{Begin, Commit, Decoder, Frame, Lsn, Message, Oid, ProtocolVersion, WalData};
 use publisher::{MemoryBudget, Position, Split, record_cost};
 use tokio::sync::mpsc::Sender;
+use tracing::warn;
 use walreceiver::WalReader;
 
 use super::{
+    collections::Collections,
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work},
 };
@@ -40,6 +42,8 @@ const BATCH_BYTES_MAX: usize = 256 << 10;
 pub(super) struct Source {
     decoder: Decoder,
     relations: Relations,
+    /// Whether each transaction has a BEGIN and an END.
+    marks_transactions: bool,
     /// What is covered by the checkpoint that the session began with.
     resume: Position,
     /// The end of the last whole transaction, or a later position without one.
@@ -64,6 +68,10 @@ struct OpenTransaction {
     events: u64,
     /// How much of it the checkpoint covers.
     covered: Covered,
+    /// Whether its BEGIN is written: it comes with the first event.
+    has_begin: bool,
+    /// Its events by table, those that the checkpoint covers included. Only for the END.
+    collections: Collections,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -93,6 +101,7 @@ impl Source {
     ) -> Self {
         Self {
             decoder: Decoder::new(ProtocolVersion::V1),
+            marks_transactions: relations.metadata.transaction_topic,
             relations,
             resume,
             end_lsn: resume.end_lsn,
@@ -182,7 +191,7 @@ impl Source {
                 Ok(())
             }
             Message::Begin(begin) => self.begin(begin),
-            Message::Commit(commit) => self.commit(&commit),
+            Message::Commit(commit) => self.commit(&commit).await,
             Message::Relation(relation) => {
                 // Learning may have to wait, and what was encoded before need not.
                 self.flush(false).await?;
@@ -229,11 +238,13 @@ impl Source {
             changes: 0,
             events,
             covered,
+            has_begin: events > 0,
+            collections: Collections::default(),
         });
         Ok(())
     }
 
-    fn commit(&mut self, commit: &Commit) -> Result<(), Failure> {
+    async fn commit(&mut self, commit: &Commit) -> Result<(), Failure> {
         let out_of_place = |found: String| Err(Failure::new(Code::ProtocolViolation, found).at(commit.commit_lsn));
         let Some(transaction) = self.transaction.take() else {
             return out_of_place("a transaction commits that has not begun".into());
@@ -250,11 +261,47 @@ impl Source {
             Covered::Changes(_) => self.resume.split = None,
             Covered::Nothing => {}
         }
+        if self.marks_transactions && transaction.has_begin {
+            self.write_end(&transaction).await?;
+        }
         self.end_lsn = commit.end_lsn;
         self.metrics.received(commit.end_lsn);
         self.pending.transactions += 1;
         self.pending.boundary =
             Some(Boundary { records: self.pending.batch.len(), position: Position::at(commit.end_lsn) });
+        Ok(())
+    }
+
+    /// The END is a record like those before it: the checkpoint covers it if it covers the boundary that follows.
+    async fn write_end(&mut self, transaction: &OpenTransaction) -> Result<(), Failure> {
+        let OpenTransaction { begin, context, events, collections, .. } = transaction;
+        if collections.events() != *events {
+            warn!(
+                commit_lsn = %begin.commit_lsn,
+                events,
+                counted = collections.events(),
+                "the transaction was resumed with another configuration: what its END says of each table is not all of its events"
+            );
+        }
+        let topic = self.relations.transaction_topic().await?;
+        topic.end(context, begin.commit_lsn, *events, collections.iter(), &mut self.pending.batch);
+        self.pending.note_commit(begin);
+        Ok(())
+    }
+
+    /// Writes the BEGIN, if this is the first event of its transaction.
+    async fn write_begin(&mut self, lsn: Lsn) -> Result<(), Failure> {
+        if self.marks_transactions && self.relations.transaction_topic.is_none() {
+            // Its topic may have to be waited for, as a relation is.
+            self.flush(false).await?;
+        }
+        if let Some(transaction) = self.transaction.as_mut().filter(|transaction| !transaction.has_begin) {
+            if self.marks_transactions {
+                let topic = self.relations.transaction_topic().await?;
+                topic.begin(&transaction.context, lsn, &mut self.pending.batch);
+            }
+            transaction.has_begin = true;
+        }
         Ok(())
     }
 
@@ -268,6 +315,9 @@ impl Source {
             Covered::Changes(changes) => transaction.changes <= changes,
             Covered::Nothing => false,
         };
+        if !is_covered && !transaction.has_begin && self.relations.is_watched(relation) {
+            self.write_begin(lsn).await?;
+        }
         loop {
             let Some(transaction) = &mut self.transaction else {
                 return Err(Failure::new(Code::Internal, "the transaction is gone").at(lsn));
@@ -281,7 +331,11 @@ impl Source {
             }
             if is_covered {
                 // Only the table's own count needs it, which is no part of an event's identity.
-                table.events += table.plan.count_events(change, lsn).unwrap_or(1);
+                let events = table.plan.count_events(change, lsn).unwrap_or(1);
+                table.events += events;
+                if self.marks_transactions {
+                    transaction.collections.add(&table.name, &mut table.mark, transaction.number, events);
+                }
                 return Ok(());
             }
             let mut order = EventOrder { total: transaction.events, collection: table.events };
@@ -289,10 +343,13 @@ impl Source {
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
                 Ok(()) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
-                        let commit = transaction.begin.commit_time.unix_micros();
-                        self.pending.oldest_commit_unix_us = self.pending.oldest_commit_unix_us.min(commit);
+                        self.pending.note_commit(&transaction.begin);
                     }
-                    table.metrics.count(&change, order.collection - table.events);
+                    let events = order.collection - table.events;
+                    table.metrics.count(&change, events);
+                    if self.marks_transactions {
+                        transaction.collections.add(&table.name, &mut table.mark, transaction.number, events);
+                    }
                     transaction.events = order.total;
                     table.events = order.collection;
                     return Ok(());
@@ -379,6 +436,11 @@ impl Pending {
             oldest_commit_unix_us: i64::MAX,
             transactions: 0,
         }
+    }
+
+    /// Takes note of a transaction with records in the batch.
+    fn note_commit(&mut self, begin: &Begin) {
+        self.oldest_commit_unix_us = self.oldest_commit_unix_us.min(begin.commit_time.unix_micros());
     }
 }
 

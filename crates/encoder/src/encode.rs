@@ -24,7 +24,7 @@ const NEW_KEY_HEADER: &str = "__debezium.newkey";
 /// On the create of a key change: the key that the row had.
 const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 /// Confluent's framing: a zero, then the schema's id.
-const FRAMING_BYTES: usize = 5;
+pub(crate) const FRAMING_BYTES: usize = 5;
 
 /// A [`TablePlan`] whose schemas are registered: it can encode.
 #[derive(Debug)]
@@ -444,7 +444,7 @@ fn write_processed(unix_ns: i64, out: &mut Vec<u8>) {
     write_optional_long(out, Some(unix_ns));
 }
 
-fn framing(schema_id: u32) -> [u8; FRAMING_BYTES] {
+pub(crate) fn framing(schema_id: u32) -> [u8; FRAMING_BYTES] {
     let [a, b, c, d] = schema_id.to_be_bytes();
     [0, a, b, c, d]
 }

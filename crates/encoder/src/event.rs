@@ -77,6 +77,13 @@ impl TransactionContext {
         }
     }
 
+    /// Appends the transaction's id as a `string`: as it is in the events, where it is a branch of a union.
+    pub(crate) fn append_id(&self, out: &mut Vec<u8>) {
+        let start = out.len();
+        self.transaction_id.append_to(out);
+        out.remove(start);
+    }
+
     /// Says that the transaction was replicated from another server, as an Origin message tells after the Begin.
     pub fn set_origin(&mut self, name: &str, commit_lsn: Lsn) {
         self.facts.origin = Some((name.to_owned(), commit_lsn));

@@ -112,6 +112,7 @@ mod options;
 mod plan;
 mod reference;
 mod schema;
+mod transaction_topic;
 mod transform;
 mod types;
 
@@ -128,4 +129,5 @@ pub use options::{
 pub use plan::TablePlan;
 pub use reference::types_markdown;
 pub use schema::Schema;
+pub use transaction_topic::{BoundTransactionTopic, TransactionTopic};
 pub use transform::{ColumnRule, Mask, Salt};

@@ -28,7 +28,12 @@ impl Naming {
 
     /// The topic of a table: `{prefix}.{schema}.{table}`.
     pub(crate) fn topic(&self, schema: &str, table: &str) -> Result<String, PlanError> {
-        checked_topic(&[self.topic_prefix.as_str(), schema, table].join("."))
+        self.side_topic(&format!("{schema}.{table}"))
+    }
+
+    /// A topic that is beside those of tables: `{prefix}.{name}`.
+    pub(crate) fn side_topic(&self, name: &str) -> Result<String, PlanError> {
+        checked_topic(&[self.topic_prefix.as_str(), name].join("."))
     }
 }
 

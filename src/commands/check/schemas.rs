@@ -1,6 +1,6 @@
 //! The plans that the stream would compile, so that what cannot be written is known before the first row.
 
-use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TypeKind};
+use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TransactionTopic, TypeKind};
 use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
@@ -154,7 +154,10 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
 }
 
 fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
-    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table()))) {
+    let naming = Naming::new(config.name.as_str(), "");
+    let side_topic = config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming).ok()).flatten();
+    let side_topic = side_topic.iter().map(|side| (side.topic(), "the transactions"));
+    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table())).chain(side_topic)) {
         let mut problem = |found: String| {
             let problem = Problem {
                 id: "topic-collision",

@@ -3,6 +3,9 @@
 //! The model is a log of transactions and a server that sends it, whatever happened before. What a life of the stream leaves in
 //! Kafka is what it handed on up to a position that could have been committed; the next life begins there.
 
+use std::{collections::BTreeMap, sync::LazyLock};
+
+use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
 use proptest::prelude::*;
@@ -24,20 +27,7 @@ impl Fixture {
         let (queue, works) = mpsc::channel(10_000);
         let metrics = Arc::new(Metrics::new(1));
         let mut relations = Relations::without_servers(&metrics);
-        let relation = pgoutput::Relation {
-            xid: None,
-            id: Oid::from(WATCHED),
-            schema: "public".to_owned(),
-            name: "item".to_owned(),
-            replica_identity: ReplicaIdentity::Default,
-            columns: vec![RelationColumn {
-                is_key: true,
-                name: "id".to_owned(),
-                type_oid: Oid::from(23),
-                type_modifier: -1,
-            }],
-        };
-        relations.know(relation);
+        relations.know(item());
         relations.known.insert(Oid::from(UNWATCHED), Known::Unwatched);
         let budget = Arc::new(MemoryBudget::new(1 << 30));
         Self { source: Source::new(relations, resume, budget, queue, metrics), works }
@@ -65,6 +55,18 @@ impl Fixture {
             Work::Position(quiet) => quiet.position,
         };
         self.handed_on().iter().map(position).collect()
+    }
+}
+
+fn item() -> pgoutput::Relation {
+    let id = RelationColumn { is_key: true, name: "id".to_owned(), type_oid: Oid::from(23), type_modifier: -1 };
+    pgoutput::Relation {
+        xid: None,
+        id: Oid::from(WATCHED),
+        schema: "public".to_owned(),
+        name: "item".to_owned(),
+        replica_identity: ReplicaIdentity::Default,
+        columns: vec![id],
     }
 }
 
@@ -118,7 +120,9 @@ fn a_keepalive_before_the_split_transaction_comes_keeps_the_split() {
     });
     let works = fixture.handed_on();
     let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
-    assert_eq!(delivery.batch.len(), 2, "three of the five are in Kafka");
+    let names: Vec<_> = delivery.batch.iter().map(|record| record.topic.to_string()).collect();
+    let item = "test.public.item";
+    assert_eq!(names, [item, item, "test.transaction"], "the BEGIN and three of the five are in Kafka");
     assert_eq!(delivery.end, Position::at(Lsn::from(210)));
 }
 
@@ -186,6 +190,20 @@ struct Transaction {
     changes: Vec<(u64, bool)>,
 }
 
+impl Transaction {
+    /// What it is to become.
+    fn written(&self) -> Vec<Written> {
+        let events = self.changes.iter().filter(|(_, watched)| *watched);
+        let events: Vec<_> = (1..).zip(events).map(|(order, (lsn, _))| Written::Event(*lsn, order)).collect();
+        if events.is_empty() {
+            return events;
+        }
+        let (id, count) = (format!("700:{}", self.commit_lsn), events.len() as u64);
+        let end = Written::End(id.clone(), count, vec![("public.item".to_owned(), count)]);
+        [vec![Written::Begin(id)], events, vec![end]].concat()
+    }
+}
+
 fn log() -> impl Strategy<Value = Vec<Transaction>> {
     let transaction = (1..40_u64, prop::collection::vec(any::<bool>(), 0..12), 1..40_u64);
     prop::collection::vec(transaction, 1..12).prop_map(|transactions| {
@@ -201,14 +219,93 @@ fn log() -> impl Strategy<Value = Vec<Transaction>> {
     })
 }
 
-/// Where a life may end: a position, and how many of the events that it handed on lie before it.
-fn ends(works: &[Work], events: &mut Vec<u64>) -> Vec<(Position, usize)> {
+/// One record.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Written {
+    Begin(String),
+    /// The event of the change at this LSN, and its order in the transaction.
+    Event(u64, u64),
+    /// The id, all events, and those of each table.
+    End(String, u64, Vec<(String, u64)>),
+}
+
+impl Written {
+    fn read(record: encoder::Record<'_>) -> Self {
+        let value = record.value.expect("there are no tombstones");
+        if &**record.topic == "test.public.item" {
+            let Value::Record(block) = &decoded(&EVENTS, value)["transaction"] else { panic!("it has a place") };
+            let Value::Long(total_order) = block[1].1 else { panic!("it is a number") };
+            return Self::Event(record.lsn.into(), u64::try_from(total_order).expect("a count"));
+        }
+        assert_eq!(&**record.topic, "test.transaction");
+        let fields = decoded(&TRANSACTIONS.1, value);
+        let text = |value: &Value| match value {
+            Value::String(text) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        let long = |value: &Value| match value {
+            Value::Long(long) => u64::try_from(*long).expect("a count"),
+            other => panic!("{other:?}"),
+        };
+        let id = text(&fields["id"]);
+        let key = decoded(&TRANSACTIONS.0, record.key.expect("it has a key"));
+        assert_eq!(text(&key["id"]), id);
+        match (text(&fields["status"]).as_str(), &fields["event_count"], &fields["data_collections"]) {
+            ("BEGIN", Value::Null, Value::Null) => Self::Begin(id),
+            ("END", count, Value::Array(collections)) => {
+                let collection = |collection: &Value| match unwrapped(collection) {
+                    Value::Record(fields) => (text(&fields[0].1), long(&fields[1].1)),
+                    other => panic!("{other:?}"),
+                };
+                Self::End(id, long(count), collections.iter().map(collection).collect())
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+/// The schema of the values of the table.
+static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
+    let naming = encoder::Naming::new("test", "nowhere");
+    let plan = encoder::TablePlan::compile(
+        &item(),
+        &encoder::TableFacts::default(),
+        &naming,
+        &encoder::EncodeOptions::default(),
+    );
+    Schema::parse_str(plan.expect("a plan").value_schema().expect("it is Avro").json()).expect("a schema")
+});
+
+/// The schemas of keys and values of the topic of transactions.
+static TRANSACTIONS: LazyLock<(Schema, Schema)> = LazyLock::new(|| {
+    let topic = encoder::TransactionTopic::new(&encoder::Naming::new("test", "nowhere")).expect("a name");
+    let parse = |schema: &encoder::Schema| Schema::parse_str(schema.json()).expect("a schema");
+    (parse(topic.key_schema()), parse(topic.value_schema()))
+});
+
+fn unwrapped(value: &Value) -> Value {
+    match value {
+        Value::Union(_, inner) => (**inner).clone(),
+        other => other.clone(),
+    }
+}
+
+fn decoded(schema: &Schema, framed: &[u8]) -> BTreeMap<String, Value> {
+    let reader = GenericDatumReader::builder(schema).build().expect("a reader");
+    match reader.read_value(&mut &framed[5..]).expect("it is of the schema") {
+        Value::Record(fields) => fields.into_iter().map(|(name, value)| (name, unwrapped(&value))).collect(),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Where a life may end: a position, and how many of the records that it handed on lie before it.
+fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
     let mut ends = Vec::new();
     for work in works {
         match work {
             Work::Records(delivery) => {
                 let before = events.len();
-                events.extend(delivery.batch.iter().map(|record| u64::from(record.lsn)));
+                events.extend(delivery.batch.iter().map(Written::read));
                 ends.extend(delivery.boundary.map(|boundary| (boundary.position, before + boundary.records)));
                 ends.push((delivery.end, events.len()));
             }
@@ -253,7 +350,8 @@ async fn live(fixture: &mut Fixture, log: &[Transaction], from: Position, choice
 }
 
 proptest! {
-    /// Whatever the server says in between, wherever batches end and wherever each life ends: every event once, in order.
+    /// Whatever the server says in between, wherever batches end and wherever each life ends: every event once, in order, and around
+    /// those of each transaction one BEGIN and one END with the right counts.
     #[test]
     fn lives_that_follow_each_other_hand_on_every_event_once(
         log in log(),
@@ -278,12 +376,7 @@ proptest! {
             position = committed.0;
             in_kafka.extend_from_slice(&events[..committed.1]);
         }
-        let expected: Vec<u64> = log
-            .iter()
-            .flat_map(|transaction| &transaction.changes)
-            .filter(|(_, watched)| *watched)
-            .map(|(lsn, _)| *lsn)
-            .collect();
+        let expected: Vec<Written> = log.iter().flat_map(Transaction::written).collect();
         prop_assert_eq!(in_kafka, expected);
     }
 }

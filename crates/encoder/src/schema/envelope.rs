@@ -112,6 +112,7 @@ fn transaction() -> Value {
     })
 }
 
-fn optional(name: &str, avro_type: &Value) -> Value {
+/// A field that can be null, and is so by default.
+pub(crate) fn optional(name: &str, avro_type: &Value) -> Value {
     json!({ "name": name, "type": ["null", avro_type], "default": null })
 }
