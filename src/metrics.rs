@@ -82,9 +82,16 @@ pub struct TableMetrics {
     update: IntCounter,
     delete: IntCounter,
     truncate: IntCounter,
+    dead_letter: IntCounter,
 }
 
 impl TableMetrics {
+    /// A change could not be written, and became a dead letter. Whether it is the first of the table since the program began.
+    pub fn bury(&self) -> bool {
+        self.dead_letter.inc();
+        self.dead_letter.get() == 1
+    }
+
     /// A change was encoded into so many events.
     #[inline]
     pub fn count(&self, change: &Change<'_>, events: u64) {
@@ -132,7 +139,7 @@ impl Metrics {
             ),
             events: made.counters(
                 "events_total",
-                "Events encoded, by table and operation.",
+                "Events encoded, by table and operation; `dead_letter` are changes that could not be.",
                 &["schema", "table", "op"],
             ),
             received_bytes: made.counter("received_bytes_total", "Bytes of the replication stream."),
@@ -181,6 +188,7 @@ impl Metrics {
             update: counter("update"),
             delete: counter("delete"),
             truncate: counter("truncate"),
+            dead_letter: counter("dead_letter"),
         }
     }
 

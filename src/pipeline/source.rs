@@ -17,7 +17,7 @@ use std::{
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::{Change, EventContext, EventOrder, RecordBatch, TransactionContext};
+use encoder::{Change, Encoded, EventContext, EventOrder, RecordBatch, TransactionContext};
 use pgoutput::{Begin, Commit, Decoder, Frame, Lsn, Message, Oid, ProtocolVersion, WalData};
 use publisher::{MemoryBudget, Position, Split, record_cost};
 use tokio::sync::mpsc::Sender;
@@ -341,12 +341,24 @@ impl Source {
             let mut order = EventOrder { total: transaction.events, collection: table.events };
             let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
-                Ok(()) => {
+                Ok(encoded) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
                         self.pending.note_commit(&transaction.begin);
                     }
                     let events = order.collection - table.events;
-                    table.metrics.count(&change, events);
+                    match encoded {
+                        Encoded::Events => table.metrics.count(&change, events),
+                        Encoded::DeadLetter(error) => {
+                            // All are counted, and the topic has the reason of each.
+                            if table.metrics.bury() {
+                                let topic = table.plan.plan().dead_letter_topic().map_or("", |topic| &**topic);
+                                warn!(
+                                    table = table.plan.plan().table(),
+                                    topic, "a change became a dead letter, the first of its table: {error}"
+                                );
+                            }
+                        }
+                    }
                     if self.marks_transactions {
                         transaction.collections.add(&table.name, &mut table.mark, transaction.number, events);
                     }

@@ -1,23 +1,28 @@
 //! A change → its records: the path that every row takes.
 //!
 //! - here: which records a change has, and Debezium's envelope in Avro;
+//! - [`dead_letter`]: what becomes of a change that cannot be written;
 //! - [`debezium_json`]: the same envelope in JSON;
 //! - [`upsert`]: the row alone, in either.
 
+mod dead_letter;
 mod debezium_json;
 mod upsert;
 
 use std::ops::Range;
 
-use pgoutput::{Delete, Insert, Lsn, OldTuple, Tuple, Update, Value};
+use pgoutput::{Delete, Insert, Lsn, OldTuple, Timestamp, Tuple, Update, Value, Xid};
 
 use crate::{
     Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, RecordBatch, TablePlan,
+    TransactionContext,
     avro::{self, Reader},
     event::{NULL, SEQUENCE_END, SOME, write_optional_long},
     json,
     plan::{Column, Presence},
 };
+
+pub(crate) use dead_letter::DeadLetters;
 
 /// On the delete of a key change: the key that the row has now.
 const NEW_KEY_HEADER: &str = "__debezium.newkey";
@@ -47,6 +52,9 @@ impl BoundPlan {
 
     /// Appends the records of one change to a batch, and counts its events in `order`. On error neither is touched.
     ///
+    /// With [`Unrepresentable::DeadLetter`](crate::Unrepresentable::DeadLetter), a change with a value that cannot be written is no error, but a record
+    /// in another topic, which counts as one event.
+    ///
     /// | change | records |
     /// |---|---|
     /// | Insert | an event with `op` `c` |
@@ -63,9 +71,9 @@ impl BoundPlan {
         context: &EventContext<'_>,
         order: &mut EventOrder,
         batch: &mut RecordBatch,
-    ) -> Result<(), EncodeError> {
+    ) -> Result<Encoded, EncodeError> {
         let mut advanced = *order;
-        batch.append(|batch| {
+        let result = batch.append(|batch| {
             let mut encoder = Encoder { bound: self, plan: &self.plan, context, order: &mut advanced, batch };
             match change {
                 Change::Insert(insert) => encoder.insert(insert),
@@ -73,14 +81,45 @@ impl BoundPlan {
                 Change::Delete(delete) => encoder.delete(delete),
                 Change::Truncate => encoder.truncate(),
             }
-        })?;
-        *order = advanced;
-        Ok(())
+        });
+        match result {
+            Ok(()) => {
+                *order = advanced;
+                Ok(Encoded::Events)
+            }
+            Err(error) => self.bury(change, context, order, error, batch),
+        }
+    }
+
+    #[cold]
+    fn bury(
+        &self,
+        change: Change<'_>,
+        context: &EventContext<'_>,
+        order: &mut EventOrder,
+        error: EncodeError,
+        batch: &mut RecordBatch,
+    ) -> Result<Encoded, EncodeError> {
+        let Some(letters) = self.plan.dead_letters.as_ref().filter(|_| error.kind().is_about_the_value()) else {
+            return Err(error);
+        };
+        order.total += 1;
+        order.collection += 1;
+        letters.append(change, context, order.total, &error, batch);
+        Ok(Encoded::DeadLetter(error))
     }
 
     /// How many events a change has, without encoding its row: by how much [`encode`](Self::encode) would advance the order. For what a
     /// checkpoint covers already. `lsn` is for the error.
     pub fn count_events(&self, change: Change<'_>, lsn: Lsn) -> Result<u64, EncodeError> {
+        if self.plan.dead_letters.is_some() {
+            // What cannot be written is one event, whatever it is, and only trying tells.
+            let transaction = TransactionContext::from_parts(Xid::from(0), lsn, Timestamp::from(0));
+            let context = EventContext { transaction: &transaction, lsn, processed_unix_ns: 0 };
+            let mut order = EventOrder::default();
+            let _either = self.encode(change, &context, &mut order, &mut RecordBatch::new())?;
+            return Ok(order.total);
+        }
         let Change::Update(Update { old: OldTuple::Key(old) | OldTuple::Full(old), new, .. }) = change else {
             return Ok(1);
         };
@@ -92,6 +131,16 @@ impl BoundPlan {
         self.plan.write_key(new, Some(old), lsn, &mut new_key)?;
         Ok(if old_key == new_key { 1 } else { 2 })
     }
+}
+
+/// What became of a change.
+#[derive(Debug)]
+#[must_use = "a dead letter is to be told of"]
+pub enum Encoded {
+    /// Its events.
+    Events,
+    /// A record in the topic of dead letters, for this reason.
+    DeadLetter(EncodeError),
 }
 
 /// One change being encoded.

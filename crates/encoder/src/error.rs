@@ -215,6 +215,22 @@ pub enum EncodeErrorKind {
 }
 
 impl EncodeErrorKind {
+    /// Whether it is the value that has no place in the record. Else the change is not what its relation says, or the facts are wrong, and
+    /// nothing of it can be trusted.
+    pub(crate) const fn is_about_the_value(self) -> bool {
+        match self {
+            Self::InvalidUtf8
+            | Self::MalformedText
+            | Self::OutOfRange
+            | Self::NotANumber
+            | Self::UnavailableValue
+            | Self::UnavailableKey
+            | Self::ArrayShape
+            | Self::NullElement => true,
+            Self::NullInNotNull | Self::ColumnCount | Self::BinaryValue | Self::MissingOldRow => false,
+        }
+    }
+
     /// A short name that never changes, for logs and metrics.
     pub const fn as_str(self) -> &'static str {
         match self {

@@ -117,14 +117,14 @@ mod transform;
 mod types;
 
 pub use batch::{Record, RecordBatch};
-pub use encode::BoundPlan;
+pub use encode::{BoundPlan, Encoded};
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use naming::{Naming, legal_topic};
 pub use options::{
-    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times, VaryingBits,
-    ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times,
+    Unrepresentable, VaryingBits, ZonedTimes,
 };
 pub use plan::TablePlan;
 pub use reference::types_markdown;

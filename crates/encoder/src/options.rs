@@ -14,6 +14,8 @@ pub struct EncodeOptions {
     pub envelope: Envelope,
     /// How that is written.
     pub format: Format,
+    /// What becomes of a change with a value that cannot be written.
+    pub unrepresentable: Unrepresentable,
     /// `numeric` and `money`. Debezium: `decimal.handling.mode`.
     pub decimals: Decimals,
     /// `date`, `time` and `timestamp`; those with a time zone are text in all forms but [`Times::Native`]. Debezium: `time.precision.mode`.
@@ -51,6 +53,7 @@ impl Default for EncodeOptions {
         Self {
             envelope: Envelope::Debezium,
             format: Format::Avro,
+            unrepresentable: Unrepresentable::Stop,
             decimals: Decimals::Precise,
             times: Times::Adaptive,
             intervals: Intervals::Numeric,
@@ -126,6 +129,15 @@ pub enum Format {
     Avro,
     /// JSON without a schema.
     Json,
+}
+
+/// What becomes of a change with a value that cannot be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unrepresentable {
+    /// An error, so that nothing after it is written either.
+    Stop,
+    /// A record in the table's topic of dead letters, with the change as it came and the reason, in the place of the event.
+    DeadLetter,
 }
 
 /// `numeric` and `money`.

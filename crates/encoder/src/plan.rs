@@ -6,8 +6,9 @@ use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
     BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, PlanError,
-    TableFacts, TypeKind, avro,
+    TableFacts, TypeKind, Unrepresentable, avro,
     defaults::{self, Default},
+    encode::DeadLetters,
     json,
     naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Properties, Schema},
@@ -38,6 +39,8 @@ pub struct TablePlan {
     pub(crate) tombstones: bool,
     /// What stands for a value that was not sent.
     pub(crate) unavailable_value: Box<str>,
+    /// Where changes go that cannot be written, if they are not to stop the stream.
+    pub(crate) dead_letters: Option<DeadLetters>,
     key_schema: Option<Schema>,
     value_schema: Option<Schema>,
 }
@@ -81,6 +84,8 @@ pub(crate) enum Presence {
 
 /// Confluent's framing in front of each key and value: a zero, and the schema's id in four bytes.
 const FRAMING_BYTES: usize = 5;
+/// What follows the name of the table's topic.
+const DEAD_LETTERS_SUFFIX: &str = ".dead-letters";
 
 impl TablePlan {
     /// Decides everything that a relation and the catalog's facts about it determine.
@@ -144,7 +149,15 @@ impl TablePlan {
                 key_schema = Some(Schema::new(&schema::key(&namespace, &key_fields, properties), &table)?);
             }
         }
+        let dead_letters = match options.unrepresentable {
+            Unrepresentable::Stop => None,
+            Unrepresentable::DeadLetter => {
+                let topic = checked_topic(&format!("{topic}{DEAD_LETTERS_SUFFIX}"))?;
+                Some(DeadLetters::new(relation, schema_name, options, topic))
+            }
+        };
         Ok(Self {
+            dead_letters,
             topic: topic.into(),
             envelope,
             format,
@@ -165,6 +178,11 @@ impl TablePlan {
     /// The topic of the table.
     pub fn topic(&self) -> &Arc<str> {
         &self.topic
+    }
+
+    /// The topic of the table's dead letters, which needs one partition only; none if there are to be none.
+    pub fn dead_letter_topic(&self) -> Option<&Arc<str>> {
+        self.dead_letters.as_ref().map(|letters| &letters.topic)
     }
 
     /// The table, as `schema.table`.

@@ -1,0 +1,141 @@
+//! A change that cannot be written as it should be, as it came: raw, with the reason, as JSON.
+//!
+//! ```json
+//! {"version":1,"schema":"public","table":"item","op":"u","code":"not_a_number","error":"cannot encode a change of ...",
+//!  "xid":750,"commit_lsn":"0/1A2B3C4","commit_ts_us":1700000000000001,"lsn":"0/1A2B300","ordinal":3,"replica_identity":"default",
+//!  "columns":[{"name":"id","type_oid":23,"type_modifier":-1,"key":true},{"name":"v","type_oid":1700,"type_modifier":-1,"key":false}],
+//!  "old":{"kind":"key","values":["1",null]},"new":["1","NaN"]}
+//! ```
+//!
+//! A value is PostgreSQL's text, or null; `{"unchanged_toast":true}` where it was not sent; `{"base64":".."}` where it is not UTF-8; and
+//! `{"hidden":true}` where a [`ColumnRule`](crate::ColumnRule) leaves the column out or hides what it holds, since a raw value would tell. Who reads
+//! the topic can write the change again, or have it written once there is room for it.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use pgoutput::{OldTuple, Relation, ReplicaIdentity, Tuple, Value};
+
+use crate::{Change, EncodeError, EncodeOptions, EventContext, RecordBatch, base64, json};
+
+/// The version of the record's format.
+const VERSION: u32 = 1;
+
+/// Where such changes of one table go.
+#[derive(Debug)]
+pub(crate) struct DeadLetters {
+    pub(crate) topic: Arc<str>,
+    /// What is the same in all of them.
+    start: Vec<u8>,
+    columns: Vec<u8>,
+    /// Whether each column's values are to be kept to ourselves.
+    hidden: Vec<bool>,
+}
+
+impl DeadLetters {
+    pub(crate) fn new(relation: &Relation, schema: &str, options: &EncodeOptions, topic: String) -> Self {
+        let mut start = format!("{{\"version\":{VERSION},\"schema\":").into_bytes();
+        json::write_string(&mut start, schema);
+        start.extend_from_slice(b",\"table\":");
+        json::write_string(&mut start, &relation.name);
+        let identity = match relation.replica_identity {
+            ReplicaIdentity::Default => "default",
+            ReplicaIdentity::Nothing => "nothing",
+            ReplicaIdentity::Full => "full",
+            ReplicaIdentity::Index => "index",
+        };
+        let mut columns = format!(",\"replica_identity\":\"{identity}\",\"columns\":[").into_bytes();
+        for (position, column) in relation.columns.iter().enumerate() {
+            columns.extend_from_slice(if position == 0 { b"{\"name\":" } else { b",{\"name\":" });
+            json::write_string(&mut columns, &column.name);
+            let (oid, modifier, key) = (u32::from(column.type_oid), column.type_modifier, column.is_key);
+            let rest = format!(",\"type_oid\":{oid},\"type_modifier\":{modifier},\"key\":{key}}}");
+            columns.extend_from_slice(rest.as_bytes());
+        }
+        columns.push(b']');
+        let hidden = relation.columns.iter().map(|column| options.columns.contains_key(&column.name)).collect();
+        Self { topic: topic.into(), start, columns, hidden }
+    }
+
+    /// Appends a record without a key: all of a table are in one partition, in order.
+    pub(super) fn append(
+        &self,
+        change: Change<'_>,
+        context: &EventContext<'_>,
+        ordinal: u64,
+        error: &EncodeError,
+        batch: &mut RecordBatch,
+    ) {
+        let facts = &context.transaction.facts;
+        let (op, old, new) = match change {
+            Change::Insert(insert) => ("c", &OldTuple::Absent, Some(&insert.new)),
+            Change::Update(update) => ("u", &update.old, Some(&update.new)),
+            Change::Delete(delete) => ("d", &delete.old, None),
+            Change::Truncate => ("t", &OldTuple::Absent, None),
+        };
+        let mut place = String::new();
+        write!(
+            place,
+            ",\"xid\":{},\"commit_lsn\":\"{}\",\"commit_ts_us\":{},\"lsn\":\"{}\",\"ordinal\":{ordinal}",
+            facts.xid, facts.commit_lsn, facts.commit_unix_us, context.lsn
+        )
+        .expect("a String takes all that is written to it");
+        let data = batch.data();
+        let start = data.len();
+        data.extend_from_slice(&self.start);
+        data.extend_from_slice(b",\"op\":\"");
+        data.extend_from_slice(op.as_bytes());
+        data.extend_from_slice(b"\",\"code\":\"");
+        data.extend_from_slice(error.kind().as_str().as_bytes());
+        data.extend_from_slice(b"\",\"error\":");
+        json::write_string(data, &error.to_string());
+        data.extend_from_slice(place.as_bytes());
+        data.extend_from_slice(&self.columns);
+        data.extend_from_slice(b",\"old\":");
+        match old {
+            OldTuple::Absent => data.extend_from_slice(b"null"),
+            OldTuple::Key(old) => self.old_row("key", old, data),
+            OldTuple::Full(old) => self.old_row("full", old, data),
+        }
+        data.extend_from_slice(b",\"new\":");
+        match new {
+            None => data.extend_from_slice(b"null"),
+            Some(new) => self.row(new, data),
+        }
+        data.push(b'}');
+        let value = start..data.len();
+        batch.push(&self.topic, context.lsn, None, Some(value));
+    }
+
+    fn old_row(&self, kind: &str, row: &Tuple, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"kind\":\"");
+        out.extend_from_slice(kind.as_bytes());
+        out.extend_from_slice(b"\",\"values\":");
+        self.row(row, out);
+        out.push(b'}');
+    }
+
+    fn row(&self, row: &Tuple, out: &mut Vec<u8>) {
+        out.push(b'[');
+        for (position, value) in row.iter().enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
+            match value {
+                Value::Null => out.extend_from_slice(b"null"),
+                Value::UnchangedToast => out.extend_from_slice(b"{\"unchanged_toast\":true}"),
+                Value::Text(_) | Value::Binary(_) if self.hidden.get(position) != Some(&false) => {
+                    out.extend_from_slice(b"{\"hidden\":true}");
+                }
+                Value::Text(bytes) | Value::Binary(bytes) => match std::str::from_utf8(bytes) {
+                    Ok(text) => json::write_string(out, text),
+                    Err(_) => {
+                        out.extend_from_slice(b"{\"base64\":\"");
+                        base64::write(base64::STANDARD, bytes, out);
+                        out.extend_from_slice(b"\"}");
+                    }
+                },
+            }
+        }
+        out.push(b']');
+    }
+}
