@@ -13,6 +13,8 @@ pub(super) struct Entry<'a> {
     reader: &'a mut Reader,
     path: String,
     place: Place,
+    /// Of each name that is given.
+    places: BTreeMap<String, Place>,
     values: BTreeMap<String, Value>,
 }
 
@@ -34,7 +36,8 @@ pub(super) fn read<T>(
         };
         // The place of the list is that of its first table.
         let place = values.values().map(|value| value.place.clone()).min().unwrap_or(place);
-        let mut entry = Entry { reader, path, place, values };
+        let places = values.iter().map(|(name, value)| (name.clone(), value.place.clone())).collect();
+        let mut entry = Entry { reader, path, place, places, values };
         let outcome = parse(&mut entry);
         parsed.push(entry.finish().and(outcome));
     }
@@ -75,7 +78,7 @@ impl Entry<'_> {
 
     /// Notes what is wrong with one of its names, or with the lack of it.
     pub(super) fn note(&mut self, name: &str, fault: Fault) -> Noted {
-        let place = self.place.clone();
+        let place = self.places.get(name).unwrap_or(&self.place).clone();
         self.note_at(place, name, fault)
     }
 

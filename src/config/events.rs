@@ -5,39 +5,56 @@ use encoder::{
 };
 
 use super::document::Data;
-use super::keys;
+use super::entries::Entry;
+use super::keys::{self, Key};
 use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::values::{FromData, found_text, found_type};
 
 /// Reads the section.
 pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
-    let decimals = reader.required(&keys::EVENTS_DECIMALS);
-    let times = reader.required(&keys::EVENTS_TIMES);
-    let intervals = reader.required(&keys::EVENTS_INTERVALS);
-    let zoned_times = reader.required(&keys::EVENTS_ZONED_TIMES);
-    let varying_bits = reader.required(&keys::EVENTS_VARYING_BITS);
-    let arrays = reader.required(&keys::EVENTS_ARRAYS);
-    let hstore = reader.required(&keys::EVENTS_HSTORE);
-    let bytea = reader.required(&keys::EVENTS_BYTEA);
-    let names = reader.required(&keys::EVENTS_NAMES);
-    let tombstones = reader.required(&keys::EVENTS_TOMBSTONES);
-    let unavailable_value = reader.required(&keys::EVENTS_UNAVAILABLE_VALUE);
-    let Placeholder(unavailable_value) = unavailable_value?;
-    Ok(EncodeOptions {
-        decimals: decimals?,
-        times: times?,
-        intervals: intervals?,
-        zoned_times: zoned_times?,
-        varying_bits: varying_bits?,
-        arrays: arrays?,
-        hstore: hstore?,
-        bytea: bytea?,
-        names: names?,
-        tombstones: tombstones?,
-        unavailable_value,
-        ..EncodeOptions::default()
-    })
+    let mut options = EncodeOptions::default();
+    read_into(reader, &mut options).map(|()| options)
+}
+
+/// Reads the section's keys, of a table of `[[tables]]` only those that are given. Every key is read before any is given up.
+pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -> Result<(), Noted> {
+    let outcomes = [
+        source.read(&keys::EVENTS_DECIMALS, |it| options.decimals = it),
+        source.read(&keys::EVENTS_TIMES, |it| options.times = it),
+        source.read(&keys::EVENTS_INTERVALS, |it| options.intervals = it),
+        source.read(&keys::EVENTS_ZONED_TIMES, |it| options.zoned_times = it),
+        source.read(&keys::EVENTS_VARYING_BITS, |it| options.varying_bits = it),
+        source.read(&keys::EVENTS_ARRAYS, |it| options.arrays = it),
+        source.read(&keys::EVENTS_HSTORE, |it| options.hstore = it),
+        source.read(&keys::EVENTS_BYTEA, |it| options.bytea = it),
+        source.read(&keys::EVENTS_NAMES, |it| options.names = it),
+        source.read(&keys::EVENTS_TOMBSTONES, |it| options.tombstones = it),
+        source.read(&keys::EVENTS_UNAVAILABLE_VALUE, |Placeholder(it)| options.unavailable_value = it),
+    ];
+    outcomes.into_iter().collect()
+}
+
+/// What the section's keys are read from.
+pub(super) trait Source {
+    /// Reads a key, and sets what it says.
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted>;
+}
+
+impl Source for Reader {
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
+        self.required(key).map(set)
+    }
+}
+
+impl Source for Entry<'_> {
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
+        // Tables below a table of a list are flattened, so that the name is the key's path.
+        if let Some(given) = self.optional(key.path)? {
+            set(given);
+        }
+        Ok(())
+    }
 }
 
 /// What has a few values, each with a name.

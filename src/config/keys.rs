@@ -202,6 +202,13 @@ keys! {
         "Bytes of event data in flight, librdkafka's queue included. When it is full, pgsluice stops reading from PostgreSQL until \
          Kafka has taken some. At least 16 MiB.";
 
+    TABLES: "tables", Kind::TableList,
+        Presence::Optional { example: r#"[{ match = "public.orders", partitions = 12, events = { decimals = "string" } }]"# },
+        "What is otherwise for some tables, each of which is written as `[[tables]]`: `match`, one or more patterns `schema.table`; `topic`, a \
+         template as in `kafka.topics.template`, before which no route counts; `partitions` of the topic when it is created; and under \
+         `events` any key of `[events]`. The first that matches a table is for it, alone. Which tables are streamed is said by \
+         `postgres.tables`.";
+
     POSTGRES_URL: "postgres.url", Kind::Secret,
         Presence::Required { example: r#""postgres://pgsluice@localhost:5432/shop?sslmode=prefer""# },
         "Where PostgreSQL is: `postgres://user:password@host:5432/database?sslmode=verify-full`. A Unix socket is \

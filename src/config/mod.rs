@@ -13,6 +13,7 @@ mod entries;
 mod environment;
 mod events;
 mod keys;
+mod overrides;
 mod pattern;
 mod postgres_url;
 mod problem;
@@ -40,6 +41,7 @@ use url::Url;
 use walreceiver::ConnectOptions;
 
 pub use columns::{Columns, MaskRule};
+pub use overrides::TableOverride;
 pub use pattern::{ColumnPattern, TablePattern};
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
@@ -67,6 +69,8 @@ pub struct Config {
     pub columns: Columns,
     /// `[events]`: the forms that values, names and deletions take.
     pub events: EncodeOptions,
+    /// `[[tables]]`: what is otherwise for some tables; the first that matches one is for it.
+    pub tables: Vec<TableOverride>,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
     /// The HTTP endpoint.

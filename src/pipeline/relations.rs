@@ -185,7 +185,7 @@ impl Relations {
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation)?;
-        self.ensure_topic(&topic).await.map_err(place)?;
+        self.ensure_topic(&topic, self.shaping.partitions(&identity)).await.map_err(place)?;
         let key_id = match plan.key_schema() {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), &relation).await?),
             None => None,
@@ -220,11 +220,12 @@ impl Relations {
         Ok(())
     }
 
-    async fn ensure_topic(&mut self, topic: &str) -> Result<(), Failure> {
+    async fn ensure_topic(&mut self, topic: &str, partitions: Option<i32>) -> Result<(), Failure> {
         if self.ready_topics.contains(topic) {
             return Ok(());
         }
-        let (admin, name, settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        settings.partitions = partitions.unwrap_or(settings.partitions);
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
         let is_empty = spawn_blocking(move || match partitions {
             Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
