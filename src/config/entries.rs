@@ -59,6 +59,16 @@ impl Entry<'_> {
         }
     }
 
+    /// A list, which may be empty, if it is given.
+    pub(super) fn list<T: FromData>(&mut self, name: &str) -> Result<Option<Vec<T>>, Noted> {
+        let Some(Value { place, data }) = self.values.remove(name) else { return Ok(None) };
+        let Data::List(items) = data else {
+            return Err(self.note_at(place, name, found_type(&data, "give a list")));
+        };
+        let items: Result<_, _> = items.iter().map(T::from_data).collect();
+        items.map(Some).map_err(|fault| self.note_at(place, name, fault))
+    }
+
     /// One value or a list of at least one.
     pub(super) fn some<T: FromData>(&mut self, name: &str, example: &str) -> Result<Vec<T>, Noted> {
         let Some(value) = self.values.remove(name) else {

@@ -1,7 +1,8 @@
 //! `[events]`: which of several forms a value, a name or a deletion takes.
 
 use encoder::{
-    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Operation, Times, VaryingBits,
+    ZonedTimes,
 };
 
 use super::document::Data;
@@ -31,6 +32,7 @@ pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -
         source.read(&keys::EVENTS_NAMES, |it| options.names = it),
         source.read(&keys::EVENTS_TOMBSTONES, |it| options.tombstones = it),
         source.read(&keys::EVENTS_UNAVAILABLE_VALUE, |Placeholder(it)| options.unavailable_value = it),
+        source.read_list(&keys::EVENTS_SKIP, |it: Vec<Operation>| options.skipped = it.into_iter().collect()),
     ];
     outcomes.into_iter().collect()
 }
@@ -39,11 +41,18 @@ pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -
 pub(super) trait Source {
     /// Reads a key, and sets what it says.
     fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted>;
+
+    /// Reads a key that holds a list, which may be empty, and sets what it says.
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted>;
 }
 
 impl Source for Reader {
     fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
         self.required(key).map(set)
+    }
+
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted> {
+        self.list_or_none(key).map(set)
     }
 }
 
@@ -51,6 +60,13 @@ impl Source for Entry<'_> {
     fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
         // Tables below a table of a list are flattened, so that the name is the key's path.
         if let Some(given) = self.optional(key.path)? {
+            set(given);
+        }
+        Ok(())
+    }
+
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted> {
+        if let Some(given) = self.list(key.path)? {
             set(given);
         }
         Ok(())
@@ -106,6 +122,11 @@ impl Choice for ZonedTimes {
 
 impl Choice for VaryingBits {
     const CHOICES: &'static [(&'static str, Self)] = &[("bits", Self::Bits), ("text", Self::Text)];
+}
+
+impl Choice for Operation {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("insert", Self::Create), ("update", Self::Update), ("delete", Self::Delete), ("truncate", Self::Truncate)];
 }
 
 impl Choice for Arrays {

@@ -337,6 +337,11 @@ keys! {
         "What stands for a value that is stored out of line (TOAST) and that PostgreSQL did not send since it was not changed. Debezium: \
          `unavailable.value.placeholder`.";
 
+    EVENTS_SKIP: "events.skip", Kind::TextList, Presence::Default("[]"),
+        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
+         of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
+         others do not depend on it. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
+
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
          may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \

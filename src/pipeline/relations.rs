@@ -319,9 +319,9 @@ impl Relations {
     }
 
     /// Takes a relation as if it had been announced and everything about it looked up and registered.
-    pub(super) fn know(&mut self, relation: Relation) {
+    pub(super) fn know(&mut self, relation: Relation, options: &EncodeOptions) {
         let facts = TableFacts::default();
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default()).expect("a plan");
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, options).expect("a plan");
         let plan = plan.bind(Some(1), 2).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let identity = TableIdentity::plain(&relation.schema, &relation.name);

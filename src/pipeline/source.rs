@@ -11,6 +11,9 @@
 //! before the checkpoint's end LSN (the server's own rule), and in part when the checkpoint names it: then as many changes as it says
 //! are counted and not encoded. Counting is exact because what is counted are the changes as the server sends them, wanted or not:
 //! they and their order depend on the log alone, not on the configuration or on today's catalog.
+//!
+//! An operation that the configuration skips (`events.skip`) is a change like any other, counted here, and its event takes its ordinal
+//! without being written. So a checkpoint inside a transaction means the same whatever is skipped in the life that reads it.
 
 use std::{
     sync::Arc,
@@ -286,13 +289,17 @@ impl Source {
             }
             let mut order = EventOrder { total: transaction.events, collection: table.events };
             let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
+            let records = self.pending.batch.len();
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
                 Ok(()) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
                         let commit = transaction.begin.commit_time.unix_micros();
                         self.pending.oldest_commit_unix_us = self.pending.oldest_commit_unix_us.min(commit);
                     }
-                    table.metrics.count(&change, order.collection - table.events);
+                    // What is skipped is no event that anybody sees.
+                    if self.pending.batch.len() > records {
+                        table.metrics.count(&change, order.collection - table.events);
+                    }
                     transaction.events = order.total;
                     table.events = order.collection;
                     return Ok(());

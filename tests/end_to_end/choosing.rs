@@ -199,3 +199,24 @@ fn tables_go_to_the_topics_that_they_are_routed_to() {
     program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
     assert!(program.log().contains("the topic is that of table public.shared_a already"), "{}", program.log());
 }
+
+#[test]
+fn what_is_skipped_is_not_written_and_has_its_number() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "skipped");
+    stream.set("events.skip", "update, delete");
+    stream.database.execute("create table public.item (id int primary key, v int)");
+    let program = stream.start_ready();
+    stream.database.execute(
+        "begin; insert into public.item values (1, 1), (2, 2); update public.item set v = 3; update public.item set id = 3 where id = 2;
+         delete from public.item; truncate public.item; commit",
+    );
+    stream.drain();
+    program.terminate();
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table == "item").collect();
+    let events = records.iter().map(|record| record.event.as_ref().expect("no tombstone without its deletion"));
+    let mut events: Vec<_> = events.map(|event| (event.table_ordinal, event.operation.as_str())).collect();
+    events.sort_unstable();
+    // Two inserts, two updates, a change of the key, two deletions and a truncation.
+    assert_eq!(events, [(1, "c"), (2, "c"), (6, "c"), (9, "t")]);
+}

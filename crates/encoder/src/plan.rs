@@ -5,7 +5,8 @@ use std::sync::Arc;
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Naming, PlanError, TableFacts, TypeKind, avro,
+    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Naming, Operations, PlanError, TableFacts,
+    TypeKind, avro,
     defaults::{self, Default},
     json,
     naming::checked_topic,
@@ -31,6 +32,8 @@ pub struct TablePlan {
     pub(crate) source_table: Vec<u8>,
     /// Whether a deletion is followed by a record without a value.
     pub(crate) tombstones: bool,
+    /// Events that are not written.
+    pub(crate) skipped: Operations,
     /// What stands for a value that was not sent.
     pub(crate) unavailable_value: Box<str>,
     key_schema: Option<Schema>,
@@ -122,6 +125,7 @@ impl TablePlan {
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones,
+            skipped: options.skipped,
             unavailable_value: options.unavailable_value.as_str().into(),
             table,
             columns,

@@ -4,6 +4,7 @@
 //! Kafka is what it handed on up to a position that could have been committed; the next life begins there.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use encoder::{EncodeOptions, Operation};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
@@ -21,6 +22,10 @@ struct Fixture {
 impl Fixture {
     /// A source that resumes at `resume`, and has been told of both relations.
     fn new(resume: Position) -> Self {
+        Self::skipping(resume, &[])
+    }
+
+    fn skipping(resume: Position, skipped: &[Operation]) -> Self {
         let (queue, works) = mpsc::channel(10_000);
         let metrics = Arc::new(Metrics::new(1));
         let mut relations = Relations::without_servers(&metrics);
@@ -37,7 +42,8 @@ impl Fixture {
                 type_modifier: -1,
             }],
         };
-        relations.know(relation);
+        let skipped = skipped.iter().copied().collect();
+        relations.know(relation, &EncodeOptions { skipped, ..EncodeOptions::default() });
         relations.known.insert(Oid::from(UNWATCHED), Known::Unwatched);
         let budget = Arc::new(MemoryBudget::new(1 << 30));
         Self { source: Source::new(relations, resume, budget, queue, metrics), works }
@@ -93,12 +99,56 @@ fn insert(relation: u32) -> Bytes {
     bytes.freeze()
 }
 
+fn truncate(relation: u32) -> Bytes {
+    let mut bytes = BytesMut::from(&b"T"[..]);
+    bytes.put_u32(1);
+    bytes.put_u8(0);
+    bytes.put_u32(relation);
+    bytes.freeze()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn split(commit_lsn: u64, changes: u64) -> Split {
     Split { commit_lsn: Lsn::from(commit_lsn), changes, ordinal: changes }
+}
+
+/// What is skipped is counted, so that a checkpoint inside the transaction means the same in every life, whatever is skipped there.
+#[test]
+fn what_is_skipped_has_its_change_and_its_ordinal() {
+    let runtime = runtime();
+    let start = Position { end_lsn: Lsn::from(100), split: None };
+    let log = [insert(WATCHED), truncate(WATCHED), insert(WATCHED), truncate(WATCHED), insert(WATCHED)];
+    let mut written = Vec::new();
+    for skipped in [&[][..], &[Operation::Truncate], &[Operation::Create]] {
+        let mut fixture = Fixture::skipping(start, skipped);
+        runtime.block_on(async {
+            fixture.message(190, begin(200)).await.expect("it comes");
+            for change in &log[..3] {
+                fixture.message(190, change.clone()).await.expect("a change");
+            }
+            fixture.source.flush(false).await.expect("there is room");
+        });
+        let position = fixture.positions()[0];
+        assert_eq!(position.split, Some(split(200, 3)), "{skipped:?}");
+        for then in [&[][..], &[Operation::Truncate], &[Operation::Create]] {
+            let mut fixture = Fixture::skipping(position, then);
+            runtime.block_on(async {
+                fixture.message(190, begin(200)).await.expect("it comes again");
+                for change in &log {
+                    fixture.message(190, change.clone()).await.expect("a change");
+                }
+                fixture.source.flush(false).await.expect("there is room");
+            });
+            let works = fixture.handed_on();
+            let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
+            assert_eq!(delivery.end.split, Some(split(200, 5)), "{skipped:?} {then:?}");
+            written.push(delivery.batch.len());
+        }
+    }
+    assert_eq!(written, [2, 1, 1].repeat(3));
 }
 
 #[test]
