@@ -471,6 +471,27 @@ fn rules_of_columns_that_cannot_be_applied_are_named() {
 }
 
 #[test]
+fn what_is_otherwise_for_a_table_is_checked_for_that_one() {
+    let mut case = Case::new("otherwise");
+    case.sql("CREATE TABLE items (id int PRIMARY KEY)");
+    let topic = |table: &str| format!("{}.public.{table}", case.name);
+    case.create_topic(&topic("items"), 2, &[]);
+    let (items, orders) = (topic("items"), topic("orders"));
+    case.kafka = "[[tables]]\nmatch = [\"public.items\", \"later.*\"]\npartitions = 3\n\
+                  [[tables]]\nmatch = \"public.orders\"\npartitions = 7"
+        .into();
+    let checked = case.check();
+    assert_eq!(checked.exit_code, 0, "{}", checked.text);
+    let partitions = checked.one("warning", "topic-partitions");
+    assert_eq!(partitions["about"], items.as_str());
+    assert_eq!(partitions["found"], "it has 2 partitions, and partitions in its [[tables]] is 3");
+    assert_eq!(checked.one("warning", "pattern-unmatched")["about"], "later.*");
+    assert!(checked.text.contains(&format!("run creates {orders} (partitions: 7")), "{}", checked.text);
+    case.kafka = "[[tables]]\nmatch = \"public.order\"\npartitions = 3".into();
+    case.check().refuses("pattern-unmatched", "public.order: ", "[[tables]]");
+}
+
+#[test]
 fn a_topic_that_two_tables_would_share_or_that_is_none_is_named() {
     let mut case = Case::new("routes");
     case.sql("CREATE TABLE items (id int PRIMARY KEY)");

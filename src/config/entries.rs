@@ -13,6 +13,8 @@ pub(super) struct Entry<'a> {
     reader: &'a mut Reader,
     path: String,
     place: Place,
+    /// Of each name that is given.
+    places: BTreeMap<String, Place>,
     values: BTreeMap<String, Value>,
 }
 
@@ -34,7 +36,8 @@ pub(super) fn read<T>(
         };
         // The place of the list is that of its first table.
         let place = values.values().map(|value| value.place.clone()).min().unwrap_or(place);
-        let mut entry = Entry { reader, path, place, values };
+        let places = values.iter().map(|(name, value)| (name.clone(), value.place.clone())).collect();
+        let mut entry = Entry { reader, path, place, places, values };
         let outcome = parse(&mut entry);
         parsed.push(entry.finish().and(outcome));
     }
@@ -56,6 +59,16 @@ impl Entry<'_> {
         }
     }
 
+    /// A list, which may be empty, if it is given.
+    pub(super) fn list<T: FromData>(&mut self, name: &str) -> Result<Option<Vec<T>>, Noted> {
+        let Some(Value { place, data }) = self.values.remove(name) else { return Ok(None) };
+        let Data::List(items) = data else {
+            return Err(self.note_at(place, name, found_type(&data, "give a list")));
+        };
+        let items: Result<_, _> = items.iter().map(T::from_data).collect();
+        items.map(Some).map_err(|fault| self.note_at(place, name, fault))
+    }
+
     /// One value or a list of at least one.
     pub(super) fn some<T: FromData>(&mut self, name: &str, example: &str) -> Result<Vec<T>, Noted> {
         let Some(value) = self.values.remove(name) else {
@@ -75,7 +88,7 @@ impl Entry<'_> {
 
     /// Notes what is wrong with one of its names, or with the lack of it.
     pub(super) fn note(&mut self, name: &str, fault: Fault) -> Noted {
-        let place = self.place.clone();
+        let place = self.places.get(name).unwrap_or(&self.place).clone();
         self.note_at(place, name, fault)
     }
 

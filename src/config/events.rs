@@ -1,57 +1,85 @@
 //! `[events]`: which of several forms a value, a name or a deletion takes.
 
 use encoder::{
-    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times, VaryingBits,
-    ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Operation, Times,
+    Unrepresentable, VaryingBits, ZonedTimes,
 };
 
 use super::document::Data;
-use super::keys;
+use super::entries::Entry;
+use super::keys::{self, Key};
 use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::values::{FromData, found_text, found_type};
 
 /// Reads the section. The envelope decides which forms hold where none is given.
 pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
-    let envelope = reader.required(&keys::EVENTS_ENVELOPE);
-    let defaults = match envelope {
-        Ok(Envelope::Upsert) => EncodeOptions::upsert(),
-        _ => EncodeOptions::default(),
-    };
-    let format = reader.required(&keys::EVENTS_FORMAT);
-    let decimals = given_or(reader, &keys::EVENTS_DECIMALS, defaults.decimals);
-    let times = given_or(reader, &keys::EVENTS_TIMES, defaults.times);
-    let intervals = given_or(reader, &keys::EVENTS_INTERVALS, defaults.intervals);
-    let zoned_times = given_or(reader, &keys::EVENTS_ZONED_TIMES, defaults.zoned_times);
-    let varying_bits = given_or(reader, &keys::EVENTS_VARYING_BITS, defaults.varying_bits);
-    let arrays = given_or(reader, &keys::EVENTS_ARRAYS, defaults.arrays);
-    let hstore = given_or(reader, &keys::EVENTS_HSTORE, defaults.hstore);
-    let bytea = given_or(reader, &keys::EVENTS_BYTEA, defaults.bytea);
-    let names = given_or(reader, &keys::EVENTS_NAMES, defaults.names);
-    let tombstones = reader.required(&keys::EVENTS_TOMBSTONES);
-    let unavailable_value = reader.required(&keys::EVENTS_UNAVAILABLE_VALUE);
-    let Placeholder(unavailable_value) = unavailable_value?;
-    Ok(EncodeOptions {
-        envelope: envelope?,
-        format: format?,
-        decimals: decimals?,
-        times: times?,
-        intervals: intervals?,
-        zoned_times: zoned_times?,
-        varying_bits: varying_bits?,
-        arrays: arrays?,
-        hstore: hstore?,
-        bytea: bytea?,
-        names: names?,
-        tombstones: tombstones?,
-        unavailable_value,
-        ..EncodeOptions::default()
-    })
+    let mut options = EncodeOptions::default();
+    read_into(reader, &mut options).map(|()| options)
 }
 
-fn given_or<T: Choice>(reader: &mut Reader, key: &keys::Key, default: T) -> Result<T, Noted> {
-    let read = reader.required(key);
-    if reader.is_given(key) { read } else { Ok(default) }
+/// Reads the section's keys, of a table of `[[tables]]` only those that are given. Every key is read before any is given up.
+pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -> Result<(), Noted> {
+    // The envelope comes first: it decides which forms hold where none is given.
+    let outcomes = [
+        source.read(&keys::EVENTS_ENVELOPE, |it| *options = std::mem::take(options).in_envelope(it)),
+        source.read(&keys::EVENTS_FORMAT, |it| options.format = it),
+        source.read(&keys::EVENTS_UNREPRESENTABLE, |it| options.unrepresentable = it),
+        source.read(&keys::EVENTS_DECIMALS, |it| options.decimals = it),
+        source.read(&keys::EVENTS_TIMES, |it| options.times = it),
+        source.read(&keys::EVENTS_INTERVALS, |it| options.intervals = it),
+        source.read(&keys::EVENTS_ZONED_TIMES, |it| options.zoned_times = it),
+        source.read(&keys::EVENTS_VARYING_BITS, |it| options.varying_bits = it),
+        source.read(&keys::EVENTS_ARRAYS, |it| options.arrays = it),
+        source.read(&keys::EVENTS_HSTORE, |it| options.hstore = it),
+        source.read(&keys::EVENTS_BYTEA, |it| options.bytea = it),
+        source.read(&keys::EVENTS_NAMES, |it| options.names = it),
+        source.read(&keys::EVENTS_TOMBSTONES, |it| options.tombstones = it),
+        source.read(&keys::EVENTS_UNAVAILABLE_VALUE, |Placeholder(it)| options.unavailable_value = it),
+        source.read_list(&keys::EVENTS_SKIP, |it: Vec<Operation>| options.skipped = it.into_iter().collect()),
+    ];
+    outcomes.into_iter().collect()
+}
+
+/// What the section's keys are read from.
+pub(super) trait Source {
+    /// Reads a key, and sets what it says.
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted>;
+
+    /// Reads a key that holds a list, which may be empty, and sets what it says.
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted>;
+}
+
+impl Source for Reader {
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
+        let value = self.required(key)?;
+        // What is not given is what the options have already, which depends on the envelope.
+        if self.is_given(key) {
+            set(value);
+        }
+        Ok(())
+    }
+
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted> {
+        self.list_or_none(key).map(set)
+    }
+}
+
+impl Source for Entry<'_> {
+    fn read<T: FromData>(&mut self, key: &Key, set: impl FnOnce(T)) -> Result<(), Noted> {
+        // Tables below a table of a list are flattened, so that the name is the key's path.
+        if let Some(given) = self.optional(key.path)? {
+            set(given);
+        }
+        Ok(())
+    }
+
+    fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted> {
+        if let Some(given) = self.list(key.path)? {
+            set(given);
+        }
+        Ok(())
+    }
 }
 
 /// What has a few values, each with a name.
@@ -79,6 +107,10 @@ fn choices<T: Choice>() -> String {
 
 impl Choice for Envelope {
     const CHOICES: &'static [(&'static str, Self)] = &[("debezium", Self::Debezium), ("upsert", Self::Upsert)];
+}
+
+impl Choice for Unrepresentable {
+    const CHOICES: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("skip_to_dead_letter", Self::DeadLetter)];
 }
 
 impl Choice for Format {
@@ -116,6 +148,11 @@ impl Choice for ZonedTimes {
 
 impl Choice for VaryingBits {
     const CHOICES: &'static [(&'static str, Self)] = &[("bits", Self::Bits), ("text", Self::Text)];
+}
+
+impl Choice for Operation {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("insert", Self::Create), ("update", Self::Update), ("delete", Self::Delete), ("truncate", Self::Truncate)];
 }
 
 impl Choice for Arrays {

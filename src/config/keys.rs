@@ -202,6 +202,13 @@ keys! {
         "Bytes of event data in flight, librdkafka's queue included. When it is full, pgsluice stops reading from PostgreSQL until \
          Kafka has taken some. At least 16 MiB.";
 
+    TABLES: "tables", Kind::TableList,
+        Presence::Optional { example: r#"[{ match = "public.orders", partitions = 12, events = { decimals = "string" } }]"# },
+        "What is otherwise for some tables, each of which is written as `[[tables]]`: `match`, one or more patterns `schema.table`; `topic`, a \
+         template as in `kafka.topics.template`, before which no route counts; `partitions` of the topic when it is created; and under \
+         `events` any key of `[events]`. The first that matches a table is for it, alone. Which tables are streamed is said by \
+         `postgres.tables`.";
+
     POSTGRES_URL: "postgres.url", Kind::Secret,
         Presence::Required { example: r#""postgres://pgsluice@localhost:5432/shop?sslmode=prefer""# },
         "Where PostgreSQL is: `postgres://user:password@host:5432/database?sslmode=verify-full`. A Unix socket is \
@@ -308,6 +315,10 @@ keys! {
     EVENTS_FORMAT: "events.format", Kind::Text, Presence::Default(r#""avro""#),
         "How keys and values are written: `avro`, with schemas in the registry; `json`, without schemas, as Kafka Connect's `JsonConverter` does \
          with `schemas.enable = false` and `decimal.format = NUMERIC`. No registry is needed for it.";
+    EVENTS_UNREPRESENTABLE: "events.unrepresentable", Kind::Text, Presence::Default(r#""stop""#),
+        "What becomes of a change with a value that has no place in the record, such as `NaN` in a decimal: `stop`, the stream stops with table, \
+         column and LSN; `skip_to_dead_letter`, a record in `{topic of the table}.dead-letters` in its place, with the reason and PostgreSQL's \
+         text of all columns that `[columns]` neither leaves out nor hides, in the same Kafka transaction.";
     EVENTS_DECIMALS: "events.decimals", Kind::Text, Presence::Default(r#""precise""#),
         "`numeric` and `money`: `precise`, Avro's `decimal`; `precise_or_string`, the same but text for a `numeric` without precision; `double`; `string`, the only one with `NaN` and infinities and all digits. \
          Debezium: `decimal.handling.mode`.";
@@ -343,6 +354,10 @@ keys! {
         "Write a BEGIN and an END of each transaction with events into the topic `{name}.transaction`, the END with the number of events in \
          all and by table. Their ids are the `transaction.id` of the events. Debezium: `provide.transaction.metadata`, which also decides \
          there whether events have `transaction`; here they always do.";
+    EVENTS_SKIP: "events.skip", Kind::TextList, Presence::Default("[]"),
+        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
+         of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
+         others do not depend on it, and counts for the END in the topic of transactions. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
 
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \

@@ -13,6 +13,7 @@ mod entries;
 mod environment;
 mod events;
 mod keys;
+mod overrides;
 mod pattern;
 mod postgres_url;
 mod problem;
@@ -40,6 +41,7 @@ use url::Url;
 use walreceiver::ConnectOptions;
 
 pub use columns::{Columns, MaskRule};
+pub use overrides::TableOverride;
 pub use pattern::{ColumnPattern, TablePattern};
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
@@ -69,6 +71,8 @@ pub struct Config {
     pub events: EncodeOptions,
     /// `[events]`: what is written beside the changes of tables.
     pub metadata: Metadata,
+    /// `[[tables]]`: what is otherwise for some tables; the first that matches one is for it.
+    pub tables: Vec<TableOverride>,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
     /// The HTTP endpoint.
@@ -212,7 +216,8 @@ pub struct Log {
 impl Config {
     /// Whether anything is written that has a schema.
     pub fn needs_registry(&self) -> bool {
-        self.events.format == Format::Avro || self.metadata.transaction_topic
+        let mut events = std::iter::once(&self.events).chain(self.tables.iter().map(|table| &table.events));
+        events.any(|events| events.format == Format::Avro) || self.metadata.transaction_topic
     }
 
     /// Reads a file, if one is named, with overrides from the environment of this process. Without a file the environment must hold

@@ -11,6 +11,7 @@ use walreceiver::ConnectOptions;
 use super::document::printable;
 use super::events;
 use super::keys::{self, Key};
+use super::overrides;
 use super::postgres_url::PostgresUrl;
 use super::problem::Fault;
 use super::properties::Properties;
@@ -31,6 +32,7 @@ impl Config {
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
+        let tables = overrides::read(reader, events.as_ref().ok());
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -50,6 +52,7 @@ impl Config {
             columns: columns?,
             events: events?,
             metadata: metadata?,
+            tables: tables?,
             schema_registry: schema_registry?,
             http: http?,
             log: log?,

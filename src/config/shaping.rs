@@ -3,12 +3,13 @@
 use encoder::EncodeOptions;
 
 use super::routing::Names;
-use super::{Columns, Config, Routing};
+use super::{Columns, Config, Routing, TableOverride};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
 pub struct Shaping {
     events: EncodeOptions,
+    tables: Vec<TableOverride>,
     columns: Columns,
     routing: Routing,
     name: String,
@@ -37,6 +38,7 @@ impl Shaping {
     pub fn new(config: &Config) -> Self {
         Self {
             events: config.events.clone(),
+            tables: config.tables.clone(),
             columns: config.columns.clone(),
             routing: config.kafka.topics.routing.clone(),
             name: config.name.as_str().to_owned(),
@@ -46,15 +48,30 @@ impl Shaping {
 
     /// How the records of a table with these columns are written.
     pub fn options<'a>(&self, table: &TableIdentity, columns: impl IntoIterator<Item = &'a str>) -> EncodeOptions {
-        let mut options = self.events.clone();
+        let own = self.own(table);
+        let mut options = own.map_or(&self.events, |own| &own.events).clone();
         let rule = |column: &str| Some((column.to_owned(), self.columns.rule(table, column)?));
         // The first name is the table's own: partitions that come under their own names have topics of their own.
         if let Some((schema, table)) = table.names.first() {
             let names = Names { name: &self.name, database: &self.database, schema, table };
-            options.topic = Some(self.routing.topic(names));
+            options.topic = Some(match own.and_then(|own| own.topic.as_ref()) {
+                Some(template) => template.expand(names),
+                None => self.routing.topic(names),
+            });
         }
         options.columns = columns.into_iter().filter_map(rule).collect();
         options
+    }
+}
+
+impl Shaping {
+    /// How many partitions the topic of a table is to have when it is created, where that is otherwise for it.
+    pub fn partitions(&self, table: &TableIdentity) -> Option<i32> {
+        self.own(table)?.partitions
+    }
+
+    fn own(&self, table: &TableIdentity) -> Option<&TableOverride> {
+        self.tables.iter().find(|own| own.matches(table))
     }
 }
 
@@ -96,6 +113,24 @@ mod tests {
         assert_eq!(topic(routes, "orders_7"), "orders_all");
         assert_eq!(topic(routes, "items"), "rest");
         assert_eq!(topic("routes = [{ match = 'public', topic = \"x\" }]", "orders"), "shop.public.orders");
+    }
+
+    #[test]
+    fn the_first_of_the_tables_that_matches_is_for_a_table() {
+        use encoder::{Decimals, Times};
+        let rules = shaping(
+            "[kafka.topics]\nroutes = [{ match = '.*', topic = \"routed\" }]\n[events]\ntimes = \"connect\"\n\
+             [[tables]]\nmatch = [\"public.orders\", \"*.items\"]\ntopic = \"{table}-own\"\npartitions = 12\n\
+             events.decimals = \"string\"\n[[tables]]\nmatch = \"*.*\"\n[tables.events]\ntombstones = false",
+        );
+        let told = |table: &str| {
+            let table = TableIdentity::plain("public", table);
+            let options = rules.options(&table, []);
+            let topic = options.topic.expect("it is told");
+            (topic, rules.partitions(&table), options.decimals, options.times, options.tombstones)
+        };
+        assert_eq!(told("items"), ("items-own".to_owned(), Some(12), Decimals::String, Times::Connect, true));
+        assert_eq!(told("users"), ("routed".to_owned(), None, Decimals::Precise, Times::Connect, false));
     }
 
     const COLUMNS: &[&str] = &["id", "email", "ssn"];

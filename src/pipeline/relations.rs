@@ -210,7 +210,12 @@ impl Relations {
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation).map_err(place)?;
-        self.ensure_topic(&topic).await.map_err(place)?;
+        self.ensure_topic(&topic, self.shaping.partitions(&identity)).await.map_err(place)?;
+        if let Some(letters) = plan.dead_letter_topic().cloned() {
+            // In one partition they keep their order.
+            self.refuse_shared_topic(&letters, &relation).map_err(place)?;
+            self.ensure_topic(&letters, Some(1)).await.map_err(place)?;
+        }
         let key_id = match plan.key_schema() {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), place).await?),
             None => None,
@@ -236,7 +241,7 @@ impl Relations {
             let found = format!("the topic is that of table {table} already");
             return Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         }
-        self.ensure_topic(topic).await?;
+        self.ensure_topic(topic, None).await?;
         let place = |failure: Failure| failure.for_topic(topic);
         let key = self.register(&format!("{topic}-key"), key.json(), place).await?;
         let value = self.register(&format!("{topic}-value"), value.json(), place).await?;
@@ -275,11 +280,12 @@ impl Relations {
         Ok(())
     }
 
-    async fn ensure_topic(&mut self, topic: &str) -> Result<(), Failure> {
+    async fn ensure_topic(&mut self, topic: &str, partitions: Option<i32>) -> Result<(), Failure> {
         if self.ready_topics.contains(topic) {
             return Ok(());
         }
-        let (admin, name, settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        settings.partitions = partitions.unwrap_or(settings.partitions);
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
         let is_empty = spawn_blocking(move || match partitions {
             Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
@@ -379,9 +385,9 @@ impl Relations {
     }
 
     /// Takes a relation as if it had been announced and everything about it looked up and registered.
-    pub(super) fn know(&mut self, relation: Relation) {
+    pub(super) fn know(&mut self, relation: Relation, options: &EncodeOptions) {
         let facts = TableFacts::default();
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &EncodeOptions::default()).expect("a plan");
+        let plan = TablePlan::compile(&relation, &facts, &self.naming, options).expect("a plan");
         let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let identity = TableIdentity::plain(&relation.schema, &relation.name);

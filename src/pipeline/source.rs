@@ -11,6 +11,9 @@
 //! before the checkpoint's end LSN (the server's own rule), and in part when the checkpoint names it: then as many changes as it says
 //! are counted and not encoded. Counting is exact because what is counted are the changes as the server sends them, wanted or not:
 //! they and their order depend on the log alone, not on the configuration or on today's catalog.
+//!
+//! An operation that the configuration skips (`events.skip`) is a change like any other, counted here, and its event takes its ordinal
+//! without being written. So a checkpoint inside a transaction means the same whatever is skipped in the life that reads it.
 
 use std::{
     sync::Arc,
@@ -340,6 +343,7 @@ impl Source {
             }
             let mut order = EventOrder { total: transaction.events, collection: table.events };
             let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
+            let records = self.pending.batch.len();
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
                 Ok(encoded) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
@@ -347,6 +351,8 @@ impl Source {
                     }
                     let events = order.collection - table.events;
                     match encoded {
+                        // What is skipped is no event that anybody sees.
+                        Encoded::Events if self.pending.batch.len() == records => {}
                         Encoded::Events => table.metrics.count(&change, events),
                         Encoded::DeadLetter(error) => {
                             // All are counted, and the topic has the reason of each.

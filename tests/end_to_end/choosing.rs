@@ -1,6 +1,9 @@
 //! What is left out or hidden: tables with their partitions, columns, values.
 
-use std::{cell::RefCell, collections::BTreeSet};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use rdkafka::Message;
 
@@ -128,6 +131,42 @@ fn a_key_column_that_is_left_out_stops_the_stream() {
 }
 
 #[test]
+fn what_is_otherwise_for_one_table_is_so_for_that_one() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "otherwise");
+    let name = stream.name.clone();
+    stream.set(
+        "tables",
+        r#"[{ match = "public.item", topic = "{name}.own.{table}", partitions = 5, events = { decimals = "string", tombstones = false } }]"#,
+    );
+    let columns = "(id int primary key, n numeric(20, 6))";
+    stream.database.execute(&format!("create table public.item {columns}; create table public.other {columns}"));
+    let program = stream.start_ready();
+    for table in ["item", "other"] {
+        stream
+            .database
+            .execute(&format!("insert into public.{table} values (1, 1234.56789); delete from public.{table}"));
+    }
+    stream.drain();
+    program.terminate();
+    // Of each topic: records, tombstones, and whether the number is there as text.
+    let found = RefCell::new(BTreeMap::<String, (u32, u32, bool)>::new());
+    let visit = |message: &rdkafka::message::BorrowedMessage<'_>| {
+        let mut found = found.borrow_mut();
+        let (records, tombstones, text) = found.entry(message.topic().to_owned()).or_default();
+        *records += 1;
+        *tombstones += u32::from(message.payload().is_none());
+        *text |= message.payload().is_some_and(|value| value.windows(11).any(|part| part == b"1234.567890"));
+    };
+    let is_wanted = |topic: &str| topic.starts_with(&format!("{name}.")) && !topic.ends_with("marker");
+    kafka::read_to_end(&stream.bootstrap_servers, is_wanted, visit);
+    let expected = [(format!("{name}.own.item"), (2, 0, true)), (format!("{name}.public.other"), (3, 1, false))];
+    assert_eq!(found.into_inner(), BTreeMap::from(expected.clone()));
+    let partitions = kafka::partitions(&stream.bootstrap_servers, &expected[0].0);
+    assert_eq!(partitions, 5);
+}
+
+#[test]
 fn tables_go_to_the_topics_that_they_are_routed_to() {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "routed");
@@ -159,4 +198,25 @@ fn tables_go_to_the_topics_that_they_are_routed_to() {
     stream.database.execute("insert into public.shared_a values (1); insert into public.shared_b values (1)");
     program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
     assert!(program.log().contains("the topic is that of table public.shared_a already"), "{}", program.log());
+}
+
+#[test]
+fn what_is_skipped_is_not_written_and_has_its_number() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "skipped");
+    stream.set("events.skip", "update, delete");
+    stream.database.execute("create table public.item (id int primary key, v int)");
+    let program = stream.start_ready();
+    stream.database.execute(
+        "begin; insert into public.item values (1, 1), (2, 2); update public.item set v = 3; update public.item set id = 3 where id = 2;
+         delete from public.item; truncate public.item; commit",
+    );
+    stream.drain();
+    program.terminate();
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table == "item").collect();
+    let events = records.iter().map(|record| record.event.as_ref().expect("no tombstone without its deletion"));
+    let mut events: Vec<_> = events.map(|event| (event.table_ordinal, event.operation.as_str())).collect();
+    events.sort_unstable();
+    // Two inserts, two updates, a change of the key, two deletions and a truncation.
+    assert_eq!(events, [(1, "c"), (2, "c"), (6, "c"), (9, "t")]);
 }

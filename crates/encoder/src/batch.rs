@@ -96,13 +96,13 @@ impl RecordBatch {
         self.topics.clear();
     }
 
-    /// Lets `write` append. If it fails, the batch is as it was before.
+    /// Lets `write` append. If it fails, or makes no record, the batch is as it was before.
     #[inline]
     pub(crate) fn append<E>(&mut self, write: impl FnOnce(&mut Self) -> Result<(), E>) -> Result<(), E> {
         let (data, records, headers, topics) =
             (self.data.len(), self.records.len(), self.headers.len(), self.topics.len());
         let result = write(self);
-        if result.is_err() {
+        if result.is_err() || self.records.len() == records {
             self.data.truncate(data);
             self.records.truncate(records);
             self.headers.truncate(headers);

@@ -14,8 +14,8 @@ use std::ops::Range;
 use pgoutput::{Delete, Insert, Lsn, OldTuple, Timestamp, Tuple, Update, Value, Xid};
 
 use crate::{
-    Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, RecordBatch, TablePlan,
-    TransactionContext,
+    Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, Operation, RecordBatch,
+    TablePlan, TransactionContext,
     avro::{self, Reader},
     event::{NULL, SEQUENCE_END, SOME, write_optional_long},
     json,
@@ -64,6 +64,8 @@ impl BoundPlan {
     /// | Truncate | an event with `op` `t` and no key |
     ///
     /// With [`Envelope::Upsert`] the events are the same, as headers; the value is the new row, or none, and there are no tombstones beside.
+    ///
+    /// Of an event that is [skipped](crate::EncodeOptions::skipped) there is no record, and it counts like any other.
     #[inline]
     pub fn encode(
         &self,
@@ -135,7 +137,6 @@ impl BoundPlan {
 
 /// What became of a change.
 #[derive(Debug)]
-#[must_use = "a dead letter is to be told of"]
 pub enum Encoded {
     /// Its events.
     Events,
@@ -165,8 +166,11 @@ enum Row<'a> {
 impl Encoder<'_> {
     #[inline]
     fn insert(&mut self, insert: &Insert) -> Result<(), EncodeError> {
+        if self.skips(Operation::Create) {
+            return Ok(());
+        }
         let key = self.key(&insert.new, None)?;
-        self.event(key, "c", Row::Null, Row::Full(&insert.new, None))
+        self.event(key, Operation::Create, Row::Null, Row::Full(&insert.new, None))
     }
 
     fn update(&mut self, update: &Update) -> Result<(), EncodeError> {
@@ -180,14 +184,20 @@ impl Encoder<'_> {
         let Some(old) =
             old.filter(|old| !self.plan.key_columns.is_empty() && !self.plan.same_key_text(old, &update.new))
         else {
+            if self.skips(Operation::Update) {
+                return Ok(());
+            }
             let key = self.key(&update.new, old)?;
-            return self.event(key, "u", before, after);
+            return self.event(key, Operation::Update, before, after);
         };
         let old_key = self.key(old, None)?;
         let new_key = self.key(&update.new, Some(old))?;
         // Different text can be one key, such as 1.0 and 1.00.
         if self.bytes(old_key.as_ref()) == self.bytes(new_key.as_ref()) {
-            return self.event(new_key, "u", before, after);
+            if self.skips(Operation::Update) {
+                return Ok(());
+            }
+            return self.event(new_key, Operation::Update, before, after);
         }
         let before = if matches!(before, Row::Null) { Row::Key(old) } else { before };
         self.key_change(old_key, new_key, before, after)
@@ -203,24 +213,32 @@ impl Encoder<'_> {
     ) -> Result<(), EncodeError> {
         let new_key_json = self.key_json(new_key.as_ref())?;
         let old_key_json = self.key_json(old_key.as_ref())?;
-        self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
-        self.event(old_key.clone(), "d", before, Row::Null)?;
-        if self.plan.tombstones {
+        if !self.skips(Operation::Delete) {
             self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
-            self.tombstone(old_key);
+            self.event(old_key.clone(), Operation::Delete, before, Row::Null)?;
+            if self.plan.tombstones {
+                self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
+                self.tombstone(old_key);
+            }
+        }
+        if self.skips(Operation::Create) {
+            return Ok(());
         }
         self.add_header(OLD_KEY_HEADER, old_key_json.as_ref());
-        self.event(new_key, "c", Row::Null, after)
+        self.event(new_key, Operation::Create, Row::Null, after)
     }
 
     fn delete(&mut self, delete: &Delete) -> Result<(), EncodeError> {
+        if self.skips(Operation::Delete) {
+            return Ok(());
+        }
         let (old, before) = match &delete.old {
             OldTuple::Absent => return Err(self.plan.error(EncodeErrorKind::MissingOldRow, None, self.context.lsn)),
             OldTuple::Key(old) => (old, Row::Key(old)),
             OldTuple::Full(old) => (old, Row::Full(old, None)),
         };
         let key = self.key(old, None)?;
-        self.event(key.clone(), "d", before, Row::Null)?;
+        self.event(key.clone(), Operation::Delete, before, Row::Null)?;
         if self.plan.tombstones {
             self.tombstone(key);
         }
@@ -228,7 +246,26 @@ impl Encoder<'_> {
     }
 
     fn truncate(&mut self) -> Result<(), EncodeError> {
-        self.event(None, "t", Row::Null, Row::Null)
+        if self.skips(Operation::Truncate) {
+            return Ok(());
+        }
+        self.event(None, Operation::Truncate, Row::Null, Row::Null)
+    }
+
+    /// Whether an event is not to be written; it has its place in the order then.
+    #[inline]
+    fn skips(&mut self, operation: Operation) -> bool {
+        let skips = self.plan.skipped.contains(operation);
+        if skips {
+            self.count();
+        }
+        skips
+    }
+
+    #[inline]
+    fn count(&mut self) {
+        self.order.total += 1;
+        self.order.collection += 1;
     }
 
     /// Appends the key of a row with its framing, and returns where it is; none for a table without a key.
@@ -263,16 +300,15 @@ impl Encoder<'_> {
     fn event(
         &mut self,
         key: Option<Range<usize>>,
-        op: &'static str,
+        operation: Operation,
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
-        self.order.total += 1;
-        self.order.collection += 1;
+        self.count();
         match (self.plan.envelope, self.plan.format) {
             (Envelope::Debezium, Format::Avro) => {}
-            (Envelope::Debezium, Format::Json) => return self.debezium_json(key, op, before, after),
-            (Envelope::Upsert, _) => return self.upsert(key, op, after),
+            (Envelope::Debezium, Format::Json) => return self.debezium_json(key, operation.letter(), before, after),
+            (Envelope::Upsert, _) => return self.upsert(key, operation.letter(), after),
         }
         let data = self.batch.data();
         let start = data.len();
@@ -283,7 +319,7 @@ impl Encoder<'_> {
         self.context.transaction.transaction_id.append_to(data);
         avro::write_long(data, self.order.total.cast_signed());
         avro::write_long(data, self.order.collection.cast_signed());
-        avro::write_bytes(data, op.as_bytes());
+        avro::write_bytes(data, operation.letter().as_bytes());
         write_processed(self.context.processed_unix_ns, data);
         let value = start..data.len();
         self.batch.push(&self.plan.topic, self.context.lsn, key, Some(value));

@@ -108,6 +108,7 @@ mod event;
 mod facts;
 mod json;
 mod naming;
+mod operation;
 mod options;
 mod plan;
 mod reference;
@@ -122,6 +123,7 @@ pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use naming::{Naming, legal_topic};
+pub use operation::{Operation, Operations};
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times,
     Unrepresentable, VaryingBits, ZonedTimes,

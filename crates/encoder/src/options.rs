@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::ColumnRule;
+use crate::{ColumnRule, Operations};
 
 /// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub struct EncodeOptions {
     /// What stands for a value that is stored out of line (TOAST) and was not sent since it was not changed. Debezium:
     /// `unavailable.value.placeholder`.
     pub unavailable_value: String,
+    /// Events that are not written. Each takes its place in the order of its transaction nevertheless, so that the identity of an event does
+    /// not depend on which others are written. Debezium: `skipped.operations`, whose default has truncations, and where they take none.
+    pub skipped: Operations,
     /// The topic, in which what Kafka does not have becomes an underscore; none for `{prefix}.{schema}.{table}`. The Avro namespace follows it,
     /// as in Debezium.
     pub topic: Option<String>,
@@ -65,6 +68,7 @@ impl Default for EncodeOptions {
             names: NameAdjustment::Avro,
             tombstones: true,
             unavailable_value: "__debezium_unavailable_value".to_owned(),
+            skipped: Operations::default(),
             topic: None,
             columns: BTreeMap::new(),
         }
@@ -83,6 +87,29 @@ impl EncodeOptions {
             varying_bits: VaryingBits::Text,
             hstore: Hstore::Map,
             ..Self::default()
+        }
+    }
+
+    /// These options in another envelope: with that one's forms of values, and everything else as it is.
+    #[must_use]
+    pub fn in_envelope(self, envelope: Envelope) -> Self {
+        if envelope == self.envelope {
+            return self;
+        }
+        let forms = match envelope {
+            Envelope::Debezium => Self::default(),
+            Envelope::Upsert => Self::upsert(),
+        };
+        Self {
+            format: self.format,
+            unrepresentable: self.unrepresentable,
+            names: self.names,
+            tombstones: self.tombstones,
+            unavailable_value: self.unavailable_value,
+            skipped: self.skipped,
+            topic: self.topic,
+            columns: self.columns,
+            ..forms
         }
     }
 

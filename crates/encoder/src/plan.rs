@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, PlanError,
-    TableFacts, TypeKind, Unrepresentable, avro,
+    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, Operations,
+    PlanError, TableFacts, TypeKind, Unrepresentable, avro,
     defaults::{self, Default},
     encode::DeadLetters,
     json,
@@ -37,6 +37,8 @@ pub struct TablePlan {
     pub(crate) json_source: JsonSource,
     /// Whether a deletion is followed by a record without a value.
     pub(crate) tombstones: bool,
+    /// Events that are not written.
+    pub(crate) skipped: Operations,
     /// What stands for a value that was not sent.
     pub(crate) unavailable_value: Box<str>,
     /// Where changes go that cannot be written, if they are not to stop the stream.
@@ -166,6 +168,7 @@ impl TablePlan {
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones && envelope == Envelope::Debezium,
+            skipped: options.skipped,
             unavailable_value: options.unavailable_value.as_str().into(),
             table,
             columns,

@@ -81,7 +81,7 @@ fn pgsluice() -> Topics {
         let mut batch = RecordBatch::new();
         let before = *order;
         match plan.encode(change, &context, order, &mut batch) {
-            Ok(()) => {}
+            Ok(_) => {}
             Err(error) => {
                 // This is one of the differences: the row is compared without the value.
                 assert_eq!((error.kind(), error.column()), (EncodeErrorKind::OutOfRange, Some("ts")));

@@ -222,6 +222,53 @@ fn an_upsert_has_avros_own_logical_types() {
 }
 
 #[test]
+fn a_value_without_room_is_a_dead_letter_and_counts() {
+    use encoder::{ColumnRule, EncodeErrorKind, Encoded, EventOrder, Unrepresentable};
+
+    let columns = [
+        column("id", 20, -1).key().not_null(),
+        column("v", 1700, (12 << 16 | 2) + 4),
+        column("secret", 25, -1),
+        column("doc", 25, -1),
+    ];
+    let options = EncodeOptions {
+        unrepresentable: Unrepresentable::DeadLetter,
+        columns: [("secret".to_owned(), ColumnRule::Exclude)].into(),
+        ..EncodeOptions::default()
+    };
+    let plan = plan(ReplicaIdentity::Default, &columns, &options);
+    let (mut order, mut batch) = (EventOrder { total: 7, collection: 2 }, RecordBatch::new());
+    let mut append = |change: Change<'_>| table::append(&plan, change, &mut order, &mut batch).unwrap();
+    let moved = table::update(OldTuple::Key(table::row(&["1", r"\N", r"\N", r"\N"])), &["2", "NaN", "hush", r"\U"]);
+    let good = table::insert(&["3", "1.50", "hush", "d"]);
+    let Encoded::DeadLetter(error) = append(Change::Update(&moved)) else { panic!("it was written") };
+    assert_eq!((error.kind(), error.column()), (EncodeErrorKind::NotANumber, Some("v")));
+    assert!(matches!(append(Change::Insert(&good)), Encoded::Events));
+    assert_eq!(
+        order,
+        EventOrder { total: 9, collection: 4 },
+        "a dead letter is one event, whatever it would have been"
+    );
+    assert_eq!(plan.count_events(Change::Update(&moved), 1.into()).unwrap(), 1);
+
+    let letters: Vec<_> =
+        batch.iter().filter(|record| record.topic == plan.plan().dead_letter_topic().unwrap()).collect();
+    let [letter] = letters.as_slice() else { panic!("{letters:?}") };
+    assert_eq!(letter.key, None);
+    let value: Value = serde_json::from_slice(letter.value.unwrap()).unwrap();
+    assert_eq!(value["new"], json!(["2", "NaN", { "hidden": true }, { "unchanged_toast": true }]));
+    assert_eq!(value["old"], json!({ "kind": "key", "values": ["1", null, null, null] }));
+    let place = (&value["op"], &value["code"], &value["ordinal"], &value["table"]);
+    assert_eq!(place, (&json!("u"), &json!("not_a_number"), &json!(8), &json!("t")));
+    assert_eq!(value["columns"][1], json!({ "name": "v", "type_oid": 1700, "type_modifier": 786_438, "key": false }));
+
+    // A change that is not what its relation says cannot be trusted at all.
+    let short = table::insert(&["1"]);
+    let error = table::append(&plan, Change::Insert(&short), &mut order, &mut batch).unwrap_err();
+    assert_eq!(error.kind(), EncodeErrorKind::ColumnCount);
+}
+
+#[test]
 fn json_says_what_avro_says() {
     let columns = [
         column("id", 20, -1).key().not_null(),

@@ -64,7 +64,7 @@ impl Registry {
     /// Whether it can be asked at all.
     pub(super) async fn examine(&mut self) {
         if !self.config.needs_registry() {
-            return self.findings.ok("schema-registry", "not needed: events.format is \"json\"".to_owned());
+            return self.findings.ok("schema-registry", "not needed: nothing has a schema".to_owned());
         }
         let SchemaRegistry::Remote(remote) = &self.config.schema_registry else { return };
         let mut options = remote.options();

@@ -1,5 +1,7 @@
 //! The plans that the stream would compile, so that what cannot be written is known before the first row.
 
+use std::collections::BTreeMap;
+
 use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TransactionTopic, TypeKind};
 use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
@@ -7,7 +9,7 @@ use serde_json::Value;
 
 use super::report::{Findings, Problem, Severity, grouped, some_of};
 use crate::{
-    config::{ColumnPattern, Config, SchemaRegistry, Shaping, TableIdentity},
+    config::{ColumnPattern, Config, SchemaRegistry, Shaping, TableIdentity, TablePattern},
     failure::Code,
 };
 
@@ -21,15 +23,18 @@ pub(super) struct Described {
 /// The plans of all tables for which there can be one.
 pub(super) struct Schemas {
     plans: Vec<TablePlan>,
+    /// How many partitions a topic is to have, where that is otherwise for its table.
+    partitions: BTreeMap<String, i32>,
 }
 
 impl Schemas {
     /// Compiles them, and notes what stands in the way.
     pub(super) fn compile(config: &Config, database: &str, tables: &[Described], findings: &mut Findings) -> Self {
         let naming = Naming::new(config.name.as_str(), database);
-        let mut plans = Vec::new();
+        let (mut plans, mut partitions) = (Vec::new(), BTreeMap::new());
         let mut keyless = Vec::new();
         let shaping = Shaping::new(config);
+        unmatched_tables(config, tables, findings);
         unmatched_columns(config, tables, findings);
         for Described { relation, identity, facts } in tables {
             let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));
@@ -48,6 +53,7 @@ impl Schemas {
             if !text.is_empty() {
                 findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
             }
+            partitions.extend(shaping.partitions(identity).map(|count| (plan.topic().to_string(), count)));
             plans.push(plan);
         }
         if !keyless.is_empty() {
@@ -64,7 +70,12 @@ impl Schemas {
         if !plans.is_empty() {
             findings.ok("schemas", format!("{} of {} tables can be written", plans.len(), tables.len()));
         }
-        Self { plans }
+        Self { plans, partitions }
+    }
+
+    /// How many partitions a topic is to have, where the configuration says so for its table.
+    pub(super) fn partitions(&self, topic: &str) -> Option<i32> {
+        self.partitions.get(topic).copied()
     }
 
     /// The topics, each once, in order.
@@ -86,6 +97,26 @@ impl Schemas {
                 .map(|schema| (format!("{}-value", plan.topic()), schema.json().to_owned(), plan.table()));
             key.into_iter().chain(value)
         })
+    }
+}
+
+/// What is otherwise for no table is most likely misspelt.
+fn unmatched_tables(config: &Config, tables: &[Described], findings: &mut Findings) {
+    if tables.is_empty() {
+        return;
+    }
+    let means_any = |pattern: &TablePattern| {
+        tables.iter().any(|table| table.identity.names.iter().any(|(schema, name)| pattern.matches(schema, name)))
+    };
+    for pattern in config.tables.iter().flat_map(|own| &own.tables).filter(|pattern| !means_any(pattern)) {
+        let severity = if pattern.literal().is_some() { Severity::Error } else { Severity::Warning };
+        let problem = Problem {
+            id: "pattern-unmatched",
+            found: "no table that is streamed matches".into(),
+            why: "what is to be otherwise for it is for no table".into(),
+            fix: "correct the pattern in [[tables]]: it is schema.table, and names are as the catalog has them".into(),
+        };
+        findings.about(severity, pattern, problem);
     }
 }
 

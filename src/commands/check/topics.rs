@@ -21,28 +21,32 @@ impl Kafka {
         let topics = schemas.topics();
         let is_there = |topic: &&str| reached.cluster.topics.contains_key(*topic);
         let (existing, missing): (Vec<&str>, Vec<&str>) = topics.into_iter().partition(is_there);
-        self.existing(&reached, &existing).await;
-        self.missing(&reached, &missing).await;
+        self.existing(&reached, &existing, schemas).await;
+        for (partitions, missing) in grouped(missing.into_iter().map(|topic| (schemas.partitions(topic), topic))) {
+            self.missing(&reached, &missing, partitions).await;
+        }
         self.reached = Some(reached);
     }
 
-    async fn existing(&mut self, reached: &Reached, topics: &[&str]) {
+    async fn existing(&mut self, reached: &Reached, topics: &[&str], schemas: &Schemas) {
         if topics.is_empty() {
             return;
         }
         let shapes: Vec<(&str, TopicShape)> =
             topics.iter().filter_map(|topic| Some((*topic, *reached.cluster.topics.get(*topic)?))).collect();
-        if let Some(partitions) = self.config.kafka.topics.partitions.and_then(|count| usize::try_from(count).ok()) {
-            for (topic, shape) in shapes.iter().filter(|(_, shape)| shape.partitions != partitions) {
-                let problem = Problem {
-                    id: "topic-partitions",
-                    found: format!("it has {} partitions, and kafka.topics.partitions is {partitions}", shape.partitions),
-                    why: "an existing topic is used as it is: another number would send a key to another partition, and break its order"
-                        .into(),
-                    fix: format!("set kafka.topics.partitions = {}, or leave it", shape.partitions),
-                };
-                self.findings.about(Severity::Warning, topic, problem);
-            }
+        for (topic, shape) in &shapes {
+            let own = schemas.partitions(topic);
+            let wanted = own.or(self.config.kafka.topics.partitions).and_then(|count| usize::try_from(count).ok());
+            let Some(wanted) = wanted.filter(|wanted| *wanted != shape.partitions) else { continue };
+            let key = if own.is_some() { "partitions in its [[tables]]" } else { "kafka.topics.partitions" };
+            let problem = Problem {
+                id: "topic-partitions",
+                found: format!("it has {} partitions, and {key} is {wanted}", shape.partitions),
+                why: "an existing topic is used as it is: another number would send a key to another partition, and break its order"
+                    .into(),
+                fix: format!("set {key} = {}, or leave it", shape.partitions),
+            };
+            self.findings.about(Severity::Warning, topic, problem);
         }
         for (topic, shape) in shapes.iter().filter(|(_, shape)| shape.leaderless > 0) {
             let problem = Problem {
@@ -61,18 +65,18 @@ impl Kafka {
         self.findings.ok("topics", format!("{} exist: {}", names.len(), some_of(&names, 5)));
     }
 
-    async fn missing(&mut self, reached: &Reached, topics: &[&str]) {
+    async fn missing(&mut self, reached: &Reached, topics: &[&str], partitions: Option<i32>) {
         if topics.is_empty() {
             return;
         }
         let configured = &self.config.kafka.topics;
         let settings = TopicSettings {
-            partitions: configured.partitions.unwrap_or(-1),
+            partitions: partitions.or(configured.partitions).unwrap_or(-1),
             replication_factor: configured.replication_factor.map_or(-1, i32::from),
             config: configured.config.clone(),
         };
         let replicas = configured.replication_factor.map(i64::from).or(reached.number("default.replication.factor"));
-        let partitions = configured.partitions.map(i64::from).or(reached.number("num.partitions"));
+        let partitions = partitions.or(configured.partitions).map(i64::from).or(reached.number("num.partitions"));
         let mut as_created = reached.broker.clone();
         as_created.extend(settings.config.clone());
         if !self.creatable(reached, topics, &settings).await {

@@ -2,6 +2,8 @@
 
 use encoder::{Mask, Salt};
 
+use crate::config::keys::KEYS;
+
 use super::{check, least_and, problems, valid};
 
 fn masks(lines: &str) -> Vec<Mask> {
@@ -33,6 +35,31 @@ fn they_can_come_from_the_environment() {
         patterns,
         ["columns.include *.*.*", "columns.exclude a.b.c", "columns.exclude *.*.ssn", "columns.masks *.*.d"]
     );
+}
+
+/// A key of `[events]` that is added must be one that a table can have otherwise.
+#[test]
+fn each_key_of_events_can_be_otherwise_for_a_table() {
+    for key in KEYS.iter().filter(|key| key.split().0 == "events") {
+        let lines = format!("[[tables]]\nmatch = \"a.b\"\n{} = {}", key.path, key.presence.example());
+        let config = valid(&least_and(&lines), &[]);
+        assert_eq!(config.tables.len(), 1, "{}", key.path);
+        assert_eq!(config.tables[0].events, config.events, "{}: the example is the default", key.path);
+    }
+    for (lines, expect) in [
+        ("events.decimal = 1", "line 11: tables[0].events.decimal: unknown key; leave it out, or correct it"),
+        (
+            "events = { times = \"iso\" }",
+            "line 11: tables[0].events.times: found \"iso\"; give \"adaptive\", \"adaptive_microseconds\", \"connect\", \"iso_string\", \"microseconds\" or \"nanoseconds\"",
+        ),
+        ("partitions = -1", "line 11: tables[0].partitions: found -1; give a number from 1 to 100000"),
+        (
+            "topic = \"{x}\"",
+            "line 11: tables[0].topic: found \"{x}\"; give letters, digits, `.`, `_`, `-`, and {name}, {database}, {schema} or {table}, as in \"{name}.{schema}.{table}\"",
+        ),
+    ] {
+        check(&least_and(&format!("[[tables]]\nmatch = \"a.b\"\n{lines}")), expect);
+    }
 }
 
 #[test]

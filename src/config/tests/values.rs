@@ -144,7 +144,8 @@ fn an_unknown_key_is_told_with_the_nearest_known_one() {
     check(&format!("memory = 1\n{LEAST}"), "line 1: memory: unknown key; the nearest known one is memory_limit");
     check(
         &format!("tables = [\"a.b\"]\n{LEAST}"),
-        "line 1: tables: unknown key; the nearest known one is postgres.tables",
+        "line 1: tables[0]: found a string; give a list of tables, as in [{ match = \"public.orders\", partitions = 12, \
+         events = { decimals = \"string\" } }]",
     );
     check(&format!("\"a\\nb\" = 1\n{LEAST}"), "line 1: a\\nb: unknown key; the nearest known one is name");
 }

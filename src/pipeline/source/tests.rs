@@ -7,6 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
+use encoder::{EncodeOptions, Operation};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
@@ -24,10 +25,15 @@ struct Fixture {
 impl Fixture {
     /// A source that resumes at `resume`, and has been told of both relations.
     fn new(resume: Position) -> Self {
+        Self::skipping(resume, &[])
+    }
+
+    fn skipping(resume: Position, skipped: &[Operation]) -> Self {
         let (queue, works) = mpsc::channel(10_000);
         let metrics = Arc::new(Metrics::new(1));
         let mut relations = Relations::without_servers(&metrics);
-        relations.know(item());
+        let skipped = skipped.iter().copied().collect();
+        relations.know(item(), &EncodeOptions { skipped, ..EncodeOptions::default() });
         relations.known.insert(Oid::from(UNWATCHED), Known::Unwatched);
         let budget = Arc::new(MemoryBudget::new(1 << 30));
         Self { source: Source::new(relations, resume, budget, queue, metrics), works }
@@ -95,12 +101,56 @@ fn insert(relation: u32) -> Bytes {
     bytes.freeze()
 }
 
+fn truncate(relation: u32) -> Bytes {
+    let mut bytes = BytesMut::from(&b"T"[..]);
+    bytes.put_u32(1);
+    bytes.put_u8(0);
+    bytes.put_u32(relation);
+    bytes.freeze()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn split(commit_lsn: u64, changes: u64) -> Split {
     Split { commit_lsn: Lsn::from(commit_lsn), changes, ordinal: changes }
+}
+
+/// What is skipped is counted, so that a checkpoint inside the transaction means the same in every life, whatever is skipped there.
+#[test]
+fn what_is_skipped_has_its_change_and_its_ordinal() {
+    let runtime = runtime();
+    let start = Position { end_lsn: Lsn::from(100), split: None };
+    let log = [insert(WATCHED), truncate(WATCHED), insert(WATCHED), truncate(WATCHED), insert(WATCHED)];
+    let mut written = Vec::new();
+    for skipped in [&[][..], &[Operation::Truncate], &[Operation::Create]] {
+        let mut fixture = Fixture::skipping(start, skipped);
+        runtime.block_on(async {
+            fixture.message(190, begin(200)).await.expect("it comes");
+            for change in &log[..3] {
+                fixture.message(190, change.clone()).await.expect("a change");
+            }
+            fixture.source.flush(false).await.expect("there is room");
+        });
+        let position = fixture.positions()[0];
+        assert_eq!(position.split, Some(split(200, 3)), "{skipped:?}");
+        for then in [&[][..], &[Operation::Truncate], &[Operation::Create]] {
+            let mut fixture = Fixture::skipping(position, then);
+            runtime.block_on(async {
+                fixture.message(190, begin(200)).await.expect("it comes again");
+                for change in &log {
+                    fixture.message(190, change.clone()).await.expect("a change");
+                }
+                fixture.source.flush(false).await.expect("there is room");
+            });
+            let works = fixture.handed_on();
+            let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
+            assert_eq!(delivery.end.split, Some(split(200, 5)), "{skipped:?} {then:?}");
+            written.push(delivery.batch.len());
+        }
+    }
+    assert_eq!(written, [2, 1, 1].repeat(3));
 }
 
 #[test]
@@ -267,12 +317,8 @@ impl Written {
 /// The schema of the values of the table.
 static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
     let naming = encoder::Naming::new("test", "nowhere");
-    let plan = encoder::TablePlan::compile(
-        &item(),
-        &encoder::TableFacts::default(),
-        &naming,
-        &encoder::EncodeOptions::default(),
-    );
+    let plan =
+        encoder::TablePlan::compile(&item(), &encoder::TableFacts::default(), &naming, &EncodeOptions::default());
     Schema::parse_str(plan.expect("a plan").value_schema().expect("it is Avro").json()).expect("a schema")
 });
 

@@ -71,6 +71,13 @@ pub(crate) fn place(message: &BorrowedMessage<'_>) -> Place {
     (message.topic().to_owned(), message.partition(), message.offset())
 }
 
+/// How many partitions a topic has.
+pub(crate) fn partitions(bootstrap_servers: &str, topic: &str) -> usize {
+    let consumer = consumer(bootstrap_servers, "read_committed");
+    let metadata = consumer.fetch_metadata(Some(topic), Duration::from_secs(30)).expect("the broker answers");
+    metadata.topics()[0].partitions().len()
+}
+
 /// Visits every record that is committed now.
 pub(crate) fn read_to_end(
     bootstrap_servers: &str,

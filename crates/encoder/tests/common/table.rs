@@ -173,7 +173,7 @@ pub(crate) fn delete(old: OldTuple) -> Delete {
 /// Encodes one change.
 pub(crate) fn encode(plan: &BoundPlan, change: Change<'_>) -> Result<RecordBatch, EncodeError> {
     let mut batch = RecordBatch::new();
-    append(plan, change, &mut EventOrder::default(), &mut batch).map(|()| batch)
+    append(plan, change, &mut EventOrder::default(), &mut batch).map(|_| batch)
 }
 
 /// Appends one change.
@@ -182,7 +182,7 @@ pub(crate) fn append(
     change: Change<'_>,
     order: &mut EventOrder,
     batch: &mut RecordBatch,
-) -> Result<(), EncodeError> {
+) -> Result<encoder::Encoded, EncodeError> {
     let transaction = TransactionContext::from_parts(
         Xid::from(750),
         Lsn::from(LSN + 8),

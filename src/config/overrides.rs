@@ -1,0 +1,56 @@
+//! `[[tables]]`: what is otherwise for some tables.
+
+use encoder::EncodeOptions;
+
+use super::TablePattern;
+use super::entries::{self, Entry};
+use super::events;
+use super::keys;
+use super::problem::Fault;
+use super::reader::{Noted, Reader};
+use super::routing::TopicTemplate;
+use super::shaping::TableIdentity;
+
+/// What is otherwise for some tables.
+#[derive(Clone, Debug)]
+pub struct TableOverride {
+    /// The tables; at least one pattern.
+    pub tables: Vec<TablePattern>,
+    /// Their topic, whatever template and routes say.
+    pub topic: Option<TopicTemplate>,
+    /// Partitions of their topic when it is created.
+    pub partitions: Option<i32>,
+    /// `[events]`, with what is otherwise for them.
+    pub events: EncodeOptions,
+}
+
+/// Reads the list. `events` is what holds for all tables.
+pub(super) fn read(reader: &mut Reader, events: Option<&EncodeOptions>) -> Result<Vec<TableOverride>, Noted> {
+    let base = events.cloned().unwrap_or_default();
+    entries::read(reader, &keys::TABLES, |entry| TableOverride::read(entry, &base))
+}
+
+impl TableOverride {
+    fn read(entry: &mut Entry<'_>, base: &EncodeOptions) -> Result<Self, Noted> {
+        let tables = entry.some("match", "[\"public.orders\"]");
+        let topic = entry.optional("topic");
+        let partitions = Self::partitions(entry);
+        let mut events = base.clone();
+        events::read_into(entry, &mut events)?;
+        Ok(Self { tables: tables?, topic: topic?, partitions: partitions?, events })
+    }
+
+    fn partitions(entry: &mut Entry<'_>) -> Result<Option<i32>, Noted> {
+        let Some(count) = entry.optional::<i64>("partitions")? else { return Ok(None) };
+        match i32::try_from(count) {
+            Ok(count @ 1..=100_000) => Ok(Some(count)),
+            _ => Err(entry.note("partitions", Fault::new(format!("found {count}"), "give a number from 1 to 100000"))),
+        }
+    }
+
+    /// Whether it is about this table.
+    pub fn matches(&self, table: &TableIdentity) -> bool {
+        let is_meant = |(schema, name): &(String, String)| self.tables.iter().any(|it| it.matches(schema, name));
+        table.names.iter().any(is_meant)
+    }
+}
