@@ -1,7 +1,8 @@
 //! `[events]`: which of several forms a value, a name or a deletion takes.
 
 use encoder::{
-    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times, VaryingBits,
+    ZonedTimes,
 };
 
 use super::document::Data;
@@ -10,21 +11,29 @@ use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::values::{FromData, found_text, found_type};
 
-/// Reads the section.
+/// Reads the section. The envelope decides which forms hold where none is given.
 pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
-    let decimals = reader.required(&keys::EVENTS_DECIMALS);
-    let times = reader.required(&keys::EVENTS_TIMES);
-    let intervals = reader.required(&keys::EVENTS_INTERVALS);
-    let zoned_times = reader.required(&keys::EVENTS_ZONED_TIMES);
-    let varying_bits = reader.required(&keys::EVENTS_VARYING_BITS);
-    let arrays = reader.required(&keys::EVENTS_ARRAYS);
-    let hstore = reader.required(&keys::EVENTS_HSTORE);
-    let bytea = reader.required(&keys::EVENTS_BYTEA);
-    let names = reader.required(&keys::EVENTS_NAMES);
+    let envelope = reader.required(&keys::EVENTS_ENVELOPE);
+    let defaults = match envelope {
+        Ok(Envelope::Upsert) => EncodeOptions::upsert(),
+        _ => EncodeOptions::default(),
+    };
+    let format = reader.required(&keys::EVENTS_FORMAT);
+    let decimals = given_or(reader, &keys::EVENTS_DECIMALS, defaults.decimals);
+    let times = given_or(reader, &keys::EVENTS_TIMES, defaults.times);
+    let intervals = given_or(reader, &keys::EVENTS_INTERVALS, defaults.intervals);
+    let zoned_times = given_or(reader, &keys::EVENTS_ZONED_TIMES, defaults.zoned_times);
+    let varying_bits = given_or(reader, &keys::EVENTS_VARYING_BITS, defaults.varying_bits);
+    let arrays = given_or(reader, &keys::EVENTS_ARRAYS, defaults.arrays);
+    let hstore = given_or(reader, &keys::EVENTS_HSTORE, defaults.hstore);
+    let bytea = given_or(reader, &keys::EVENTS_BYTEA, defaults.bytea);
+    let names = given_or(reader, &keys::EVENTS_NAMES, defaults.names);
     let tombstones = reader.required(&keys::EVENTS_TOMBSTONES);
     let unavailable_value = reader.required(&keys::EVENTS_UNAVAILABLE_VALUE);
     let Placeholder(unavailable_value) = unavailable_value?;
     Ok(EncodeOptions {
+        envelope: envelope?,
+        format: format?,
         decimals: decimals?,
         times: times?,
         intervals: intervals?,
@@ -37,6 +46,10 @@ pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
         tombstones: tombstones?,
         unavailable_value,
     })
+}
+
+fn given_or<T: Choice>(reader: &mut Reader, key: &keys::Key, default: T) -> Result<T, Noted> {
+    if reader.is_given(key) { reader.required(key) } else { Ok(default) }
 }
 
 /// What has a few values, each with a name.
@@ -62,9 +75,21 @@ fn choices<T: Choice>() -> String {
     }
 }
 
+impl Choice for Envelope {
+    const CHOICES: &'static [(&'static str, Self)] = &[("debezium", Self::Debezium), ("upsert", Self::Upsert)];
+}
+
+impl Choice for Format {
+    const CHOICES: &'static [(&'static str, Self)] = &[("avro", Self::Avro), ("json", Self::Json)];
+}
+
 impl Choice for Decimals {
-    const CHOICES: &'static [(&'static str, Self)] =
-        &[("precise", Self::Precise), ("double", Self::Double), ("string", Self::String)];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("precise", Self::Precise),
+        ("precise_or_string", Self::PreciseOrString),
+        ("double", Self::Double),
+        ("string", Self::String),
+    ];
 }
 
 impl Choice for Times {
@@ -75,6 +100,7 @@ impl Choice for Times {
         ("iso_string", Self::IsoString),
         ("microseconds", Self::Microseconds),
         ("nanoseconds", Self::Nanoseconds),
+        ("native", Self::Native),
     ];
 }
 

@@ -261,13 +261,22 @@ keys! {
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
 
+    EVENTS_ENVELOPE: "events.envelope", Kind::Text, Presence::Default(r#""debezium""#),
+        "What a record says of a change: `debezium`, rows before and after, and where they come from; `upsert`, the row as it is now under its \
+         key, and no value for one that is gone, with `__op`, `__lsn`, `__source_ts_us`, `__transaction_id` and \
+         `__transaction_total_order` as headers. With `upsert` the defaults below are others: `decimals = \"precise_or_string\"`, `times = \
+         \"native\"`, `intervals = \"string\"`, `zoned_times = \"offset\"`, `varying_bits = \"text\"`, `hstore = \"map\"`; every table needs a \
+         key, and the header `__unavailable` lists the fields that have `unavailable_value`, or would have it.";
+    EVENTS_FORMAT: "events.format", Kind::Text, Presence::Default(r#""avro""#),
+        "How keys and values are written: `avro`, with schemas in the registry; `json`, without schemas, as Kafka Connect's `JsonConverter` does \
+         with `schemas.enable = false` and `decimal.format = NUMERIC`. No registry is needed for it.";
     EVENTS_DECIMALS: "events.decimals", Kind::Text, Presence::Default(r#""precise""#),
-        "`numeric` and `money`: `precise`, Avro's `decimal`; `double`; `string`, the only one with `NaN` and infinities and all digits. \
+        "`numeric` and `money`: `precise`, Avro's `decimal`; `precise_or_string`, the same but text for a `numeric` without precision; `double`; `string`, the only one with `NaN` and infinities and all digits. \
          Debezium: `decimal.handling.mode`.";
     EVENTS_TIMES: "events.times", Kind::Text, Presence::Default(r#""adaptive""#),
         "`date`, `time` and `timestamp`: `adaptive`, milli- or microseconds by the column's precision; `adaptive_microseconds`, the same \
          with every `time` in microseconds; `connect`, Kafka Connect's types in milliseconds; `iso_string`, ISO 8601 text, which holds \
-         every value; `microseconds`; `nanoseconds`. Debezium: `time.precision.mode`.";
+         every value; `microseconds`; `nanoseconds`; `native`, Avro's logical types in microseconds, `timestamptz` among them. Debezium: `time.precision.mode`.";
     EVENTS_INTERVALS: "events.intervals", Kind::Text, Presence::Default(r#""numeric""#),
         "`interval`: `numeric`, microseconds in which a month has 30.4375 days; `string`, ISO 8601 text with all parts. Debezium: \
          `interval.handling.mode`.";

@@ -29,7 +29,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use encoder::EncodeOptions;
+use encoder::{EncodeOptions, Format};
 use registry::Auth;
 use url::Url;
 use walreceiver::ConnectOptions;
@@ -188,6 +188,11 @@ pub struct Log {
 }
 
 impl Config {
+    /// Whether anything is written that has a schema.
+    pub fn needs_registry(&self) -> bool {
+        self.events.format == Format::Avro
+    }
+
     /// Reads a file, if one is named, with overrides from the environment of this process. Without a file the environment must hold
     /// every required key.
     pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {

@@ -181,7 +181,10 @@ impl Relations {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), &relation).await?),
             None => None,
         };
-        let value_id = self.register(&format!("{topic}-value"), plan.value_schema().json(), &relation).await?;
+        let value_id = match plan.value_schema() {
+            Some(schema) => Some(self.register(&format!("{topic}-value"), schema.json(), &relation).await?),
+            None => None,
+        };
         let plan =
             plan.bind(key_id, value_id).map_err(|error| place(Failure::caused(Code::SchemaUnrepresentable, error)))?;
         let metrics = self.metrics.table(&relation.schema, &relation.name);
@@ -308,7 +311,7 @@ impl Relations {
     pub(super) fn know(&mut self, relation: Relation) {
         let facts = TableFacts::default();
         let plan = TablePlan::compile(&relation, &facts, &self.naming, &self.options).expect("a plan");
-        let plan = plan.bind(Some(1), 2).expect("it has a key");
+        let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let table = Table { plan, metrics, events: 0, events_of: 0, facts, relation };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));

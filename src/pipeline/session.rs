@@ -146,7 +146,9 @@ impl Starting<'_> {
         if let Some(held) = &held {
             self.check_owner(held)?;
         }
-        self.shared.schemas.prepare().await?;
+        if config.needs_registry() {
+            self.shared.schemas.prepare().await?;
+        }
 
         metrics.state("connecting to postgresql");
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));

@@ -67,7 +67,7 @@ fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
         &EncodeOptions::default(),
     )
     .unwrap();
-    plan.bind(Some(1), 2).unwrap()
+    plan.bind(Some(1), Some(2)).unwrap()
 }
 
 fn row() -> Tuple {
@@ -132,7 +132,7 @@ fn insert_by_apache_avro(bencher: Bencher<'_, '_>) {
     let insert = Insert { xid: None, relation: Oid::from(1), new: row() };
     plan.encode(Change::Insert(&insert), &context, &mut order, &mut batch).unwrap();
     let bytes = batch.iter().next().unwrap().value.unwrap()[5..].to_vec();
-    let schema = apache_avro::Schema::parse_str(plan.plan().value_schema().json()).unwrap();
+    let schema = apache_avro::Schema::parse_str(plan.plan().value_schema().unwrap().json()).unwrap();
     let value: Avro =
         GenericDatumReader::builder(&schema).build().and_then(|reader| reader.read_value(&mut &bytes[..])).unwrap();
     let writer = GenericDatumWriter::builder(&schema).build().unwrap();
@@ -250,5 +250,5 @@ fn value(bencher: Bencher<'_, '_>, name: &str) {
     let plan = TablePlan::compile(&relation, &facts, &Naming::new("shop", "shop"), &(family.options)()).unwrap();
     let new = Tuple::from_values([Value::Text(family.text.as_bytes()); COLUMNS]).unwrap();
     let insert = Insert { xid: None, relation: Oid::from(1), new };
-    bench_rows(bencher, &plan.bind(None, 2).unwrap(), Change::Insert(&insert), ROWS, COLUMNS);
+    bench_rows(bencher, &plan.bind(None, Some(2)).unwrap(), Change::Insert(&insert), ROWS, COLUMNS);
 }

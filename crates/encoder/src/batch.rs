@@ -10,6 +10,8 @@ pub struct RecordBatch {
     data: Vec<u8>,
     records: Vec<Entry>,
     headers: Vec<HeaderEntry>,
+    /// Where a value is put together that is written in another form then; empty between records.
+    scratch: Vec<u8>,
     /// Neighbouring records mostly share a topic, so that not each has to count a reference.
     topics: Vec<Arc<str>>,
 }
@@ -113,6 +115,17 @@ impl RecordBatch {
     #[inline]
     pub(crate) fn data(&mut self) -> &mut Vec<u8> {
         &mut self.data
+    }
+
+    /// An empty buffer, to be given back by [`put_scratch`](Self::put_scratch).
+    pub(crate) fn take_scratch(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.scratch)
+    }
+
+    /// Keeps a buffer's memory for later.
+    pub(crate) fn put_scratch(&mut self, mut scratch: Vec<u8>) {
+        scratch.clear();
+        self.scratch = scratch;
     }
 
     /// All bytes that were appended.

@@ -1,11 +1,18 @@
 //! A change → its records: the path that every row takes.
+//!
+//! - here: which records a change has, and Debezium's envelope in Avro;
+//! - [`debezium_json`]: the same envelope in JSON;
+//! - [`upsert`]: the row alone, in either.
+
+mod debezium_json;
+mod upsert;
 
 use std::ops::Range;
 
 use pgoutput::{Delete, Insert, Lsn, OldTuple, Tuple, Update, Value};
 
 use crate::{
-    Change, EncodeError, EncodeErrorKind, EventContext, EventOrder, RecordBatch, TablePlan,
+    Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, RecordBatch, TablePlan,
     avro::{self, Reader},
     event::{NULL, SEQUENCE_END, SOME, write_optional_long},
     json,
@@ -28,8 +35,9 @@ pub struct BoundPlan {
 }
 
 impl BoundPlan {
-    pub(crate) fn new(plan: TablePlan, key_schema_id: Option<u32>, value_schema_id: u32) -> Self {
-        Self { plan, key_framing: framing(key_schema_id.unwrap_or_default()), value_framing: framing(value_schema_id) }
+    pub(crate) fn new(plan: TablePlan, key_schema_id: Option<u32>, value_schema_id: Option<u32>) -> Self {
+        let framing = |id: Option<u32>| framing(id.unwrap_or_default());
+        Self { plan, key_framing: framing(key_schema_id), value_framing: framing(value_schema_id) }
     }
 
     /// What was bound.
@@ -46,6 +54,8 @@ impl BoundPlan {
     /// | Update of the key | an event with `op` `d` for the old key, a tombstone for it, an event with `op` `c` for the new one |
     /// | Delete | an event with `op` `d`, a tombstone |
     /// | Truncate | an event with `op` `t` and no key |
+    ///
+    /// With [`Envelope::Upsert`] the events are the same, as headers; the value is the new row, or none, and there are no tombstones beside.
     #[inline]
     pub fn encode(
         &self,
@@ -142,8 +152,12 @@ impl Encoder<'_> {
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
-        let new_key_json = self.key_json(new_key.as_ref());
-        let old_key_json = self.key_json(old_key.as_ref());
+        if self.plan.envelope == Envelope::Upsert {
+            self.event(old_key, "d", before, Row::Null)?;
+            return self.event(new_key, "c", Row::Null, after);
+        }
+        let new_key_json = self.key_json(new_key.as_ref())?;
+        let old_key_json = self.key_json(old_key.as_ref())?;
         self.add_header(NEW_KEY_HEADER, new_key_json.as_ref());
         self.event(old_key.clone(), "d", before, Row::Null)?;
         if self.plan.tombstones {
@@ -178,6 +192,9 @@ impl Encoder<'_> {
         if self.plan.key_columns.is_empty() {
             return Ok(None);
         }
+        if self.plan.format == Format::Json {
+            return self.key_as_json(row, old).map(Some);
+        }
         let data = self.batch.data();
         let start = data.len();
         data.extend_from_slice(&self.bound.key_framing);
@@ -185,17 +202,33 @@ impl Encoder<'_> {
         Ok(Some(start..data.len()))
     }
 
+    fn key_as_json(&mut self, row: &Tuple, old: Option<&Tuple>) -> Result<Range<usize>, EncodeError> {
+        let mut scratch = self.batch.take_scratch();
+        self.plan.write_key(row, old, self.context.lsn, &mut scratch)?;
+        let data = self.batch.data();
+        let start = data.len();
+        self.plan.write_key_json(&scratch, self.context.lsn, data)?;
+        let key = start..data.len();
+        self.batch.put_scratch(scratch);
+        Ok(key)
+    }
+
     /// Appends an event.
     #[inline]
     fn event(
         &mut self,
         key: Option<Range<usize>>,
-        op: &str,
+        op: &'static str,
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
         self.order.total += 1;
         self.order.collection += 1;
+        match (self.plan.envelope, self.plan.format) {
+            (Envelope::Debezium, Format::Avro) => {}
+            (Envelope::Debezium, Format::Json) => return self.debezium_json(key, op, before, after),
+            (Envelope::Upsert, _) => return self.upsert(key, op, after),
+        }
         let data = self.batch.data();
         let start = data.len();
         data.extend_from_slice(&self.bound.value_framing);
@@ -221,13 +254,17 @@ impl Encoder<'_> {
         Some(&self.batch.appended()[range?.clone()])
     }
 
-    /// Appends a key as JSON, and returns where it is.
-    fn key_json(&mut self, key: Option<&Range<usize>>) -> Option<Range<usize>> {
-        let key = self.bytes(key)?[FRAMING_BYTES..].to_vec();
+    /// Appends a key as JSON, if it is not that already, and returns where it is.
+    fn key_json(&mut self, key: Option<&Range<usize>>) -> Result<Option<Range<usize>>, EncodeError> {
+        let Some(bytes) = self.bytes(key) else { return Ok(None) };
+        if self.plan.format == Format::Json {
+            return Ok(key.cloned());
+        }
+        let key = bytes[FRAMING_BYTES..].to_vec();
         let data = self.batch.data();
         let start = data.len();
-        self.plan.write_key_json(&key, data);
-        Some(start..data.len())
+        self.plan.write_key_json(&key, self.context.lsn, data)?;
+        Ok(Some(start..data.len()))
     }
 
     fn add_header(&mut self, name: &'static str, value: Option<&Range<usize>>) {
@@ -356,21 +393,39 @@ impl TablePlan {
     }
 
     /// Appends a key's fields, which this plan has encoded, as a JSON object.
-    fn write_key_json(&self, key: &[u8], out: &mut Vec<u8>) {
-        let mut reader = Reader::new(key);
-        for (position, index) in self.key_columns.iter().enumerate() {
-            let column = &self.columns[*index];
-            out.push(if position == 0 { b'{' } else { b',' });
+    fn write_key_json(&self, key: &[u8], lsn: Lsn, out: &mut Vec<u8>) -> Result<(), EncodeError> {
+        self.write_json(self.key_columns.iter().map(|index| &self.columns[*index]), key, lsn, out)
+    }
+
+    /// Appends fields, which this plan has encoded, as a JSON object.
+    fn write_json<'a>(
+        &'a self,
+        columns: impl Iterator<Item = &'a Column>,
+        encoded: &[u8],
+        lsn: Lsn,
+        out: &mut Vec<u8>,
+    ) -> Result<(), EncodeError> {
+        let mut reader = Reader::new(encoded);
+        out.push(b'{');
+        for (position, column) in columns.enumerate() {
+            if position > 0 {
+                out.push(b',');
+            }
             out.extend_from_slice(&column.json_name);
             let null = match column.presence {
                 Presence::Required => false,
                 Presence::Optional { null, .. } => reader.take(1) == Some(&[null]),
             };
-            if null || json::write_value(&column.physical, &mut reader, out).is_none() {
+            if null {
                 out.extend_from_slice(b"null");
+            } else {
+                // It would be a bug of the codec, or text that is not UTF-8.
+                json::write_value(&column.physical, &mut reader, out)
+                    .ok_or_else(|| self.error(EncodeErrorKind::MalformedText, Some(column), lsn))?;
             }
         }
         out.push(b'}');
+        Ok(())
     }
 
     #[inline]

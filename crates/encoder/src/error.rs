@@ -49,6 +49,14 @@ pub enum PlanError {
         /// What the parser says.
         cause: String,
     },
+    /// The table has no key, which an upsert is about.
+    #[error(
+        "{table} has no key, so that its rows cannot be told apart by those who read them; give it a primary key, or have it written with Debezium's envelope"
+    )]
+    NoKey {
+        /// `schema.table`.
+        table: String,
+    },
     /// A plan was bound to ids of other schemas than it has.
     #[error("the events of {table} {}: the schema ids given do not fit", if *has_key { "have a key" } else { "have no key" })]
     SchemaIds {

@@ -21,6 +21,8 @@ pub enum Change<'a> {
 /// each transaction, when its Begin comes.
 #[derive(Debug, Clone)]
 pub struct TransactionContext {
+    /// What the parts below are made of.
+    pub(crate) facts: TransactionFacts,
     /// `source.ts_ms`
     pub(crate) commit_millis: Fragment<16>,
     /// The text of `source.sequence` up to the change's LSN: 20 digits and four marks at most.
@@ -35,6 +37,16 @@ pub struct TransactionContext {
     pub(crate) transaction_id: Fragment<48>,
 }
 
+/// A transaction.
+#[derive(Debug, Clone)]
+pub(crate) struct TransactionFacts {
+    pub(crate) xid: Xid,
+    pub(crate) commit_lsn: Lsn,
+    pub(crate) commit_unix_us: i64,
+    /// Name and commit LSN of where it was replicated from.
+    pub(crate) origin: Option<(String, Lsn)>,
+}
+
 impl TransactionContext {
     /// The context of the transaction that a Begin opens.
     pub fn new(begin: &Begin) -> Self {
@@ -44,8 +56,10 @@ impl TransactionContext {
     /// The context of a transaction by its parts: for rows that do not come from a Begin.
     pub fn from_parts(xid: Xid, commit_lsn: Lsn, commit_time: Timestamp) -> Self {
         let commit_micros = commit_time.unix_micros();
+        let facts = TransactionFacts { xid, commit_lsn, commit_unix_us: commit_micros, origin: None };
         let commit_lsn = u64::from(commit_lsn);
         Self {
+            facts,
             commit_millis: Fragment::new(|out| avro::write_long(out, commit_micros.div_euclid(1000))),
             sequence_start: Fragment::new(|out| out.extend_from_slice(format!("[\"{commit_lsn}\",\"").as_bytes())),
             sequence_end: Fragment::new(|out| {
@@ -65,6 +79,7 @@ impl TransactionContext {
 
     /// Says that the transaction was replicated from another server, as an Origin message tells after the Begin.
     pub fn set_origin(&mut self, name: &str, commit_lsn: Lsn) {
+        self.facts.origin = Some((name.to_owned(), commit_lsn));
         self.origin.clear();
         self.origin.extend_from_slice(&[NULL, SOME]);
         avro::write_bytes(&mut self.origin, name.as_bytes());

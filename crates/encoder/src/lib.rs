@@ -20,8 +20,8 @@
 //! assert_eq!(&**plan.topic(), "shop.public.customers");
 //!
 //! // The schemas go to the registry; it gives ids.
-//! assert!(plan.key_schema().is_some() && plan.value_schema().json().starts_with(r#"{"type":"record","name":"Envelope""#));
-//! let plan = plan.bind(Some(1), 2)?;
+//! assert!(plan.key_schema().is_some() && plan.value_schema().unwrap().json().starts_with(r#"{"type":"record","name":"Envelope""#));
+//! let plan = plan.bind(Some(1), Some(2))?;
 //!
 //! // A transaction begins, and a row of it comes.
 //! let transaction = TransactionContext::from_parts(Xid::from(750), Lsn::from(1000), Timestamp::from(0));
@@ -116,7 +116,8 @@ pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use naming::Naming;
 pub use options::{
-    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times, VaryingBits,
+    ZonedTimes,
 };
 pub use plan::TablePlan;
 pub use reference::types_markdown;

@@ -6,9 +6,13 @@
 /// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct EncodeOptions {
+    /// What a record says of a change.
+    pub envelope: Envelope,
+    /// How that is written.
+    pub format: Format,
     /// `numeric` and `money`. Debezium: `decimal.handling.mode`.
     pub decimals: Decimals,
-    /// `date`, `time` and `timestamp`; those with a time zone are text always. Debezium: `time.precision.mode`.
+    /// `date`, `time` and `timestamp`; those with a time zone are text in all forms but [`Times::Native`]. Debezium: `time.precision.mode`.
     pub times: Times,
     /// `interval`. Debezium: `interval.handling.mode`.
     pub intervals: Intervals,
@@ -36,6 +40,8 @@ impl Default for EncodeOptions {
     /// What Debezium does if nothing is set but both of its name adjustment modes, which are `avro`.
     fn default() -> Self {
         Self {
+            envelope: Envelope::Debezium,
+            format: Format::Avro,
             decimals: Decimals::Precise,
             times: Times::Adaptive,
             intervals: Intervals::Numeric,
@@ -52,6 +58,20 @@ impl Default for EncodeOptions {
 }
 
 impl EncodeOptions {
+    /// What fits [`Envelope::Upsert`]: Avro's logical types where it has one, and otherwise a form that forgets nothing.
+    pub fn upsert() -> Self {
+        Self {
+            envelope: Envelope::Upsert,
+            decimals: Decimals::PreciseOrString,
+            times: Times::Native,
+            intervals: Intervals::String,
+            zoned_times: ZonedTimes::Offset,
+            varying_bits: VaryingBits::Text,
+            hstore: Hstore::Map,
+            ..Self::default()
+        }
+    }
+
     /// The default, but with a form for each type that holds every value of it, so that what a consumer reads can be cast back to what the
     /// column has.
     ///
@@ -78,12 +98,33 @@ impl EncodeOptions {
     }
 }
 
+/// What a record says of a change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Envelope {
+    /// Debezium's: the row before and after, where it comes from, its place in its transaction.
+    Debezium,
+    /// The row as it is now, and no value for one that is gone: a compacted topic of it is the table. What else is known of the change is
+    /// in headers. A table without a key cannot be written like this.
+    Upsert,
+}
+
+/// How keys and values are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Format {
+    /// Avro behind Confluent's framing, with schemas that are to be registered.
+    Avro,
+    /// JSON without a schema.
+    Json,
+}
+
 /// `numeric` and `money`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Decimals {
     /// Exact: Avro's `decimal`, or Debezium's `VariableScaleDecimal` for a `numeric` without precision. `NaN` and the infinities are an
     /// error.
     Precise,
+    /// The same, but text for a `numeric` without precision, which holds every value of it.
+    PreciseOrString,
     /// A `double`, which has 15 to 17 digits; a value that is too large for it is an error.
     Double,
     /// The digits as PostgreSQL prints them, `NaN` and `Infinity` among them.
@@ -103,6 +144,8 @@ pub enum Times {
     IsoString,
     /// Microseconds for every precision.
     Microseconds,
+    /// Avro's own logical types in microseconds: `date`, `time-micros`, `local-timestamp-micros`, and `timestamp-micros` for `timestamptz`.
+    Native,
     /// Nanoseconds for every precision; a timestamp outside of the years 1677 to 2262 is an error, and so are the infinities.
     Nanoseconds,
 }

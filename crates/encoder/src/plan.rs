@@ -5,10 +5,11 @@ use std::sync::Arc;
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, EncodeErrorKind, EncodeOptions, Naming, PlanError, TableFacts, TypeKind, avro,
+    BoundPlan, ColumnFacts, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, PlanError, TableFacts, TypeKind,
+    avro,
     defaults::{self, Default},
     json,
-    schema::{self, AvroType, Field, Physical, Schema},
+    schema::{self, AvroType, Field, Physical, Properties, Schema},
     types::{self, Codec, DefaultRule},
 };
 
@@ -16,6 +17,8 @@ use crate::{
 #[derive(Debug)]
 pub struct TablePlan {
     pub(crate) topic: Arc<str>,
+    pub(crate) envelope: Envelope,
+    pub(crate) format: Format,
     /// `schema.table`, for errors.
     pub(crate) table: String,
     pub(crate) columns: Vec<Column>,
@@ -27,12 +30,22 @@ pub struct TablePlan {
     pub(crate) source_database: Vec<u8>,
     /// `source.schema` and `source.table`.
     pub(crate) source_table: Vec<u8>,
+    /// The same three, and what stands between them, as JSON.
+    pub(crate) json_source: JsonSource,
     /// Whether a deletion is followed by a record without a value.
     pub(crate) tombstones: bool,
     /// What stands for a value that was not sent.
     pub(crate) unavailable_value: Box<str>,
     key_schema: Option<Schema>,
-    value_schema: Schema,
+    value_schema: Option<Schema>,
+}
+
+/// What of `source` is the same in all events of a table, as JSON.
+#[derive(Debug)]
+pub(crate) struct JsonSource {
+    pub(crate) start: Vec<u8>,
+    pub(crate) database: Vec<u8>,
+    pub(crate) table: Vec<u8>,
 }
 
 /// One column.
@@ -40,7 +53,9 @@ pub struct TablePlan {
 pub(crate) struct Column {
     /// As in PostgreSQL.
     pub(crate) name: String,
-    /// As in Avro, in JSON and followed by a colon.
+    /// As in a record.
+    pub(crate) field_name: String,
+    /// The same in JSON, followed by a colon.
     pub(crate) json_name: Vec<u8>,
     pub(crate) codec: Box<dyn Codec>,
     pub(crate) physical: Physical,
@@ -82,8 +97,15 @@ impl TablePlan {
         let table = format!("{schema_name}.{}", relation.name);
         let topic = naming.topic(schema_name, &relation.name)?;
         let illegal = |name: &str| PlanError::IllegalName { table: table.clone(), name: name.to_owned() };
-        let namespace = options.names.namespace(&topic).ok_or_else(|| illegal(&topic))?;
+        let (envelope, format) = (options.envelope, options.format);
+        let namespace = match format {
+            Format::Avro => options.names.namespace(&topic).ok_or_else(|| illegal(&topic))?,
+            Format::Json => String::new(),
+        };
         let key_columns = key_columns(relation, facts);
+        if envelope == Envelope::Upsert && key_columns.is_empty() {
+            return Err(PlanError::NoKey { table });
+        }
         let (columns, fields): (Vec<_>, Vec<_>) = relation
             .columns
             .iter()
@@ -93,21 +115,28 @@ impl TablePlan {
             .unzip();
         refuse_collisions(&table, &columns, &fields)?;
 
-        // The row comes last, since it takes the fields.
-        let key_schema = if key_columns.is_empty() {
-            None
-        } else {
-            let key_fields: Vec<_> = key_columns.iter().map(|index| &fields[*index]).collect();
-            Some(Schema::new(&schema::key(&namespace, &key_fields), &table)?)
-        };
-        let row_fields: Vec<_> = fields.iter().collect();
-        let value_schema = Schema::new(&schema::envelope(&namespace, &row_fields), &table)?;
+        let (mut key_schema, mut value_schema) = (None, None);
+        if format == Format::Avro {
+            let (row_fields, key_fields): (Vec<_>, Vec<_>) =
+                (fields.iter().collect(), key_columns.iter().map(|index| &fields[*index]).collect());
+            let (properties, value) = match envelope {
+                Envelope::Debezium => (Properties::Connect, schema::envelope(&namespace, &row_fields)),
+                Envelope::Upsert => (Properties::Native, schema::value(&namespace, &row_fields)),
+            };
+            value_schema = Some(Schema::new(&value, &table)?);
+            if !key_columns.is_empty() {
+                key_schema = Some(Schema::new(&schema::key(&namespace, &key_fields, properties), &table)?);
+            }
+        }
         Ok(Self {
             topic: topic.into(),
+            envelope,
+            format,
+            json_source: JsonSource::new(naming, schema_name, &relation.name),
             source_start: strings([naming.version.as_str(), "postgresql", &naming.topic_prefix]),
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
-            tombstones: options.tombstones,
+            tombstones: options.tombstones && envelope == Envelope::Debezium,
             unavailable_value: options.unavailable_value.as_str().into(),
             table,
             columns,
@@ -127,24 +156,32 @@ impl TablePlan {
         &self.table
     }
 
-    /// The schema of the keys, subject `{topic}-key`; none for a table without a key.
+    /// The schema of the keys, subject `{topic}-key`; none for a table without a key, and for JSON.
     pub fn key_schema(&self) -> Option<&Schema> {
         self.key_schema.as_ref()
     }
 
     /// A record's key as JSON text, for a message to a person; none if it is not a key of this table. It is slow.
     pub fn describe_key(&self, framed: &[u8]) -> Option<String> {
+        if self.format == Format::Json {
+            return std::str::from_utf8(framed).ok().map(str::to_owned);
+        }
         self.key_schema.as_ref()?.describe(framed.get(FRAMING_BYTES..)?)
     }
 
-    /// The schema of the values, subject `{topic}-value`.
-    pub fn value_schema(&self) -> &Schema {
-        &self.value_schema
+    /// The schema of the values, subject `{topic}-value`; none for JSON.
+    pub fn value_schema(&self) -> Option<&Schema> {
+        self.value_schema.as_ref()
     }
 
-    /// Takes the ids that the registry has for the schemas: one for the key exactly if there is a key schema.
-    pub fn bind(self, key_schema_id: Option<u32>, value_schema_id: u32) -> Result<BoundPlan, PlanError> {
-        if key_schema_id.is_some() == self.key_schema.is_some() {
+    /// Takes the ids that the registry has for the schemas: one for each schema that there is.
+    ///
+    /// # Errors
+    /// There are more ids than schemas, or fewer.
+    pub fn bind(self, key_schema_id: Option<u32>, value_schema_id: Option<u32>) -> Result<BoundPlan, PlanError> {
+        if key_schema_id.is_some() == self.key_schema.is_some()
+            && value_schema_id.is_some() == self.value_schema.is_some()
+        {
             Ok(BoundPlan::new(self, key_schema_id, value_schema_id))
         } else {
             Err(PlanError::SchemaIds { table: self.table, has_key: self.key_schema.is_some() })
@@ -218,13 +255,17 @@ fn compile_column(
     let facts = facts.filter(|facts| facts.type_oid == column.type_oid);
     let default = facts.and_then(|facts| encoded_default(facts, codec.as_ref(), &avro_type));
     let (default_bytes, default) = default.unzip();
-    let field = Field { name: options.names.field_name(&column.name)?, avro_type, optional: !required, default };
+    let name = match options.format {
+        Format::Avro => options.names.field_name(&column.name)?,
+        Format::Json => column.name.clone(),
+    };
+    let field = Field { name, avro_type, optional: !required, default };
     let (presence, unknown) = presence(&field, codec.as_ref(), default_bytes);
     let mut json_name = Vec::new();
     json::write_string(&mut json_name, &field.name);
     json_name.push(b':');
     let (name, physical) = (column.name.clone(), field.avro_type.physical.clone());
-    Some((Column { name, json_name, codec, physical, presence, unknown }, field))
+    Some((Column { name, field_name: field.name.clone(), json_name, codec, physical, presence, unknown }, field))
 }
 
 /// Whether a column can be null, and what stands for a value of it that is not known.
@@ -274,6 +315,29 @@ fn refuse_collisions(table: &str, columns: &[Column], fields: &[Field]) -> Resul
         }
     }
     Ok(())
+}
+
+impl JsonSource {
+    fn new(naming: &Naming, schema: &str, table: &str) -> Self {
+        let fields = |start: &str, fields: &[(&str, &str)], end: &str| {
+            let mut out = start.as_bytes().to_vec();
+            for (position, (name, value)) in fields.iter().enumerate() {
+                out.extend_from_slice(if position == 0 { b"\"" } else { b",\"" });
+                out.extend_from_slice(name.as_bytes());
+                out.extend_from_slice(b"\":");
+                json::write_string(&mut out, value);
+            }
+            out.extend_from_slice(end.as_bytes());
+            out
+        };
+        let server =
+            [("version", naming.version.as_str()), ("connector", "postgresql"), ("name", &naming.topic_prefix)];
+        Self {
+            start: fields("{", &server, ",\"ts_ms\":"),
+            database: fields(",\"snapshot\":\"false\",", &[("db", &naming.database)], ",\"sequence\":"),
+            table: fields(",", &[("schema", schema), ("table", table)], ",\"txId\":"),
+        }
+    }
 }
 
 fn strings<const N: usize>(texts: [&str; N]) -> Vec<u8> {

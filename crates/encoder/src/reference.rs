@@ -181,11 +181,13 @@ fn variants() -> Vec<(&'static str, EncodeOptions)> {
     let default = EncodeOptions::default;
     vec![
         ("Decimals as double", EncodeOptions { decimals: Decimals::Double, ..default() }),
+        ("Decimals precise or as string", EncodeOptions { decimals: Decimals::PreciseOrString, ..default() }),
         ("Decimals as string", EncodeOptions { decimals: Decimals::String, ..default() }),
         ("Times: every time in microseconds", EncodeOptions { times: Times::AdaptiveMicroseconds, ..default() }),
         ("Times as Kafka Connect's own", EncodeOptions { times: Times::Connect, ..default() }),
         ("Times as ISO 8601 text", EncodeOptions { times: Times::IsoString, ..default() }),
         ("Times in microseconds", EncodeOptions { times: Times::Microseconds, ..default() }),
+        ("Times as Avro's own", EncodeOptions { times: Times::Native, ..default() }),
         ("Times in nanoseconds", EncodeOptions { times: Times::Nanoseconds, ..default() }),
         ("Intervals as string", EncodeOptions { intervals: Intervals::String, ..default() }),
         ("Zoned times with their offset", EncodeOptions { zoned_times: ZonedTimes::Offset, ..default() }),

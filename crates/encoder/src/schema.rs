@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PlanError;
 
-pub(crate) use envelope::{envelope, key};
+pub(crate) use envelope::{envelope, key, value};
 
 /// An Avro schema, as its JSON text. It is what is to be registered, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,6 +95,38 @@ impl AvroType {
     }
 }
 
+impl AvroType {
+    /// Avro's logical type: where Kafka Connect has a name for the type, the one that means the same.
+    fn native_logical_type(&self) -> Option<&'static str> {
+        self.logical_type.map_or_else(
+            || match self.connect_name? {
+                "io.debezium.data.Uuid" => Some("uuid"),
+                "io.debezium.time.Date" => Some("date"),
+                "io.debezium.time.Time" => Some("time-millis"),
+                "io.debezium.time.MicroTime" => Some("time-micros"),
+                "io.debezium.time.Timestamp" => Some("local-timestamp-millis"),
+                "io.debezium.time.MicroTimestamp" => Some("local-timestamp-micros"),
+                "io.debezium.time.NanoTimestamp" => Some("local-timestamp-nanos"),
+                _ => None,
+            },
+            |logical_type| match (logical_type, self.connect_name) {
+                // Kafka Connect knows one kind of timestamp.
+                ("timestamp-millis", Some(_)) => Some("local-timestamp-millis"),
+                _ => Some(logical_type),
+            },
+        )
+    }
+}
+
+/// Which properties types have beside their layout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Properties {
+    /// Those that Kafka Connect needs to get its own schema back.
+    Connect,
+    /// Avro's logical types alone.
+    Native,
+}
+
 /// One field of a key or a row.
 #[derive(Debug)]
 pub(crate) struct Field {
@@ -114,12 +146,16 @@ impl Field {
 }
 
 /// Writes the fields of one schema. A record is defined where it comes first, and is only named after that.
-#[derive(Default)]
 struct FieldWriter {
+    properties: Properties,
     defined: Vec<&'static str>,
 }
 
 impl FieldWriter {
+    fn new(properties: Properties) -> Self {
+        Self { properties, defined: Vec::new() }
+    }
+
     fn fields(&mut self, fields: &[&Field]) -> Value {
         fields.iter().map(|field| self.field(field)).collect()
     }
@@ -141,7 +177,8 @@ impl FieldWriter {
         };
         let mut connect_name = avro_type.connect_name;
         let mut connect_parameters = avro_type.connect_parameter.as_ref().map(|(name, value)| json!({ *name: value }));
-        let mut logical_type = avro_type.logical_type;
+        let native = self.properties == Properties::Native;
+        let mut logical_type = if native { avro_type.native_logical_type() } else { avro_type.logical_type };
         put("type", physical_name(&avro_type.physical).into());
         match &avro_type.physical {
             Physical::Decimal { precision, scale, states_precision } => {
@@ -166,7 +203,9 @@ impl FieldWriter {
                 put("name", name.into());
                 put("namespace", namespace.into());
                 put("fields", (record.fields)());
-                put("connect.doc", record.doc.into());
+                if !native {
+                    put("connect.doc", record.doc.into());
+                }
             }
             Physical::Array { items, nullable } => {
                 let item = self.avro_type(items, None);
@@ -175,20 +214,22 @@ impl FieldWriter {
             Physical::Map => put("values", json!(["null", "string"])),
             _ => {}
         }
-        if let Some(connect_type) = avro_type.connect_type {
-            put("connect.type", connect_type.into());
-        }
-        if connect_name.is_some() {
-            put("connect.version", 1.into());
-        }
-        if let Some(parameters) = connect_parameters {
-            put("connect.parameters", parameters);
-        }
-        if let Some(default) = default {
-            put("connect.default", default.clone());
-        }
-        if let Some(name) = connect_name {
-            put("connect.name", name.into());
+        if !native {
+            if let Some(connect_type) = avro_type.connect_type {
+                put("connect.type", connect_type.into());
+            }
+            if connect_name.is_some() {
+                put("connect.version", 1.into());
+            }
+            if let Some(parameters) = connect_parameters {
+                put("connect.parameters", parameters);
+            }
+            if let Some(default) = default {
+                put("connect.default", default.clone());
+            }
+            if let Some(name) = connect_name {
+                put("connect.name", name.into());
+            }
         }
         if let Some(name) = logical_type {
             put("logicalType", name.into());

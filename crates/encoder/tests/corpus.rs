@@ -63,7 +63,7 @@ fn pgsluice() -> Topics {
                 let table = format!("{}.{}", relation.schema, relation.name);
                 let plan = TablePlan::compile(relation, &facts[&table], &naming, &EncodeOptions::default()).unwrap();
                 let key_schema_id = plan.key_schema().map(|_| 7);
-                plans.insert(relation.id, plan.bind(key_schema_id, 0x0102_0304).unwrap());
+                plans.insert(relation.id, plan.bind(key_schema_id, Some(0x0102_0304)).unwrap());
                 continue;
             }
             Message::Insert(insert) => (insert.relation, Change::Insert(insert)),
@@ -110,8 +110,8 @@ fn decoded(plan: &TablePlan, record: encoder::Record<'_>) -> Record {
     Record {
         key_schema: record.key.map(|_| schema_json(plan.key_schema().unwrap())),
         key: record.key.map_or(Value::Null, |key| decode(plan.key_schema().unwrap(), 7, key)),
-        value_schema: record.value.map(|_| schema_json(plan.value_schema())),
-        value: record.value.map_or(Value::Null, |value| decode(plan.value_schema(), 0x0102_0304, value)),
+        value_schema: record.value.map(|_| schema_json(plan.value_schema().unwrap())),
+        value: record.value.map_or(Value::Null, |value| decode(plan.value_schema().unwrap(), 0x0102_0304, value)),
         headers: record.headers().map(|(name, value)| (name.to_owned(), text(value))).collect(),
     }
 }
@@ -122,7 +122,7 @@ fn schema_json(schema: &encoder::Schema) -> Value {
 }
 
 fn position(plan: &BoundPlan, column: &str) -> usize {
-    let schema: Value = serde_json::from_str(plan.plan().value_schema().json()).unwrap();
+    let schema: Value = serde_json::from_str(plan.plan().value_schema().unwrap().json()).unwrap();
     let fields = schema["fields"][0]["type"][1]["fields"].as_array().unwrap();
     fields.iter().position(|field| field["name"] == column).unwrap()
 }

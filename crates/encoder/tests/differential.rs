@@ -94,7 +94,7 @@ proptest! {
         prop_assert_eq!(batch.len(), 1);
         let record = batch.iter().next().unwrap();
 
-        let schema = plan.plan().value_schema();
+        let schema = plan.plan().value_schema().unwrap();
         let framed = record.value.unwrap();
         let (_, value) = common::decode(schema, framed);
         assert_same(field(&value, "before"), &row_value(&slots));
@@ -129,7 +129,7 @@ proptest! {
         let (before, order_before) = (format!("{batch:?}"), order);
         if table::append(&plan, Change::Insert(&insert), &mut order, &mut batch).is_ok() {
             // What was taken is what apache-avro can read.
-            common::decode(plan.plan().value_schema(), batch.iter().nth(1).unwrap().value.unwrap());
+            common::decode(plan.plan().value_schema().unwrap(), batch.iter().nth(1).unwrap().value.unwrap());
         } else {
             prop_assert_eq!(format!("{:?}", batch), before);
             prop_assert_eq!(order, order_before);

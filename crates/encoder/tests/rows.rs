@@ -40,7 +40,7 @@ fn summaries(plan: &BoundPlan, batch: &RecordBatch) -> Vec<Value> {
     let summary = |record: encoder::Record<'_>| {
         let json = |schema, bytes| common::to_json(schema, &common::decode(schema, bytes).1);
         let key = record.key.map(|key| json(plan.plan().key_schema().unwrap(), key));
-        let value = record.value.map(|value| json(plan.plan().value_schema(), value));
+        let value = record.value.map(|value| json(plan.plan().value_schema().unwrap(), value));
         let mut summary = match value {
             Some(value) => json!({ "op": value["op"], "key": key, "before": value["before"], "after": value["after"] }),
             None => json!({ "tombstone": key }),
@@ -410,7 +410,7 @@ fn facts_about_another_type_do_not_speak_of_the_streams() {
     facts.columns[1].type_kind = encoder::TypeKind::Domain;
     let relation = table::relation(ReplicaIdentity::Default, &[column("id", INT4, -1).key(), column("v", INT4, -1)]);
     let plan = TablePlan::compile(&relation, &facts, &table::naming(), &EncodeOptions::default()).unwrap();
-    assert!(plan.value_schema().json().contains(r#"{"name":"v","type":"int"}"#));
+    assert!(plan.value_schema().unwrap().json().contains(r#"{"name":"v","type":"int"}"#));
 }
 
 #[test]
@@ -462,9 +462,9 @@ fn columns_that_become_one_field_are_refused() {
 fn ids_belong_to_schemas() {
     let keyed = || table::compile(ReplicaIdentity::Default, &two_columns());
     let keyless = || table::compile(ReplicaIdentity::Nothing, &[column("v", TEXT, -1)]);
-    assert!(matches!(keyed().bind(None, 1), Err(PlanError::SchemaIds { has_key: true, .. })));
-    assert!(matches!(keyless().bind(Some(1), 1), Err(PlanError::SchemaIds { has_key: false, .. })));
-    assert!(keyless().bind(None, 1).is_ok());
+    assert!(matches!(keyed().bind(None, Some(1)), Err(PlanError::SchemaIds { has_key: true, .. })));
+    assert!(matches!(keyless().bind(Some(1), Some(1)), Err(PlanError::SchemaIds { has_key: false, .. })));
+    assert!(keyless().bind(None, Some(1)).is_ok());
 }
 
 #[test]
@@ -472,11 +472,11 @@ fn the_envelope_says_where_an_event_comes_from() {
     let plan = plan(ReplicaIdentity::Default, &two_columns());
     let batch = table::encode(&plan, Change::Insert(&table::insert(&["1", "v"]))).unwrap();
     let value = batch.iter().next().unwrap().value.unwrap();
-    let (id, value) = common::decode(plan.plan().value_schema(), value);
+    let (id, value) = common::decode(plan.plan().value_schema().unwrap(), value);
     assert_eq!(id, 2);
     let (lsn, commit_lsn) = (table::LSN, table::LSN + 8);
     assert_eq!(
-        common::to_json(plan.plan().value_schema(), &value),
+        common::to_json(plan.plan().value_schema().unwrap(), &value),
         json!({
             "before": null,
             "after": { "id": 1, "v": "v" },
@@ -505,7 +505,7 @@ fn an_origin_is_told() {
     let context = encoder::EventContext { transaction: &transaction, lsn: Lsn::from(1), processed_unix_ns: -1 };
     let mut batch = RecordBatch::new();
     plan.encode(Change::Truncate, &context, &mut EventOrder::default(), &mut batch).unwrap();
-    let schema = plan.plan().value_schema();
+    let schema = plan.plan().value_schema().unwrap();
     let value = common::to_json(schema, &common::decode(schema, batch.iter().next().unwrap().value.unwrap()).1);
     assert_eq!((&value["source"]["origin"], &value["source"]["origin_lsn"]), (&json!("elsewhere"), &json!(3)));
     assert_eq!(value["source"]["ts_ns"], Value::Null, "nanoseconds end in 2262");

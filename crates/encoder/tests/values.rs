@@ -36,7 +36,7 @@ fn check(file: &str, options: &EncodeOptions) -> usize {
         let batch = table::encode(&plan, Change::Insert(&table::insert(&[text])));
         let batch = batch.unwrap_or_else(|error| panic!("{line}: {error}"));
         let value = batch.iter().next().unwrap().value.unwrap();
-        let (_, value) = common::decode(plan.plan().value_schema(), value);
+        let (_, value) = common::decode(plan.plan().value_schema().unwrap(), value);
         let found = printed(after(value));
         // JSON is the same however it is spaced.
         match serde_json::from_str::<Value>(expected) {

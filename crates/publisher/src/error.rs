@@ -63,7 +63,8 @@ pub enum PublishError {
     /// A topic's end could not be reached.
     #[error(
         "the topic {topic} could not be read to its end: {} of {high} offsets are readable after {waited_ms} ms, since a transaction is \
-         open; one that stays open for longer than any transaction may is Kafka's own to mend: kafka-transactions.sh find-hanging, and abort",
+         open; one that stays open for longer than any transaction may has lost the mark of its end (see KAFKA-20734 for one cause): \
+         kafka-transactions.sh find-hanging shows it",
         readable.map_or_else(|| "none".to_owned(), |readable| readable.to_string())
     )]
     TopicBlocked {

@@ -88,7 +88,9 @@ impl Kafka {
             setting: "kafka.checkpoint_topic",
         };
         self.compacted_topic(&reached, &checkpoints).await;
-        if let SchemaRegistry::BuiltIn { topic } = self.config.schema_registry.clone() {
+        if let SchemaRegistry::BuiltIn { topic } = self.config.schema_registry.clone()
+            && self.config.needs_registry()
+        {
             let topic = topic.as_str().to_owned();
             let schemas =
                 CompactedTopic { id: "schema-topic", topic, what: "schemas", setting: "schema_registry.topic" };

@@ -63,6 +63,9 @@ impl Registry {
 
     /// Whether it can be asked at all.
     pub(super) async fn examine(&mut self) {
+        if !self.config.needs_registry() {
+            return self.findings.ok("schema-registry", "not needed: events.format is \"json\"".to_owned());
+        }
         let SchemaRegistry::Remote(remote) = &self.config.schema_registry else { return };
         let mut options = remote.options();
         options.request_timeout = options.request_timeout.min(REQUEST_TIMEOUT);
@@ -95,6 +98,9 @@ impl Registry {
 
     /// Reads the topic of the built-in registry, if that is the one and the topic is there and fit to be read.
     pub(super) async fn read_built_in(&mut self, kafka: &Kafka) {
+        if !self.config.needs_registry() {
+            return;
+        }
         let SchemaRegistry::BuiltIn { topic } = &self.config.schema_registry else { return };
         let Some(reached) = &kafka.reached else { return };
         let built_in = Arc::new(BuiltIn::new(&kafka.settings, topic.as_str(), -1));

@@ -57,7 +57,7 @@ impl Schemas {
         }
         collisions(config, &plans, findings);
         if !plans.is_empty() {
-            findings.ok("schemas", format!("{} of {} tables can be written as Avro", plans.len(), tables.len()));
+            findings.ok("schemas", format!("{} of {} tables can be written", plans.len(), tables.len()));
         }
         Self { plans }
     }
@@ -76,8 +76,10 @@ impl Schemas {
             let key = plan
                 .key_schema()
                 .map(|schema| (format!("{}-key", plan.topic()), schema.json().to_owned(), plan.table()));
-            let value = (format!("{}-value", plan.topic()), plan.value_schema().json().to_owned(), plan.table());
-            key.into_iter().chain([value])
+            let value = plan
+                .value_schema()
+                .map(|schema| (format!("{}-value", plan.topic()), schema.json().to_owned(), plan.table()));
+            key.into_iter().chain(value)
         })
     }
 }
@@ -97,6 +99,10 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
             error.to_string(),
             "events.names = \"avro\" or \"avro_unicode\"; or rename it, or leave the table out of postgres.tables"
                 .to_owned(),
+        ),
+        PlanError::NoKey { .. } => (
+            error.to_string(),
+            "ALTER TABLE ... ADD PRIMARY KEY (...); or events.envelope = \"debezium\"; or leave the table out of postgres.tables".to_owned(),
         ),
         PlanError::TopicTooLong { .. } => {
             (error.to_string(), "set a shorter name, rename the table, or leave it out of postgres.tables".to_owned())
@@ -145,7 +151,7 @@ fn columns_as_text(relation: &Relation, facts: &TableFacts, naming: &Naming, opt
     // What the configuration asks to have as text is no news.
     let unasked = EncodeOptions { names: options.names, ..EncodeOptions::default() };
     let plan = TablePlan::compile(relation, facts, naming, &unasked).ok();
-    let schema = plan.and_then(|plan| serde_json::from_str(plan.value_schema().json()).ok());
+    let schema = plan.and_then(|plan| serde_json::from_str(plan.value_schema()?.json()).ok());
     let Some(fields) = schema.and_then(|schema: Value| row_fields(&schema)) else { return Vec::new() };
     // The row's fields are the relation's columns in their order.
     let columns = relation.columns.iter().zip(&fields).filter(|(_, field)| is_plain_string(&field["type"]));

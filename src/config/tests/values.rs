@@ -36,13 +36,19 @@ fn the_least_configuration_has_the_documented_defaults() {
 #[test]
 fn the_forms_of_events_are_told_by_name() {
     use encoder::{
-        Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
+        Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times,
+        VaryingBits, ZonedTimes,
     };
     let events = |lines: &str| valid(&least_and(&format!("[events]\n{lines}")), &[]).events;
     let lossless = "decimals = \"string\"\ntimes = \"iso_string\"\nintervals = \"string\"\nzoned_times = \"offset\"\n\
                     varying_bits = \"text\"\narrays = \"text\"";
     assert_eq!(events(lossless), EncodeOptions::lossless());
+    assert_eq!(events("envelope = \"upsert\""), EncodeOptions::upsert());
+    let upsert = events("envelope = \"upsert\"\nformat = \"json\"\ntimes = \"adaptive\"");
+    assert_eq!(upsert, EncodeOptions { format: Format::Json, times: Times::Adaptive, ..EncodeOptions::upsert() });
     let expected = EncodeOptions {
+        envelope: Envelope::Debezium,
+        format: Format::Avro,
         decimals: Decimals::Double,
         times: Times::AdaptiveMicroseconds,
         intervals: Intervals::Numeric,
@@ -76,7 +82,10 @@ fn the_forms_of_events_are_told_by_name() {
         assert_eq!(events(line).names, names);
     }
     for (line, expect) in [
-        ("decimals = \"exact\"", "decimals: found \"exact\"; give \"precise\", \"double\" or \"string\""),
+        (
+            "decimals = \"exact\"",
+            "decimals: found \"exact\"; give \"precise\", \"precise_or_string\", \"double\" or \"string\"",
+        ),
         ("arrays = true", "arrays: found a boolean; give \"items\" or \"text\""),
         ("tombstones = \"yes\"", "tombstones: found \"yes\"; give true or false"),
         (

@@ -33,8 +33,8 @@ pub(crate) struct Watched {
     ahead: Vec<Lsn>,
 }
 
-/// Markers take milliseconds, and a broker that was killed some seconds.
-const DECIDED_TIMEOUT: Duration = Duration::from_secs(30);
+/// Markers take milliseconds, and a broker that was killed recovers all of its partitions first.
+const DECIDED_TIMEOUT: Duration = Duration::from_mins(2);
 
 impl Watcher {
     /// Begins to watch.

@@ -2,17 +2,29 @@
 
 use serde_json::{Value, json};
 
-use super::{Field, FieldWriter};
+use super::{Field, FieldWriter, Properties};
 
 /// The schema of a key.
-pub(crate) fn key(namespace: &str, fields: &[&Field]) -> Value {
-    json!({
+pub(crate) fn key(namespace: &str, fields: &[&Field], properties: Properties) -> Value {
+    record("Key", namespace, fields, properties)
+}
+
+/// The schema of a value that is the row itself.
+pub(crate) fn value(namespace: &str, fields: &[&Field]) -> Value {
+    record("Value", namespace, fields, Properties::Native)
+}
+
+fn record(name: &str, namespace: &str, fields: &[&Field], properties: Properties) -> Value {
+    let mut record = json!({
         "type": "record",
-        "name": "Key",
+        "name": name,
         "namespace": namespace,
-        "fields": FieldWriter::default().fields(fields),
-        "connect.name": format!("{namespace}.Key"),
-    })
+        "fields": FieldWriter::new(properties).fields(fields),
+    });
+    if properties == Properties::Connect {
+        record["connect.name"] = format!("{namespace}.{name}").into();
+    }
+    record
 }
 
 /// The schema of a value: Debezium's envelope around the row.
@@ -20,7 +32,7 @@ pub(crate) fn envelope(namespace: &str, fields: &[&Field]) -> Value {
     let row = json!({
         "type": "record",
         "name": "Value",
-        "fields": FieldWriter::default().fields(fields),
+        "fields": FieldWriter::new(Properties::Connect).fields(fields),
         "connect.name": format!("{namespace}.Value"),
     });
     json!({

@@ -5,7 +5,7 @@
 
 use super::{Codec, DefaultRule, TypeSpec, text::Text};
 use crate::{
-    EncodeErrorKind, VaryingBits, avro,
+    EncodeErrorKind, Envelope, VaryingBits, avro,
     schema::{AvroType, Physical},
 };
 
@@ -17,6 +17,8 @@ pub(super) fn make_fixed(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
     match usize::try_from(spec.modifier) {
         // A domain over bit without a length has one bit too.
         Ok(0 | 1) | Err(_) => Box::new(Bit),
+        // As Debezium's number they would need what Kafka Connect's schema says of them.
+        Ok(_) if spec.options.envelope == Envelope::Upsert => Box::new(Text::OTHER),
         Ok(length) => Box::new(Bits { length, fixed: true }),
     }
 }

@@ -16,12 +16,15 @@ const NEGATIVE_INFINITY_DAYS: i32 = -2_147_472_691;
 /// 4714-11-24 BC, the first date that PostgreSQL has.
 const FIRST_DAYS: i64 = -2_440_588;
 
+const CONNECT: &str = "org.apache.kafka.connect.data.Date";
+
 pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
     match spec.options.times {
         Times::IsoString => Box::new(IsoDate),
-        Times::Connect => Box::new(Date { connect: true }),
+        Times::Connect => Box::new(Date { connect_name: Some(CONNECT), logical_type: Some("date") }),
+        Times::Native => Box::new(Date { connect_name: None, logical_type: Some("date") }),
         Times::Adaptive | Times::AdaptiveMicroseconds | Times::Microseconds | Times::Nanoseconds => {
-            Box::new(Date { connect: false })
+            Box::new(Date { connect_name: Some("io.debezium.time.Date"), logical_type: None })
         }
     }
 }
@@ -29,17 +32,14 @@ pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
 /// `date` as days.
 #[derive(Debug)]
 struct Date {
-    /// Whether it is Kafka Connect's own type instead of Debezium's; the number is the same.
-    connect: bool,
+    /// The number is the same under each name.
+    connect_name: Option<&'static str>,
+    logical_type: Option<&'static str>,
 }
 
 impl Codec for Date {
     fn avro_type(&self) -> AvroType {
-        if self.connect {
-            let avro_type = AvroType::named(Physical::Int, "org.apache.kafka.connect.data.Date");
-            return AvroType { logical_type: Some("date"), ..avro_type };
-        }
-        AvroType::named(Physical::Int, "io.debezium.time.Date")
+        AvroType { connect_name: self.connect_name, logical_type: self.logical_type, ..AvroType::plain(Physical::Int) }
     }
 
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
@@ -113,7 +113,8 @@ mod tests {
 
     #[test]
     fn no_date_is_an_infinity() {
-        let encode = |text: &str| Date { connect: false }.encode(text.as_bytes(), &mut Vec::new());
+        let encode =
+            |text: &str| Date { connect_name: None, logical_type: None }.encode(text.as_bytes(), &mut Vec::new());
         assert_eq!(encode("4714-11-24 BC"), Ok(()));
         assert_eq!(encode("4714-11-23 BC"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encode("5877612-06-21 BC"), Err(EncodeErrorKind::OutOfRange));

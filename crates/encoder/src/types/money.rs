@@ -29,7 +29,9 @@ struct Money {
 impl Codec for Money {
     fn avro_type(&self) -> AvroType {
         AvroType::plain(match self.form {
-            Decimals::Precise => Physical::Decimal { precision: PRECISION, scale: SCALE, states_precision: false },
+            Decimals::Precise | Decimals::PreciseOrString => {
+                Physical::Decimal { precision: PRECISION, scale: SCALE, states_precision: false }
+            }
             Decimals::Double => Physical::Double,
             Decimals::String => Physical::String,
         })
@@ -38,7 +40,7 @@ impl Codec for Money {
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
         let units = parse(text).ok_or(EncodeErrorKind::MalformedText)?;
         match self.form {
-            Decimals::Precise => super::numeric::write_unscaled(units, out),
+            Decimals::Precise | Decimals::PreciseOrString => super::numeric::write_unscaled(units, out),
             #[expect(clippy::cast_precision_loss, reason = "this is what the form is")]
             Decimals::Double => avro::write_double(out, units as f64 / UNITS as f64),
             Decimals::String => {
@@ -55,7 +57,7 @@ impl Codec for Money {
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
         match self.form {
-            Decimals::Precise => avro::write_bytes(out, &[0]),
+            Decimals::Precise | Decimals::PreciseOrString => avro::write_bytes(out, &[0]),
             Decimals::Double => avro::write_double(out, 0.0),
             Decimals::String => avro::write_bytes(out, b"0.00"),
         }

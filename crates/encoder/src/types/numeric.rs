@@ -19,7 +19,8 @@ const SAFE_WIDE_DIGITS: usize = 38;
 
 pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
     match spec.options.decimals {
-        Decimals::Precise => make_precise(spec.modifier),
+        Decimals::PreciseOrString if spec.modifier < MODIFIER_OFFSET => Box::new(NumberText),
+        Decimals::Precise | Decimals::PreciseOrString => make_precise(spec.modifier),
         Decimals::Double => Box::new(Double),
         Decimals::String => Box::new(NumberText),
     }

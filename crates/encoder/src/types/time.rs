@@ -17,6 +17,7 @@ pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
         Times::Adaptive if (0..=MILLISECOND_DIGITS).contains(&spec.modifier) => Form::Millis,
         Times::Adaptive | Times::AdaptiveMicroseconds | Times::Microseconds => Form::Micros,
         Times::Connect => Form::Connect,
+        Times::Native => Form::Native,
         Times::IsoString => Form::Iso,
         Times::Nanoseconds => Form::Nanos,
     };
@@ -35,6 +36,8 @@ enum Form {
     Micros,
     Nanos,
     Connect,
+    /// Microseconds under Avro's name.
+    Native,
     Iso,
 }
 
@@ -48,6 +51,7 @@ impl Codec for Time {
                 logical_type: Some("time-millis"),
                 ..AvroType::named(Physical::Int, "org.apache.kafka.connect.data.Time")
             },
+            Form::Native => AvroType { logical_type: Some("time-micros"), ..AvroType::plain(Physical::Long) },
             Form::Iso => AvroType::named(Physical::String, "io.debezium.time.IsoTime"),
         }
     }
@@ -55,7 +59,7 @@ impl Codec for Time {
     fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
         let micros = parse_time(text).ok_or(EncodeErrorKind::MalformedText)?;
         match self.form {
-            Form::Micros => avro::write_long(out, micros),
+            Form::Micros | Form::Native => avro::write_long(out, micros),
             // The type has no such digits.
             Form::Millis if micros % MILLISECOND_MICROS != 0 => return Err(EncodeErrorKind::MalformedText),
             Form::Millis | Form::Connect => avro::write_long(out, micros / MILLISECOND_MICROS),

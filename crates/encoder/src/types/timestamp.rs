@@ -15,8 +15,8 @@ use crate::{
     schema::{AvroType, Physical},
 };
 
-const INFINITY_MICROS: i64 = 9_223_372_036_825_200_000;
-const NEGATIVE_INFINITY_MICROS: i64 = -9_223_372_036_832_400_000;
+pub(super) const INFINITY_MICROS: i64 = 9_223_372_036_825_200_000;
+pub(super) const NEGATIVE_INFINITY_MICROS: i64 = -9_223_372_036_832_400_000;
 const MILLISECOND_MICROS: i64 = 1000;
 const MICROSECOND_NANOS: i64 = 1000;
 const MILLISECOND_DIGITS: i32 = 3;
@@ -28,6 +28,7 @@ pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
         }
         Times::Adaptive | Times::AdaptiveMicroseconds | Times::Microseconds => Form::Micros,
         Times::Connect => Form::Connect,
+        Times::Native => Form::Native,
         Times::IsoString => Form::Iso,
         Times::Nanoseconds => Form::Nanos,
     };
@@ -46,6 +47,8 @@ enum Form {
     Micros,
     Nanos,
     Connect,
+    /// Microseconds under Avro's name.
+    Native,
     Iso,
 }
 
@@ -59,6 +62,9 @@ impl Codec for Timestamp {
                 logical_type: Some("timestamp-millis"),
                 ..AvroType::named(Physical::Long, "org.apache.kafka.connect.data.Timestamp")
             },
+            Form::Native => {
+                AvroType { logical_type: Some("local-timestamp-micros"), ..AvroType::plain(Physical::Long) }
+            }
             Form::Iso => AvroType::named(Physical::String, "io.debezium.time.IsoTimestamp"),
         }
     }
@@ -71,7 +77,7 @@ impl Codec for Timestamp {
         };
         if let Some(micros) = infinity {
             match self.form {
-                Form::Micros => avro::write_long(out, micros),
+                Form::Micros | Form::Native => avro::write_long(out, micros),
                 Form::Millis | Form::Connect => avro::write_long(out, micros / MILLISECOND_MICROS),
                 Form::Nanos => return Err(EncodeErrorKind::OutOfRange),
                 Form::Iso => avro::write_bytes(out, text),
@@ -80,7 +86,9 @@ impl Codec for Timestamp {
         }
         let (day, micros) = parse_timestamp(text).ok_or(EncodeErrorKind::MalformedText)?;
         match self.form {
-            Form::Micros => avro::write_long(out, finite_micros(day, micros).ok_or(EncodeErrorKind::OutOfRange)?),
+            Form::Micros | Form::Native => {
+                avro::write_long(out, finite_micros(day, micros).ok_or(EncodeErrorKind::OutOfRange)?);
+            }
             // The type has no such digits.
             Form::Millis if micros % MILLISECOND_MICROS != 0 => return Err(EncodeErrorKind::MalformedText),
             Form::Millis | Form::Connect => {
@@ -129,7 +137,7 @@ impl Codec for Timestamp {
 
 /// Microseconds since 1970, if they fit and are none that stands for an infinity.
 #[inline]
-fn finite_micros(day: CivilDate, micros: i64) -> Option<i64> {
+pub(super) fn finite_micros(day: CivilDate, micros: i64) -> Option<i64> {
     let micros = day.unix_days().checked_mul(DAY_MICROS)?.checked_add(micros)?;
     (NEGATIVE_INFINITY_MICROS + 1..INFINITY_MICROS).contains(&micros).then_some(micros)
 }

@@ -1,12 +1,13 @@
-//! timestamp with time zone → ISO 8601 text in UTC, with as many digits of a second as the type has.
+//! timestamp with time zone → ISO 8601 text in UTC, with as many digits of a second as the type has; or Avro's microseconds since 1970.
 
 use super::{
     Codec, DefaultRule, TypeSpec,
     calendar::parse_timestamptz,
     iso::{Iso, TIMESTAMP_YEARS},
+    timestamp::{INFINITY_MICROS, NEGATIVE_INFINITY_MICROS, finite_micros},
 };
 use crate::{
-    EncodeErrorKind, avro,
+    EncodeErrorKind, Times, avro,
     schema::{AvroType, Physical},
 };
 
@@ -16,6 +17,9 @@ const DATE_TEXT_BYTES: usize = 10;
 const SECONDS_TEXT_BYTES: usize = 19;
 
 pub(super) fn make(spec: &TypeSpec<'_>) -> Box<dyn Codec> {
+    if spec.options.times == Times::Native {
+        return Box::new(Micros);
+    }
     let fraction_digits = u8::try_from(spec.modifier).unwrap_or(FRACTION_DIGITS_MAX).min(FRACTION_DIGITS_MAX);
     Box::new(ZonedTimestamp { fraction_digits })
 }
@@ -82,6 +86,37 @@ impl Codec for ZonedTimestamp {
     }
 }
 
+/// The microseconds since 1970 in UTC. The infinities are those of `timestamp`.
+#[derive(Debug)]
+struct Micros;
+
+impl Codec for Micros {
+    fn avro_type(&self) -> AvroType {
+        AvroType { logical_type: Some("timestamp-micros"), ..AvroType::plain(Physical::Long) }
+    }
+
+    fn encode(&self, text: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
+        let micros = match text {
+            b"infinity" => INFINITY_MICROS,
+            b"-infinity" => NEGATIVE_INFINITY_MICROS,
+            _ => {
+                let (day, micros) = parse_timestamptz(text).ok_or(EncodeErrorKind::MalformedText)?;
+                finite_micros(day, micros).ok_or(EncodeErrorKind::OutOfRange)?
+            }
+        };
+        avro::write_long(out, micros);
+        Ok(())
+    }
+
+    fn write_fallback(&self, out: &mut Vec<u8>) {
+        avro::write_long(out, 0);
+    }
+
+    fn default_rule(&self) -> DefaultRule {
+        DefaultRule::Computed("1970-01-01 00:00:00+00")
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -110,6 +145,14 @@ mod tests {
             assert_eq!(encoded(type_modifier, text).as_deref(), Ok(expected));
         }
         assert_eq!(encoded(3, "2024-02-29 12:34:56.7891+00"), Err(EncodeErrorKind::MalformedText));
+        let micros = |text: &str| {
+            let mut out = Vec::new();
+            Micros.encode(text.as_bytes(), &mut out).map(|()| avro::Reader::new(&out).long().unwrap())
+        };
+        assert_eq!(micros("1969-12-31 23:59:59.999999+00"), Ok(-1));
+        assert_eq!(micros("2024-02-29 12:34:56.789+02"), micros("2024-02-29 10:34:56.789+00"));
+        assert_eq!(micros("infinity"), Ok(INFINITY_MICROS));
+        assert_eq!(micros("294276-12-31 23:59:59+00"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encoded(6, "294277-12-31 23:59:59-00:01"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encoded(6, "9999999-12-31 23:59:59+00"), Err(EncodeErrorKind::OutOfRange));
         assert_eq!(encoded(6, "4715-12-31 23:59:59+00 BC"), Err(EncodeErrorKind::OutOfRange));

@@ -56,6 +56,11 @@ impl Reader {
                 let scale = usize::try_from(schema["scale"].as_u64().unwrap()).unwrap();
                 json!({ "decimal": with_point(&unscaled, scale) })
             }
+            Avro::Date(days) => json!(days),
+            Avro::TimeMicros(micros) | Avro::TimestampMicros(micros) | Avro::LocalTimestampMicros(micros) => {
+                json!(micros)
+            }
+            Avro::Uuid(uuid) => json!(uuid.to_string()),
             other => panic!("no event has a {other:?}"),
         }
     }

@@ -144,8 +144,8 @@ pub(crate) fn compile_with(
 }
 
 pub(crate) fn bind(plan: TablePlan) -> BoundPlan {
-    let key_schema_id = plan.key_schema().map(|_| 1);
-    plan.bind(key_schema_id, 2).unwrap()
+    let (key_schema_id, value_schema_id) = (plan.key_schema().map(|_| 1), plan.value_schema().map(|_| 2));
+    plan.bind(key_schema_id, value_schema_id).unwrap()
 }
 
 /// A row: text, or what `\N` and `\U` stand for, null and unchanged.

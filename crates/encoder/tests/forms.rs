@@ -1,0 +1,276 @@
+//! The envelopes and formats beside Debezium's Avro: which records a change becomes, and that nothing of it is lost.
+//!
+//! What Avro holds is read by `apache-avro`, and what JSON holds by `serde_json`; both have to say the same.
+
+#![allow(missing_docs, clippy::unwrap_used)]
+
+mod common;
+
+use apache_avro::Schema as AvroSchema;
+use encoder::{BoundPlan, Change, EncodeOptions, Envelope, Format, PlanError, RecordBatch, TablePlan};
+use pgoutput::{OldTuple, ReplicaIdentity};
+use serde_json::{Value, json};
+
+use common::table::{self, Column, column};
+
+fn upsert() -> EncodeOptions {
+    EncodeOptions::upsert()
+}
+
+fn json_of(options: EncodeOptions) -> EncodeOptions {
+    EncodeOptions { format: Format::Json, ..options }
+}
+
+fn plan(replica_identity: ReplicaIdentity, columns: &[Column], options: &EncodeOptions) -> BoundPlan {
+    table::bind(table::compile_with(replica_identity, columns, options))
+}
+
+/// Key, value and headers of each record, as JSON.
+fn records(plan: &BoundPlan, batch: &RecordBatch) -> Vec<Value> {
+    let read = |schema: Option<&encoder::Schema>, bytes: Option<&[u8]>| match (schema, bytes) {
+        (_, None) => Value::Null,
+        (Some(schema), Some(bytes)) => common::to_json(schema, &common::decode(schema, bytes).1),
+        (None, Some(bytes)) => serde_json::from_slice(bytes).expect("JSON"),
+    };
+    batch
+        .iter()
+        .map(|record| {
+            let mut summary = json!({
+                "key": read(plan.plan().key_schema(), record.key),
+                "value": read(plan.plan().value_schema(), record.value),
+            });
+            for (name, value) in record.headers() {
+                summary[name] = std::str::from_utf8(value).unwrap().into();
+            }
+            summary
+        })
+        .collect()
+}
+
+fn encode(plan: &BoundPlan, change: Change<'_>) -> Vec<Value> {
+    records(plan, &table::encode(plan, change).unwrap())
+}
+
+fn columns() -> Vec<Column> {
+    vec![column("id", 20, -1).key().not_null(), column("größe", 25, -1), column("n", 701, -1), column("b", 16, -1)]
+}
+
+/// A record without the headers that every event has.
+fn bare(mut record: Value) -> Value {
+    for header in ["__lsn", "__source_ts_us", "__transaction_id", "__transaction_total_order"] {
+        let value = record.as_object_mut().unwrap().remove(header);
+        assert!(value.is_some_and(|value| value.is_string()), "{header}");
+    }
+    record
+}
+
+#[test]
+fn the_rows_of_an_upsert_are_the_table() {
+    for options in [upsert(), json_of(upsert())] {
+        let field = if options.format == Format::Json { "größe" } else { "gr__e" };
+        let plan = plan(ReplicaIdentity::Default, &columns(), &options);
+        let all = |change: Change<'_>| encode(&plan, change).into_iter().map(bare).collect::<Vec<_>>();
+        let row = |id: i64, text: &str| json!({ "id": id, field: text, "n": 0.5, "b": true });
+
+        let insert = table::insert(&["1", "a\"b", "0.5", "t"]);
+        let expected = json!({ "key": { "id": 1 }, "value": row(1, "a\"b"), "__op": "c" });
+        assert_eq!(all(Change::Insert(&insert)), [expected]);
+
+        let update = table::update(OldTuple::Absent, &["1", "c", "0.5", "t"]);
+        let expected = json!({ "key": { "id": 1 }, "value": row(1, "c"), "__op": "u" });
+        assert_eq!(all(Change::Update(&update)), [expected]);
+
+        let old = || table::row(&["1", r"\N", r"\N", r"\N"]);
+        let delete = table::delete(OldTuple::Key(old()));
+        let gone = json!({ "key": { "id": 1 }, "value": null, "__op": "d" });
+        assert_eq!(all(Change::Delete(&delete)), [gone.clone()]);
+
+        let moved = table::update(OldTuple::Key(old()), &["2", "c", "0.5", "t"]);
+        let there = json!({ "key": { "id": 2 }, "value": row(2, "c"), "__op": "c" });
+        assert_eq!(all(Change::Update(&moved)), [gone, there]);
+        assert_eq!(plan.count_events(Change::Update(&moved), 1.into()).unwrap(), 2);
+
+        let truncated = json!({ "key": null, "value": null, "__op": "t" });
+        assert_eq!(all(Change::Truncate), [truncated]);
+    }
+}
+
+#[test]
+fn headers_say_where_an_upsert_comes_from() {
+    let plan = plan(ReplicaIdentity::Default, &columns(), &upsert());
+    let transaction = encoder::TransactionContext::from_parts(
+        pgoutput::Xid::from(7),
+        1000.into(),
+        pgoutput::Timestamp::from_unix_micros(1_700_000_000_000_001),
+    );
+    let context = encoder::EventContext { transaction: &transaction, lsn: 900.into(), processed_unix_ns: 0 };
+    let mut order = encoder::EventOrder { total: 41, collection: 3 };
+    let mut batch = RecordBatch::new();
+    let insert = table::insert(&["1", "a", "1", "t"]);
+    plan.encode(Change::Insert(&insert), &context, &mut order, &mut batch).unwrap();
+    let headers: Vec<_> = batch.iter().next().unwrap().headers().map(|(name, value)| (name, value.to_vec())).collect();
+    let expected = [
+        ("__op", "c"),
+        ("__lsn", "900"),
+        ("__source_ts_us", "1700000000000001"),
+        ("__transaction_id", "7:1000"),
+        ("__transaction_total_order", "42"),
+    ];
+    assert_eq!(headers, expected.map(|(name, value)| (name, value.as_bytes().to_vec())));
+}
+
+#[test]
+fn an_unchanged_toast_value_is_listed_and_never_null() {
+    let columns = [column("id", 20, -1).key().not_null(), column("a \"doc\"", 25, -1), column("b", 17, -1)];
+    for (options, name) in [(upsert(), "a__doc_"), (json_of(upsert()), "a \"doc\"")] {
+        let plan = plan(ReplicaIdentity::Default, &columns, &options);
+        let update = table::update(OldTuple::Absent, &["1", r"\U", r"\N"]);
+        let found = encode(&plan, Change::Update(&update)).remove(0);
+        assert_eq!(found["__unavailable"], serde_json::to_string(&[name]).unwrap());
+        assert_eq!(found["value"][name], "__debezium_unavailable_value");
+        assert_eq!(found["value"]["b"], Value::Null, "a null is a null");
+
+        let full = table::bind(table::compile_with(ReplicaIdentity::Full, &columns, &options));
+        let old = OldTuple::Full(table::row(&["1", "known", r"\N"]));
+        let found = encode(&full, Change::Update(&table::update(old, &["1", r"\U", r"\N"]))).remove(0);
+        assert_eq!((&found["value"][name], found.get("__unavailable")), (&json!("known"), None));
+    }
+    // A number has no room for a placeholder.
+    let columns = [column("id", 20, -1).key().not_null(), column("n", 1700, (1000 << 16 | 2) + 4)];
+    let plan = plan(ReplicaIdentity::Default, &columns, &upsert());
+    let error = table::encode(&plan, Change::Update(&table::update(OldTuple::Absent, &["1", r"\U"]))).unwrap_err();
+    assert_eq!(error.kind(), encoder::EncodeErrorKind::UnavailableValue);
+}
+
+#[test]
+fn a_table_without_a_key_cannot_be_upserted() {
+    let columns = [column("v", 25, -1)];
+    let (relation, facts) = (table::relation(ReplicaIdentity::Nothing, &columns), table::facts(&columns));
+    let error = TablePlan::compile(&relation, &facts, &table::naming(), &upsert()).unwrap_err();
+    assert!(matches!(error, PlanError::NoKey { .. }), "{error}");
+}
+
+/// The fields of a schema by name, each with its type that is not null.
+fn field_types(plan: &BoundPlan) -> serde_json::Map<String, Value> {
+    let text = plan.plan().value_schema().unwrap().json();
+    AvroSchema::parse_str(text).expect("a schema");
+    let schema: Value = serde_json::from_str(text).unwrap();
+    let not_null = |avro_type: &Value| match avro_type.as_array() {
+        Some(branches) => branches.iter().find(|branch| *branch != "null").unwrap().clone(),
+        None => avro_type.clone(),
+    };
+    let fields = schema["fields"].as_array().unwrap();
+    fields.iter().map(|field| (field["name"].as_str().unwrap().to_owned(), not_null(&field["type"]))).collect()
+}
+
+#[test]
+fn an_upsert_has_avros_own_logical_types() {
+    let columns = [
+        column("id", 2950, -1).key().not_null(),
+        column("day", 1082, -1),
+        column("clock", 1083, 0),
+        column("local", 1114, 3),
+        column("moment", 1184, -1),
+        column("price", 1700, (12 << 16 | 4) + 4),
+        column("ratio", 1700, -1),
+        column("span", 1186, -1),
+        column("bits", 1560, 9),
+        column("doc", 3802, -1),
+        column("days", 1182, -1),
+    ];
+    let plan = plan(ReplicaIdentity::Default, &columns, &upsert());
+    let types = Value::Object(field_types(&plan));
+    let logical = |physical: &str, name: &str| json!({ "type": physical, "logicalType": name });
+    let expected = json!({
+        "id": logical("string", "uuid"),
+        "day": logical("int", "date"),
+        "clock": logical("long", "time-micros"),
+        "local": logical("long", "local-timestamp-micros"),
+        "moment": logical("long", "timestamp-micros"),
+        "price": { "type": "bytes", "scale": 4, "precision": 12, "logicalType": "decimal" },
+        "ratio": "string",
+        "span": "string",
+        "bits": "string",
+        "doc": "string",
+        "days": { "type": "array", "items": ["null", logical("int", "date")] },
+    });
+    assert_eq!(types, expected);
+
+    let (key, value) = (plan.plan().key_schema().unwrap().json(), plan.plan().value_schema().unwrap().json());
+    for schema in [key, value] {
+        assert!(!schema.contains("connect.") && !schema.contains("debezium"), "{schema}");
+    }
+    let row = [
+        "123e4567-e89b-12d3-a456-426614174000",
+        "1969-12-31",
+        "24:00:00",
+        "2024-02-29 12:34:56.789",
+        "infinity",
+        "-1.5000",
+        "NaN",
+        "1 mon -1 days",
+        "000000001",
+        "{}",
+        "{2024-02-29,NULL}",
+    ];
+    let found = encode(&plan, Change::Insert(&table::insert(&row))).remove(0);
+    assert_eq!((&found["value"]["ratio"], &found["value"]["bits"]), (&json!("NaN"), &json!("000000001")));
+    assert_eq!(found["value"]["local"], json!(1_709_210_096_789_000_i64));
+}
+
+#[test]
+fn json_says_what_avro_says() {
+    let columns = [
+        column("id", 20, -1).key().not_null(),
+        column("text", 25, -1),
+        column("flag", 16, -1),
+        column("double", 701, -1),
+        column("day", 1082, -1),
+        column("moment", 1184, -1),
+        column("items", 1007, -1),
+        column("doc", 3802, -1),
+    ];
+    let row = [
+        "-9223372036854775808",
+        "ä\u{1}\\\"\n🎉",
+        "f",
+        "1e-300",
+        "2024-02-29",
+        "2024-02-29 12:00:00+00",
+        "{1,NULL,3}",
+        "{\"a\": 1}",
+    ];
+    let old = ["1", r"\N", "t", "-0", "0001-01-01 BC", "infinity", r"\N", "[]"];
+    let (insert, delete) = (table::insert(&row), table::delete(OldTuple::Full(table::row(&old))));
+    let update = table::update(OldTuple::Full(table::row(&old)), &row);
+    for envelope in [EncodeOptions::default(), upsert()] {
+        let avro = plan(ReplicaIdentity::Full, &columns, &envelope);
+        let json = plan(ReplicaIdentity::Full, &columns, &json_of(envelope.clone()));
+        assert!(json.plan().key_schema().is_none() && json.plan().value_schema().is_none());
+        for change in [Change::Insert(&insert), Change::Update(&update), Change::Delete(&delete), Change::Truncate] {
+            assert_eq!(encode(&json, change), encode(&avro, change), "{:?}", envelope.envelope);
+        }
+    }
+}
+
+#[test]
+fn json_has_exact_decimals_and_names_as_they_are() {
+    let columns =
+        [column("id", 20, -1).key().not_null(), column("two words", 1700, (20 << 16 | 2) + 4), column("b", 17, -1)];
+    let options = json_of(EncodeOptions::default());
+    let plan = plan(ReplicaIdentity::Default, &columns, &options);
+    let batch =
+        table::encode(&plan, Change::Insert(&table::insert(&["1", "123456789012345678.90", r"\xdeadbeef"]))).unwrap();
+    let record = batch.iter().next().unwrap();
+    assert_eq!(record.key, Some(&br#"{"id":1}"#[..]));
+    let value = std::str::from_utf8(record.value.unwrap()).unwrap();
+    let row = r#""after":{"id":1,"two words":123456789012345678.90,"b":"3q2+7w=="}"#;
+    assert!(value.starts_with(&format!(r#"{{"before":null,{row},"source":{{"#)), "{value}");
+    assert_eq!(plan.plan().describe_key(record.key.unwrap()).as_deref(), Some(r#"{"id":1}"#));
+    let value: Value = serde_json::from_str(value).unwrap();
+    assert_eq!(
+        value["source"]["sequence"].as_str().map(|text| serde_json::from_str::<Vec<String>>(text).unwrap().len()),
+        Some(2)
+    );
+    assert_eq!(options.envelope, Envelope::Debezium);
+}
