@@ -11,6 +11,7 @@ use encoder::{
     Hstore, Intervals, RecordBatch, Times, TypeKind, VaryingBits, ZonedTimes,
 };
 use pgoutput::{Insert, Oid, ReplicaIdentity, Tuple, Value};
+use serde::de::IgnoredAny;
 
 use super::table::{self, Column, column};
 
@@ -58,8 +59,10 @@ pub(crate) fn check(input: &[u8]) {
     let (key, value) = (record.key.unwrap(), record.value.unwrap());
     // The row has the key's field, and the same in it.
     let Some((key_reader, value_reader)) = &known.readers else {
-        let [key, value] = [key, value].map(|json| serde_json::from_slice::<serde_json::Value>(json).unwrap());
-        assert_eq!(value["after"], key);
+        // A number of a thousand digits is JSON, though few have a type for it.
+        serde_json::from_slice::<IgnoredAny>(value).unwrap();
+        let row = [b"\"after\":", key].concat();
+        assert!(value.windows(row.len()).any(|part| part == row), "the row has not what the key has");
         return;
     };
     let (key, value) = (read(key_reader, key), read(value_reader, value));
@@ -81,6 +84,9 @@ fn read(reader: &GenericDatumReader<'_>, framed: &[u8]) -> Avro {
     value
 }
 
+/// By type and form.
+type Plans = Mutex<HashMap<(usize, usize), Arc<Known>>>;
+
 /// A plan, and readers of what it writes.
 struct Known {
     plan: BoundPlan,
@@ -91,7 +97,7 @@ struct Known {
 impl Known {
     /// Compiling takes a thousand times as long as encoding.
     fn of(kind: usize, form: usize) -> Arc<Self> {
-        static KNOWN: LazyLock<Mutex<HashMap<(usize, usize), Arc<Known>>>> = LazyLock::new(Mutex::default);
+        static KNOWN: LazyLock<Plans> = LazyLock::new(Mutex::default);
         let mut known = KNOWN.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(known.entry((kind, form)).or_insert_with(|| Arc::new(Self::new(kind, form))))
     }
