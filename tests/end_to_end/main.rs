@@ -20,6 +20,7 @@ mod built_in_registry;
 mod changes;
 mod checkpoint_guards;
 mod confluent_client;
+mod ddl;
 #[cfg(feature = "fault-points")]
 mod fault_points;
 mod fencing;
