@@ -40,7 +40,7 @@ test: dependencies ## Prove it: unit, property and golden tests, and tests again
 	$(STACK) install --postgres 14
 	$(TEST) --workspace --no-run
 	$(STACK) run -- $(TEST) --workspace
-	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables slot_guards sigkill fault_points parity round_trip
+	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables slot_guards sigkill fault_points parity round_trip ddl
 
 .PHONY: test-versions
 test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 16 and 17.

@@ -54,7 +54,7 @@ for kind, line in enumerate((VALUES / "codecs.tsv").read_text().splitlines()):
     type_, modifier, *texts = line.split("\t")
     kinds[type_, modifier] = kind
     for text in texts:
-        for form in range(10):
+        for form in range(13):
             save("value", bytes([kind, form]) + text.encode())
 for form, name in enumerate(("values.tsv", "lossless.tsv")):
     for line in (VALUES / name).read_text().split("\n"):

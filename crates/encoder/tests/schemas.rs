@@ -111,7 +111,9 @@ fn check(name: &str, json: &str) {
 /// The row in an envelope, a field a line.
 fn fields(json: &str) -> String {
     let schema: serde_json::Value = serde_json::from_str(json).unwrap();
-    let fields = schema.pointer("/fields/0/type/1/fields").unwrap_or(&schema["fields"]).as_array().unwrap();
+    let fields =
+        if schema["name"] == "Envelope" { &schema["fields"][0]["type"][1]["fields"] } else { &schema["fields"] };
+    let fields = fields.as_array().unwrap();
     fields.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
 }
 
@@ -189,6 +191,60 @@ fn every_type_as_a_key() {
 fn every_type_as_a_key_with_a_default() {
     let keys: Vec<_> = columns().into_iter().map(Column::key).collect();
     insta::assert_snapshot!(fields(table::compile(ReplicaIdentity::Default, &keys).key_schema().unwrap().json()));
+}
+
+/// What each type that comes with PostgreSQL is, in a row, in an array and as a key; then what it is by other options, where that differs.
+#[test]
+fn every_built_in_type() {
+    let options = [("lossless", EncodeOptions::lossless()), ("upsert", EncodeOptions::upsert())];
+    let mut found = Vec::new();
+    for line in include_str!("postgres/types.tsv").lines() {
+        let [name, type_oid, array_oid] = line.split('\t').collect::<Vec<_>>().try_into().unwrap();
+        let (type_oid, array_oid) = (type_oid.parse().unwrap(), array_oid.parse().unwrap());
+        let fields = |options: &EncodeOptions| {
+            let key = column("key", type_oid, -1).key();
+            let columns = [key, column("value", type_oid, -1), column("array", array_oid, -1)];
+            let plan = table::compile_with(ReplicaIdentity::Default, &columns, options);
+            let row = fields(plan.value_schema().unwrap().json());
+            let row = row.lines().skip(1).map(str::to_owned);
+            row.chain([fields(plan.key_schema().unwrap().json())]).collect::<Vec<_>>()
+        };
+        let by_default = fields(&EncodeOptions::default());
+        found.push(name.to_owned());
+        found.extend(by_default.iter().map(|field| format!("  {field}")));
+        for (name, options) in &options {
+            let fields = fields(options);
+            let changed = fields.iter().zip(&by_default).filter(|(field, default)| field != default);
+            found.extend(changed.map(|(field, _)| format!("  {name}: {field}")));
+        }
+    }
+    let found = found.join("\n");
+    insta::assert_snapshot!(found);
+}
+
+/// Rows and keys of the other shapes that are sets of options, with every modifier and every kind of type that is made.
+#[test]
+fn every_type_in_the_lossless_forms_and_in_an_upsert() {
+    let mut found = Vec::new();
+    for (name, options) in [("lossless", EncodeOptions::lossless()), ("upsert", EncodeOptions::upsert())] {
+        let key = || column("id", 23, -1).key();
+        let rows: Vec<_> = std::iter::once(key()).chain(columns()).collect();
+        let keys: Vec<_> = columns().into_iter().map(|column| Column { default: None, ..column }.key()).collect();
+        let row = table::compile_with(ReplicaIdentity::Default, &rows, &options);
+        let plan = table::compile_with(ReplicaIdentity::Default, &keys, &options);
+        found.push(format!("{name}, the row\n{}", fields(row.value_schema().unwrap().json())));
+        found.push(format!("{name}, the key\n{}", fields(plan.key_schema().unwrap().json())));
+    }
+    let found = found.join("\n\n");
+    insta::assert_snapshot!(found);
+}
+
+#[test]
+fn an_upsert_and_its_key() {
+    let columns = [column("id", 23, -1).key(), column("v", 25, -1), column("t", 1184, -1).not_null()];
+    let plan = table::compile_with(ReplicaIdentity::Default, &columns, &EncodeOptions::upsert());
+    check("upsert_key", plan.key_schema().unwrap().json());
+    check("upsert", plan.value_schema().unwrap().json());
 }
 
 #[test]

@@ -8,6 +8,8 @@ pub(crate) const UNAVAILABLE: &str = "__debezium_unavailable_value";
 /// A record.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Record {
+    /// The schema's name, which is the last part but one of the topic's.
+    pub(crate) schema: String,
     /// The table's name, which is the last part of the topic's.
     pub(crate) table: String,
     pub(crate) partition: i32,

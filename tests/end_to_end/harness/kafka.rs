@@ -140,8 +140,11 @@ fn record(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Record {
         let header = message.headers()?.iter().find(|header| header.key == name)?;
         Some(key_from_json(header.value.expect("the header has a value")))
     };
+    let mut parts = message.topic().rsplit('.').map(str::to_owned);
+    let (table, schema) = (parts.next().unwrap_or_default(), parts.next().unwrap_or_default());
     Record {
-        table: message.topic().rsplit('.').next().unwrap_or_default().to_owned(),
+        schema,
+        table,
         partition: message.partition(),
         offset: message.offset(),
         key: message.key().map(|key| decoder.decode(key).row()),

@@ -400,6 +400,7 @@ mod tests {
         let mut push = |id: u64, event: Option<Envelope>| {
             let offset = i64::try_from(records.len()).expect("it is small");
             records.push(Record {
+                schema: "public".to_owned(),
                 table: "item".into(),
                 partition: 0,
                 offset,
