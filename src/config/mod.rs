@@ -13,6 +13,7 @@ mod events;
 mod keys;
 mod pattern;
 mod postgres_url;
+mod prefix;
 mod problem;
 mod properties;
 mod reader;
@@ -35,6 +36,7 @@ use url::Url;
 use walreceiver::ConnectOptions;
 
 pub use pattern::TablePattern;
+pub use prefix::PrefixPattern;
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
 pub use values::{LogFormat, LogLevel, Name, TopicName};
@@ -134,10 +136,24 @@ pub struct Transaction {
 }
 
 /// `[events]`: what is written beside the changes of tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metadata {
     /// Whether transactions have a topic, with the BEGIN and the END of each.
     pub transaction_topic: bool,
+    /// Whether logical decoding messages are asked for.
+    pub messages: bool,
+    /// The prefixes of those that are written; at least one.
+    pub message_prefixes: Vec<PrefixPattern>,
+    /// The prefixes of those that are not, all the same.
+    pub message_prefixes_except: Vec<PrefixPattern>,
+}
+
+impl Metadata {
+    /// Whether messages with this prefix are written.
+    pub fn wants_message(&self, prefix: &str) -> bool {
+        let is_of = |patterns: &[PrefixPattern]| patterns.iter().any(|pattern| pattern.matches(prefix));
+        self.messages && is_of(&self.message_prefixes) && !is_of(&self.message_prefixes_except)
+    }
 }
 
 /// `[schema_registry]`: where the schemas are registered.

@@ -26,6 +26,7 @@ mod fencing;
 mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
+mod logical_messages;
 mod network_faults;
 mod parity;
 mod postgres_crash;

@@ -102,6 +102,7 @@ mod error;
 mod event;
 mod facts;
 mod json;
+mod logical_message;
 mod naming;
 mod options;
 mod plan;
@@ -115,6 +116,7 @@ pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
+pub use logical_message::{BoundMessageTopic, MessageTopic};
 pub use naming::Naming;
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
