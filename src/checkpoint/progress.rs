@@ -134,7 +134,12 @@ mod tests {
     fn position() -> impl Strategy<Value = Position> {
         (1_u64..60, proptest::option::of((0_u64..8, 1_u64..4))).prop_map(|(end, split)| Position {
             end_lsn: end.into(),
-            split: split.map(|(past, ordinal)| Split { commit_lsn: (end + past).into(), changes: ordinal, ordinal }),
+            split: split.map(|(past, ordinal)| Split {
+                commit_lsn: (end + past).into(),
+                changes: ordinal,
+                messages: 0,
+                ordinal,
+            }),
         })
     }
 
@@ -182,8 +187,10 @@ mod tests {
     #[test]
     fn a_split_transaction_is_never_confirmed_in_part() {
         let (mut progress, _) = Progress::resume(Position::at(10.into()));
-        let inside =
-            Position { end_lsn: 10.into(), split: Some(Split { commit_lsn: 50.into(), changes: 1000, ordinal: 1000 }) };
+        let inside = Position {
+            end_lsn: 10.into(),
+            split: Some(Split { commit_lsn: 50.into(), changes: 1000, messages: 0, ordinal: 1000 }),
+        };
         progress.receive(inside).expect("it grows");
         progress.publish(inside).expect("it was received");
         let committed = progress.commit(inside).expect("it was published");

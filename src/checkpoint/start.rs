@@ -389,7 +389,7 @@ mod tests {
                 Start::Resume(Position::at(100.into())),
             );
         }
-        let split = Some(Split { commit_lsn: 150.into(), changes: 9, ordinal: 9 });
+        let split = Some(Split { commit_lsn: 150.into(), changes: 9, messages: 0, ordinal: 9 });
         let inside = Checkpoint { split, ..checkpoint(100) };
         starts(&wanted(), &server(), Some(&slot(100)), Some(&inside), Start::Resume(inside.position()));
     }
@@ -407,7 +407,7 @@ mod tests {
         let accepted = Start::Adopt { position: Position::at(101.into()), forced: true };
         starts(&Wanted { word: GAP, ..wanted() }, &server(), Some(&slot(101)), Some(&checkpoint(100)), accepted);
         // A transaction that Kafka has in part is still to come, unless the slot has passed it as well.
-        let split = Some(Split { commit_lsn: 150.into(), changes: 9, ordinal: 9 });
+        let split = Some(Split { commit_lsn: 150.into(), changes: 9, messages: 0, ordinal: 9 });
         let inside = Checkpoint { split, ..checkpoint(100) };
         let kept = Start::Adopt { position: Position { end_lsn: 101.into(), split }, forced: true };
         starts(&Wanted { word: GAP, ..wanted() }, &server(), Some(&slot(101)), Some(&inside), kept);
@@ -505,7 +505,7 @@ mod tests {
     /// Its first changes are in Kafka, and would be those of nobody.
     #[test]
     fn a_server_that_lacks_the_rest_of_a_split_transaction_is_refused() {
-        let split = Some(Split { commit_lsn: 150.into(), changes: 9, ordinal: 9 });
+        let split = Some(Split { commit_lsn: 150.into(), changes: 9, messages: 0, ordinal: 9 });
         let inside = Checkpoint { split, ..checkpoint(100) };
         let resumed = Start::Resume(inside.position());
         let ends_at = |flush: u64| Server { flush_lsn: flush.into(), ..server() };

@@ -358,6 +358,15 @@ keys! {
         "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
          of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
          others do not depend on it, and counts for the END in the topic of transactions. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
+    EVENTS_MESSAGES: "events.messages", Kind::Boolean, Presence::Default("true"),
+        "Write what applications emit with `pg_logical_emit_message`, in transactions and outside of any, into the topic `{name}.message`. \
+         When false the server is not asked for it. Messages are of the whole database, whatever `postgres.tables` says.";
+    EVENTS_MESSAGE_PREFIXES: "events.message_prefixes", Kind::TextList, Presence::Default(r#"["*"]"#),
+        "The prefixes of the messages to write, as patterns in which `*` stands for any characters. Debezium: \
+         `message.prefix.include.list`.";
+    EVENTS_MESSAGE_PREFIXES_EXCEPT: "events.message_prefixes_except", Kind::TextList,
+        Presence::Optional { example: r#"["internal.*"]"# },
+        "The prefixes of messages to leave out of these. Debezium: `message.prefix.exclude.list`.";
 
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \

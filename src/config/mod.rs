@@ -16,6 +16,7 @@ mod keys;
 mod overrides;
 mod pattern;
 mod postgres_url;
+mod prefix;
 mod problem;
 mod properties;
 mod reader;
@@ -43,6 +44,7 @@ use walreceiver::ConnectOptions;
 pub use columns::{Columns, MaskRule};
 pub use overrides::TableOverride;
 pub use pattern::{ColumnPattern, TablePattern};
+pub use prefix::PrefixPattern;
 pub use problem::{ConfigError, Problem};
 pub use properties::Properties;
 pub use routing::{Route, Routing, TopicTemplate};
@@ -151,10 +153,24 @@ pub struct Transaction {
 }
 
 /// `[events]`: what is written beside the changes of tables.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Metadata {
     /// Whether transactions have a topic, with the BEGIN and the END of each.
     pub transaction_topic: bool,
+    /// Whether logical decoding messages are asked for.
+    pub messages: bool,
+    /// The prefixes of those that are written; at least one.
+    pub message_prefixes: Vec<PrefixPattern>,
+    /// The prefixes of those that are not, all the same.
+    pub message_prefixes_except: Vec<PrefixPattern>,
+}
+
+impl Metadata {
+    /// Whether messages with this prefix are written.
+    pub fn wants_message(&self, prefix: &str) -> bool {
+        let is_of = |patterns: &[PrefixPattern]| patterns.iter().any(|pattern| pattern.matches(prefix));
+        self.messages && is_of(&self.message_prefixes) && !is_of(&self.message_prefixes_except)
+    }
 }
 
 /// `[schema_registry]`: where the schemas are registered.

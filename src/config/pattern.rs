@@ -121,9 +121,9 @@ impl FromData for ColumnPattern {
 }
 
 /// Literal pieces with anything between them. There is at least one piece; the first is anchored at the start and the last at the end.
-#[derive(Clone, PartialEq, Eq)]
-struct Glob {
-    pieces: Vec<String>,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Glob {
+    pub(super) pieces: Vec<String>,
 }
 
 impl Glob {
@@ -146,7 +146,7 @@ impl Glob {
     }
 
     /// Greedy from the left: the leftmost place of each piece leaves the most room for the next, so that no backtracking is needed.
-    fn matches(&self, name: &str) -> bool {
+    pub(super) fn matches(&self, name: &str) -> bool {
         let Some((first, others)) = self.pieces.split_first() else { return false };
         let Some((last, middle)) = others.split_last() else { return name == first };
         let Some(mut rest) = name.strip_prefix(first.as_str()).and_then(|rest| rest.strip_suffix(last.as_str())) else {

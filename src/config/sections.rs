@@ -301,7 +301,15 @@ fn transaction_timeout(reader: &mut Reader, properties: &Properties) -> Result<D
 impl Metadata {
     fn read(reader: &mut Reader) -> Result<Self, Noted> {
         let transaction_topic = reader.required(&keys::EVENTS_TRANSACTION_TOPIC);
-        Ok(Self { transaction_topic: transaction_topic? })
+        let messages = reader.required(&keys::EVENTS_MESSAGES);
+        let message_prefixes = reader.list(&keys::EVENTS_MESSAGE_PREFIXES);
+        let message_prefixes_except = reader.list_or_none(&keys::EVENTS_MESSAGE_PREFIXES_EXCEPT);
+        Ok(Self {
+            transaction_topic: transaction_topic?,
+            messages: messages?,
+            message_prefixes: message_prefixes?,
+            message_prefixes_except: message_prefixes_except?,
+        })
     }
 }
 

@@ -10,7 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundPlan, BoundTransactionTopic, Naming, PlanError, Schema, TableFacts, TablePlan, TransactionTopic};
+use encoder::{
+    BoundMessageTopic, BoundPlan, BoundTransactionTopic, MessageTopic, Naming, PlanError, Schema, TableFacts,
+    TablePlan, TransactionTopic,
+};
 use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
@@ -61,6 +64,8 @@ pub(super) struct Relations {
     pub(super) known: FxHashMap<Oid, Known>,
     /// None until it is needed.
     pub(super) transaction_topic: Option<BoundTransactionTopic>,
+    /// None until it is needed.
+    pub(super) message_topic: Option<BoundMessageTopic>,
 }
 
 /// A relation.
@@ -111,6 +116,18 @@ impl Relations {
             topic.bind(key, value)
         };
         Ok(self.transaction_topic.insert(bound))
+    }
+
+    /// The topic of messages, which is made ready when it is needed first.
+    pub(super) async fn message_topic(&mut self) -> Result<&BoundMessageTopic, Failure> {
+        let bound = if let Some(bound) = self.message_topic.take() {
+            bound
+        } else {
+            let topic = MessageTopic::new(&self.naming).map_err(unrepresentable)?;
+            let (key, value) = self.prepare_side_topic(topic.topic(), topic.key_schema(), topic.value_schema()).await?;
+            topic.bind(key, value)
+        };
+        Ok(self.message_topic.insert(bound))
     }
 
     /// Names the table and the row of a record that was not delivered, as far as they are known.
@@ -257,6 +274,10 @@ impl Relations {
         {
             return refuse("it would be the topic of transactions".to_owned());
         }
+        if self.metadata.messages && MessageTopic::new(&self.naming).is_ok_and(|messages| **messages.topic() == *topic)
+        {
+            return refuse("it would be the topic of logical decoding messages".to_owned());
+        }
         for known in self.known.values() {
             if let Known::Watched(other) = known
                 && **other.plan.plan().topic() == *topic
@@ -341,7 +362,10 @@ fn unrepresentable(error: PlanError) -> Failure {
 }
 
 #[cfg(test)]
-use {crate::config::Config, encoder::EncodeOptions};
+use {
+    crate::config::{Config, PrefixPattern},
+    encoder::EncodeOptions,
+};
 
 #[cfg(test)]
 impl Relations {
@@ -373,7 +397,12 @@ impl Relations {
             naming: Naming::new("test", "nowhere"),
             shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
-            metadata: Metadata { transaction_topic: true },
+            metadata: Metadata {
+                transaction_topic: true,
+                messages: true,
+                message_prefixes: vec![PrefixPattern::parse("*")],
+                message_prefixes_except: vec![PrefixPattern::parse("unwanted")],
+            },
             scope: Arc::default(),
             facts: Arc::default(),
             metrics: Arc::clone(metrics),
@@ -381,6 +410,7 @@ impl Relations {
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
             transaction_topic: None,
+            message_topic: None,
         }
     }
 
@@ -397,5 +427,7 @@ impl Relations {
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming).expect("its name is short");
         self.transaction_topic = Some(topic.bind(3, 4));
+        let topic = MessageTopic::new(&self.naming).expect("its name is short");
+        self.message_topic = Some(topic.bind(5, 6));
     }
 }

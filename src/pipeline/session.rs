@@ -203,6 +203,7 @@ impl Starting<'_> {
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
             transaction_topic: None,
+            message_topic: None,
         };
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
     }
@@ -336,7 +337,10 @@ impl Starting<'_> {
     ) -> Result<(WalReader, Feedback), Failure> {
         let Shared { config, wanted, .. } = self.shared;
         let publication = publication_names(&[&wanted.publication]);
-        let options = [("proto_version", "1"), ("publication_names", publication.as_str())];
+        let mut options = vec![("proto_version", "1"), ("publication_names", publication.as_str())];
+        if config.metadata.messages {
+            options.push(("messages", "true"));
+        }
         let settings = StreamSettings {
             // One frame is held beside its encoded form.
             frame_bytes_max: usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX),

@@ -10,25 +10,26 @@
 //! The server sends again what it does not know to be confirmed. A transaction is skipped as a whole when its commit record starts
 //! before the checkpoint's end LSN (the server's own rule), and in part when the checkpoint names it: then as many changes as it says
 //! are counted and not encoded. Counting is exact because what is counted are the changes as the server sends them, wanted or not:
-//! they and their order depend on the log alone, not on the configuration or on today's catalog.
+//! they and their order depend on the log alone, not on the configuration or on today's catalog. Logical decoding messages are counted
+//! apart, since the configuration decides whether they are sent.
 //!
 //! An operation that the configuration skips (`events.skip`) is a change like any other, counted here, and its event takes its ordinal
 //! without being written. So a checkpoint inside a transaction means the same whatever is skipped in the life that reads it.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, LazyLock},
     time::{Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::{Change, Encoded, EventContext, EventOrder, RecordBatch, TransactionContext};
-use pgoutput::{Begin, Commit, Decoder, Frame, Lsn, Message, Oid, ProtocolVersion, WalData};
+use encoder::{Change, Encoded, EventContext, EventOrder, MessageTopic, RecordBatch, TransactionContext};
+use pgoutput::{Begin, Commit, Decoder, Frame, LogicalMessage, Lsn, Message, Oid, ProtocolVersion, Timestamp, WalData};
 use publisher::{MemoryBudget, Position, Split, record_cost};
 use tokio::sync::mpsc::Sender;
 use tracing::warn;
 use walreceiver::WalReader;
 
 use super::{
-    collections::Collections,
+    collections::{Collections, Mark},
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work},
 };
@@ -40,6 +41,9 @@ use crate::{
 
 /// A batch is handed on when it has this much, even inside a chunk: a chunk of small rows can become many times its size.
 const BATCH_BYTES_MAX: usize = 256 << 10;
+
+/// What the events of the topic of messages are counted under.
+static MESSAGES: LazyLock<Arc<str>> = LazyLock::new(|| MessageTopic::COLLECTION.into());
 
 /// Decodes and encodes. What it reads from is lent to it, so that it can be fed by anything.
 pub(super) struct Source {
@@ -67,6 +71,11 @@ struct OpenTransaction {
     number: u64,
     /// Changes that came, wanted or not.
     changes: u64,
+    /// Logical decoding messages that came, wanted or not.
+    messages: u64,
+    /// Those of them that were wanted: the events in their topic.
+    message_events: u64,
+    message_mark: Mark,
     /// Events that were made of them, those that the checkpoint covers included.
     events: u64,
     /// How much of it the checkpoint covers.
@@ -77,11 +86,31 @@ struct OpenTransaction {
     collections: Collections,
 }
 
+impl OpenTransaction {
+    /// What of it is handed on: what the checkpoint covers, and what came after that.
+    fn split(&self) -> Split {
+        let (changes, messages) = match self.covered {
+            // Messages that were not asked for before may come while changes are still passed over.
+            Covered::Part { changes, messages } => (changes, messages),
+            Covered::Nothing | Covered::Everything => (0, 0),
+        };
+        Split {
+            commit_lsn: self.begin.commit_lsn,
+            changes: self.changes.max(changes),
+            messages: self.messages.max(messages),
+            ordinal: self.events,
+        }
+    }
+}
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Covered {
     Nothing,
-    /// So many changes.
-    Changes(u64),
+    /// So many changes and messages.
+    Part {
+        changes: u64,
+        messages: u64,
+    },
     Everything,
 }
 
@@ -167,7 +196,7 @@ impl Source {
     }
 
     async fn frame(&mut self, frame: Frame) -> Result<(), Failure> {
-        let WalData { wal_start, payload, .. } = match frame {
+        let WalData { wal_start, payload, sent_at, .. } = match frame {
             Frame::WalData(data) => data,
             Frame::Keepalive(keepalive) => {
                 self.metrics.server_position(keepalive.wal_end);
@@ -193,6 +222,8 @@ impl Source {
                 }
                 Ok(())
             }
+            Message::Logical(message) if message.transactional => self.message(&message).await,
+            Message::Logical(message) => self.message_alone(&message, sent_at).await,
             Message::Begin(begin) => self.begin(begin),
             Message::Commit(commit) => self.commit(&commit).await,
             Message::Relation(relation) => {
@@ -224,12 +255,12 @@ impl Source {
         }
         let (covered, events) = if self.resume.covers_transaction(begin.commit_lsn) {
             (Covered::Everything, 0)
-        } else if let Some(Split { commit_lsn, changes, ordinal }) = self.resume.split {
+        } else if let Some(Split { commit_lsn, changes, messages, ordinal }) = self.resume.split {
             // Transactions come in the order of their commits, so that the first which is not covered must be the split one.
             if begin.commit_lsn != commit_lsn {
                 return Err(self.split_is_gone());
             }
-            (Covered::Changes(changes), ordinal)
+            (Covered::Part { changes, messages }, ordinal)
         } else {
             (Covered::Nothing, 0)
         };
@@ -239,6 +270,9 @@ impl Source {
             begin,
             number: self.transactions_begun,
             changes: 0,
+            messages: 0,
+            message_events: 0,
+            message_mark: Mark::default(),
             events,
             covered,
             has_begin: events > 0,
@@ -260,8 +294,13 @@ impl Source {
         }
         match transaction.covered {
             Covered::Everything => return Ok(()),
-            Covered::Changes(changes) if transaction.changes < changes => return Err(self.split_is_gone()),
-            Covered::Changes(_) => self.resume.split = None,
+            Covered::Part { changes, messages }
+                if transaction.changes < changes
+                    || transaction.messages < messages && self.relations.metadata.messages =>
+            {
+                return Err(self.split_is_gone());
+            }
+            Covered::Part { .. } => self.resume.split = None,
             Covered::Nothing => {}
         }
         if self.marks_transactions && transaction.has_begin {
@@ -288,7 +327,7 @@ impl Source {
         }
         let topic = self.relations.transaction_topic().await?;
         topic.end(context, begin.commit_lsn, *events, collections.iter(), &mut self.pending.batch);
-        self.pending.note_commit(begin);
+        self.pending.note_commit(begin.commit_time);
         Ok(())
     }
 
@@ -308,6 +347,79 @@ impl Source {
         Ok(())
     }
 
+    /// A logical decoding message of a transaction: an event like those of its changes.
+    async fn message(&mut self, message: &LogicalMessage) -> Result<(), Failure> {
+        let lsn = message.lsn;
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Failure::new(Code::ProtocolViolation, "a message outside of its transaction").at(lsn));
+        };
+        transaction.messages += 1;
+        let is_covered = match transaction.covered {
+            Covered::Everything => return Ok(()),
+            Covered::Part { messages, .. } => transaction.messages <= messages,
+            Covered::Nothing => false,
+        };
+        if !self.relations.metadata.wants_message(&message.prefix) {
+            return Ok(());
+        }
+        if !is_covered {
+            // In this order: with the BEGIN, the batch must not be handed on before the event.
+            self.await_message_topic().await?;
+            self.write_begin(lsn).await?;
+        }
+        let Some(transaction) = &mut self.transaction else {
+            return Err(Failure::new(Code::Internal, "the transaction is gone").at(lsn));
+        };
+        if is_covered {
+            transaction.message_events += 1;
+        } else {
+            let mut order = EventOrder { total: transaction.events, collection: transaction.message_events };
+            let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
+            let topic = self.relations.message_topic().await?;
+            topic.encode(message, &context, &mut order, &mut self.pending.batch);
+            self.pending.note_commit(transaction.begin.commit_time);
+            (transaction.events, transaction.message_events) = (order.total, order.collection);
+        }
+        if self.marks_transactions {
+            let (mark, number) = (&mut transaction.message_mark, transaction.number);
+            transaction.collections.add(&MESSAGES, mark, number, 1);
+        }
+        Ok(())
+    }
+
+    /// A logical decoding message outside of any transaction. The server sends it when it reads it, between transactions, and what
+    /// has come since the stream began is in the order of the log's records. So its end is a position like the end of a commit: what is
+    /// before it was sent before it, and what the server sends again from there is what starts at or after it. The server's rule is the
+    /// same for both (`SnapBuildXactNeedsSkip`).
+    async fn message_alone(&mut self, message: &LogicalMessage, sent_at: Timestamp) -> Result<(), Failure> {
+        if self.transaction.is_some() {
+            let found = "a message that belongs to no transaction inside one";
+            return Err(Failure::new(Code::ProtocolViolation, found).at(message.lsn));
+        }
+        // It ends at or before the position, so that it starts before it.
+        if message.lsn <= self.resume.end_lsn || !self.relations.metadata.wants_message(&message.prefix) {
+            return Ok(());
+        }
+        let position = self.position().quiet_until(message.lsn).ok_or_else(|| self.split_is_gone())?;
+        self.await_message_topic().await?;
+        let topic = self.relations.message_topic().await?;
+        topic.encode_alone(message, sent_at, unix_ns(), &mut self.pending.batch);
+        self.pending.note_commit(sent_at);
+        self.end_lsn = position.end_lsn;
+        self.metrics.received(position.end_lsn);
+        self.pending.boundary = Some(Boundary { records: self.pending.batch.len(), position });
+        Ok(())
+    }
+
+    /// The topic of messages may have to be waited for, and what was encoded before need not wait.
+    async fn await_message_topic(&mut self) -> Result<(), Failure> {
+        if self.relations.message_topic.is_none() {
+            self.flush(false).await?;
+            self.relations.message_topic().await?;
+        }
+        Ok(())
+    }
+
     async fn change(&mut self, relation: Oid, change: Change<'_>, lsn: Lsn) -> Result<(), Failure> {
         let Some(transaction) = &mut self.transaction else {
             return Err(Failure::new(Code::ProtocolViolation, "a change outside of a transaction").at(lsn));
@@ -315,7 +427,7 @@ impl Source {
         transaction.changes += 1;
         let is_covered = match transaction.covered {
             Covered::Everything => return Ok(()),
-            Covered::Changes(changes) => transaction.changes <= changes,
+            Covered::Part { changes, .. } => transaction.changes <= changes,
             Covered::Nothing => false,
         };
         if !is_covered && !transaction.has_begin && self.relations.is_watched(relation) {
@@ -347,7 +459,7 @@ impl Source {
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
                 Ok(encoded) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
-                        self.pending.note_commit(&transaction.begin);
+                        self.pending.note_commit(transaction.begin.commit_time);
                     }
                     let events = order.collection - table.events;
                     match encoded {
@@ -386,14 +498,9 @@ impl Source {
             return Ok(());
         }
         let end = match &self.transaction {
-            Some(transaction) if transaction.events > 0 && transaction.covered != Covered::Everything => Position {
-                end_lsn: self.end_lsn,
-                split: Some(Split {
-                    commit_lsn: transaction.begin.commit_lsn,
-                    changes: transaction.changes,
-                    ordinal: transaction.events,
-                }),
-            },
+            Some(transaction) if transaction.events > 0 && transaction.covered != Covered::Everything => {
+                Position { end_lsn: self.end_lsn, split: Some(transaction.split()) }
+            }
             _ => self.position(),
         };
         let pending = std::mem::replace(&mut self.pending, Pending::new());
@@ -427,7 +534,7 @@ impl Source {
     }
 
     fn split_is_gone(&self) -> Failure {
-        let none = Split { commit_lsn: Lsn::INVALID, changes: 0, ordinal: 0 };
+        let none = Split { commit_lsn: Lsn::INVALID, changes: 0, messages: 0, ordinal: 0 };
         let Split { commit_lsn, changes, .. } = self.resume.split.unwrap_or(none);
         Failure::new(
             Code::CheckpointMismatch,
@@ -457,8 +564,8 @@ impl Pending {
     }
 
     /// Takes note of a transaction with records in the batch.
-    fn note_commit(&mut self, begin: &Begin) {
-        self.oldest_commit_unix_us = self.oldest_commit_unix_us.min(begin.commit_time.unix_micros());
+    fn note_commit(&mut self, commit_time: Timestamp) {
+        self.oldest_commit_unix_us = self.oldest_commit_unix_us.min(commit_time.unix_micros());
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) enum Work {
 pub(super) struct Delivery {
     /// The records, in order.
     pub(super) batch: RecordBatch,
-    /// The last end of a transaction inside the batch.
+    /// The last end of a transaction, or of a message outside of any, inside the batch.
     pub(super) boundary: Option<Boundary>,
     /// The position after the last record: the boundary's, or one inside the transaction that is not over yet.
     pub(super) end: Position,
@@ -33,12 +33,12 @@ pub(super) struct Delivery {
     pub(super) oldest_commit_unix_us: i64,
 }
 
-/// Where a transaction ends inside a batch.
+/// Where a transaction, or a message outside of any, ends inside a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Boundary {
     /// How many records of the batch lie before it.
     pub(super) records: usize,
-    /// The position of it: the commit's end LSN.
+    /// The position of it: the end LSN of the commit, or of the message.
     pub(super) position: Position,
 }
 

@@ -29,6 +29,7 @@ mod formats;
 mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
+mod logical_messages;
 mod network_faults;
 mod parity;
 mod postgres_crash;

@@ -85,7 +85,15 @@ const PERMITTED: [Permitted; 11] = [
         ),
         because: "as in the count of all events",
     },
-    Permitted { topic: ".message", what: Difference::Topic, because: "logical decoding messages are not written yet" },
+    Permitted {
+        topic: ".transaction",
+        what: Difference::Instead(
+            "/data_collections/0/data_collection",
+            "\"io.debezium.connector.postgresql.LogicalDecodingMessageMonitor$LogicalDecodingMessageId@592edf17\"",
+            "\"message\"",
+        ),
+        because: "Debezium prints where an object was in its memory",
+    },
 ];
 
 #[test]
@@ -133,12 +141,6 @@ fn keep_transactions_of_the_stream(topic: &str, expected: &mut Topics, found: &m
             *events.entry(id.to_owned()).or_default() += 1;
         }
     }
-    // Logical decoding messages are not written yet.
-    theirs.retain(|record| !record.value.to_string().contains("LogicalDecodingMessage"));
-    let begins_alone = theirs.len() - theirs.iter().filter(|record| record.value["status"] == "END").count() * 2;
-    assert_eq!(begins_alone, 1);
-    let position = theirs.iter().rposition(|record| record.value["status"] == "BEGIN").expect("a BEGIN");
-    theirs.remove(position - 1);
     let (mut kept, mut all) = (Vec::new(), 0);
     for pair in ours.chunks_mut(2) {
         let [begin, end] = pair else { panic!("a BEGIN without END: {pair:?}") };

@@ -77,6 +77,11 @@ impl TransactionContext {
         }
     }
 
+    /// What stands for a context outside of any transaction: where the change ends in the log, and when it was sent.
+    pub(crate) fn outside(lsn: Lsn, sent_at: Timestamp) -> Self {
+        Self { xid: Fragment::new(|out| out.push(NULL)), ..Self::from_parts(Xid::from(0), lsn, sent_at) }
+    }
+
     /// Appends the transaction's id as a `string`: as it is in the events, where it is a branch of a union.
     pub(crate) fn append_id(&self, out: &mut Vec<u8>) {
         let start = out.len();

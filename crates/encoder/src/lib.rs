@@ -107,6 +107,7 @@ mod error;
 mod event;
 mod facts;
 mod json;
+mod logical_message;
 mod naming;
 mod operation;
 mod options;
@@ -122,6 +123,7 @@ pub use encode::{BoundPlan, Encoded};
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
+pub use logical_message::{BoundMessageTopic, MessageTopic};
 pub use naming::{Naming, legal_topic};
 pub use operation::{Operation, Operations};
 pub use options::{

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PlanError;
 
-pub(crate) use envelope::{envelope, key, optional, value};
+pub(crate) use envelope::{envelope, key, optional, source, transaction, value};
 
 /// An Avro schema, as its JSON text. It is what is to be registered, byte for byte.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -67,8 +67,23 @@ pub struct Split {
     /// How many of its changes are covered, as the server sends them: wanted or not, whatever each was made into. So where the stream
     /// resumes depends on the log alone, and not on a configuration or a catalog that may have changed since.
     pub changes: u64,
+    /// How many of its logical decoding messages are covered, as the server sends them. They count apart, since whether the server sends
+    /// any is for the configuration to say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub messages: u64,
     /// The ordinal of the last event that is covered, counted from 1: events go on from here.
     pub ordinal: u64,
+}
+
+impl Split {
+    const fn covers_nothing(&self) -> bool {
+        self.changes == 0 && self.messages == 0
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// What the checkpoint topic holds for one stream, as JSON under the stream's name.
@@ -155,7 +170,7 @@ impl Checkpoint {
         if !checkpoint.end_lsn.is_valid() {
             return Err(CheckpointError::Malformed("end_lsn is 0/0".into()));
         }
-        if checkpoint.split.is_some_and(|split| split.commit_lsn < checkpoint.end_lsn || split.changes == 0) {
+        if checkpoint.split.is_some_and(|split| split.covers_nothing() || split.commit_lsn < checkpoint.end_lsn) {
             return Err(CheckpointError::Malformed("split names a transaction that end_lsn covers".into()));
         }
         Ok(checkpoint)
@@ -235,6 +250,7 @@ mod tests {
             publication: "shop".into(),
             end_lsn: end_lsn.into(),
             split: split.map(|(commit_lsn, ordinal)| Split {
+                messages: ordinal % 3,
                 commit_lsn: commit_lsn.into(),
                 changes: ordinal,
                 ordinal,
@@ -303,7 +319,7 @@ mod tests {
     /// in Kafka of it would be sent twice.
     #[test]
     fn a_split_outlives_quiet_positions() {
-        let split = Some(Split { commit_lsn: 500.into(), changes: 1000, ordinal: 1000 });
+        let split = Some(Split { commit_lsn: 500.into(), changes: 1000, messages: 0, ordinal: 1000 });
         let resumed = Position { end_lsn: 100.into(), split };
         assert_eq!(resumed.quiet_until(400.into()), Some(Position { end_lsn: 400.into(), split }));
         assert_eq!(resumed.quiet_until(500.into()), Some(Position { end_lsn: 500.into(), split }));

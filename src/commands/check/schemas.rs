@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TransactionTopic, TypeKind};
+use encoder::{EncodeOptions, MessageTopic, Naming, PlanError, TableFacts, TablePlan, TransactionTopic, TypeKind};
 use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
@@ -186,9 +186,11 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
 
 fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
     let naming = Naming::new(config.name.as_str(), "");
-    let side_topic = config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming).ok()).flatten();
-    let side_topic = side_topic.iter().map(|side| (side.topic(), "the transactions"));
-    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table())).chain(side_topic)) {
+    let transactions = config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming).ok()).flatten();
+    let messages = config.metadata.messages.then(|| MessageTopic::new(&naming).ok()).flatten();
+    let transactions = transactions.iter().map(|side| (side.topic(), "the transactions"));
+    let side_topics = transactions.chain(messages.iter().map(|side| (side.topic(), "the logical decoding messages")));
+    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table())).chain(side_topics)) {
         let mut problem = |found: String| {
             let problem = Problem {
                 id: "topic-collision",

@@ -1,6 +1,6 @@
 //! Which columns are written, and how.
 
-use encoder::{Mask, Salt};
+use encoder::{EncodeOptions, Format, Mask, Salt};
 
 use crate::config::keys::KEYS;
 
@@ -40,17 +40,25 @@ fn they_can_come_from_the_environment() {
 /// A key of `[events]` that is added must be one that a table can have otherwise.
 #[test]
 fn each_key_of_events_can_be_otherwise_for_a_table() {
-    for key in KEYS.iter().filter(|key| key.split().0 == "events") {
+    // What no table is written by.
+    let is_of_the_stream =
+        |name: &str| name == "transaction_topic" || name == "messages" || name.starts_with("message_prefixes");
+    for key in KEYS.iter().filter(|key| key.split().0 == "events" && !is_of_the_stream(key.split().1)) {
         let lines = format!("[[tables]]\nmatch = \"a.b\"\n{} = {}", key.path, key.presence.example());
         let config = valid(&least_and(&lines), &[]);
         assert_eq!(config.tables.len(), 1, "{}", key.path);
         assert_eq!(config.tables[0].events, config.events, "{}: the example is the default", key.path);
     }
+    let config =
+        valid(&least_and("[[tables]]\nmatch = \"a.b\"\nevents = { envelope = \"upsert\", format = \"json\" }"), &[]);
+    let expected = EncodeOptions { format: Format::Json, ..EncodeOptions::upsert() };
+    assert_eq!(config.tables[0].events, expected, "the forms of values are those of the envelope");
+    assert!(config.needs_registry(), "the other tables do");
     for (lines, expect) in [
         ("events.decimal = 1", "line 11: tables[0].events.decimal: unknown key; leave it out, or correct it"),
         (
             "events = { times = \"iso\" }",
-            "line 11: tables[0].events.times: found \"iso\"; give \"adaptive\", \"adaptive_microseconds\", \"connect\", \"iso_string\", \"microseconds\" or \"nanoseconds\"",
+            "line 11: tables[0].events.times: found \"iso\"; give \"adaptive\", \"adaptive_microseconds\", \"connect\", \"iso_string\", \"microseconds\", \"nanoseconds\" or \"native\"",
         ),
         ("partitions = -1", "line 11: tables[0].partitions: found -1; give a number from 1 to 100000"),
         (

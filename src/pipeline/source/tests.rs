@@ -109,12 +109,21 @@ fn truncate(relation: u32) -> Bytes {
     bytes.freeze()
 }
 
+fn message(lsn: u64, transactional: bool, is_wanted: bool) -> Bytes {
+    let mut bytes = BytesMut::from(&b"M"[..]);
+    bytes.put_u8(transactional.into());
+    bytes.put_u64(lsn);
+    bytes.put_slice(if is_wanted { b"app\0" } else { b"unwanted\0" });
+    bytes.put_slice(b"\0\0\0\x02hi");
+    bytes.freeze()
+}
+
 fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
 fn split(commit_lsn: u64, changes: u64) -> Split {
-    Split { commit_lsn: Lsn::from(commit_lsn), changes, ordinal: changes }
+    Split { commit_lsn: Lsn::from(commit_lsn), changes, messages: 0, ordinal: changes }
 }
 
 /// What is skipped is counted, so that a checkpoint inside the transaction means the same in every life, whatever is skipped there.
@@ -210,14 +219,54 @@ fn a_split_transaction_that_does_not_come_is_a_mismatch() {
 }
 
 #[test]
+fn a_message_outside_of_any_transaction_is_whole_by_itself() {
+    let runtime = runtime();
+    let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+    runtime.block_on(async {
+        fixture.message(100, message(100, false, true)).await.expect("it is covered");
+        fixture.message(180, message(180, false, true)).await.expect("it comes");
+        fixture.message(190, begin(200)).await.expect("it begins");
+        fixture.message(190, insert(WATCHED)).await.expect("a change");
+        fixture.source.flush(false).await.expect("there is room");
+    });
+    let works = fixture.handed_on();
+    let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
+    assert_eq!(delivery.boundary, Some(Boundary { records: 1, position: Position::at(Lsn::from(180)) }));
+    assert_eq!(delivery.end, Position { end_lsn: Lsn::from(180), split: Some(split(200, 1)) });
+}
+
+/// Whether messages are asked for may change while a transaction is covered in part: what is new comes among changes that are passed over.
+#[test]
+fn messages_that_are_asked_for_later_move_no_position_back() {
+    let runtime = runtime();
+    let resume = Position { end_lsn: Lsn::from(100), split: Some(split(200, 3)) };
+    let mut fixture = Fixture::new(resume);
+    runtime.block_on(async {
+        fixture.message(190, begin(200)).await.expect("it comes");
+        fixture.message(191, insert(WATCHED)).await.expect("a change");
+        fixture.message(192, message(192, true, true)).await.expect("a message");
+        fixture.source.flush(false).await.expect("there is room");
+        for lsn in 193..195 {
+            fixture.message(lsn, insert(WATCHED)).await.expect("changes");
+        }
+        fixture.message(210, commit(200, 210)).await.expect("its end");
+        fixture.source.flush(true).await.expect("there is room");
+    });
+    let inside = Split { messages: 1, ordinal: 4, ..split(200, 3) };
+    assert_eq!(fixture.positions(), [Position { split: Some(inside), ..resume }, Position::at(Lsn::from(210))]);
+}
+
+#[test]
 fn messages_out_of_place_are_violations() {
     let runtime = runtime();
-    let sequences: [&[Bytes]; 5] = [
+    let sequences: [&[Bytes]; 7] = [
         &[begin(200), begin(300)],
         &[commit(200, 210)],
         &[begin(200), commit(201, 210)],
         &[begin(200), commit(200, 200)],
         &[insert(WATCHED)],
+        &[message(150, true, true)],
+        &[begin(200), message(150, false, true)],
     ];
     for messages in sequences {
         let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
@@ -232,40 +281,103 @@ fn messages_out_of_place_are_violations() {
     }
 }
 
+/// What a log holds, in its order.
+#[derive(Debug, Clone)]
+enum Entry {
+    Transaction(Transaction),
+    /// A message outside of any transaction: where its record starts and ends, and whether its prefix is asked for.
+    Message(u64, u64, bool),
+}
+
+impl Entry {
+    /// The server skips what starts before the position that is asked for.
+    fn decides(&self) -> u64 {
+        match self {
+            Self::Transaction(transaction) => transaction.commit_lsn,
+            Self::Message(start, _, _) => *start,
+        }
+    }
+
+    /// What it is to become.
+    fn written(&self) -> Vec<Written> {
+        match self {
+            Self::Transaction(transaction) => transaction.written(),
+            Self::Message(_, end, true) => vec![Written::Alone(*end)],
+            Self::Message(_, _, false) => Vec::new(),
+        }
+    }
+}
+
 #[derive(Debug, Clone)]
 struct Transaction {
     commit_lsn: u64,
     end_lsn: u64,
-    /// Where each change lies, and whether its table is asked for.
-    changes: Vec<(u64, bool)>,
+    /// Where each change lies, and what it is.
+    changes: Vec<(u64, Kind)>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Row { is_watched: bool },
+    Message { is_wanted: bool },
+}
+
+impl Kind {
+    fn is_event(self) -> bool {
+        let (Self::Row { is_watched: is_it } | Self::Message { is_wanted: is_it }) = self;
+        is_it
+    }
 }
 
 impl Transaction {
     /// What it is to become.
     fn written(&self) -> Vec<Written> {
-        let events = self.changes.iter().filter(|(_, watched)| *watched);
+        let mut counts = Vec::<(String, u64)>::new();
+        let events = self.changes.iter().filter(|(_, kind)| kind.is_event()).inspect(|(_, kind)| {
+            let name = if matches!(kind, Kind::Row { .. }) { "public.item" } else { "message" };
+            match counts.iter_mut().find(|(known, _)| known == name) {
+                Some((_, count)) => *count += 1,
+                None => counts.push((name.to_owned(), 1)),
+            }
+        });
         let events: Vec<_> = (1..).zip(events).map(|(order, (lsn, _))| Written::Event(*lsn, order)).collect();
         if events.is_empty() {
             return events;
         }
         let (id, count) = (format!("700:{}", self.commit_lsn), events.len() as u64);
-        let end = Written::End(id.clone(), count, vec![("public.item".to_owned(), count)]);
+        let end = Written::End(id.clone(), count, counts);
         [vec![Written::Begin(id)], events, vec![end]].concat()
     }
 }
 
-fn log() -> impl Strategy<Value = Vec<Transaction>> {
-    let transaction = (1..40_u64, prop::collection::vec(any::<bool>(), 0..12), 1..40_u64);
-    prop::collection::vec(transaction, 1..12).prop_map(|transactions| {
+fn log() -> impl Strategy<Value = Vec<Entry>> {
+    let kind = prop_oneof![
+        3 => any::<bool>().prop_map(|is_watched| Kind::Row { is_watched }),
+        1 => any::<bool>().prop_map(|is_wanted| Kind::Message { is_wanted }),
+    ];
+    let transaction = (0..40_u64, prop::collection::vec(kind, 0..12), 1..40_u64);
+    let entry = prop_oneof![
+        3 => transaction.prop_map(Ok),
+        1 => (1..40_u64, any::<bool>()).prop_map(Err),
+    ];
+    prop::collection::vec(entry, 1..14).prop_map(|entries| {
         let mut lsn = 1000;
-        let place = |(before, watched, after): (u64, Vec<bool>, u64)| {
-            let changes = watched.iter().enumerate().map(|(index, watched)| (lsn + index as u64, *watched)).collect();
-            let commit_lsn = lsn + watched.len() as u64 + before;
-            let end_lsn = commit_lsn + after;
-            lsn = end_lsn + before;
-            Transaction { commit_lsn, end_lsn, changes }
+        let place = |entry: Result<(u64, Vec<Kind>, u64), (u64, bool)>| match entry {
+            Ok((before, kinds, after)) => {
+                let changes = kinds.iter().enumerate().map(|(index, kind)| (lsn + index as u64, *kind)).collect();
+                let commit_lsn = lsn + kinds.len() as u64 + before;
+                let end_lsn = commit_lsn + after;
+                // The next record may start where this one ends.
+                lsn = end_lsn + before;
+                Entry::Transaction(Transaction { commit_lsn, end_lsn, changes })
+            }
+            Err((length, is_wanted)) => {
+                let start = lsn;
+                lsn += length;
+                Entry::Message(start, lsn, is_wanted)
+            }
         };
-        transactions.into_iter().map(place).collect()
+        entries.into_iter().map(place).collect()
     })
 }
 
@@ -275,6 +387,8 @@ enum Written {
     Begin(String),
     /// The event of the change at this LSN, and its order in the transaction.
     Event(u64, u64),
+    /// The message outside of any transaction that ends at this LSN.
+    Alone(u64),
     /// The id, all events, and those of each table.
     End(String, u64, Vec<(String, u64)>),
 }
@@ -282,12 +396,16 @@ enum Written {
 impl Written {
     fn read(record: encoder::Record<'_>) -> Self {
         let value = record.value.expect("there are no tombstones");
-        if &**record.topic == "test.public.item" {
-            let Value::Record(block) = &decoded(&EVENTS, value)["transaction"] else { panic!("it has a place") };
+        if &**record.topic != "test.transaction" {
+            let schema = if &**record.topic == "test.message" { &MESSAGES } else { &EVENTS };
+            let block = &decoded(schema, value)["transaction"];
+            if *block == Value::Null {
+                return Self::Alone(record.lsn.into());
+            }
+            let Value::Record(block) = block else { panic!("it has a place") };
             let Value::Long(total_order) = block[1].1 else { panic!("it is a number") };
             return Self::Event(record.lsn.into(), u64::try_from(total_order).expect("a count"));
         }
-        assert_eq!(&**record.topic, "test.transaction");
         let fields = decoded(&TRANSACTIONS.1, value);
         let text = |value: &Value| match value {
             Value::String(text) => text.clone(),
@@ -320,6 +438,12 @@ static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
     let plan =
         encoder::TablePlan::compile(&item(), &encoder::TableFacts::default(), &naming, &EncodeOptions::default());
     Schema::parse_str(plan.expect("a plan").value_schema().expect("it is Avro").json()).expect("a schema")
+});
+
+/// The schema of the values of messages.
+static MESSAGES: LazyLock<Schema> = LazyLock::new(|| {
+    let topic = MessageTopic::new(&encoder::Naming::new("test", "nowhere")).expect("a name");
+    Schema::parse_str(topic.value_schema().json()).expect("a schema")
 });
 
 /// The schemas of keys and values of the topic of transactions.
@@ -362,23 +486,38 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
 }
 
 /// One life from a position to the end of the log. `choices` decide where the server speaks up and where a batch ends.
-async fn live(fixture: &mut Fixture, log: &[Transaction], from: Position, choices: &mut impl Iterator<Item = u8>) {
+async fn live(fixture: &mut Fixture, log: &[Entry], from: Position, choices: &mut impl Iterator<Item = u8>) {
     let mut choose = |of: u8| choices.next().is_some_and(|choice| choice % of == 0);
     let mut passed = from.end_lsn.into();
-    for transaction in log {
-        let Transaction { commit_lsn, end_lsn, ref changes } = *transaction;
-        // The server skips what was committed before the position; one that sends it again does no harm either.
-        if Lsn::from(commit_lsn) < from.end_lsn && !choose(4) {
+    for entry in log {
+        // The server skips what is decided before the position; one that sends it again does no harm either.
+        let decides = entry.decides();
+        if Lsn::from(decides) < from.end_lsn && !choose(4) {
             continue;
         }
-        if commit_lsn > passed && choose(3) {
-            let middle = passed + (commit_lsn - passed) / 2;
+        if decides > passed && choose(3) {
+            let middle = passed + (decides - passed) / 2;
             fixture.keepalive(middle, choose(2)).await.expect("between transactions");
         }
+        let Transaction { commit_lsn, end_lsn, changes } = match entry {
+            Entry::Transaction(transaction) => transaction.clone(),
+            Entry::Message(_, end, is_wanted) => {
+                fixture.message(*end, message(*end, false, *is_wanted)).await.expect("a message");
+                passed = passed.max(*end);
+                if choose(2) {
+                    fixture.source.flush(choose(2)).await.expect("there is room");
+                }
+                continue;
+            }
+        };
         fixture.message(changes.first().map_or(commit_lsn, |change| change.0), begin(commit_lsn)).await.expect("begin");
-        for (lsn, watched) in changes {
-            let relation = if *watched { WATCHED } else { UNWATCHED };
-            fixture.message(*lsn, insert(relation)).await.expect("a change");
+        for (lsn, kind) in changes {
+            let bytes = match kind {
+                Kind::Row { is_watched: true } => insert(WATCHED),
+                Kind::Row { is_watched: false } => insert(UNWATCHED),
+                Kind::Message { is_wanted } => message(lsn, true, is_wanted),
+            };
+            fixture.message(lsn, bytes).await.expect("a change");
             if choose(5) {
                 fixture.keepalive(end_lsn + 1000, choose(2)).await.expect("inside a transaction");
             }
@@ -422,7 +561,7 @@ proptest! {
             position = committed.0;
             in_kafka.extend_from_slice(&events[..committed.1]);
         }
-        let expected: Vec<Written> = log.iter().flat_map(Transaction::written).collect();
+        let expected: Vec<Written> = log.iter().flat_map(Entry::written).collect();
         prop_assert_eq!(in_kafka, expected);
     }
 }

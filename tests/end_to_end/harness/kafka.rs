@@ -41,14 +41,14 @@ fn consumer(bootstrap_servers: &str, isolation_level: &str) -> BaseConsumer {
         .expect("a consumer")
 }
 
-/// Reads every record of the stream's topics that is committed now, in the order of each partition.
+/// Reads every record of the stream's tables that is committed now, in the order of each partition.
 pub(crate) fn read_stream(bootstrap_servers: &str, registry_url: &str, stream: &str) -> Vec<Record> {
     let mut decoder = Decoder::new(registry_url);
     let prefix = format!("{stream}.");
     let mut records = Vec::new();
     read_to_end(
         bootstrap_servers,
-        |topic| topic.starts_with(&prefix),
+        |topic| topic.strip_prefix(&prefix).is_some_and(|table| table != "transaction" && table != "message"),
         |message| records.push(record(&mut decoder, message)),
     );
     records

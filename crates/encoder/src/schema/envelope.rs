@@ -55,7 +55,7 @@ pub(crate) fn envelope(namespace: &str, fields: &[&Field]) -> Value {
 }
 
 /// `source`: where an event comes from.
-fn source() -> Value {
+pub(crate) fn source() -> Value {
     json!({
         "type": "record",
         "name": "Source",
@@ -97,7 +97,7 @@ fn snapshot() -> Value {
 }
 
 /// `transaction`: an event's place in its transaction.
-fn transaction() -> Value {
+pub(crate) fn transaction() -> Value {
     json!({
         "type": "record",
         "name": "block",

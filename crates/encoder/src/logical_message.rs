@@ -1,0 +1,201 @@
+//! The topic of logical decoding messages: what applications write to the log with `pg_logical_emit_message`.
+//!
+//! These are Debezium's records. A message of a transaction is an event of it like any change, and counts in its order. One outside of any
+//! transaction has no commit: its identity is the end of its record in the log, which is `source.lsn` and both parts of
+//! `source.sequence`; its time is when the server sent it, where Debezium has the time of whatever committed last.
+
+use std::sync::Arc;
+
+use pgoutput::{LogicalMessage, Timestamp};
+use serde_json::{Value, json};
+
+use crate::{
+    EventContext, EventOrder, Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
+    encode::{FRAMING_BYTES, framing},
+    event::{NULL, SEQUENCE_END, SOME, write_optional_long},
+    schema,
+};
+
+/// The topic of messages, `{prefix}.message`, whose schemas are to be registered.
+#[derive(Debug)]
+pub struct MessageTopic {
+    topic: Arc<str>,
+    /// `source` up to the time.
+    source_start: Vec<u8>,
+    /// `source.snapshot` and `source.db`.
+    source_database: Vec<u8>,
+    key_schema: Schema,
+    value_schema: Schema,
+}
+
+impl MessageTopic {
+    /// What its events are counted under in the END of a transaction. A table has its schema's name before its own.
+    pub const COLLECTION: &'static str = "message";
+
+    /// The topic of one stream.
+    ///
+    /// # Errors
+    /// Its name is longer than Kafka allows.
+    pub fn new(naming: &Naming) -> Result<Self, PlanError> {
+        let topic = naming.side_topic("message")?;
+        let (key_schema, value_schema) = (Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?);
+        let (mut source_start, mut source_database) = (Vec::new(), vec![0]);
+        for text in [naming.version.as_str(), "postgresql", &naming.topic_prefix] {
+            avro::write_bytes(&mut source_start, text.as_bytes());
+        }
+        for text in ["false", &naming.database] {
+            avro::write_bytes(&mut source_database, text.as_bytes());
+        }
+        Ok(Self { topic: topic.into(), source_start, source_database, key_schema, value_schema })
+    }
+
+    /// Its name.
+    pub fn topic(&self) -> &Arc<str> {
+        &self.topic
+    }
+
+    /// The schema of the keys, subject `{topic}-key`: the message's prefix.
+    pub fn key_schema(&self) -> &Schema {
+        &self.key_schema
+    }
+
+    /// The schema of the values, subject `{topic}-value`.
+    pub fn value_schema(&self) -> &Schema {
+        &self.value_schema
+    }
+
+    /// Takes the ids that the registry has for the schemas.
+    pub fn bind(self, key_schema_id: u32, value_schema_id: u32) -> BoundMessageTopic {
+        BoundMessageTopic { key_framing: framing(key_schema_id), value_framing: framing(value_schema_id), plan: self }
+    }
+}
+
+/// A [`MessageTopic`] whose schemas are registered: it can encode.
+#[derive(Debug)]
+pub struct BoundMessageTopic {
+    plan: MessageTopic,
+    key_framing: [u8; FRAMING_BYTES],
+    value_framing: [u8; FRAMING_BYTES],
+}
+
+impl BoundMessageTopic {
+    /// Appends a message of a transaction, which counts as one event: of the transaction, and of the messages in it.
+    pub fn encode(
+        &self,
+        message: &LogicalMessage,
+        context: &EventContext<'_>,
+        order: &mut EventOrder,
+        batch: &mut RecordBatch,
+    ) {
+        order.total += 1;
+        order.collection += 1;
+        self.record(message, context, Some(*order), batch);
+    }
+
+    /// Appends a message outside of any transaction, which the server sent at this time. `processed_unix_ns` as in [`EventContext`].
+    pub fn encode_alone(
+        &self,
+        message: &LogicalMessage,
+        sent_at: Timestamp,
+        processed_unix_ns: i64,
+        batch: &mut RecordBatch,
+    ) {
+        let transaction = &TransactionContext::outside(message.lsn, sent_at);
+        self.record(message, &EventContext { transaction, lsn: message.lsn, processed_unix_ns }, None, batch);
+    }
+
+    fn record(
+        &self,
+        message: &LogicalMessage,
+        context: &EventContext<'_>,
+        order: Option<EventOrder>,
+        batch: &mut RecordBatch,
+    ) {
+        let data = batch.data();
+        let start = data.len();
+        data.extend_from_slice(&self.key_framing);
+        data.push(SOME);
+        avro::write_bytes(data, message.prefix.as_bytes());
+        let key = start..data.len();
+        data.extend_from_slice(&self.value_framing);
+        avro::write_bytes(data, b"m");
+        write_optional_long(data, Some(context.processed_unix_ns.div_euclid(1_000_000)));
+        self.write_source(context, data);
+        match order {
+            Some(order) => {
+                context.transaction.transaction_id.append_to(data);
+                avro::write_long(data, order.total.cast_signed());
+                avro::write_long(data, order.collection.cast_signed());
+            }
+            None => data.push(NULL),
+        }
+        data.push(SOME);
+        avro::write_bytes(data, message.prefix.as_bytes());
+        data.push(SOME);
+        avro::write_bytes(data, &message.content);
+        let value = key.end..data.len();
+        batch.push(&self.plan.topic, context.lsn, Some(key), Some(value));
+    }
+
+    fn write_source(&self, context: &EventContext<'_>, out: &mut Vec<u8>) {
+        let transaction = context.transaction;
+        let lsn = u64::from(context.lsn);
+        let lsn_text = lsn.to_string();
+        out.extend_from_slice(&self.plan.source_start);
+        transaction.commit_millis.append_to(out);
+        out.extend_from_slice(&self.plan.source_database);
+        out.push(SOME);
+        avro::write_length(out, transaction.sequence_start.len() + lsn_text.len() + SEQUENCE_END.len());
+        transaction.sequence_start.append_to(out);
+        out.extend_from_slice(lsn_text.as_bytes());
+        transaction.sequence_end.append_to(out);
+        // It has no schema and no table.
+        avro::write_bytes(out, b"");
+        avro::write_bytes(out, b"");
+        transaction.xid.append_to(out);
+        write_optional_long(out, Some(lsn.cast_signed()));
+        out.extend_from_slice(&transaction.origin);
+    }
+}
+
+const NAMESPACE: &str = "io.debezium.connector.postgresql";
+
+fn key() -> Value {
+    json!({
+        "type": "record",
+        "name": "MessageKey",
+        "namespace": NAMESPACE,
+        "fields": [schema::optional("prefix", &"string".into())],
+        "connect.version": 1,
+        "connect.name": format!("{NAMESPACE}.MessageKey"),
+    })
+}
+
+fn value() -> Value {
+    let message = json!({
+        "type": "record",
+        "name": "Message",
+        "fields": [schema::optional("prefix", &"string".into()), schema::optional("content", &"bytes".into())],
+        "connect.version": 1,
+        "connect.name": format!("{NAMESPACE}.Message"),
+    });
+    // Its namespace is the one around it here, and is not said again.
+    let mut source = schema::source();
+    if let Some(source) = source.as_object_mut() {
+        source.shift_remove("namespace");
+    }
+    json!({
+        "type": "record",
+        "name": "MessageValue",
+        "namespace": NAMESPACE,
+        "fields": [
+            { "name": "op", "type": "string" },
+            schema::optional("ts_ms", &"long".into()),
+            { "name": "source", "type": source },
+            schema::optional("transaction", &schema::transaction()),
+            { "name": "message", "type": message },
+        ],
+        "connect.version": 1,
+        "connect.name": format!("{NAMESPACE}.MessageValue"),
+    })
+}
