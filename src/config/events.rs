@@ -4,6 +4,7 @@ use encoder::{
     Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Times, VaryingBits, ZonedTimes,
 };
 
+use super::Origin;
 use super::document::Data;
 use super::keys;
 use super::problem::Fault;
@@ -106,6 +107,10 @@ impl Choice for Bytea {
 impl Choice for NameAdjustment {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("avro", Self::Avro), ("avro_unicode", Self::AvroUnicode), ("none", Self::None)];
+}
+
+impl Choice for Origin {
+    const CHOICES: &'static [(&'static str, Self)] = &[("any", Self::Any), ("none", Self::None)];
 }
 
 /// What stands for a value that was not sent. An empty text would be taken for a value.

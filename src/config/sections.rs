@@ -68,6 +68,7 @@ impl Postgres {
         let publication = replication_object(reader, &keys::POSTGRES_PUBLICATION, name, |Identifier(text)| text);
         let manage = reader.required(&keys::POSTGRES_MANAGE);
         let publish_via_partition_root = reader.required(&keys::POSTGRES_PUBLISH_VIA_PARTITION_ROOT);
+        let origin = reader.required(&keys::POSTGRES_ORIGIN);
         let failover = reader.required(&keys::POSTGRES_FAILOVER);
         let status_interval = duration(reader, &keys::POSTGRES_STATUS_INTERVAL, Duration::from_mins(5));
         Ok(Self {
@@ -78,6 +79,7 @@ impl Postgres {
             publication: publication?,
             manage: manage?,
             publish_via_partition_root: publish_via_partition_root?,
+            origin: origin?,
             failover: failover?,
             status_interval: status_interval?,
         })
@@ -292,16 +294,12 @@ impl Metadata {
         let transaction_topic = reader.required(&keys::EVENTS_TRANSACTION_TOPIC);
         let messages = reader.required(&keys::EVENTS_MESSAGES);
         let message_prefixes = reader.list(&keys::EVENTS_MESSAGE_PREFIXES);
-        let message_prefixes_except = if reader.is_given(&keys::EVENTS_MESSAGE_PREFIXES_EXCEPT) {
-            reader.list(&keys::EVENTS_MESSAGE_PREFIXES_EXCEPT)
-        } else {
-            Ok(Vec::new())
-        };
+        let message_prefixes_except = reader.optional_list(&keys::EVENTS_MESSAGE_PREFIXES_EXCEPT);
         Ok(Self {
             transaction_topic: transaction_topic?,
             messages: messages?,
             message_prefixes: message_prefixes?,
-            message_prefixes_except: message_prefixes_except?,
+            message_prefixes_except: message_prefixes_except?.unwrap_or_default(),
         })
     }
 }
