@@ -6,6 +6,7 @@ use serde::Deserialize;
 use super::Catalog;
 use crate::{
     checkpoint::start::Slot,
+    config::Origin,
     failure::{Code, Failure},
 };
 
@@ -35,6 +36,26 @@ pub struct ServerSettings {
 impl ServerSettings {
     /// The oldest version that is supported, 14.
     pub const VERSION_NUM_MIN: i32 = 140_000;
+    /// The oldest version whose `pgoutput` has the option `origin`, 16.
+    const ORIGIN_VERSION_NUM_MIN: i32 = 160_000;
+
+    /// What stands in the way of streaming only changes that were made at this server.
+    ///
+    /// # Errors
+    /// The server does not know the option.
+    pub fn verify_origin(&self, origin: Origin) -> Result<(), Failure> {
+        if origin == Origin::None && self.version_num < Self::ORIGIN_VERSION_NUM_MIN {
+            return Err(Failure::new(
+                Code::PostgresSettings,
+                format!(
+                    "postgres.origin = \"none\" needs PostgreSQL 16, and the server is version {}: set it to \"any\", which streams \
+                     replicated changes too, or upgrade the server",
+                    self.version_num / 10_000
+                ),
+            ));
+        }
+        Ok(())
+    }
 
     /// What stands in the way of streaming.
     ///

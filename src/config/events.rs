@@ -5,6 +5,7 @@ use encoder::{
     Unrepresentable, VaryingBits, ZonedTimes,
 };
 
+use super::Origin;
 use super::document::Data;
 use super::entries::Entry;
 use super::keys::{self, Key};
@@ -171,6 +172,10 @@ impl Choice for Bytea {
 impl Choice for NameAdjustment {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("avro", Self::Avro), ("avro_unicode", Self::AvroUnicode), ("none", Self::None)];
+}
+
+impl Choice for Origin {
+    const CHOICES: &'static [(&'static str, Self)] = &[("any", Self::Any), ("none", Self::None)];
 }
 
 /// What stands for a value that was not sent. An empty text would be taken for a value.

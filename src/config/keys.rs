@@ -237,6 +237,9 @@ keys! {
          only checked.";
     POSTGRES_PUBLISH_VIA_PARTITION_ROOT: "postgres.publish_via_partition_root", Kind::Boolean, Presence::Default("true"),
         "Publish changes of partitions as changes of the partitioned table. Takes effect on the publication that pgsluice manages.";
+    POSTGRES_ORIGIN: "postgres.origin", Kind::Text, Presence::Default(r#""any""#),
+        "Which changes to stream: `any`; `none`, only those that were made at this server, and none that came to it by replication, such as \
+         those of a subscription. `none` needs PostgreSQL 16.";
     POSTGRES_FAILOVER: "postgres.failover", Kind::Boolean, Presence::Default("false"),
         "Create the slot with `failover`, so that PostgreSQL 17 and later keeps it on a standby that synchronises slots.";
     POSTGRES_STATUS_INTERVAL: "postgres.status_interval", Kind::Duration, Presence::Default(r#""10s""#),

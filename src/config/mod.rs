@@ -101,10 +101,21 @@ pub struct Postgres {
     pub manage: bool,
     /// Whether a managed publication publishes partitions as their root.
     pub publish_via_partition_root: bool,
+    /// Which changes are streamed, by where they were made.
+    pub origin: Origin,
     /// Whether a slot is created with `failover` (PostgreSQL 17).
     pub failover: bool,
     /// The longest time between two status updates.
     pub status_interval: Duration,
+}
+
+/// Which changes are streamed, by where they were made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// All of them.
+    Any,
+    /// Those that have no replication origin: they were made at this server (PostgreSQL 16).
+    None,
 }
 
 /// `[kafka]`: the sink.

@@ -51,7 +51,15 @@ impl Reader {
 
     /// Reads a list that must have at least one member.
     pub(super) fn list<T: FromData>(&mut self, key: &Key) -> Result<Vec<T>, Noted> {
-        let Some(value) = self.value(key)? else { return Err(self.problem(key, missing(key))) };
+        match self.optional_list(key)? {
+            Some(list) => Ok(list),
+            None => Err(self.problem(key, missing(key))),
+        }
+    }
+
+    /// Reads a list that has at least one member, or none if the key is absent.
+    pub(super) fn optional_list<T: FromData>(&mut self, key: &Key) -> Result<Option<Vec<T>>, Noted> {
+        let Some(value) = self.value(key)? else { return Ok(None) };
         let fix = format!("give a list, as in {}", key.presence.example());
         let items = match value.data {
             Data::List(items) if items.is_empty() => {
@@ -63,7 +71,7 @@ impl Reader {
         // Every member is read before the list is given up, so that each that is wrong is noted.
         let parsed: Vec<_> =
             items.iter().map(|item| T::from_data(item).map_err(|fault| self.problem(key, fault))).collect();
-        parsed.into_iter().collect()
+        parsed.into_iter().collect::<Result<_, _>>().map(Some)
     }
 
     /// Reads a list that may be absent, which is the same as empty.

@@ -44,7 +44,7 @@ use crate::{
         Committed,
         start::{Server, Start, TimelineEnd, Wanted, decide, verify_started},
     },
-    config::{Config, Shaping},
+    config::{Config, Origin, Shaping},
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
@@ -152,8 +152,10 @@ impl Starting<'_> {
 
         metrics.state("connecting to postgresql");
         let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
-        catalog.server_settings().await?.verify()?;
+        let settings = catalog.server_settings().await?;
+        settings.verify()?;
         let postgres = &config.postgres;
+        settings.verify_origin(postgres.origin)?;
         let has_streamed = held.as_ref().is_some_and(|held| !held.slot_pending);
         let beginning = Beginning {
             has_streamed,
@@ -340,6 +342,10 @@ impl Starting<'_> {
         let mut options = vec![("proto_version", "1"), ("publication_names", publication.as_str())];
         if config.metadata.messages {
             options.push(("messages", "true"));
+        }
+        // Servers before version 16 do not know the option.
+        if config.postgres.origin == Origin::None {
+            options.push(("origin", "none"));
         }
         let settings = StreamSettings {
             // One frame is held beside its encoded form.

@@ -31,6 +31,7 @@ mod idle_tables;
 mod kafka_crash;
 mod logical_messages;
 mod network_faults;
+mod origin;
 mod parity;
 mod postgres_crash;
 mod publication;

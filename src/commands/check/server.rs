@@ -73,6 +73,14 @@ fn version(session: &Session<'_>, findings: &mut Findings) {
     } else {
         findings.ok("postgres-version", format!("{major}.{minor}"));
     }
+    if let Err(failure) = session.settings.verify_origin(session.config.postgres.origin) {
+        findings.error(Problem {
+            id: "postgres-origin",
+            found: failure.found().to_owned(),
+            why: "the server refuses an option that it does not know, and the stream does not start".into(),
+            fix: "set postgres.origin = \"any\", or upgrade the server with pg_upgrade".into(),
+        });
+    }
 }
 
 fn wal_level(settings: &ServerSettings, findings: &mut Findings) {
