@@ -1,7 +1,7 @@
 //! `[events]`: which of several forms a value, a name or a deletion takes.
 
 use encoder::{
-    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, NameAdjustment, Operation, Times, VaryingBits,
+    Arrays, Bytea, Decimals, EncodeOptions, Hstore, Intervals, Metadata, NameAdjustment, Operation, Times, VaryingBits,
     ZonedTimes,
 };
 
@@ -33,6 +33,7 @@ pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -
         source.read(&keys::EVENTS_TOMBSTONES, |it| options.tombstones = it),
         source.read(&keys::EVENTS_UNAVAILABLE_VALUE, |Placeholder(it)| options.unavailable_value = it),
         source.read_list(&keys::EVENTS_SKIP, |it: Vec<Operation>| options.skipped = it.into_iter().collect()),
+        source.read_list(&keys::EVENTS_HEADERS, |it| options.headers = it),
     ];
     outcomes.into_iter().collect()
 }
@@ -127,6 +128,20 @@ impl Choice for VaryingBits {
 impl Choice for Operation {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("insert", Self::Create), ("update", Self::Update), ("delete", Self::Delete), ("truncate", Self::Truncate)];
+}
+
+impl Choice for Metadata {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("op", Self::Operation),
+        ("db", Self::Database),
+        ("schema", Self::Schema),
+        ("table", Self::Table),
+        ("lsn", Self::Lsn),
+        ("commit_lsn", Self::CommitLsn),
+        ("txId", Self::TransactionId),
+        ("source_ts_ms", Self::CommitMillis),
+        ("total_order", Self::TotalOrder),
+    ];
 }
 
 impl Choice for Arrays {

@@ -342,6 +342,11 @@ keys! {
          of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
          others do not depend on it. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
 
+    EVENTS_HEADERS: "events.headers", Kind::TextList, Presence::Default("[]"),
+        "What each record says in headers besides, tombstones included: `op`, `db`, `schema`, `table`, `lsn`, `commit_lsn`, `txId`, \
+         `source_ts_ms`, the time of the commit, and `total_order`. A header's name has two underscores in front, as in `__op`, and its \
+         value is text. Debezium: `add.headers` of `ExtractNewRecordState`.";
+
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
          may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \

@@ -21,6 +21,9 @@ pub enum Change<'a> {
 /// each transaction, when its Begin comes.
 #[derive(Debug, Clone)]
 pub struct TransactionContext {
+    pub(crate) id: Xid,
+    pub(crate) commit_lsn: Lsn,
+    pub(crate) commit_unix_ms: i64,
     /// `source.ts_ms`
     pub(crate) commit_millis: Fragment<16>,
     /// The text of `source.sequence` up to the change's LSN: 20 digits and four marks at most.
@@ -44,10 +47,14 @@ impl TransactionContext {
     /// The context of a transaction by its parts: for rows that do not come from a Begin.
     pub fn from_parts(xid: Xid, commit_lsn: Lsn, commit_time: Timestamp) -> Self {
         let commit_micros = commit_time.unix_micros();
-        let commit_lsn = u64::from(commit_lsn);
+        let commit_unix_ms = commit_micros.div_euclid(1000);
+        let commit_position = u64::from(commit_lsn);
         Self {
-            commit_millis: Fragment::new(|out| avro::write_long(out, commit_micros.div_euclid(1000))),
-            sequence_start: Fragment::new(|out| out.extend_from_slice(format!("[\"{commit_lsn}\",\"").as_bytes())),
+            id: xid,
+            commit_lsn,
+            commit_unix_ms,
+            commit_millis: Fragment::new(|out| avro::write_long(out, commit_unix_ms)),
+            sequence_start: Fragment::new(|out| out.extend_from_slice(format!("[\"{commit_position}\",\"").as_bytes())),
             sequence_end: Fragment::new(|out| {
                 out.extend_from_slice(SEQUENCE_END);
                 write_optional_long(out, Some(commit_micros));
@@ -58,7 +65,7 @@ impl TransactionContext {
             origin: vec![NULL, NULL, NULL],
             transaction_id: Fragment::new(|out| {
                 out.push(SOME);
-                avro::write_bytes(out, format!("{xid}:{commit_lsn}").as_bytes());
+                avro::write_bytes(out, format!("{xid}:{commit_position}").as_bytes());
             }),
         }
     }

@@ -102,6 +102,7 @@ mod error;
 mod event;
 mod facts;
 mod json;
+mod metadata;
 mod naming;
 mod operation;
 mod options;
@@ -116,6 +117,7 @@ pub use encode::BoundPlan;
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
+pub use metadata::Metadata;
 pub use naming::{Naming, legal_topic};
 pub use operation::{Operation, Operations};
 pub use options::{

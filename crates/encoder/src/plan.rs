@@ -9,6 +9,7 @@ use crate::{
     TypeKind, avro,
     defaults::{self, Default},
     json,
+    metadata::MetadataHeaders,
     naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Schema},
     transform::Omitted,
@@ -32,6 +33,8 @@ pub struct TablePlan {
     pub(crate) source_table: Vec<u8>,
     /// Whether a deletion is followed by a record without a value.
     pub(crate) tombstones: bool,
+    /// What headers say.
+    pub(crate) headers: MetadataHeaders,
     /// Events that are not written.
     pub(crate) skipped: Operations,
     /// What stands for a value that was not sent.
@@ -125,6 +128,7 @@ impl TablePlan {
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones,
+            headers: MetadataHeaders::new(&options.headers, &naming.database, schema_name, &relation.name),
             skipped: options.skipped,
             unavailable_value: options.unavailable_value.as_str().into(),
             table,
