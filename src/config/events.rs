@@ -1,8 +1,8 @@
 //! `[events]`: which of several forms a value, a name or a deletion takes.
 
 use encoder::{
-    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Operation, Times,
-    Unrepresentable, VaryingBits, ZonedTimes,
+    Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, Metadata, NameAdjustment, Operation,
+    Times, Unrepresentable, VaryingBits, ZonedTimes,
 };
 
 use super::Origin;
@@ -38,6 +38,7 @@ pub(super) fn read_into(source: &mut impl Source, options: &mut EncodeOptions) -
         source.read(&keys::EVENTS_TOMBSTONES, |it| options.tombstones = it),
         source.read(&keys::EVENTS_UNAVAILABLE_VALUE, |Placeholder(it)| options.unavailable_value = it),
         source.read_list(&keys::EVENTS_SKIP, |it: Vec<Operation>| options.skipped = it.into_iter().collect()),
+        source.read_list(&keys::EVENTS_HEADERS, |it| options.headers = it),
     ];
     outcomes.into_iter().collect()
 }
@@ -62,7 +63,11 @@ impl Source for Reader {
     }
 
     fn read_list<T: FromData>(&mut self, key: &Key, set: impl FnOnce(Vec<T>)) -> Result<(), Noted> {
-        self.list_or_none(key).map(set)
+        let list = self.list_or_none(key)?;
+        if self.is_given(key) {
+            set(list);
+        }
+        Ok(())
     }
 }
 
@@ -154,6 +159,22 @@ impl Choice for VaryingBits {
 impl Choice for Operation {
     const CHOICES: &'static [(&'static str, Self)] =
         &[("insert", Self::Create), ("update", Self::Update), ("delete", Self::Delete), ("truncate", Self::Truncate)];
+}
+
+impl Choice for Metadata {
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("op", Self::Operation),
+        ("db", Self::Database),
+        ("schema", Self::Schema),
+        ("table", Self::Table),
+        ("lsn", Self::Lsn),
+        ("commit_lsn", Self::CommitLsn),
+        ("txId", Self::TransactionId),
+        ("transaction_id", Self::Transaction),
+        ("source_ts_ms", Self::CommitMillis),
+        ("source_ts_us", Self::CommitMicros),
+        ("transaction_total_order", Self::TotalOrder),
+    ];
 }
 
 impl Choice for Arrays {

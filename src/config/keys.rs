@@ -311,8 +311,8 @@ keys! {
 
     EVENTS_ENVELOPE: "events.envelope", Kind::Text, Presence::Default(r#""debezium""#),
         "What a record says of a change: `debezium`, rows before and after, and where they come from; `upsert`, the row as it is now under its \
-         key, and no value for one that is gone, with `__op`, `__lsn`, `__source_ts_us`, `__transaction_id` and \
-         `__transaction_total_order` as headers. With `upsert` the defaults below are others: `decimals = \"precise_or_string\"`, `times = \
+         key, and no value for one that is gone. With `upsert` the defaults below are others: `headers = [\"op\", \"lsn\", \"source_ts_us\", \
+         \"transaction_id\", \"transaction_total_order\"]`, `decimals = \"precise_or_string\"`, `times = \
          \"native\"`, `intervals = \"string\"`, `zoned_times = \"offset\"`, `varying_bits = \"text\"`, `hstore = \"map\"`; every table needs a \
          key, and the header `__unavailable` lists the fields that have `unavailable_value`, or would have it.";
     EVENTS_FORMAT: "events.format", Kind::Text, Presence::Default(r#""avro""#),
@@ -370,6 +370,11 @@ keys! {
     EVENTS_MESSAGE_PREFIXES_EXCEPT: "events.message_prefixes_except", Kind::TextList,
         Presence::Optional { example: r#"["internal.*"]"# },
         "The prefixes of messages to leave out of these. Debezium: `message.prefix.exclude.list`.";
+
+    EVENTS_HEADERS: "events.headers", Kind::TextList, Presence::Default("[]"),
+        "What each record says in headers besides, tombstones included: `op`, `db`, `schema`, `table`, `lsn`, `commit_lsn`, `txId`, \
+         `transaction_id`, `source_ts_ms` and `source_ts_us`, the time of the commit, and `transaction_total_order`. A header's name has two underscores in front, as in `__op`, and its \
+         value is text. Debezium: `add.headers` of `ExtractNewRecordState`.";
 
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \

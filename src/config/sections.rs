@@ -310,7 +310,7 @@ impl Metadata {
             transaction_topic: transaction_topic?,
             messages: messages?,
             message_prefixes: message_prefixes?,
-            message_prefixes_except: message_prefixes_except?.unwrap_or_default(),
+            message_prefixes_except: message_prefixes_except?,
         })
     }
 }

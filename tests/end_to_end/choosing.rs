@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
 };
 
-use rdkafka::Message;
+use rdkafka::{Message, message::Headers};
 
 use crate::harness::{
     kafka,
@@ -219,4 +219,26 @@ fn what_is_skipped_is_not_written_and_has_its_number() {
     events.sort_unstable();
     // Two inserts, two updates, a change of the key, two deletions and a truncation.
     assert_eq!(events, [(1, "c"), (2, "c"), (6, "c"), (9, "t")]);
+}
+
+#[test]
+fn headers_say_what_the_value_says() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "headers");
+    stream.set("events.headers", "op, table, transaction_total_order");
+    stream.database.execute("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    stream.database.execute("begin; insert into public.item values (1); delete from public.item; commit");
+    stream.drain();
+    program.terminate();
+    let found = RefCell::new(Vec::new());
+    let visit = |message: &rdkafka::message::BorrowedMessage<'_>| {
+        let headers = message.headers().expect("it has headers").iter();
+        let text = |value: Option<&[u8]>| String::from_utf8_lossy(value.unwrap_or_default()).into_owned();
+        let headers: Vec<_> = headers.map(|header| format!("{}={}", header.key, text(header.value))).collect();
+        found.borrow_mut().push(headers.join(" "));
+    };
+    kafka::read_to_end(&stream.bootstrap_servers, |topic| topic == stream.topic("item"), visit);
+    let deletion = "__op=d __table=item __transaction_total_order=2";
+    assert_eq!(found.into_inner(), ["__op=c __table=item __transaction_total_order=1", deletion, deletion]);
 }

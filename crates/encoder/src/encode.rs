@@ -307,8 +307,8 @@ impl Encoder<'_> {
         self.count();
         match (self.plan.envelope, self.plan.format) {
             (Envelope::Debezium, Format::Avro) => {}
-            (Envelope::Debezium, Format::Json) => return self.debezium_json(key, operation.letter(), before, after),
-            (Envelope::Upsert, _) => return self.upsert(key, operation.letter(), after),
+            (Envelope::Debezium, Format::Json) => return self.debezium_json(key, operation, before, after),
+            (Envelope::Upsert, _) => return self.upsert(key, operation, after),
         }
         let data = self.batch.data();
         let start = data.len();
@@ -322,12 +322,14 @@ impl Encoder<'_> {
         avro::write_bytes(data, operation.letter().as_bytes());
         write_processed(self.context.processed_unix_ns, data);
         let value = start..data.len();
+        self.plan.headers.add(operation, self.context, self.order, self.batch);
         self.batch.push(&self.plan.topic, self.context.lsn, key, Some(value));
         Ok(())
     }
 
     /// Appends a record without a value, which lets Kafka forget the key.
     fn tombstone(&mut self, key: Option<Range<usize>>) {
+        self.plan.headers.add(Operation::Delete, self.context, self.order, self.batch);
         self.batch.push(&self.plan.topic, self.context.lsn, key, None);
     }
 

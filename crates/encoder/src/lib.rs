@@ -108,6 +108,7 @@ mod event;
 mod facts;
 mod json;
 mod logical_message;
+mod metadata;
 mod naming;
 mod operation;
 mod options;
@@ -124,6 +125,7 @@ pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use logical_message::{BoundMessageTopic, MessageTopic};
+pub use metadata::Metadata;
 pub use naming::{Naming, legal_topic};
 pub use operation::{Operation, Operations};
 pub use options::{

@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::{ColumnRule, Operations};
+use crate::{ColumnRule, Metadata, Operations};
 
 /// How rows are written. One is enough for all tables; nothing stands in the way of one for each.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -43,6 +43,8 @@ pub struct EncodeOptions {
     /// Events that are not written. Each takes its place in the order of its transaction nevertheless, so that the identity of an event does
     /// not depend on which others are written. Debezium: `skipped.operations`, whose default has truncations, and where they take none.
     pub skipped: Operations,
+    /// What headers of each record say, tombstones included, each once and in this order, after those of a change of the key.
+    pub headers: Vec<Metadata>,
     /// The topic, in which what Kafka does not have becomes an underscore; none for `{prefix}.{schema}.{table}`. The Avro namespace follows it,
     /// as in Debezium.
     pub topic: Option<String>,
@@ -69,6 +71,7 @@ impl Default for EncodeOptions {
             tombstones: true,
             unavailable_value: "__debezium_unavailable_value".to_owned(),
             skipped: Operations::default(),
+            headers: Vec::new(),
             topic: None,
             columns: BTreeMap::new(),
         }
@@ -86,6 +89,13 @@ impl EncodeOptions {
             zoned_times: ZonedTimes::Offset,
             varying_bits: VaryingBits::Text,
             hstore: Hstore::Map,
+            headers: vec![
+                Metadata::Operation,
+                Metadata::Lsn,
+                Metadata::CommitMicros,
+                Metadata::Transaction,
+                Metadata::TotalOrder,
+            ],
             ..Self::default()
         }
     }

@@ -10,6 +10,7 @@ use crate::{
     defaults::{self, Default},
     encode::DeadLetters,
     json,
+    metadata::MetadataHeaders,
     naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Properties, Schema},
     transform::Omitted,
@@ -37,6 +38,8 @@ pub struct TablePlan {
     pub(crate) json_source: JsonSource,
     /// Whether a deletion is followed by a record without a value.
     pub(crate) tombstones: bool,
+    /// What headers say.
+    pub(crate) headers: MetadataHeaders,
     /// Events that are not written.
     pub(crate) skipped: Operations,
     /// What stands for a value that was not sent.
@@ -168,6 +171,7 @@ impl TablePlan {
             source_database: [vec![0], strings(["false", &naming.database])].concat(),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones && envelope == Envelope::Debezium,
+            headers: MetadataHeaders::new(&options.headers, &naming.database, schema_name, &relation.name),
             skipped: options.skipped,
             unavailable_value: options.unavailable_value.as_str().into(),
             table,

@@ -6,14 +6,14 @@
 use std::{io::Write, ops::Range};
 
 use super::{Encoder, Row};
-use crate::{EncodeError, EventContext, TablePlan, json};
+use crate::{EncodeError, EventContext, Operation, TablePlan, json};
 
 impl Encoder<'_> {
     /// Appends an event.
     pub(super) fn debezium_json(
         &mut self,
         key: Option<Range<usize>>,
-        op: &str,
+        operation: Operation,
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
@@ -28,6 +28,7 @@ impl Encoder<'_> {
         data.extend_from_slice(b",\"source\":");
         plan.write_json_source(context, data);
         let facts = &context.transaction.facts;
+        let op = operation.letter();
         let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
         let (total, collection, unix_ns) = (order.total, order.collection, context.processed_unix_ns);
         let (ms, us) = (unix_ns.div_euclid(1_000_000), unix_ns.div_euclid(1000));
@@ -40,6 +41,7 @@ impl Encoder<'_> {
         );
         let value = start..data.len();
         self.batch.put_scratch(scratch);
+        plan.headers.add(operation, context, self.order, self.batch);
         self.batch.push(&plan.topic, context.lsn, key, Some(value));
         Ok(())
     }

@@ -1,6 +1,6 @@
 //! The row as it is now, under its key; no value where it is gone. A compacted topic of these is the table.
 //!
-//! What else is known of a change is in headers, as text, under the names that Debezium's `ExtractNewRecordState` gives them.
+//! What else is known of a change is in headers, [`EncodeOptions::headers`](crate::EncodeOptions::headers).
 //!
 //! A row that has got another key is a deletion and a new row, with the headers that Debezium's envelope has for it: without the old key nobody
 //! could find what was not sent of the new row.
@@ -9,26 +9,16 @@
 //! [`UNAVAILABLE`] lists such columns, and the row has the placeholder in their place. A column whose type has no room for the placeholder is an
 //! error; under REPLICA IDENTITY FULL the value is known.
 
-use std::{fmt::Display, io::Write, ops::Range};
+use std::ops::Range;
 
 use pgoutput::{Tuple, Value};
 
 use super::{Encoder, Row};
 use crate::{
-    EncodeError, Format, json,
+    EncodeError, Format, Operation, json,
     plan::{Column, Presence},
 };
 
-/// `c`, `u`, `d` or `t`, as in Debezium's envelope.
-const OP: &str = "__op";
-/// The position of the change, a number.
-const LSN: &str = "__lsn";
-/// When the transaction was committed, in microseconds since 1970.
-const COMMIT_TIME: &str = "__source_ts_us";
-/// `<xid>:<commit LSN>`
-const TRANSACTION: &str = "__transaction_id";
-/// The event's ordinal in its transaction.
-const ORDINAL: &str = "__transaction_total_order";
 /// The fields whose values were not sent, as a JSON array of their names.
 const UNAVAILABLE: &str = "__unavailable";
 
@@ -37,7 +27,7 @@ impl Encoder<'_> {
     pub(super) fn upsert(
         &mut self,
         key: Option<Range<usize>>,
-        op: &'static str,
+        operation: Operation,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
         let (plan, context) = (self.plan, self.context);
@@ -48,12 +38,7 @@ impl Encoder<'_> {
             }
             Row::Null | Row::Key(_) => None,
         };
-        let facts = &context.transaction.facts;
-        self.header(OP, op);
-        self.header(LSN, u64::from(context.lsn));
-        self.header(COMMIT_TIME, facts.commit_unix_us);
-        self.header(TRANSACTION, format_args!("{}:{}", facts.xid, u64::from(facts.commit_lsn)));
-        self.header(ORDINAL, self.order.total);
+        plan.headers.add(operation, context, self.order, self.batch);
         self.batch.push(&plan.topic, context.lsn, key, value);
         Ok(())
     }
@@ -100,13 +85,5 @@ impl Encoder<'_> {
         data.push(b']');
         let value = start..data.len();
         self.batch.add_header(UNAVAILABLE, value);
-    }
-
-    fn header(&mut self, name: &'static str, value: impl Display) {
-        let data = self.batch.data();
-        let start = data.len();
-        write!(data, "{value}").expect("a Vec takes all that is written to it");
-        let value = start..data.len();
-        self.batch.add_header(name, value);
     }
 }
