@@ -126,14 +126,15 @@ impl DeadLetters {
                 Value::Text(_) | Value::Binary(_) if self.hidden.get(position) != Some(&false) => {
                     out.extend_from_slice(b"{\"hidden\":true}");
                 }
-                Value::Text(bytes) | Value::Binary(bytes) => match std::str::from_utf8(bytes) {
-                    Ok(text) => json::write_string(out, text),
-                    Err(_) => {
+                Value::Text(bytes) | Value::Binary(bytes) => {
+                    if let Ok(text) = std::str::from_utf8(bytes) {
+                        json::write_string(out, text);
+                    } else {
                         out.extend_from_slice(b"{\"base64\":\"");
                         base64::write(base64::STANDARD, bytes, out);
                         out.extend_from_slice(b"\"}");
                     }
-                },
+                }
             }
         }
         out.push(b']');
