@@ -23,6 +23,7 @@ mod confluent_client;
 #[cfg(feature = "fault-points")]
 mod fault_points;
 mod fencing;
+mod generated_columns;
 mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
