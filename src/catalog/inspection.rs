@@ -69,8 +69,8 @@ pub struct SlotState {
 pub struct DescribedTable {
     /// The message that would come.
     pub relation: Relation,
-    /// Columns that the server would not send unless told to: generated ones.
-    pub generated: BTreeSet<String>,
+    /// Columns that the server would not send unless told to: generated ones, and whether each is stored. It never sends those that are not.
+    pub generated: BTreeMap<String, bool>,
 }
 
 /// Something of the name that a pattern gives, which the pattern does not match.
@@ -210,7 +210,7 @@ impl Catalog {
         let rows = self
             .query(
                 "SELECT class.oid, namespace.nspname::text, class.relname::text, class.relreplident::text,
-                        attribute.attname::text, attribute.atttypid, attribute.atttypmod, attribute.attgenerated <> '',
+                        attribute.attname::text, attribute.atttypid, attribute.atttypmod, nullif(attribute.attgenerated, '')::text,
                         class.relreplident = 'f' OR EXISTS (
                             SELECT FROM pg_index index
                             WHERE index.indrelid = class.oid
@@ -243,13 +243,13 @@ impl Catalog {
                         },
                         columns: Vec::new(),
                     },
-                    generated: BTreeSet::new(),
+                    generated: BTreeMap::new(),
                 });
             }
             let Some(table) = described.last_mut() else { continue };
             let name: String = row.get(4);
-            if row.get(7) {
-                table.generated.insert(name.clone());
+            if let Some(kind) = row.get::<_, Option<&str>>(7) {
+                table.generated.insert(name.clone(), kind == "s");
             }
             table.relation.columns.push(RelationColumn {
                 is_key: row.get(8),

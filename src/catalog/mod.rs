@@ -12,6 +12,6 @@ mod inspection;
 
 pub use connection::Catalog;
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
-pub use publication::{Publication, PublicationPlan};
+pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use server::ServerSettings;
 pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};

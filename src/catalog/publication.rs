@@ -6,7 +6,10 @@ use postgres_protocol::escape::escape_identifier;
 use tracing::info;
 
 use super::{Catalog, MatchedTable, PublishedTable};
-use crate::failure::{Code, Failure};
+use crate::{
+    config::Postgres,
+    failure::{Code, Failure},
+};
 
 /// A publication as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,6 +20,8 @@ pub struct Publication {
     pub has_schemas: bool,
     /// Whether changes of partitions are published under their root.
     pub via_root: bool,
+    /// Whether stored generated columns are published, which they never are before version 18.
+    pub generated_columns: bool,
     /// Which of insert, update, delete and truncate it does not publish.
     pub unpublished_operations: Vec<&'static str>,
     /// Whether it leaves rows or columns of a table out.
@@ -44,7 +49,23 @@ pub struct PublicationPlan {
     pub unfit: Option<Failure>,
     /// What it leaves out, in sentences, though it could be used.
     pub remarks: Vec<String>,
-    via_root: bool,
+    shape: PublicationShape,
+}
+
+/// What is asked of a publication beside its tables.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PublicationShape {
+    /// Whether changes of partitions are to be published under their root.
+    pub via_root: bool,
+    /// Whether stored generated columns are to be published (PostgreSQL 18).
+    pub generated_columns: bool,
+}
+
+impl PublicationShape {
+    /// What the configuration asks for.
+    pub fn of(postgres: &Postgres) -> Self {
+        Self { via_root: postgres.publish_via_partition_root, generated_columns: postgres.publish_generated_columns }
+    }
 }
 
 impl PublicationPlan {
@@ -66,8 +87,10 @@ impl PublicationPlan {
     /// The statement that makes it, with these tables.
     pub fn creation(&self, tables: &[PublishedTable]) -> String {
         let tables = if tables.is_empty() { String::new() } else { format!(" FOR TABLE {}", list(tables)) };
-        let (name, via_root) = (escape_identifier(&self.name), self.via_root);
-        format!("CREATE PUBLICATION {name}{tables} WITH (publish_via_partition_root = {via_root})")
+        let (name, via_root) = (escape_identifier(&self.name), self.shape.via_root);
+        // Servers before version 18 do not know the parameter.
+        let generated = if self.shape.generated_columns { ", publish_generated_columns = stored" } else { "" };
+        format!("CREATE PUBLICATION {name}{tables} WITH (publish_via_partition_root = {via_root}{generated})")
     }
 
     /// The statements that set what is not about its tables.
@@ -75,8 +98,13 @@ impl PublicationPlan {
         let Some(existing) = &self.existing else { return Vec::new() };
         let alter = format!("ALTER PUBLICATION {}", escape_identifier(&self.name));
         let mut statements = Vec::new();
-        if existing.via_root != self.via_root {
-            statements.push(format!("{alter} SET (publish_via_partition_root = {})", self.via_root));
+        let PublicationShape { via_root, generated_columns } = self.shape;
+        if existing.via_root != via_root {
+            statements.push(format!("{alter} SET (publish_via_partition_root = {via_root})"));
+        }
+        if existing.generated_columns != generated_columns {
+            let which = if generated_columns { "stored" } else { "none" };
+            statements.push(format!("{alter} SET (publish_generated_columns = {which})"));
         }
         if !existing.unpublished_operations.is_empty() {
             statements.push(format!("{alter} SET (publish = 'insert, update, delete, truncate')"));
@@ -115,8 +143,10 @@ impl Catalog {
     pub async fn publication(&mut self, name: &str) -> Result<Option<Publication>, Failure> {
         let rows = self
             .query(
-                "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate, oid FROM pg_publication
-                 WHERE pubname = $1",
+                "SELECT puballtables, pubviaroot, pubinsert, pubupdate, pubdelete, pubtruncate, oid,
+                        -- It came with version 18; as JSON, what is missing is simply not there.
+                        coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false)
+                 FROM pg_publication publication WHERE pubname = $1",
                 &[&name],
             )
             .await?;
@@ -150,6 +180,7 @@ impl Catalog {
             all_tables: row.get(0),
             has_schemas,
             via_root: row.get(1),
+            generated_columns: row.get(7),
             unpublished_operations: operations
                 .iter()
                 .filter(|(column, _)| !row.get::<_, bool>(*column))
@@ -169,10 +200,10 @@ impl Catalog {
         &mut self,
         name: &str,
         wanted: &[MatchedTable],
-        via_root: bool,
+        shape: PublicationShape,
     ) -> Result<PublicationPlan, Failure> {
         let existing = self.publication(name).await?;
-        let unfit = check(name, existing.as_ref(), wanted).err();
+        let unfit = check(name, existing.as_ref(), wanted, shape).err();
         let remarks = existing.as_ref().map_or_else(Vec::new, |publication| remarks(name, publication));
         let wanted: Vec<PublishedTable> = wanted.iter().map(|wanted| wanted.table.clone()).collect();
         let (new_tables, extra_tables) = match &existing {
@@ -182,7 +213,7 @@ impl Catalog {
             None => (wanted.clone(), Vec::new()),
         };
         let name = name.to_owned();
-        Ok(PublicationPlan { name, existing, wanted, new_tables, extra_tables, unfit, remarks, via_root })
+        Ok(PublicationPlan { name, existing, wanted, new_tables, extra_tables, unfit, remarks, shape })
     }
 
     /// Runs a statement of a [`PublicationPlan`].
@@ -206,7 +237,12 @@ fn difference(
     (new, members.iter().filter(|table| !wanted.contains(table)).cloned().collect())
 }
 
-fn check(name: &str, publication: Option<&Publication>, wanted: &[MatchedTable]) -> Result<(), Failure> {
+fn check(
+    name: &str,
+    publication: Option<&Publication>,
+    wanted: &[MatchedTable],
+    shape: PublicationShape,
+) -> Result<(), Failure> {
     let Some(publication) = publication else {
         return Err(Failure::new(Code::PublicationMissing, format!("publication {name} does not exist")));
     };
@@ -222,6 +258,16 @@ fn check(name: &str, publication: Option<&Publication>, wanted: &[MatchedTable])
                 "publication {name} lacks tables that postgres.tables asks for: ALTER PUBLICATION {} ADD TABLE {}",
                 escape_identifier(name),
                 list(&missing)
+            ),
+        ));
+    }
+    if shape.generated_columns && !publication.generated_columns {
+        return Err(Failure::new(
+            Code::PublicationMismatch,
+            format!(
+                "publication {name} leaves out the generated columns that postgres.publish_generated_columns asks for: ALTER PUBLICATION {} \
+                 SET (publish_generated_columns = stored)",
+                escape_identifier(name)
             ),
         ));
     }
@@ -252,6 +298,8 @@ fn list(tables: &[PublishedTable]) -> String {
 mod tests {
     use super::*;
 
+    const SHAPE: PublicationShape = PublicationShape { via_root: true, generated_columns: false };
+
     fn table(name: &str) -> PublishedTable {
         PublishedTable { schema: "public".into(), name: name.into() }
     }
@@ -273,6 +321,7 @@ mod tests {
             has_schemas: false,
             has_filters: false,
             via_root: true,
+            generated_columns: false,
             unpublished_operations: Vec::new(),
             members: tables.clone(),
             tables,
@@ -291,7 +340,7 @@ mod tests {
             extra_tables,
             unfit: None,
             remarks: Vec::new(),
-            via_root,
+            shape: PublicationShape { via_root, generated_columns: false },
         };
         plan.statements()
     }
@@ -327,14 +376,29 @@ mod tests {
 
     #[test]
     fn an_unmanaged_publication_must_hold_the_tables() {
-        assert_eq!(check("p", None, &[matched("a", &[])]).expect_err("missing").code(), Code::PublicationMissing);
+        assert_eq!(
+            check("p", None, &[matched("a", &[])], SHAPE).expect_err("missing").code(),
+            Code::PublicationMissing
+        );
         let failure =
-            check("p", Some(&publication(&["a"])), &[matched("a", &[]), matched("b", &[])]).expect_err("no b");
+            check("p", Some(&publication(&["a"])), &[matched("a", &[]), matched("b", &[])], SHAPE).expect_err("no b");
         assert_eq!(failure.code(), Code::PublicationMismatch);
         assert!(failure.to_string().contains("ADD TABLE \"public\".\"b\""), "{failure}");
-        check("p", Some(&publication(&["a", "b"])), &[matched("a", &[])]).expect("more is left out by the stream");
-        check("p", Some(&publication(&["x1", "x2"])), &[matched("x", &["x1", "x2"])]).expect("the leaves are there");
-        let failure = check("p", Some(&publication(&["x1"])), &[matched("x", &["x1", "x2"])]).expect_err("one lacks");
+        check("p", Some(&publication(&["a", "b"])), &[matched("a", &[])], SHAPE)
+            .expect("more is left out by the stream");
+        check("p", Some(&publication(&["x1", "x2"])), &[matched("x", &["x1", "x2"])], SHAPE)
+            .expect("the leaves are there");
+        let failure =
+            check("p", Some(&publication(&["x1"])), &[matched("x", &["x1", "x2"])], SHAPE).expect_err("one lacks");
         assert!(failure.to_string().contains("ADD TABLE \"public\".\"x\""), "{failure}");
+        let shape = PublicationShape { generated_columns: true, ..SHAPE };
+        let failure = check("p", Some(&publication(&["a"])), &[matched("a", &[])], shape).expect_err("not them");
+        assert!(failure.to_string().contains("SET (publish_generated_columns = stored)"), "{failure}");
+        let with_generated = Publication { generated_columns: true, ..publication(&["a"]) };
+        check("p", Some(&with_generated), &[matched("a", &[])], shape).expect("it publishes them");
+        assert_eq!(
+            statements(with_generated, &[table("a")], true),
+            ["ALTER PUBLICATION \"p\" SET (publish_generated_columns = none)"]
+        );
     }
 }

@@ -6,7 +6,7 @@ use serde::Deserialize;
 use super::Catalog;
 use crate::{
     checkpoint::start::Slot,
-    config::Origin,
+    config::{self, Origin},
     failure::{Code, Failure},
 };
 
@@ -36,25 +36,31 @@ pub struct ServerSettings {
 impl ServerSettings {
     /// The oldest version that is supported, 14.
     pub const VERSION_NUM_MIN: i32 = 140_000;
-    /// The oldest version whose `pgoutput` has the option `origin`, 16.
-    const ORIGIN_VERSION_NUM_MIN: i32 = 160_000;
 
-    /// What stands in the way of streaming only changes that were made at this server.
+    /// Whether the server is new enough for what the configuration asks for.
     ///
     /// # Errors
-    /// The server does not know the option.
-    pub fn verify_origin(&self, origin: Origin) -> Result<(), Failure> {
-        if origin == Origin::None && self.version_num < Self::ORIGIN_VERSION_NUM_MIN {
-            return Err(Failure::new(
+    /// The first key that it does not know.
+    pub fn verify_wishes(&self, postgres: &config::Postgres) -> Result<(), Failure> {
+        let wishes = [
+            (
+                postgres.origin == Origin::None,
+                16,
+                "postgres.origin = \"none\"",
+                "set it to \"any\", which streams replicated changes too",
+            ),
+            (postgres.publish_generated_columns, 18, "postgres.publish_generated_columns", "set it to false"),
+        ];
+        let major = self.version_num / 10_000;
+        match wishes.iter().find(|(is_wished, since, ..)| *is_wished && major < *since) {
+            Some((_, since, key, otherwise)) => Err(Failure::new(
                 Code::PostgresSettings,
                 format!(
-                    "postgres.origin = \"none\" needs PostgreSQL 16, and the server is version {}: set it to \"any\", which streams \
-                     replicated changes too, or upgrade the server",
-                    self.version_num / 10_000
+                    "{key} needs PostgreSQL {since}, and the server is version {major}: {otherwise}, or upgrade the server"
                 ),
-            ));
+            )),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// What stands in the way of streaming.

@@ -237,6 +237,9 @@ keys! {
          only checked.";
     POSTGRES_PUBLISH_VIA_PARTITION_ROOT: "postgres.publish_via_partition_root", Kind::Boolean, Presence::Default("true"),
         "Publish changes of partitions as changes of the partitioned table. Takes effect on the publication that pgsluice manages.";
+    POSTGRES_PUBLISH_GENERATED_COLUMNS: "postgres.publish_generated_columns", Kind::Boolean, Presence::Default("false"),
+        "Have the stored generated columns of tables in the events too. The publication that pgsluice manages is made so; another must be so \
+         already. Needs PostgreSQL 18.";
     POSTGRES_ORIGIN: "postgres.origin", Kind::Text, Presence::Default(r#""any""#),
         "Which changes to stream: `any`; `none`, only those that were made at this server, and none that came to it by replication, such as \
          those of a subscription. `none` needs PostgreSQL 16.";

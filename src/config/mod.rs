@@ -101,6 +101,8 @@ pub struct Postgres {
     pub manage: bool,
     /// Whether a managed publication publishes partitions as their root.
     pub publish_via_partition_root: bool,
+    /// Whether stored generated columns are published (PostgreSQL 18).
+    pub publish_generated_columns: bool,
     /// Which changes are streamed, by where they were made.
     pub origin: Origin,
     /// Whether a slot is created with `failover` (PostgreSQL 17).

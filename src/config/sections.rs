@@ -77,6 +77,7 @@ impl Postgres {
         let publication = replication_object(reader, &keys::POSTGRES_PUBLICATION, name, |Identifier(text)| text);
         let manage = reader.required(&keys::POSTGRES_MANAGE);
         let publish_via_partition_root = reader.required(&keys::POSTGRES_PUBLISH_VIA_PARTITION_ROOT);
+        let publish_generated_columns = reader.required(&keys::POSTGRES_PUBLISH_GENERATED_COLUMNS);
         let origin = reader.required(&keys::POSTGRES_ORIGIN);
         let failover = reader.required(&keys::POSTGRES_FAILOVER);
         let status_interval = duration(reader, &keys::POSTGRES_STATUS_INTERVAL, Duration::from_mins(5));
@@ -88,6 +89,7 @@ impl Postgres {
             publication: publication?,
             manage: manage?,
             publish_via_partition_root: publish_via_partition_root?,
+            publish_generated_columns: publish_generated_columns?,
             origin: origin?,
             failover: failover?,
             status_interval: status_interval?,

@@ -28,7 +28,7 @@ use rustc_hash::FxHashMap;
 use tracing::{debug, error, info, warn};
 
 use crate::{
-    catalog::{Catalog, MatchedTable, PublicationPlan, PublishedTable},
+    catalog::{Catalog, MatchedTable, PublicationPlan, PublicationShape, PublishedTable},
     config::{self, TableIdentity},
     failure::{Code, Failure},
     metrics::Metrics,
@@ -331,8 +331,8 @@ impl Membership {
     }
 
     async fn plan(&mut self, matched: &[MatchedTable]) -> Result<PublicationPlan, Failure> {
-        let via_root = self.postgres.publish_via_partition_root;
-        self.catalog.publication_plan(&self.postgres.publication, matched, via_root).await
+        let shape = PublicationShape::of(&self.postgres);
+        self.catalog.publication_plan(&self.postgres.publication, matched, shape).await
     }
 
     fn learn(&mut self, matched: &[MatchedTable], plan: &PublicationPlan) {

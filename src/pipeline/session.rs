@@ -155,7 +155,7 @@ impl Starting<'_> {
         let settings = catalog.server_settings().await?;
         settings.verify()?;
         let postgres = &config.postgres;
-        settings.verify_origin(postgres.origin)?;
+        settings.verify_wishes(postgres)?;
         let has_streamed = held.as_ref().is_some_and(|held| !held.slot_pending);
         let beginning = Beginning {
             has_streamed,

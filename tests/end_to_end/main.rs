@@ -26,6 +26,7 @@ mod ddl;
 mod fault_points;
 mod fencing;
 mod formats;
+mod generated_columns;
 mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;

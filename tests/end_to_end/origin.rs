@@ -6,7 +6,7 @@ use crate::harness::{stack::Stack, stream::Stream};
 const ROWS: &str = "select pg_replication_origin_session_setup(current_database());
     insert into public.item values (1), (2);
     select pg_replication_origin_session_reset();
-    insert into public.item values (3)";
+    insert into public.item values (3);";
 
 fn stream_with(origin: &str, label: &str) -> Option<Vec<String>> {
     let stack = Stack::shared();

@@ -73,12 +73,12 @@ fn version(session: &Session<'_>, findings: &mut Findings) {
     } else {
         findings.ok("postgres-version", format!("{major}.{minor}"));
     }
-    if let Err(failure) = session.settings.verify_origin(session.config.postgres.origin) {
+    if let Err(failure) = session.settings.verify_wishes(&session.config.postgres) {
         findings.error(Problem {
-            id: "postgres-origin",
+            id: "postgres-too-old",
             found: failure.found().to_owned(),
             why: "the server refuses an option that it does not know, and the stream does not start".into(),
-            fix: "set postgres.origin = \"any\", or upgrade the server with pg_upgrade".into(),
+            fix: "set the key to its default, or upgrade the server with pg_upgrade".into(),
         });
     }
 }

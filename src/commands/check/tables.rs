@@ -10,7 +10,7 @@ use super::{
     schemas::Described,
 };
 use crate::{
-    catalog::{MatchedTable, PublicationPlan, PublishedTable, TablePrivileges},
+    catalog::{MatchedTable, PublicationPlan, PublicationShape, PublishedTable, TablePrivileges},
     config::{TableIdentity, TablePattern, TableSelection},
     failure::{Code, Failure},
     pipeline,
@@ -104,7 +104,7 @@ impl Tables {
     ) -> Result<PublicationPlan, Failure> {
         let postgres = &session.config.postgres;
         let name = &postgres.publication;
-        let plan = session.catalog.publication_plan(name, &self.matched, postgres.publish_via_partition_root).await?;
+        let plan = session.catalog.publication_plan(name, &self.matched, PublicationShape::of(postgres)).await?;
         self.identities(session, &plan, findings).await?;
         if let Err(failure) = pipeline::excluded_partitions(postgres, &self.matched, &plan) {
             findings.error(Problem {
@@ -208,9 +208,11 @@ impl Tables {
         for table in session.catalog.described_tables(&tables).await? {
             let mut relation = table.relation;
             let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
-            match columns.get(&name) {
-                Some(published) => relation.columns.retain(|column| published.contains(&column.name)),
-                None => relation.columns.retain(|column| !table.generated.contains(&column.name)),
+            if let Some(published) = columns.get(&name) {
+                relation.columns.retain(|column| published.contains(&column.name));
+            } else {
+                let publishes = |is_stored: &bool| *is_stored && postgres.publish_generated_columns;
+                relation.columns.retain(|column| table.generated.get(&column.name).is_none_or(publishes));
             }
             let facts = session.catalog.table_facts(relation.id).await?;
             let mut identity = TableIdentity::plain(&name.schema, &name.name);
