@@ -246,7 +246,7 @@ impl Config {
     /// Whether anything is written that has a schema.
     pub fn needs_registry(&self) -> bool {
         let mut events = std::iter::once(&self.events).chain(self.tables.iter().map(|table| &table.events));
-        events.any(|events| events.format == Format::Avro) || self.metadata.transaction_topic
+        events.any(|events| events.format == Format::Avro)
     }
 
     /// Reads a file, if one is named, with overrides from the environment of this process. Without a file the environment must hold

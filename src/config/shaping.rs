@@ -1,6 +1,6 @@
 //! How the records of one table are written: what holds for all tables, and what holds for this one.
 
-use encoder::EncodeOptions;
+use encoder::{EncodeOptions, Format};
 
 use super::routing::Names;
 use super::{Columns, Config, Routing, TableOverride};
@@ -44,6 +44,11 @@ impl Shaping {
             name: config.name.as_str().to_owned(),
             database: config.postgres.connect.database().to_owned(),
         }
+    }
+
+    /// How records are written that are of no table.
+    pub fn format(&self) -> Format {
+        self.events.format
     }
 
     /// How the records of a table with these columns are written.

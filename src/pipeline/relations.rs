@@ -11,7 +11,7 @@ use std::{
 };
 
 use encoder::{
-    BoundMessageTopic, BoundPlan, BoundTransactionTopic, MessageTopic, Naming, PlanError, Schema, TableFacts,
+    BoundMessageTopic, BoundPlan, BoundTransactionTopic, Format, MessageTopic, Naming, PlanError, Schema, TableFacts,
     TablePlan, TransactionTopic,
 };
 use pgoutput::{Oid, Relation};
@@ -111,9 +111,9 @@ impl Relations {
         let bound = if let Some(bound) = self.transaction_topic.take() {
             bound
         } else {
-            let topic = TransactionTopic::new(&self.naming).map_err(unrepresentable)?;
-            let (key, value) = self.prepare_side_topic(topic.topic(), topic.key_schema(), topic.value_schema()).await?;
-            topic.bind(key, value)
+            let topic = TransactionTopic::new(&self.naming, self.shaping.format()).map_err(unrepresentable)?;
+            let ids = self.prepare_side_topic(topic.topic(), topic.schemas()).await?;
+            topic.bind(ids).map_err(unrepresentable)?
         };
         Ok(self.transaction_topic.insert(bound))
     }
@@ -123,9 +123,9 @@ impl Relations {
         let bound = if let Some(bound) = self.message_topic.take() {
             bound
         } else {
-            let topic = MessageTopic::new(&self.naming).map_err(unrepresentable)?;
-            let (key, value) = self.prepare_side_topic(topic.topic(), topic.key_schema(), topic.value_schema()).await?;
-            topic.bind(key, value)
+            let topic = MessageTopic::new(&self.naming, self.shaping.format()).map_err(unrepresentable)?;
+            let ids = self.prepare_side_topic(topic.topic(), topic.schemas()).await?;
+            topic.bind(ids).map_err(unrepresentable)?
         };
         Ok(self.message_topic.insert(bound))
     }
@@ -248,7 +248,11 @@ impl Relations {
     }
 
     /// Makes sure of a topic that is beside those of tables, and returns the ids of its schemas.
-    async fn prepare_side_topic(&mut self, topic: &str, key: &Schema, value: &Schema) -> Result<(u32, u32), Failure> {
+    async fn prepare_side_topic(
+        &mut self,
+        topic: &str,
+        schemas: Option<(&Schema, &Schema)>,
+    ) -> Result<Option<(u32, u32)>, Failure> {
         self.refuse_own_topic(topic)?;
         let shared = self.known.values().find_map(|known| match known {
             Known::Watched(table) if **table.plan.plan().topic() == *topic => Some(&table.name),
@@ -260,9 +264,10 @@ impl Relations {
         }
         self.ensure_topic(topic, None).await?;
         let place = |failure: Failure| failure.for_topic(topic);
+        let Some((key, value)) = schemas else { return Ok(None) };
         let key = self.register(&format!("{topic}-key"), key.json(), place).await?;
         let value = self.register(&format!("{topic}-value"), value.json(), place).await?;
-        Ok((key, value))
+        Ok(Some((key, value)))
     }
 
     /// Kafka's names hold less than PostgreSQL's, so that two tables can come to one topic. Their keys would then overwrite each other.
@@ -270,11 +275,13 @@ impl Relations {
         let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         self.refuse_own_topic(topic)?;
         if self.metadata.transaction_topic
-            && TransactionTopic::new(&self.naming).is_ok_and(|transactions| **transactions.topic() == *topic)
+            && TransactionTopic::new(&self.naming, Format::Json)
+                .is_ok_and(|transactions| **transactions.topic() == *topic)
         {
             return refuse("it would be the topic of transactions".to_owned());
         }
-        if self.metadata.messages && MessageTopic::new(&self.naming).is_ok_and(|messages| **messages.topic() == *topic)
+        if self.metadata.messages
+            && MessageTopic::new(&self.naming, Format::Json).is_ok_and(|messages| **messages.topic() == *topic)
         {
             return refuse("it would be the topic of logical decoding messages".to_owned());
         }
@@ -425,9 +432,9 @@ impl Relations {
         let table =
             Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), facts, relation, identity };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
-        let topic = TransactionTopic::new(&self.naming).expect("its name is short");
-        self.transaction_topic = Some(topic.bind(3, 4));
-        let topic = MessageTopic::new(&self.naming).expect("its name is short");
-        self.message_topic = Some(topic.bind(5, 6));
+        let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");
+        self.transaction_topic = Some(topic.bind(Some((3, 4))).expect("it has schemas"));
+        let topic = MessageTopic::new(&self.naming, Format::Avro).expect("its name is short");
+        self.message_topic = Some(topic.bind(Some((5, 6))).expect("it has schemas"));
     }
 }

@@ -50,6 +50,96 @@ fn a_table_without_a_key_stops_upserts_with_a_name() {
     assert!(program.log().contains("public.item"), "{}", program.log());
 }
 
+/// Beside those of tables there are the topics of transactions and of messages.
+#[test]
+fn everything_is_json_without_a_registry() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "all_json");
+    stream.set("events.format", "json");
+    stream.set("events.transaction_topic", "true");
+    stream.set("schema_registry.url", "http://127.0.0.1:1");
+    stream.database.execute("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    stream.database.execute(
+        "begin; insert into public.item values (1), (2); select pg_logical_emit_message(true, 'a\"b', 'inside'); commit; \
+         select pg_logical_emit_message(false, 'app', 'outside')",
+    );
+    await_everything(&stream);
+    program.terminate();
+    let mut found: BTreeMap<String, Vec<(Value, Value)>> = BTreeMap::new();
+    let prefix = format!("{}.", stream.name);
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |topic| topic.starts_with(&prefix),
+        |message| {
+            let read = |bytes: Option<&[u8]>| serde_json::from_slice(bytes.expect("it is there")).expect("JSON");
+            let topic = message.topic().trim_start_matches(&prefix).to_owned();
+            found.entry(topic).or_default().push((read(message.key()), read(message.payload())));
+        },
+    );
+    let id = &found["public.item"][0].1["transaction"]["id"];
+    let of_id = |(key, _): &&(Value, Value)| key["id"] == *id;
+    let marks: Vec<&Value> = found["transaction"].iter().filter(of_id).map(|(_, value)| value).collect();
+    let [begin, end] = marks.as_slice() else { panic!("{marks:?}") };
+    assert_eq!((&begin["status"], &begin["event_count"]), (&"BEGIN".into(), &Value::Null));
+    assert_eq!((&end["status"], &end["event_count"]), (&"END".into(), &3.into()));
+    let counts = serde_json::json!([
+        { "data_collection": "public.item", "event_count": 2 },
+        { "data_collection": "message", "event_count": 1 },
+    ]);
+    assert_eq!((&end["data_collections"], &end["ts_ms"]), (&counts, &begin["ts_ms"]));
+
+    let mut messages = found["message"].clone();
+    messages.sort_by_key(|(key, _)| key["prefix"].to_string());
+    let [(_, inside), (key, outside)] = messages.as_slice() else { panic!("{messages:?}") };
+    assert_eq!(*key, serde_json::json!({ "prefix": "app" }));
+    assert_eq!((&inside["message"]["prefix"], &inside["transaction"]["id"]), (&"a\"b".into(), id));
+    assert_eq!(inside["transaction"]["total_order"], 3);
+    assert_eq!(outside["message"]["content"], "b3V0c2lkZQ==", "bytes are base64");
+    assert_eq!((&outside["transaction"], &outside["source"]["txId"]), (&Value::Null, &Value::Null));
+    assert_eq!(outside["source"]["table"], "");
+}
+
+#[test]
+fn what_cannot_be_written_is_a_dead_letter_in_its_place() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "dead");
+    stream.set("events.unrepresentable", "skip_to_dead_letter");
+    stream.database.execute("create table public.item (id int primary key, v numeric(6,2), a int[])");
+    let program = stream.start_ready();
+    stream.database.execute(
+        "insert into public.item values (1, 1.5, '{1}'), (2, 'NaN', '{2}'), (3, 3, '{{3}}'), (4, 4, '{4}'); \
+         update public.item set id = 5 where id = 2; delete from public.item where id = 5",
+    );
+    stream.drain();
+    assert_eq!(program.metric("events_total{op=\"dead_letter\",schema=\"public\",table=\"item\"}"), Some(3.0));
+    program.terminate();
+    let mut letters: Vec<Value> = Vec::new();
+    let topic = format!("{}.dead-letters", stream.topic("item"));
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |name| name == topic,
+        |message| {
+            assert_eq!((message.partition(), message.key()), (0, None), "all are in one partition, in order");
+            letters.push(serde_json::from_slice(message.payload().expect("a value")).expect("JSON"));
+        },
+    );
+    let seen: Vec<_> = letters.iter().map(|it| (it["op"].clone(), it["code"].clone(), it["ordinal"].clone())).collect();
+    let letter = |op: &str, code: &str, ordinal: u64| (op.into(), code.into(), ordinal.into());
+    assert_eq!(
+        seen,
+        [letter("c", "not_a_number", 2), letter("c", "array_shape", 3), letter("u", "not_a_number", 5)],
+        "the deletion has a place in its record, since it says the key alone"
+    );
+    assert_eq!(letters[0]["new"], serde_json::json!(["2", "NaN", "{2}"]));
+
+    let records = stream.records();
+    let events: Vec<_> = records.iter().filter(|it| it.table == "item").filter_map(|it| it.event.as_ref()).collect();
+    let mut ordinals: Vec<u64> = events.iter().map(|event| event.identity.ordinal).collect();
+    ordinals.sort_unstable();
+    assert_eq!(ordinals, [1, 4, 6], "what is a dead letter has its ordinal");
+}
+
 fn streams_the_tables(envelope: &str, format: &str) {
     let stack = Stack::shared();
     let mut random = Random::new(Random::seed_of_run());

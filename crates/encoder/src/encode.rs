@@ -14,8 +14,8 @@ use std::ops::Range;
 use pgoutput::{Delete, Insert, Lsn, OldTuple, Timestamp, Tuple, Update, Value, Xid};
 
 use crate::{
-    Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, Operation, RecordBatch,
-    TablePlan, TransactionContext,
+    Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, Operation, PlanError,
+    RecordBatch, TablePlan, TransactionContext,
     avro::{self, Reader},
     event::{NULL, SEQUENCE_END, SOME, write_optional_long},
     json,
@@ -29,14 +29,16 @@ const NEW_KEY_HEADER: &str = "__debezium.newkey";
 /// On the create of a key change: the key that the row had.
 const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 /// Confluent's framing: a zero, then the schema's id.
-pub(crate) const FRAMING_BYTES: usize = 5;
+const FRAMING_BYTES: usize = 5;
+/// Of one schema.
+pub(crate) type Framing = [u8; FRAMING_BYTES];
 
 /// A [`TablePlan`] whose schemas are registered: it can encode.
 #[derive(Debug)]
 pub struct BoundPlan {
     plan: TablePlan,
-    key_framing: [u8; FRAMING_BYTES],
-    value_framing: [u8; FRAMING_BYTES],
+    key_framing: Framing,
+    value_framing: Framing,
 }
 
 impl BoundPlan {
@@ -531,7 +533,20 @@ fn write_processed(unix_ns: i64, out: &mut Vec<u8>) {
     write_optional_long(out, Some(unix_ns));
 }
 
-pub(crate) fn framing(schema_id: u32) -> [u8; FRAMING_BYTES] {
+/// The framing of keys and values of a topic; none for one without schemas.
+pub(crate) fn bound_framing(
+    topic: &str,
+    has_schemas: bool,
+    ids: Option<(u32, u32)>,
+) -> Result<Option<(Framing, Framing)>, PlanError> {
+    if ids.is_some() == has_schemas {
+        Ok(ids.map(|(key, value)| (framing(key), framing(value))))
+    } else {
+        Err(PlanError::SchemaIds { table: topic.to_owned(), has_key: has_schemas })
+    }
+}
+
+fn framing(schema_id: u32) -> Framing {
     let [a, b, c, d] = schema_id.to_be_bytes();
     [0, a, b, c, d]
 }

@@ -34,29 +34,29 @@ pub(crate) fn default_value(physical: &Physical, encoded: &[u8]) -> Option<Value
 /// Returns none if the bytes are not such a value, which would be a bug of its codec.
 pub(crate) fn write_value(physical: &Physical, reader: &mut Reader<'_>, out: &mut Vec<u8>) -> Option<()> {
     match physical {
-        Physical::Boolean => write_display(out, reader.boolean()?),
-        Physical::Int | Physical::Long => write_display(out, reader.long()?),
+        Physical::Boolean => append(out, reader.boolean()?),
+        Physical::Int | Physical::Long => append(out, reader.long()?),
         Physical::Float => {
             let value = reader.float()?;
-            if value.is_finite() { write_display(out, value) } else { write_display(out, number(value.into())) }
+            if value.is_finite() { append(out, value) } else { append(out, number(value.into())) }
         }
         Physical::Double => {
             let value = reader.double()?;
-            write_display(out, number(value));
+            append(out, number(value));
         }
         Physical::String => write_string(out, std::str::from_utf8(reader.bytes()?).ok()?),
         Physical::Bytes => write_base64(out, reader.bytes()?),
         Physical::Decimal { scale, .. } => write_decimal(out, reader.bytes()?, *scale as usize),
         Physical::VariableScaleDecimal => {
             out.extend_from_slice(b"{\"scale\":");
-            write_display(out, reader.long()?);
+            append(out, reader.long()?);
             out.extend_from_slice(b",\"value\":");
             write_base64(out, reader.bytes()?);
             out.push(b'}');
         }
         Physical::Point => {
             let (x, y) = (reader.double()?, reader.double()?);
-            write_display(out, format_args!("{{\"x\":{},\"y\":{}", number(x), number(y)));
+            append(out, format_args!("{{\"x\":{},\"y\":{}", number(x), number(y)));
             out.extend_from_slice(b",\"wkb\":");
             write_optional(&Physical::Bytes, reader, out)?;
             out.extend_from_slice(b",\"srid\":");
@@ -132,7 +132,8 @@ pub(crate) fn write_string(out: &mut Vec<u8>, text: &str) {
     serde_json::to_writer(out, text).expect("a Vec takes all that is written to it, and a text is always JSON");
 }
 
-fn write_display(out: &mut Vec<u8>, value: impl std::fmt::Display) {
+/// Appends what it is printed as.
+pub(crate) fn append(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("a Vec takes all that is written to it");
 }
 
@@ -142,10 +143,11 @@ fn write_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: usize) {
     let digits = format!("{digits:0>width$}", width = scale + 1);
     let (integer, fraction) = digits.split_at(digits.len() - scale);
     let point = if scale > 0 { "." } else { "" };
-    write_display(out, format_args!("{sign}{integer}{point}{fraction}"));
+    append(out, format_args!("{sign}{integer}{point}{fraction}"));
 }
 
-fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
+/// Appends bytes as a JSON string.
+pub(crate) fn write_base64(out: &mut Vec<u8>, bytes: &[u8]) {
     out.push(b'"');
     base64::write(base64::STANDARD, bytes, out);
     out.push(b'"');

@@ -107,6 +107,7 @@ mod error;
 mod event;
 mod facts;
 mod json;
+mod json_envelope;
 mod logical_message;
 mod metadata;
 mod naming;

@@ -10,9 +10,11 @@ use pgoutput::{LogicalMessage, Timestamp};
 use serde_json::{Value, json};
 
 use crate::{
-    EventContext, EventOrder, Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
-    encode::{FRAMING_BYTES, framing},
+    EventContext, EventOrder, Format, Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
+    encode::{Framing, bound_framing},
     event::{NULL, SEQUENCE_END, SOME, write_optional_long},
+    json::{self, append},
+    json_envelope::{self, JsonSource},
     schema,
 };
 
@@ -24,8 +26,8 @@ pub struct MessageTopic {
     source_start: Vec<u8>,
     /// `source.snapshot` and `source.db`.
     source_database: Vec<u8>,
-    key_schema: Schema,
-    value_schema: Schema,
+    json_source: JsonSource,
+    schemas: Option<(Schema, Schema)>,
 }
 
 impl MessageTopic {
@@ -36,9 +38,12 @@ impl MessageTopic {
     ///
     /// # Errors
     /// Its name is longer than Kafka allows.
-    pub fn new(naming: &Naming) -> Result<Self, PlanError> {
+    pub fn new(naming: &Naming, format: Format) -> Result<Self, PlanError> {
         let topic = naming.side_topic("message")?;
-        let (key_schema, value_schema) = (Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?);
+        let schemas = match format {
+            Format::Avro => Some((Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?)),
+            Format::Json => None,
+        };
         let (mut source_start, mut source_database) = (Vec::new(), vec![0]);
         for text in [naming.version.as_str(), "postgresql", &naming.topic_prefix] {
             avro::write_bytes(&mut source_start, text.as_bytes());
@@ -46,7 +51,13 @@ impl MessageTopic {
         for text in ["false", &naming.database] {
             avro::write_bytes(&mut source_database, text.as_bytes());
         }
-        Ok(Self { topic: topic.into(), source_start, source_database, key_schema, value_schema })
+        Ok(Self {
+            topic: topic.into(),
+            source_start,
+            source_database,
+            json_source: JsonSource::new(naming, "", ""),
+            schemas,
+        })
     }
 
     /// Its name.
@@ -54,19 +65,18 @@ impl MessageTopic {
         &self.topic
     }
 
-    /// The schema of the keys, subject `{topic}-key`: the message's prefix.
-    pub fn key_schema(&self) -> &Schema {
-        &self.key_schema
+    /// The schemas of keys, subject `{topic}-key`, and of values, subject `{topic}-value`; none for JSON.
+    pub fn schemas(&self) -> Option<(&Schema, &Schema)> {
+        self.schemas.as_ref().map(|(key, value)| (key, value))
     }
 
-    /// The schema of the values, subject `{topic}-value`.
-    pub fn value_schema(&self) -> &Schema {
-        &self.value_schema
-    }
-
-    /// Takes the ids that the registry has for the schemas.
-    pub fn bind(self, key_schema_id: u32, value_schema_id: u32) -> BoundMessageTopic {
-        BoundMessageTopic { key_framing: framing(key_schema_id), value_framing: framing(value_schema_id), plan: self }
+    /// Takes the ids that the registry has for the schemas of keys and values, if they have schemas.
+    ///
+    /// # Errors
+    /// There are ids without schemas, or schemas without ids.
+    pub fn bind(self, ids: Option<(u32, u32)>) -> Result<BoundMessageTopic, PlanError> {
+        let framing = bound_framing(&self.topic, self.schemas.is_some(), ids)?;
+        Ok(BoundMessageTopic { framing, plan: self })
     }
 }
 
@@ -74,8 +84,8 @@ impl MessageTopic {
 #[derive(Debug)]
 pub struct BoundMessageTopic {
     plan: MessageTopic,
-    key_framing: [u8; FRAMING_BYTES],
-    value_framing: [u8; FRAMING_BYTES],
+    /// Of keys and values; none for JSON.
+    framing: Option<(Framing, Framing)>,
 }
 
 impl BoundMessageTopic {
@@ -111,13 +121,16 @@ impl BoundMessageTopic {
         order: Option<EventOrder>,
         batch: &mut RecordBatch,
     ) {
+        let Some((key_framing, value_framing)) = &self.framing else {
+            return self.json(message, context, order, batch);
+        };
         let data = batch.data();
         let start = data.len();
-        data.extend_from_slice(&self.key_framing);
+        data.extend_from_slice(key_framing);
         data.push(SOME);
         avro::write_bytes(data, message.prefix.as_bytes());
         let key = start..data.len();
-        data.extend_from_slice(&self.value_framing);
+        data.extend_from_slice(value_framing);
         avro::write_bytes(data, b"m");
         write_optional_long(data, Some(context.processed_unix_ns.div_euclid(1_000_000)));
         self.write_source(context, data);
@@ -133,6 +146,36 @@ impl BoundMessageTopic {
         avro::write_bytes(data, message.prefix.as_bytes());
         data.push(SOME);
         avro::write_bytes(data, &message.content);
+        let value = key.end..data.len();
+        batch.push(&self.plan.topic, context.lsn, Some(key), Some(value));
+    }
+
+    fn json(
+        &self,
+        message: &LogicalMessage,
+        context: &EventContext<'_>,
+        order: Option<EventOrder>,
+        batch: &mut RecordBatch,
+    ) {
+        let data = batch.data();
+        let start = data.len();
+        data.extend_from_slice(b"{\"prefix\":");
+        json::write_string(data, &message.prefix);
+        data.push(b'}');
+        let key = start..data.len();
+        let ts_ms = context.processed_unix_ns.div_euclid(1_000_000);
+        append(data, format_args!("{{\"op\":\"m\",\"ts_ms\":{ts_ms},\"source\":"));
+        self.plan.json_source.write(context, data);
+        data.extend_from_slice(b",\"transaction\":");
+        match order {
+            Some(order) => json_envelope::write_transaction(context, order, data),
+            None => data.extend_from_slice(b"null"),
+        }
+        data.extend_from_slice(b",\"message\":{\"prefix\":");
+        json::write_string(data, &message.prefix);
+        data.extend_from_slice(b",\"content\":");
+        json::write_base64(data, &message.content);
+        data.extend_from_slice(b"}}");
         let value = key.end..data.len();
         batch.push(&self.plan.topic, context.lsn, Some(key), Some(value));
     }

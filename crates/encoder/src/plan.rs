@@ -10,6 +10,7 @@ use crate::{
     defaults::{self, Default},
     encode::DeadLetters,
     json,
+    json_envelope::JsonSource,
     metadata::MetadataHeaders,
     naming::checked_topic,
     schema::{self, AvroType, Field, Physical, Properties, Schema},
@@ -48,14 +49,6 @@ pub struct TablePlan {
     pub(crate) dead_letters: Option<DeadLetters>,
     key_schema: Option<Schema>,
     value_schema: Option<Schema>,
-}
-
-/// What of `source` is the same in all events of a table, as JSON.
-#[derive(Debug)]
-pub(crate) struct JsonSource {
-    pub(crate) start: Vec<u8>,
-    pub(crate) database: Vec<u8>,
-    pub(crate) table: Vec<u8>,
 }
 
 /// One column.
@@ -405,29 +398,6 @@ fn refuse_collisions(table: &str, columns: &[Column], fields: &[Option<Field>]) 
         }
     }
     Ok(())
-}
-
-impl JsonSource {
-    fn new(naming: &Naming, schema: &str, table: &str) -> Self {
-        let fields = |start: &str, fields: &[(&str, &str)], end: &str| {
-            let mut out = start.as_bytes().to_vec();
-            for (position, (name, value)) in fields.iter().enumerate() {
-                out.extend_from_slice(if position == 0 { b"\"" } else { b",\"" });
-                out.extend_from_slice(name.as_bytes());
-                out.extend_from_slice(b"\":");
-                json::write_string(&mut out, value);
-            }
-            out.extend_from_slice(end.as_bytes());
-            out
-        };
-        let server =
-            [("version", naming.version.as_str()), ("connector", "postgresql"), ("name", &naming.topic_prefix)];
-        Self {
-            start: fields("{", &server, ",\"ts_ms\":"),
-            database: fields(",\"snapshot\":\"false\",", &[("db", &naming.database)], ",\"sequence\":"),
-            table: fields(",", &[("schema", schema), ("table", table)], ",\"txId\":"),
-        }
-    }
 }
 
 fn strings<const N: usize>(texts: [&str; N]) -> Vec<u8> {

@@ -10,9 +10,10 @@ use pgoutput::Lsn;
 use serde_json::{Value, json};
 
 use crate::{
-    Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
-    encode::{FRAMING_BYTES, framing},
+    Format, Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
+    encode::{Framing, bound_framing},
     event::{NULL, SOME, write_optional_long},
+    json::{self, append},
     schema,
 };
 
@@ -20,8 +21,7 @@ use crate::{
 #[derive(Debug)]
 pub struct TransactionTopic {
     topic: Arc<str>,
-    key_schema: Schema,
-    value_schema: Schema,
+    schemas: Option<(Schema, Schema)>,
 }
 
 impl TransactionTopic {
@@ -29,10 +29,13 @@ impl TransactionTopic {
     ///
     /// # Errors
     /// Its name is longer than Kafka allows.
-    pub fn new(naming: &Naming) -> Result<Self, PlanError> {
+    pub fn new(naming: &Naming, format: Format) -> Result<Self, PlanError> {
         let topic = naming.side_topic("transaction")?;
-        let (key_schema, value_schema) = (Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?);
-        Ok(Self { topic: topic.into(), key_schema, value_schema })
+        let schemas = match format {
+            Format::Avro => Some((Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?)),
+            Format::Json => None,
+        };
+        Ok(Self { topic: topic.into(), schemas })
     }
 
     /// Its name.
@@ -40,20 +43,18 @@ impl TransactionTopic {
         &self.topic
     }
 
-    /// The schema of the keys, subject `{topic}-key`: the transaction's id.
-    pub fn key_schema(&self) -> &Schema {
-        &self.key_schema
+    /// The schemas of keys, subject `{topic}-key`, and of values, subject `{topic}-value`; none for JSON.
+    pub fn schemas(&self) -> Option<(&Schema, &Schema)> {
+        self.schemas.as_ref().map(|(key, value)| (key, value))
     }
 
-    /// The schema of the values, subject `{topic}-value`.
-    pub fn value_schema(&self) -> &Schema {
-        &self.value_schema
-    }
-
-    /// Takes the ids that the registry has for the schemas.
-    pub fn bind(self, key_schema_id: u32, value_schema_id: u32) -> BoundTransactionTopic {
-        let (key_framing, value_framing) = (framing(key_schema_id), framing(value_schema_id));
-        BoundTransactionTopic { topic: self.topic, key_framing, value_framing }
+    /// Takes the ids that the registry has for the schemas of keys and values, if they have schemas.
+    ///
+    /// # Errors
+    /// There are ids without schemas, or schemas without ids.
+    pub fn bind(self, ids: Option<(u32, u32)>) -> Result<BoundTransactionTopic, PlanError> {
+        let framing = bound_framing(&self.topic, self.schemas.is_some(), ids)?;
+        Ok(BoundTransactionTopic { topic: self.topic, framing })
     }
 }
 
@@ -61,13 +62,18 @@ impl TransactionTopic {
 #[derive(Debug)]
 pub struct BoundTransactionTopic {
     topic: Arc<str>,
-    key_framing: [u8; FRAMING_BYTES],
-    value_framing: [u8; FRAMING_BYTES],
+    /// Of keys and values; none for JSON.
+    framing: Option<(Framing, Framing)>,
 }
 
 impl BoundTransactionTopic {
     /// Appends the BEGIN of a transaction, which belongs before its first event. `lsn` is where that event comes from.
     pub fn begin(&self, transaction: &TransactionContext, lsn: Lsn, batch: &mut RecordBatch) {
+        if self.framing.is_none() {
+            return self.json("BEGIN", transaction, lsn, batch, |out| {
+                out.extend_from_slice(b"\"event_count\":null,\"data_collections\":null");
+            });
+        }
         self.record("BEGIN", transaction, lsn, batch, |out| out.extend_from_slice(&[NULL, NULL]));
     }
 
@@ -81,6 +87,21 @@ impl BoundTransactionTopic {
         collections: impl ExactSizeIterator<Item = (&'a str, u64)>,
         batch: &mut RecordBatch,
     ) {
+        if self.framing.is_none() {
+            return self.json("END", transaction, lsn, batch, |out| {
+                append(out, format_args!("\"event_count\":{events},\"data_collections\":["));
+                for (position, (name, events)) in collections.enumerate() {
+                    out.extend_from_slice(if position == 0 {
+                        b"{\"data_collection\":"
+                    } else {
+                        b",{\"data_collection\":"
+                    });
+                    json::write_string(out, name);
+                    append(out, format_args!(",\"event_count\":{events}}}"));
+                }
+                out.push(b']');
+            });
+        }
         self.record("END", transaction, lsn, batch, |out| {
             write_optional_long(out, Some(events.cast_signed()));
             out.push(SOME);
@@ -105,16 +126,38 @@ impl BoundTransactionTopic {
         batch: &mut RecordBatch,
         write_counts: impl FnOnce(&mut Vec<u8>),
     ) {
+        let Some((key_framing, value_framing)) = &self.framing else { return };
         let data = batch.data();
         let start = data.len();
-        data.extend_from_slice(&self.key_framing);
+        data.extend_from_slice(key_framing);
         transaction.append_id(data);
         let key = start..data.len();
-        data.extend_from_slice(&self.value_framing);
+        data.extend_from_slice(value_framing);
         avro::write_bytes(data, status.as_bytes());
         transaction.append_id(data);
         write_counts(data);
         transaction.commit_millis.append_to(data);
+        let value = key.end..data.len();
+        batch.push(&self.topic, lsn, Some(key), Some(value));
+    }
+
+    fn json(
+        &self,
+        status: &str,
+        transaction: &TransactionContext,
+        lsn: Lsn,
+        batch: &mut RecordBatch,
+        write_counts: impl FnOnce(&mut Vec<u8>),
+    ) {
+        let facts = &transaction.facts;
+        let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
+        let data = batch.data();
+        let start = data.len();
+        append(data, format_args!("{{\"id\":\"{xid}:{commit_lsn}\"}}"));
+        let key = start..data.len();
+        append(data, format_args!("{{\"status\":\"{status}\",\"id\":\"{xid}:{commit_lsn}\","));
+        write_counts(data);
+        append(data, format_args!(",\"ts_ms\":{}}}", facts.commit_unix_us.div_euclid(1000)));
         let value = key.end..data.len();
         batch.push(&self.topic, lsn, Some(key), Some(value));
     }

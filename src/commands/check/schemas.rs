@@ -186,8 +186,9 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
 
 fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
     let naming = Naming::new(config.name.as_str(), "");
-    let transactions = config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming).ok()).flatten();
-    let messages = config.metadata.messages.then(|| MessageTopic::new(&naming).ok()).flatten();
+    let transactions =
+        config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming, config.events.format).ok()).flatten();
+    let messages = config.metadata.messages.then(|| MessageTopic::new(&naming, config.events.format).ok()).flatten();
     let transactions = transactions.iter().map(|side| (side.topic(), "the transactions"));
     let side_topics = transactions.chain(messages.iter().map(|side| (side.topic(), "the logical decoding messages")));
     for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table())).chain(side_topics)) {

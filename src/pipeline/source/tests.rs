@@ -442,15 +442,17 @@ static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
 
 /// The schema of the values of messages.
 static MESSAGES: LazyLock<Schema> = LazyLock::new(|| {
-    let topic = MessageTopic::new(&encoder::Naming::new("test", "nowhere")).expect("a name");
-    Schema::parse_str(topic.value_schema().json()).expect("a schema")
+    let topic = MessageTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
+    Schema::parse_str(topic.schemas().expect("it is Avro").1.json()).expect("a schema")
 });
 
 /// The schemas of keys and values of the topic of transactions.
 static TRANSACTIONS: LazyLock<(Schema, Schema)> = LazyLock::new(|| {
-    let topic = encoder::TransactionTopic::new(&encoder::Naming::new("test", "nowhere")).expect("a name");
+    let topic = encoder::TransactionTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro)
+        .expect("a name");
     let parse = |schema: &encoder::Schema| Schema::parse_str(schema.json()).expect("a schema");
-    (parse(topic.key_schema()), parse(topic.value_schema()))
+    let (key, value) = topic.schemas().expect("it is Avro");
+    (parse(key), parse(value))
 });
 
 fn unwrapped(value: &Value) -> Value {

@@ -48,7 +48,12 @@ pub(crate) fn read_stream(bootstrap_servers: &str, registry_url: &str, stream: &
     let mut records = Vec::new();
     read_to_end(
         bootstrap_servers,
-        |topic| topic.strip_prefix(&prefix).is_some_and(|table| table != "transaction" && table != "message"),
+        // Beside the topics of tables there are others, which hold something else.
+        |topic| {
+            topic
+                .strip_prefix(&prefix)
+                .is_some_and(|table| table != "transaction" && table != "message" && !table.ends_with(".dead-letters"))
+        },
         |message| records.push(record(&mut decoder, message)),
     );
     records

@@ -3,10 +3,10 @@
 //!
 //! A row is encoded in Avro first, so that a type says only once how its text is to be read.
 
-use std::{io::Write, ops::Range};
+use std::ops::Range;
 
 use super::{Encoder, Row};
-use crate::{EncodeError, EventContext, Operation, TablePlan, json};
+use crate::{EncodeError, EventContext, Operation, TablePlan, json::append, json_envelope::write_transaction};
 
 impl Encoder<'_> {
     /// Appends an event.
@@ -26,19 +26,12 @@ impl Encoder<'_> {
         data.extend_from_slice(b",\"after\":");
         plan.write_json_row(after, context, &mut scratch, data)?;
         data.extend_from_slice(b",\"source\":");
-        plan.write_json_source(context, data);
-        let facts = &context.transaction.facts;
-        let op = operation.letter();
-        let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
-        let (total, collection, unix_ns) = (order.total, order.collection, context.processed_unix_ns);
+        plan.json_source.write(context, data);
+        data.extend_from_slice(b",\"transaction\":");
+        write_transaction(context, order, data);
+        let (op, unix_ns) = (operation.letter(), context.processed_unix_ns);
         let (ms, us) = (unix_ns.div_euclid(1_000_000), unix_ns.div_euclid(1000));
-        append(
-            data,
-            format_args!(
-                ",\"transaction\":{{\"id\":\"{xid}:{commit_lsn}\",\"total_order\":{total},\"data_collection_order\":{collection}}},\
-                 \"op\":\"{op}\",\"ts_ms\":{ms},\"ts_us\":{us},\"ts_ns\":{unix_ns}}}"
-            ),
-        );
+        append(data, format_args!(",\"op\":\"{op}\",\"ts_ms\":{ms},\"ts_us\":{us},\"ts_ns\":{unix_ns}}}"));
         let value = start..data.len();
         self.batch.put_scratch(scratch);
         plan.headers.add(operation, context, self.order, self.batch);
@@ -67,30 +60,4 @@ impl TablePlan {
         }
         self.write_json(self.columns.iter(), scratch, context.lsn, out)
     }
-
-    fn write_json_source(&self, context: &EventContext<'_>, out: &mut Vec<u8>) {
-        let facts = &context.transaction.facts;
-        let (commit_us, commit_lsn, lsn) = (facts.commit_unix_us, u64::from(facts.commit_lsn), u64::from(context.lsn));
-        out.extend_from_slice(&self.json_source.start);
-        append(out, commit_us.div_euclid(1000));
-        out.extend_from_slice(&self.json_source.database);
-        append(out, format_args!("\"[\\\"{commit_lsn}\\\",\\\"{lsn}\\\"]\",\"ts_us\":{commit_us},\"ts_ns\":"));
-        match commit_us.checked_mul(1000) {
-            Some(nanos) => append(out, nanos),
-            None => out.extend_from_slice(b"null"),
-        }
-        out.extend_from_slice(&self.json_source.table);
-        append(out, format_args!("{},\"lsn\":{lsn},\"xmin\":null,\"origin\":", u32::from(facts.xid)));
-        match &facts.origin {
-            Some((name, lsn)) => {
-                json::write_string(out, name);
-                append(out, format_args!(",\"origin_lsn\":{}}}", u64::from(*lsn)));
-            }
-            None => out.extend_from_slice(b"null,\"origin_lsn\":null}"),
-        }
-    }
-}
-
-fn append(out: &mut Vec<u8>, value: impl std::fmt::Display) {
-    write!(out, "{value}").expect("a Vec takes all that is written to it");
 }
