@@ -205,7 +205,8 @@ keys! {
     TABLES: "tables", Kind::TableList,
         Presence::Optional { example: r#"[{ match = "public.orders", partitions = 12, events = { decimals = "string" } }]"# },
         "What is otherwise for some tables, each of which is written as `[[tables]]`: `match`, one or more patterns `schema.table`; `topic`, a \
-         template as in `kafka.topics.template`, before which no route counts; `partitions` of the topic when it is created; and under \
+         template as in `kafka.topics.template`, before which no route counts; `key`, the columns of the key instead of the replica identity's, each of which has to be in the replica \
+         identity (FULL has all); `partitions` of the topic when it is created; and under \
          `events` any key of `[events]`. The first that matches a table is for it, alone. Which tables are streamed is said by \
          `postgres.tables`.";
 

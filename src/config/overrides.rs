@@ -18,6 +18,8 @@ pub struct TableOverride {
     pub tables: Vec<TablePattern>,
     /// Their topic, whatever template and routes say.
     pub topic: Option<TopicTemplate>,
+    /// The columns of the key, instead of the replica identity's.
+    pub key: Option<Vec<String>>,
     /// Partitions of their topic when it is created.
     pub partitions: Option<i32>,
     /// `[events]`, with what is otherwise for them.
@@ -34,10 +36,22 @@ impl TableOverride {
     fn read(entry: &mut Entry<'_>, base: &EncodeOptions) -> Result<Self, Noted> {
         let tables = entry.some("match", "[\"public.orders\"]");
         let topic = entry.optional("topic");
+        let key = Self::key(entry);
         let partitions = Self::partitions(entry);
         let mut events = base.clone();
         events::read_into(entry, &mut events)?;
-        Ok(Self { tables: tables?, topic: topic?, partitions: partitions?, events })
+        Ok(Self { tables: tables?, topic: topic?, key: key?, partitions: partitions?, events })
+    }
+
+    fn key(entry: &mut Entry<'_>) -> Result<Option<Vec<String>>, Noted> {
+        let Some(key) = entry.list::<String>("key")? else { return Ok(None) };
+        let twice = key.iter().enumerate().find(|(index, column)| key[..*index].contains(column));
+        let found = match twice {
+            Some((_, column)) => format!("found column {column:?} twice"),
+            None if key.is_empty() => "found an empty list".to_owned(),
+            None => return Ok(Some(key)),
+        };
+        Err(entry.note("key", Fault::new(found, "give the columns of the key, each once, as in [\"order_no\"]")))
     }
 
     fn partitions(entry: &mut Entry<'_>) -> Result<Option<i32>, Noted> {

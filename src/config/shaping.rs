@@ -64,6 +64,7 @@ impl Shaping {
                 None => self.routing.topic(names),
             });
         }
+        options.key = own.and_then(|own| own.key.clone());
         options.columns = columns.into_iter().filter_map(rule).collect();
         options
     }

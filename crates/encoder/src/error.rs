@@ -95,6 +95,25 @@ pub enum PlanError {
         /// `schema.table`.
         table: String,
     },
+    /// A column of the key that was asked for is not in the stream.
+    #[error("column {column:?} of {table} is to be a part of the key, and the table's stream has no such column")]
+    KeyColumnMissing {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
+    /// The old value of a column of the key that was asked for does not come with updates and deletions.
+    #[error(
+        "column {column:?} of {table} is to be a part of the key, and PostgreSQL does not send what it was before an update or a deletion, \
+         since it is no part of the replica identity; ALTER TABLE .. REPLICA IDENTITY FULL makes it send that"
+    )]
+    KeyColumnUnsent {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// A plan was bound to ids of other schemas than it has.
     #[error("the events of {table} {}: the schema ids given do not fit", if *has_key { "have a key" } else { "have no key" })]
     SchemaIds {

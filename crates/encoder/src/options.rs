@@ -48,6 +48,8 @@ pub struct EncodeOptions {
     /// The topic, in which what Kafka does not have becomes an underscore; none for `{prefix}.{schema}.{table}`. The Avro namespace follows it,
     /// as in Debezium.
     pub topic: Option<String>,
+    /// The columns of the key, in its order, instead of the replica identity's. Debezium: `message.key.columns`.
+    pub key: Option<Vec<String>>,
     /// What is done to columns beyond their types, by their names as PostgreSQL has them; names that the table has not do no harm.
     pub columns: BTreeMap<String, ColumnRule>,
 }
@@ -73,6 +75,7 @@ impl Default for EncodeOptions {
             skipped: Operations::default(),
             headers: Vec::new(),
             topic: None,
+            key: None,
             columns: BTreeMap::new(),
         }
     }
@@ -118,6 +121,7 @@ impl EncodeOptions {
             unavailable_value: self.unavailable_value,
             skipped: self.skipped,
             topic: self.topic,
+            key: self.key,
             columns: self.columns,
             ..forms
         }

@@ -112,7 +112,10 @@ impl TablePlan {
             Format::Avro => options.names.namespace(&topic).ok_or_else(|| illegal(&topic))?,
             Format::Json => String::new(),
         };
-        let key_columns = key_columns(relation, facts);
+        let key_columns = match &options.key {
+            Some(key) => chosen_key_columns(&table, relation, key)?,
+            None => key_columns(relation, facts),
+        };
         if envelope == Envelope::Upsert && key_columns.is_empty() {
             return Err(PlanError::NoKey { table });
         }
@@ -285,6 +288,22 @@ fn key_columns(relation: &Relation, facts: &TableFacts) -> Vec<usize> {
     let mut sorted = primary_key.clone();
     sorted.sort_unstable();
     if flagged.is_empty() || sorted == flagged { primary_key } else { flagged }
+}
+
+/// The columns of the key where somebody has chosen them. What each of them was before has to come with every change that ends a key, or the
+/// old key would stay in the topic as if its row did.
+fn chosen_key_columns(table: &str, relation: &Relation, key: &[String]) -> Result<Vec<usize>, PlanError> {
+    let position = |name: &String| {
+        let (table, column) = (table.to_owned(), name.clone());
+        match relation.columns.iter().position(|column| column.name == *name) {
+            None => Err(PlanError::KeyColumnMissing { table, column }),
+            Some(index) if relation.replica_identity == ReplicaIdentity::Full || relation.columns[index].is_key => {
+                Ok(index)
+            }
+            Some(_) => Err(PlanError::KeyColumnUnsent { table, column }),
+        }
+    };
+    key.iter().map(position).collect()
 }
 
 /// Refuses rules that would leave a key that is none, or nothing.

@@ -222,6 +222,35 @@ fn an_upsert_has_avros_own_logical_types() {
 }
 
 #[test]
+fn a_chosen_key_is_that_of_every_record_of_its_row() {
+    let columns = [column("id", 20, -1).key().not_null(), column("number", 23, -1), column("area", 25, -1)];
+    let options = EncodeOptions { key: Some(vec!["area".into(), "number".into()]), ..EncodeOptions::default() };
+    let compile = |identity, options: &EncodeOptions| {
+        TablePlan::compile(&table::relation(identity, &columns), &table::facts(&columns), &table::naming(), options)
+    };
+    let error = compile(ReplicaIdentity::Default, &options).unwrap_err();
+    assert!(matches!(&error, PlanError::KeyColumnUnsent { column, .. } if column == "area"), "{error}");
+    let missing = EncodeOptions { key: Some(vec!["gone".into()]), ..EncodeOptions::default() };
+    let error = compile(ReplicaIdentity::Full, &missing).unwrap_err();
+    assert!(matches!(&error, PlanError::KeyColumnMissing { column, .. } if column == "gone"), "{error}");
+
+    let plan = table::bind(compile(ReplicaIdentity::Full, &options).unwrap());
+    let keys = |change: Change<'_>| -> Vec<Value> {
+        encode(&plan, change).iter().map(|record| record["key"].clone()).collect()
+    };
+    let key = |area: &str, number: i64| json!({ "area": area, "number": number });
+    assert_eq!(keys(Change::Insert(&table::insert(&["1", "7", "north"]))), [key("north", 7)]);
+    let old = || OldTuple::Full(table::row(&["1", "7", "north"]));
+    assert_eq!(keys(Change::Delete(&table::delete(old()))), [key("north", 7), key("north", 7)]);
+    // The identity stays, and the key does not.
+    let moved = table::update(old(), &["1", "7", "south"]);
+    assert_eq!(keys(Change::Update(&moved)), [key("north", 7), key("north", 7), key("south", 7)]);
+    assert_eq!(plan.count_events(Change::Update(&moved), 1.into()).unwrap(), 2);
+    let renumbered = table::update(old(), &["2", "7", "north"]);
+    assert_eq!(keys(Change::Update(&renumbered)), [key("north", 7)]);
+}
+
+#[test]
 fn a_value_without_room_is_a_dead_letter_and_counts() {
     use encoder::{ColumnRule, EncodeErrorKind, Encoded, EventOrder, Unrepresentable};
 

@@ -168,6 +168,10 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
             error.to_string(),
             "change the rules of [columns] for it, or leave the table out of postgres.tables".to_owned(),
         ),
+        PlanError::KeyColumnMissing { .. } | PlanError::KeyColumnUnsent { .. } => (
+            error.to_string(),
+            "correct the key of the table in [[tables]]; or ALTER TABLE ... REPLICA IDENTITY FULL".to_owned(),
+        ),
         PlanError::IllegalTopic { .. } => (error.to_string(), "correct kafka.topics.template or routes".to_owned()),
         PlanError::TopicTooLong { .. } => (
             error.to_string(),

@@ -60,6 +60,10 @@ fn each_key_of_events_can_be_otherwise_for_a_table() {
             "events = { times = \"iso\" }",
             "line 11: tables[0].events.times: found \"iso\"; give \"adaptive\", \"adaptive_microseconds\", \"connect\", \"iso_string\", \"microseconds\", \"nanoseconds\" or \"native\"",
         ),
+        (
+            "key = [\"x\", \"x\"]",
+            "line 11: tables[0].key: found column \"x\" twice; give the columns of the key, each once, as in [\"order_no\"]",
+        ),
         ("partitions = -1", "line 11: tables[0].partitions: found -1; give a number from 1 to 100000"),
         (
             "topic = \"{x}\"",
