@@ -14,7 +14,7 @@ use encoder::{
     BoundMessageTopic, BoundPlan, BoundTransactionTopic, Format, MessageTopic, Naming, PlanError, Schema, TableFacts,
     TablePlan, TransactionTopic,
 };
-use pgoutput::{Oid, Relation};
+use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
@@ -194,23 +194,26 @@ impl Relations {
         Ok(())
     }
 
-    /// What the catalog says, or what it said before the table was dropped: without it the rows that are still to come would have other
-    /// schemas, and those of a table with REPLICA IDENTITY FULL no key.
+    /// What the catalog says, completed by what it said before where the table has been changed or dropped since. Without that
+    /// the rows that are still to come would have other schemas, and those of a table with REPLICA IDENTITY FULL another key, or none.
     async fn facts_about(&mut self, relation: &Relation) -> Result<TableFacts, Failure> {
         let found = self.catalog.table_facts(relation.id).await?;
         let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if !found.columns.is_empty() {
+        if describes(&found, relation) {
             held.insert(relation.id, found.clone());
             return Ok(found);
         }
-        if let Some(facts) = held.get(&relation.id) {
-            return Ok(facts.clone());
+        if let Some(held) = held.get(&relation.id) {
+            return Ok(completed(&found, held, relation));
         }
+        let lacks_key = relation.replica_identity == ReplicaIdentity::Full && !has_key(&found, relation);
         warn!(
             schema = relation.schema,
             table = relation.name,
-            "the table is gone, and this process has not seen it: what is still to come of it is described by the stream alone, so that \
-             columns are optional, and a table with REPLICA IDENTITY FULL has no key"
+            lacks_key,
+            "{}, and this process has not seen it as it was: what is still to come of that time is described by the stream alone, so that \
+             columns are optional, and a table with REPLICA IDENTITY FULL may have no key",
+            if found.columns.is_empty() { "the table is gone" } else { "the table has been changed since" }
         );
         Ok(found)
     }
@@ -373,6 +376,34 @@ use {
     crate::config::{Config, PrefixPattern},
     encoder::EncodeOptions,
 };
+
+/// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
+fn describes(facts: &TableFacts, relation: &Relation) -> bool {
+    let is_known =
+        |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
+    relation.columns.iter().all(is_known) && (!facts.columns.is_empty() || relation.columns.is_empty()) && {
+        // A publication may leave columns of the key out; then it is the same with every description.
+        facts.primary_key.is_none() || has_key(facts, relation) || relation.replica_identity != ReplicaIdentity::Full
+    }
+}
+
+/// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.
+fn completed(found: &TableFacts, held: &TableFacts, relation: &Relation) -> TableFacts {
+    let facts_of = |column: &RelationColumn| {
+        let of = |facts: &TableFacts| facts.column(&column.name).filter(|it| it.type_oid == column.type_oid).cloned();
+        of(found).or_else(|| of(held))
+    };
+    let key_of = if has_key(found, relation) || !has_key(held, relation) { found } else { held };
+    TableFacts {
+        columns: relation.columns.iter().filter_map(facts_of).collect(),
+        primary_key: key_of.primary_key.clone(),
+    }
+}
+
+fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
+    let is_there = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+    facts.primary_key.as_ref().is_some_and(|key| key.iter().all(is_there))
+}
 
 #[cfg(test)]
 impl Relations {
