@@ -306,6 +306,7 @@ mod tests {
 
     fn matched(name: &str, leaves: &[&str]) -> MatchedTable {
         MatchedTable {
+            oid: pgoutput::Oid::from(1),
             table: table(name),
             is_partitioned: !leaves.is_empty(),
             leaves: leaves.iter().map(|name| table(name)).collect(),

@@ -39,6 +39,8 @@ pub struct WithoutIdentity {
 pub struct MatchedTable {
     /// The table; for partitions whose root matches too, the root.
     pub table: PublishedTable,
+    /// Its OID.
+    pub oid: Oid,
     /// Whether it is partitioned, with or without partitions.
     pub is_partitioned: bool,
     /// The leaves of a partitioned table.
@@ -195,7 +197,14 @@ fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> 
             let leaves = leaves.remove(&found.oid).unwrap_or_default();
             let (leaves, leaf_oids) = leaves.iter().map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
             let excluded = left_out.remove(&found.oid).unwrap_or_default();
-            MatchedTable { table: found.table.clone(), is_partitioned: !found.is_leaf, leaves, leaf_oids, excluded }
+            MatchedTable {
+                table: found.table.clone(),
+                oid: found.oid.into(),
+                is_partitioned: !found.is_leaf,
+                leaves,
+                leaf_oids,
+                excluded,
+            }
         })
         .collect()
 }

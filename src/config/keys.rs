@@ -271,7 +271,8 @@ keys! {
     KAFKA_TOPICS_REPLICATION_FACTOR: "kafka.topics.replication_factor", Kind::Integer, Presence::Default("-1"),
         "Replicas of a new topic, the checkpoint topic included, 1 to 32767; -1 leaves it to the broker's `default.replication.factor`.";
     KAFKA_TOPICS_CONFIG: "kafka.topics.config", Kind::TextMap, Presence::Optional { example: r#"{ "cleanup.policy" = "compact" }"# },
-        "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic.";
+        "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic, and its \
+         `cleanup.policy` only to topics of tables: transactions, messages and dead letters are kept as the broker keeps any topic.";
 
     KAFKA_TOPICS_TEMPLATE: "kafka.topics.template", Kind::Text, Presence::Default(r#""{name}.{schema}.{table}""#),
         "The topic of a table: text in which `{name}`, `{database}`, `{schema}` and `{table}` stand for the names. What a topic cannot \
@@ -325,7 +326,8 @@ keys! {
     EVENTS_UNREPRESENTABLE: "events.unrepresentable", Kind::Text, Presence::Default(r#""stop""#),
         "What becomes of a change with a value that has no place in the record, such as `NaN` in a decimal: `stop`, the stream stops with table, \
          column and LSN; `skip_to_dead_letter`, a record in `{topic of the table}.dead-letters` in its place, with the reason and PostgreSQL's \
-         text of all columns that `[columns]` neither leaves out nor hides, in the same Kafka transaction.";
+         text of all columns that `[columns]` neither leaves out nor hides, in the same Kafka transaction. It has its number in its transaction, \
+         and counts for the END in the topic of transactions.";
     EVENTS_DECIMALS: "events.decimals", Kind::Text, Presence::Default(r#""precise""#),
         "`numeric` and `money`: `precise`, Avro's `decimal`; `precise_or_string`, the same but text for a `numeric` without precision; `double`; `string`, the only one with `NaN` and infinities and all digits. \
          Debezium: `decimal.handling.mode`.";
@@ -352,7 +354,7 @@ keys! {
          becomes `_u` and its number, so that names stay apart; `none`, in which it is an error. Topics are named alike in all of them. \
          Debezium: `schema.name.adjustment.mode` and `field.name.adjustment.mode`, whose own default is `none`.";
     EVENTS_TOMBSTONES: "events.tombstones", Kind::Boolean, Presence::Default("true"),
-        "Follow each deletion by a record without a value, so that a compacted topic forgets the key. Debezium: `tombstones.on.delete`.";
+        "Follow each deletion by a record without a value, so that a compacted topic forgets the key. An upsert has no other deletions, whatever this says. Debezium: `tombstones.on.delete`.";
     EVENTS_UNAVAILABLE_VALUE: "events.unavailable_value", Kind::Text, Presence::Default(r#""__debezium_unavailable_value""#),
         "What stands for a value that is stored out of line (TOAST) and that PostgreSQL did not send since it was not changed. Debezium: \
          `unavailable.value.placeholder`.";
@@ -364,7 +366,8 @@ keys! {
     EVENTS_SKIP: "events.skip", Kind::TextList, Presence::Default("[]"),
         "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
          of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
-         others do not depend on it, and counts for the END in the topic of transactions. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
+         others do not depend on it, and counts for the END in the topic of transactions. `upsert` needs inserts and deletions, or its topics are not \
+         the tables; and it needs `truncate` here, or a TRUNCATE stops the stream, since no record can say it. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
     EVENTS_MESSAGES: "events.messages", Kind::Boolean, Presence::Default("true"),
         "Write what applications emit with `pg_logical_emit_message`, in transactions and outside of any, into the topic `{name}.message`. \
          When false the server is not asked for it. Messages are of the whole database, whatever `postgres.tables` says.";

@@ -57,20 +57,22 @@ impl Shaping {
         let mut options = own.map_or(&self.events, |own| &own.events).clone();
         let rule = |column: &str| Some((column.to_owned(), self.columns.rule(table, column)?));
         // The first name is the table's own: partitions that come under their own names have topics of their own.
-        if let Some((schema, table)) = table.names.first() {
-            let names = Names { name: &self.name, database: &self.database, schema, table };
-            options.topic = Some(match own.and_then(|own| own.topic.as_ref()) {
-                Some(template) => template.expand(names),
-                None => self.routing.topic(names),
-            });
-        }
+        options.topic = self.topic(table);
         options.key = own.and_then(|own| own.key.clone());
         options.columns = columns.into_iter().filter_map(rule).collect();
         options
     }
-}
 
-impl Shaping {
+    /// The topic of a table, by its name and its routes.
+    pub fn topic(&self, table: &TableIdentity) -> Option<String> {
+        let (schema, name) = table.names.first()?;
+        let names = Names { name: &self.name, database: &self.database, schema, table: name };
+        Some(match self.own(table).and_then(|own| own.topic.as_ref()) {
+            Some(template) => template.expand(names),
+            None => self.routing.topic(names),
+        })
+    }
+
     /// How many partitions the topic of a table is to have when it is created, where that is otherwise for it.
     pub fn partitions(&self, table: &TableIdentity) -> Option<i32> {
         self.own(table)?.partitions

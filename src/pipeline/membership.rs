@@ -73,6 +73,11 @@ pub(super) struct Scope {
     is_exact: bool,
 }
 
+/// Whether rows come under the names of leaves.
+pub(super) fn publishes_leaves(scope: &Mutex<Scope>) -> bool {
+    lock(scope).publishes_leaves
+}
+
 /// Why a relation is taken to be asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use encoder::{
-    BoundMessageTopic, BoundPlan, BoundTransactionTopic, Format, MessageTopic, Naming, PlanError, Schema, TableFacts,
+    BoundMessageTopic, BoundPlan, BoundTransactionTopic, MessageTopic, Naming, PlanError, Schema, TableFacts,
     TablePlan, TransactionTopic,
 };
 use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
@@ -23,7 +23,7 @@ use walreceiver::Backoff;
 
 use super::{
     collections::Mark,
-    membership::{Scope, identify},
+    membership::{self, Scope, identify},
     publish::failure_of,
 };
 use crate::{
@@ -62,10 +62,30 @@ pub(super) struct Relations {
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
     pub(super) known: FxHashMap<Oid, Known>,
+    /// The topics of the tables that were asked for when this was last looked at.
+    pub(super) owners: Option<FxHashMap<Oid, TopicOwner>>,
     /// None until it is needed.
     pub(super) transaction_topic: Option<BoundTransactionTopic>,
     /// None until it is needed.
     pub(super) message_topic: Option<BoundMessageTopic>,
+}
+
+/// What a topic is for.
+enum TopicKind {
+    OfTable {
+        /// As many as others have, if none.
+        partitions: Option<i32>,
+    },
+    /// Of transactions, or of messages: several records have one key.
+    Beside,
+    /// They have no key, and in one partition they keep their order.
+    OfDeadLetters,
+}
+
+/// A table that has a topic.
+pub(super) struct TopicOwner {
+    topic: String,
+    table: String,
 }
 
 /// A relation.
@@ -229,12 +249,13 @@ impl Relations {
         let plan = TablePlan::compile(&relation, &facts, &self.naming, &options)
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
-        self.refuse_shared_topic(&topic, &relation).map_err(place)?;
-        self.ensure_topic(&topic, self.shaping.partitions(&identity)).await.map_err(place)?;
+        self.refuse_shared_topic(&topic, &relation).await.map_err(place)?;
+        self.ensure_topic(&topic, TopicKind::OfTable { partitions: self.shaping.partitions(&identity) })
+            .await
+            .map_err(place)?;
         if let Some(letters) = plan.dead_letter_topic().cloned() {
-            // In one partition they keep their order.
-            self.refuse_shared_topic(&letters, &relation).map_err(place)?;
-            self.ensure_topic(&letters, Some(1)).await.map_err(place)?;
+            self.refuse_shared_topic(&letters, &relation).await.map_err(place)?;
+            self.ensure_topic(&letters, TopicKind::OfDeadLetters).await.map_err(place)?;
         }
         let key_id = match plan.key_schema() {
             Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), place).await?),
@@ -258,14 +279,14 @@ impl Relations {
     ) -> Result<Option<(u32, u32)>, Failure> {
         self.refuse_own_topic(topic)?;
         let shared = self.known.values().find_map(|known| match known {
-            Known::Watched(table) if **table.plan.plan().topic() == *topic => Some(&table.name),
+            Known::Watched(table) if table.plan.plan().topics().any(|other| **other == *topic) => Some(&table.name),
             _ => None,
         });
         if let Some(table) = shared {
             let found = format!("the topic is that of table {table} already");
             return Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         }
-        self.ensure_topic(topic, None).await?;
+        self.ensure_topic(topic, TopicKind::Beside).await?;
         let place = |failure: Failure| failure.for_topic(topic);
         let Some((key, value)) = schemas else { return Ok(None) };
         let key = self.register(&format!("{topic}-key"), key.json(), place).await?;
@@ -273,30 +294,62 @@ impl Relations {
         Ok(Some((key, value)))
     }
 
-    /// Kafka's names hold less than PostgreSQL's, so that two tables can come to one topic. Their keys would then overwrite each other.
-    fn refuse_shared_topic(&self, topic: &str, relation: &Relation) -> Result<(), Failure> {
+    /// Kafka's names hold less than PostgreSQL's, and routes can bring tables together, so that two of them can come to one topic. Their keys
+    /// would then overwrite each other. A topic of dead letters is a table's as well.
+    async fn refuse_shared_topic(&mut self, topic: &str, relation: &Relation) -> Result<(), Failure> {
         let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         self.refuse_own_topic(topic)?;
-        if self.metadata.transaction_topic
-            && TransactionTopic::new(&self.naming, Format::Json)
-                .is_ok_and(|transactions| **transactions.topic() == *topic)
-        {
+        if self.metadata.transaction_topic && *topic == *self.naming.transaction_topic() {
             return refuse("it would be the topic of transactions".to_owned());
         }
-        if self.metadata.messages
-            && MessageTopic::new(&self.naming, Format::Json).is_ok_and(|messages| **messages.topic() == *topic)
-        {
+        if self.metadata.messages && *topic == *self.naming.message_topic() {
             return refuse("it would be the topic of logical decoding messages".to_owned());
         }
-        for known in self.known.values() {
+        for (oid, known) in &self.known {
             if let Known::Watched(other) = known
-                && **other.plan.plan().topic() == *topic
-                && (&other.relation.schema, &other.relation.name) != (&relation.schema, &relation.name)
+                && *oid != relation.id
+                && other.plan.plan().topics().any(|other| **other == *topic)
             {
                 return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
             }
         }
-        Ok(())
+        // A table of which nothing has come yet in this session may have written to it before.
+        if self.owners.as_ref().is_none_or(|owners| !owners.contains_key(&relation.id)) {
+            self.owners = Some(self.topic_owners().await?);
+        }
+        let mut owners = self.owners.iter().flatten();
+        match owners.find(|(oid, owner)| **oid != relation.id && *owner.topic == *topic) {
+            Some((_, owner)) => refuse(format!("the topic is that of table {} too", owner.table)),
+            None => Ok(()),
+        }
+    }
+
+    /// The topics of the tables that are asked for now.
+    async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
+        let matched = match self.catalog.matching_tables(&self.selection).await {
+            Err(failure) if failure.code() == Code::TablesMissing => Vec::new(),
+            outcome => outcome?,
+        };
+        let publishes_leaves = membership::publishes_leaves(&self.scope);
+        let mut owners = FxHashMap::default();
+        for table in matched {
+            let root = (table.table.schema.clone(), table.table.name.clone());
+            let mut add = |oid: Oid, names: Vec<(String, String)>| {
+                let (schema, name) = &names[0];
+                let name = format!("{schema}.{name}");
+                if let Some(topic) = self.shaping.topic(&TableIdentity { names, is_certain: true }) {
+                    owners.insert(oid, TopicOwner { topic: encoder::legal_topic(&topic), table: name });
+                }
+            };
+            if publishes_leaves && table.is_partitioned {
+                for (leaf, oid) in table.leaves.into_iter().zip(table.leaf_oids) {
+                    add(oid, vec![(leaf.schema, leaf.name), root.clone()]);
+                }
+            } else {
+                add(table.oid, vec![root]);
+            }
+        }
+        Ok(owners)
     }
 
     /// The topics that pgsluice keeps for itself are for nothing else.
@@ -311,12 +364,19 @@ impl Relations {
         Ok(())
     }
 
-    async fn ensure_topic(&mut self, topic: &str, partitions: Option<i32>) -> Result<(), Failure> {
+    async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
         if self.ready_topics.contains(topic) {
             return Ok(());
         }
         let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
-        settings.partitions = partitions.unwrap_or(settings.partitions);
+        match kind {
+            TopicKind::OfTable { partitions } => settings.partitions = partitions.unwrap_or(settings.partitions),
+            TopicKind::Beside => settings.keep_all(),
+            TopicKind::OfDeadLetters => {
+                settings.keep_all();
+                settings.partitions = 1;
+            }
+        }
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
         let is_empty = spawn_blocking(move || match partitions {
             Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
@@ -374,7 +434,7 @@ fn unrepresentable(error: PlanError) -> Failure {
 #[cfg(test)]
 use {
     crate::config::{Config, PrefixPattern},
-    encoder::EncodeOptions,
+    encoder::{EncodeOptions, Format},
 };
 
 /// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
@@ -447,6 +507,7 @@ impl Relations {
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            owners: None,
             transaction_topic: None,
             message_topic: None,
         }

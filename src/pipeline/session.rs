@@ -204,6 +204,7 @@ impl Starting<'_> {
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            owners: None,
             transaction_topic: None,
             message_topic: None,
         };

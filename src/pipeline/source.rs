@@ -11,7 +11,7 @@
 //! before the checkpoint's end LSN (the server's own rule), and in part when the checkpoint names it: then as many changes as it says
 //! are counted and not encoded. Counting is exact because what is counted are the changes as the server sends them, wanted or not:
 //! they and their order depend on the log alone, not on the configuration or on today's catalog. Logical decoding messages are counted
-//! apart, since the configuration decides whether they are sent.
+//! apart, since the configuration decides whether they are sent. (`postgres.origin` decides about whole transactions, of which each has one origin.)
 //!
 //! An operation that the configuration skips (`events.skip`) is a change like any other, counted here, and its event takes its ordinal
 //! without being written. So a checkpoint inside a transaction means the same whatever is skipped in the life that reads it.

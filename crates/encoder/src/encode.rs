@@ -251,6 +251,9 @@ impl Encoder<'_> {
         if self.skips(Operation::Truncate) {
             return Ok(());
         }
+        if self.plan.envelope == Envelope::Upsert {
+            return Err(self.plan.error(EncodeErrorKind::Truncated, None, self.context.lsn));
+        }
         self.event(None, Operation::Truncate, Row::Null, Row::Null)
     }
 

@@ -114,6 +114,17 @@ pub enum PlanError {
         /// The column.
         column: String,
     },
+    /// The form of a column of the key makes different values one.
+    #[error(
+        "column {column:?} of {table} is a part of the key, and in the form that is chosen for its type different values are the same, so that \
+         different rows would be one"
+    )]
+    KeyFormMerges {
+        /// `schema.table`.
+        table: String,
+        /// The column.
+        column: String,
+    },
     /// A plan was bound to ids of other schemas than it has.
     #[error("the events of {table} {}: the schema ids given do not fit", if *has_key { "have a key" } else { "have no key" })]
     SchemaIds {
@@ -229,6 +240,8 @@ pub enum EncodeErrorKind {
     ArrayShape,
     /// A null among the elements of an array whose Avro type has none.
     NullElement,
+    /// A Truncate, where records are the rows of a table: none of them can say that all rows are gone.
+    Truncated,
     /// An Update or a Delete without the old row that it must have.
     MissingOldRow,
 }
@@ -245,7 +258,8 @@ impl EncodeErrorKind {
             | Self::UnavailableValue
             | Self::UnavailableKey
             | Self::ArrayShape
-            | Self::NullElement => true,
+            | Self::NullElement
+            | Self::Truncated => true,
             Self::NullInNotNull | Self::ColumnCount | Self::BinaryValue | Self::MissingOldRow => false,
         }
     }
@@ -264,6 +278,7 @@ impl EncodeErrorKind {
             Self::UnavailableKey => "unavailable_key",
             Self::ArrayShape => "array_shape",
             Self::NullElement => "null_element",
+            Self::Truncated => "truncated",
             Self::MissingOldRow => "missing_old_row",
         }
     }
@@ -290,6 +305,10 @@ impl EncodeErrorKind {
             }
             Self::NullElement => {
                 "the array has a null, which the items of its Avro type are not; have arrays written as text"
+            }
+            Self::Truncated => {
+                "the table was truncated, which no record of an upsert can say; mend the topic by hand and have truncations skipped, or \
+                 have them written as dead letters"
             }
             Self::MissingOldRow => "the old row is missing",
         }

@@ -31,6 +31,16 @@ impl Naming {
         self.side_topic(&format!("{schema}.{table}"))
     }
 
+    /// The topic of [transactions](crate::TransactionTopic); empty if Kafka cannot have it.
+    pub fn transaction_topic(&self) -> String {
+        self.side_topic("transaction").unwrap_or_default()
+    }
+
+    /// The topic of [messages](crate::MessageTopic); empty if Kafka cannot have it.
+    pub fn message_topic(&self) -> String {
+        self.side_topic("message").unwrap_or_default()
+    }
+
     /// A topic that is beside those of tables: `{prefix}.{name}`.
     pub(crate) fn side_topic(&self, name: &str) -> Result<String, PlanError> {
         checked_topic(&[self.topic_prefix.as_str(), name].join("."))

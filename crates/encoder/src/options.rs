@@ -103,28 +103,23 @@ impl EncodeOptions {
         }
     }
 
-    /// These options in another envelope: with that one's forms of values, and everything else as it is.
+    /// These options in another envelope: its forms in the place of those that are this envelope's own, and everything else as it is. What was
+    /// chosen stays, unless it is what this envelope has anyway.
     #[must_use]
-    pub fn in_envelope(self, envelope: Envelope) -> Self {
-        if envelope == self.envelope {
-            return self;
-        }
-        let forms = match envelope {
+    pub fn in_envelope(mut self, envelope: Envelope) -> Self {
+        let forms = |envelope| match envelope {
             Envelope::Debezium => Self::default(),
             Envelope::Upsert => Self::upsert(),
         };
-        Self {
-            format: self.format,
-            unrepresentable: self.unrepresentable,
-            names: self.names,
-            tombstones: self.tombstones,
-            unavailable_value: self.unavailable_value,
-            skipped: self.skipped,
-            topic: self.topic,
-            key: self.key,
-            columns: self.columns,
-            ..forms
+        let (own, other) = (forms(self.envelope), forms(envelope));
+        macro_rules! change {
+            ($($field:ident)+) => {
+                $(if self.$field == own.$field { self.$field = other.$field; })+
+            };
         }
+        change!(decimals times intervals zoned_times varying_bits arrays hstore bytea headers);
+        self.envelope = envelope;
+        self
     }
 
     /// The default, but with a form for each type that holds every value of it, so that what a consumer reads can be cast back to what the

@@ -134,6 +134,12 @@ impl TablePlan {
             .into_iter()
             .unzip();
         refuse_collisions(&table, &columns, &fields)?;
+        // Debezium has such keys, and whoever reads its envelope has the row beside.
+        if envelope == Envelope::Upsert
+            && let Some(index) = key_columns.iter().find(|index| !columns[**index].codec.keeps_apart())
+        {
+            return Err(PlanError::KeyFormMerges { table, column: columns[*index].name.clone() });
+        }
 
         let (mut key_schema, mut value_schema) = (None, None);
         if format == Format::Avro {
@@ -186,6 +192,16 @@ impl TablePlan {
     /// The topic of the table's dead letters, which needs one partition only; none if there are to be none.
     pub fn dead_letter_topic(&self) -> Option<&Arc<str>> {
         self.dead_letters.as_ref().map(|letters| &letters.topic)
+    }
+
+    /// Every topic that is the table's alone.
+    pub fn topics(&self) -> impl Iterator<Item = &Arc<str>> {
+        [&self.topic].into_iter().chain(self.dead_letter_topic())
+    }
+
+    /// Whether its records have keys.
+    pub fn has_key(&self) -> bool {
+        !self.key_columns.is_empty()
     }
 
     /// The table, as `schema.table`.

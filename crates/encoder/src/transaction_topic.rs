@@ -1,8 +1,8 @@
 //! The topic of transactions: where each begins, where it ends, and how many events it has in each table.
 //!
 //! These are Debezium's records with `provide.transaction.metadata` on, but for two things. Debezium gives the BEGIN and the END of one
-//! transaction different ids; here both have the one that is in `transaction.id` of its events. And what is counted is what is in the
-//! topics: a transaction without events has no records here either.
+//! transaction different ids; here both have the one that is in `transaction.id` of its events. And a transaction without events has no
+//! records here either. What is counted are the numbers that events have: one that is skipped, or is a dead letter, has its number too.
 
 use std::sync::Arc;
 

@@ -53,6 +53,11 @@ pub(crate) trait Codec: Debug + Send + Sync {
         Err(EncodeErrorKind::UnavailableValue)
     }
 
+    /// Whether values that PostgreSQL tells apart stay different, so that they can be keys of different rows.
+    fn keeps_apart(&self) -> bool {
+        true
+    }
+
     /// Which defaults Debezium puts into the schema.
     fn default_rule(&self) -> DefaultRule {
         DefaultRule::Never

@@ -93,8 +93,12 @@ fn the_rows_of_an_upsert_are_the_table() {
         assert_eq!(all(Change::Update(&moved)), [gone, there]);
         assert_eq!(plan.count_events(Change::Update(&moved), 1.into()).unwrap(), 2);
 
-        let truncated = json!({ "key": null, "value": null, "__op": "t" });
-        assert_eq!(all(Change::Truncate), [truncated]);
+        let error = table::encode(&plan, Change::Truncate).unwrap_err();
+        assert_eq!(error.kind(), encoder::EncodeErrorKind::Truncated);
+        let skipped =
+            EncodeOptions { skipped: [encoder::Operation::Truncate].into_iter().collect(), ..options.clone() };
+        let plan = table::bind(table::compile_with(ReplicaIdentity::Default, &columns(), &skipped));
+        assert!(encode(&plan, Change::Truncate).is_empty());
     }
 }
 
@@ -251,6 +255,52 @@ fn a_chosen_key_is_that_of_every_record_of_its_row() {
 }
 
 #[test]
+fn a_form_that_makes_different_keys_one_is_refused() {
+    use encoder::{Decimals, Intervals, Times, VaryingBits, ZonedTimes};
+
+    let forms = [
+        (1700, EncodeOptions { decimals: Decimals::Double, ..upsert() }),
+        (790, EncodeOptions { decimals: Decimals::Double, ..upsert() }),
+        (1114, EncodeOptions { times: Times::Connect, ..upsert() }),
+        (1083, EncodeOptions { times: Times::Connect, ..upsert() }),
+        (1266, EncodeOptions { zoned_times: ZonedTimes::Utc, ..upsert() }),
+        (1186, EncodeOptions { intervals: Intervals::Numeric, ..upsert() }),
+        (1562, EncodeOptions { varying_bits: VaryingBits::Bits, ..upsert() }),
+        (1231, EncodeOptions { decimals: Decimals::Double, ..upsert() }),
+    ];
+    for (oid, options) in forms {
+        let columns = [column("k", oid, -1).key().not_null()];
+        let (relation, facts) = (table::relation(ReplicaIdentity::Default, &columns), table::facts(&columns));
+        let compile = |options: &EncodeOptions| TablePlan::compile(&relation, &facts, &table::naming(), options);
+        assert!(matches!(compile(&options), Err(PlanError::KeyFormMerges { .. })), "{oid}");
+        assert!(compile(&upsert()).is_ok(), "{oid}");
+    }
+}
+
+#[test]
+fn another_envelope_keeps_what_was_chosen() {
+    use encoder::{Bytea, Decimals, Metadata};
+
+    let chosen = EncodeOptions {
+        decimals: Decimals::String,
+        bytea: Bytea::Hex,
+        headers: vec![Metadata::Table],
+        unavailable_value: "?".to_owned(),
+        ..EncodeOptions::default()
+    };
+    let found = chosen.in_envelope(Envelope::Upsert);
+    let expected = EncodeOptions {
+        decimals: Decimals::String,
+        bytea: Bytea::Hex,
+        headers: vec![Metadata::Table],
+        unavailable_value: "?".to_owned(),
+        ..EncodeOptions::upsert()
+    };
+    assert_eq!(found, expected);
+    assert_eq!(EncodeOptions::upsert().in_envelope(Envelope::Debezium), EncodeOptions::default());
+}
+
+#[test]
 fn a_value_without_room_is_a_dead_letter_and_counts() {
     use encoder::{ColumnRule, EncodeErrorKind, Encoded, EventOrder, Unrepresentable};
 
@@ -326,7 +376,7 @@ fn json_says_what_avro_says() {
         let avro = plan(ReplicaIdentity::Full, &columns, &envelope);
         let json = plan(ReplicaIdentity::Full, &columns, &json_of(envelope.clone()));
         assert!(json.plan().key_schema().is_none() && json.plan().value_schema().is_none());
-        for change in [Change::Insert(&insert), Change::Update(&update), Change::Delete(&delete), Change::Truncate] {
+        for change in [Change::Insert(&insert), Change::Update(&update), Change::Delete(&delete)] {
             assert_eq!(encode(&json, change), encode(&avro, change), "{:?}", envelope.envelope);
         }
     }

@@ -31,6 +31,13 @@ pub struct TopicSettings {
     pub config: BTreeMap<String, String>,
 }
 
+impl TopicSettings {
+    /// Takes out what would have the broker drop all but the newest record of a key, and refuse those without one.
+    pub fn keep_all(&mut self) {
+        self.config.remove("cleanup.policy");
+    }
+}
+
 /// An administrative client. Its calls block, for at most a minute.
 pub struct TopicAdmin {
     client: AdminClient<DefaultClientContext>,

@@ -46,7 +46,7 @@ impl Schemas {
                     continue;
                 }
             };
-            if plan.key_schema().is_none() {
+            if !plan.has_key() {
                 keyless.push(table.clone());
             }
             let text = columns_as_text(relation, facts, &naming, &options);
@@ -167,6 +167,10 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
         _ if error.is_about_column_rules() => (
             error.to_string(),
             "change the rules of [columns] for it, or leave the table out of postgres.tables".to_owned(),
+        ),
+        PlanError::KeyFormMerges { .. } => (
+            error.to_string(),
+            "leave out what [events] says of its type, so that it has upsert's own form".to_owned(),
         ),
         PlanError::KeyColumnMissing { .. } | PlanError::KeyColumnUnsent { .. } => (
             error.to_string(),

@@ -2,6 +2,8 @@
 //!
 //! What else is known of a change is in headers, [`EncodeOptions::headers`](crate::EncodeOptions::headers).
 //!
+//! A TRUNCATE has no record: a topic has no way to say it to those who read it as a table. It is an error unless truncations are skipped.
+//!
 //! A row that has got another key is a deletion and a new row, with the headers that Debezium's envelope has for it: without the old key nobody
 //! could find what was not sent of the new row.
 //!

@@ -84,6 +84,10 @@ impl Codec for Array {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.items.keeps_apart()
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_length(out, 0);
     }

@@ -95,6 +95,10 @@ impl Codec for Bits {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.fixed
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_length(out, 0);
     }

@@ -42,6 +42,10 @@ impl Codec for MicroDuration {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        false
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_long(out, 0);
     }

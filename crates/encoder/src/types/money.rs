@@ -55,6 +55,10 @@ impl Codec for Money {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.form != Decimals::Double
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         match self.form {
             Decimals::Precise | Decimals::PreciseOrString => avro::write_bytes(out, &[0]),

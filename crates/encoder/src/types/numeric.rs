@@ -112,6 +112,10 @@ impl Codec for Double {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        false
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_double(out, 0.0);
     }

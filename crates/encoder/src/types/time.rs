@@ -74,6 +74,10 @@ impl Codec for Time {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.form != Form::Connect
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         if self.form == Form::Iso { avro::write_bytes(out, b"00:00:00Z") } else { avro::write_long(out, 0) }
     }

@@ -47,6 +47,10 @@ impl Codec for ZonedTime {
         Ok(())
     }
 
+    fn keeps_apart(&self) -> bool {
+        self.form != ZonedTimes::Utc
+    }
+
     fn write_fallback(&self, out: &mut Vec<u8>) {
         avro::write_bytes(out, b"00:00:00Z");
     }
