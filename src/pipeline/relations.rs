@@ -298,6 +298,9 @@ impl Relations {
     /// would then overwrite each other. A topic of dead letters is a table's as well.
     async fn refuse_shared_topic(&mut self, topic: &str, relation: &Relation) -> Result<(), Failure> {
         let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
+        // A table that was dropped and created again goes on where it was.
+        let name = format!("{}.{}", relation.schema, relation.name);
+        let is_same = |table: &str| table == name;
         self.refuse_own_topic(topic)?;
         if self.metadata.transaction_topic && *topic == *self.naming.transaction_topic() {
             return refuse("it would be the topic of transactions".to_owned());
@@ -308,6 +311,7 @@ impl Relations {
         for (oid, known) in &self.known {
             if let Known::Watched(other) = known
                 && *oid != relation.id
+                && !is_same(other.plan.plan().table())
                 && other.plan.plan().topics().any(|other| **other == *topic)
             {
                 return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
@@ -318,7 +322,7 @@ impl Relations {
             self.owners = Some(self.topic_owners().await?);
         }
         let mut owners = self.owners.iter().flatten();
-        match owners.find(|(oid, owner)| **oid != relation.id && *owner.topic == *topic) {
+        match owners.find(|(oid, owner)| **oid != relation.id && !is_same(&owner.table) && *owner.topic == *topic) {
             Some((_, owner)) => refuse(format!("the topic is that of table {} too", owner.table)),
             None => Ok(()),
         }
