@@ -175,7 +175,16 @@ impl Relations {
                 let facts = self.facts_about(&relation).await?;
                 Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
             }
-            None => Known::Unwatched,
+            None => {
+                if self.facts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&oid) {
+                    warn!(
+                        schema = relation.schema,
+                        table = relation.name,
+                        "the table has been streamed and is not asked for under this name: its changes are left out from here on"
+                    );
+                }
+                Known::Unwatched
+            }
         };
         // A relation may be announced again inside a transaction: its count goes on.
         let count = match self.known.get(&oid) {

@@ -123,6 +123,24 @@ fn a_table_of_another_role_keeps_no_other_out() {
     program.terminate();
 }
 
+/// A table that is renamed to what is not asked for is left out, and not in silence.
+#[test]
+fn a_table_that_is_moved_away_is_warned_of() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "moved");
+    stream.database.execute("create table public.item (id int primary key); create schema elsewhere");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1); alter table public.item set schema elsewhere");
+    stream.database.execute("insert into elsewhere.item values (2)");
+    stream.drain();
+    let log = program.log();
+    let warning = log.lines().find(|line| line.contains("is not asked for under this name")).expect("a warning");
+    assert!(warning.contains("\"WARN\"") && warning.contains("elsewhere"), "{warning}");
+    program.terminate();
+    let items = stream.records().into_iter().filter(|record| record.table == "item").count();
+    assert_eq!(items, 1, "the row from before is there, and no other");
+}
+
 /// The tail of a table with REPLICA IDENTITY FULL keeps its key although the table is gone when it is decoded.
 #[test]
 fn a_dropped_table_keeps_its_key() {
