@@ -1,7 +1,7 @@
 //! What is left out or hidden: tables with their partitions, columns, values.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::{BTreeMap, BTreeSet},
 };
 
@@ -11,6 +11,7 @@ use crate::harness::{
     kafka,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
+    wait_until,
 };
 
 /// The tables of which there are records.
@@ -115,6 +116,61 @@ fn a_hidden_value_leaves_no_trace() {
     assert!(text.contains("*****") && text.contains("\"Zoë\""), "{}", &text[..2000]);
     for hidden in ["HUSH", "70707", "80808", "90909", "salt-of-the-test"] {
         assert!(!log.contains(hidden), "{hidden} is in the log");
+    }
+}
+
+/// A dead letter is raw, a header and a JSON text are other ways out.
+#[test]
+fn a_hidden_value_is_in_no_dead_letter_no_header_and_no_upsert() {
+    let stack = Stack::shared();
+    // The deletion of an upsert says the key alone, for which there is room.
+    for (envelope, format, expected) in [("debezium", "avro", 3), ("upsert", "json", 2)] {
+        let mut stream = Stream::create(&stack, "buried");
+        stream.set("events.envelope", envelope);
+        stream.set("events.format", format);
+        stream.set("events.unrepresentable", "skip_to_dead_letter");
+        stream.set("events.headers", "op, schema, table, transaction_id");
+        stream.set("log.level", "trace");
+        stream.set("columns.exclude", "public.person.password");
+        stream.set("columns.hash_salt", "salt");
+        stream.set(
+            "columns.masks",
+            r#"[{ columns = "public.person.email", mask = "hash" }, { columns = "public.person.name", mask = "asterisks" }]"#,
+        );
+        stream.database.execute(
+            "create table public.person (email text primary key, name text, password text, amount numeric(6,2));
+             alter table public.person replica identity full; alter table public.person alter name set storage external",
+        );
+        let program = stream.start_ready();
+        stream.database.execute(
+            "insert into public.person values ('HUSH1', repeat('HUSH', 2000), 'HUSH', 1), ('HUSH2', 'HUSH', 'HUSH', 'NaN');
+             update public.person set email = email || 'moved'; update public.person set amount = 2 where amount = 1;
+             delete from public.person",
+        );
+        let letters = format!("{}.dead-letters", stream.topic("person"));
+        wait_until(START_TIMEOUT, "the dead letters", || {
+            let found = Cell::new(0);
+            kafka::read_to_end(&stream.bootstrap_servers, |topic| topic == letters, |_| found.set(found.get() + 1));
+            (found.get() == expected).then_some(())
+        });
+        let log = program.log();
+        program.terminate();
+        let hidden = |bytes: &[u8]| bytes.windows(4).any(|part| part == b"HUSH");
+        let seen = Cell::new(0);
+        kafka::read_to_end(
+            &stream.bootstrap_servers,
+            |topic| topic.starts_with(&stream.topic("person")),
+            |message| {
+                let headers =
+                    message.headers().map(|headers| headers.iter().filter_map(|it| it.value).collect::<Vec<_>>());
+                for part in headers.unwrap_or_default().into_iter().chain(message.key()).chain(message.payload()) {
+                    assert!(!hidden(part), "{}", String::from_utf8_lossy(part));
+                }
+                seen.set(seen.get() + 1);
+            },
+        );
+        assert!(seen.get() > 6, "{} records", seen.get());
+        assert!(!hidden(log.as_bytes()), "it is in the log");
     }
 }
 

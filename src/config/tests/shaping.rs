@@ -37,6 +37,26 @@ fn they_can_come_from_the_environment() {
     );
 }
 
+/// A value of each key of `[events]` that is not its default.
+const OTHERWISE: &[(&str, &str)] = &[
+    ("envelope", "\"upsert\""),
+    ("format", "\"json\""),
+    ("unrepresentable", "\"skip_to_dead_letter\""),
+    ("decimals", "\"double\""),
+    ("times", "\"native\""),
+    ("intervals", "\"string\""),
+    ("zoned_times", "\"offset\""),
+    ("varying_bits", "\"text\""),
+    ("arrays", "\"text\""),
+    ("hstore", "\"map\""),
+    ("bytea", "\"hex\""),
+    ("names", "\"none\""),
+    ("tombstones", "false"),
+    ("unavailable_value", "\"?\""),
+    ("skip", "[\"truncate\"]"),
+    ("headers", "[\"op\"]"),
+];
+
 /// A key of `[events]` that is added must be one that a table can have otherwise.
 #[test]
 fn each_key_of_events_can_be_otherwise_for_a_table() {
@@ -48,6 +68,11 @@ fn each_key_of_events_can_be_otherwise_for_a_table() {
         let config = valid(&least_and(&lines), &[]);
         assert_eq!(config.tables.len(), 1, "{}", key.path);
         assert_eq!(config.tables[0].events, config.events, "{}: the example is the default", key.path);
+        let (_, other) = OTHERWISE.iter().find(|(name, _)| *name == key.split().1).expect(key.path);
+        let lines = format!("[[tables]]\nmatch = \"a.b\"\n{} = {other}", key.path);
+        let config = valid(&least_and(&lines), &[]);
+        assert_ne!(config.tables[0].events, config.events, "{} is read", key.path);
+        assert_eq!(config.events, EncodeOptions::default(), "{} is for the one table", key.path);
     }
     let config =
         valid(&least_and("[[tables]]\nmatch = \"a.b\"\nevents = { envelope = \"upsert\", format = \"json\" }"), &[]);
