@@ -23,7 +23,7 @@ use std::{
 
 use encoder::{Change, Encoded, EventContext, EventOrder, MessageTopic, RecordBatch, TransactionContext};
 use pgoutput::{Begin, Commit, Decoder, Frame, LogicalMessage, Lsn, Message, Oid, ProtocolVersion, Timestamp, WalData};
-use publisher::{MemoryBudget, Position, Split, record_cost};
+use publisher::{MemoryBudget, Position, Split, headers_cost, record_cost};
 use tokio::sync::mpsc::Sender;
 use tracing::warn;
 use walreceiver::WalReader;
@@ -508,7 +508,7 @@ impl Source {
             .batch
             .iter()
             .map(|record| {
-                let headers = record.headers().map(|(name, value)| name.len() + value.len()).sum();
+                let headers = headers_cost(record.headers().map(|(name, value)| (name.len(), value.len())));
                 record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers)
             })
             .sum();

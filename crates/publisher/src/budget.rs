@@ -7,12 +7,20 @@ use tokio::sync::Notify;
 /// What a record costs beside its key, value and headers: our own bookkeeping and librdkafka's message header.
 pub const RECORD_OVERHEAD_BYTES: usize = 192;
 
-/// What a record costs in the budget, in bytes: its key, its value, names and values of its headers, and the overhead.
+/// What a record costs in the budget, in bytes: its key, its value, the [cost of its headers](headers_cost), and the overhead.
 ///
 /// The reader of the source charges it, and the delivery report gives it back, so both must come to the same sum from
 /// what is at hand in either place: the lengths.
-pub const fn record_cost(key_len_bytes: usize, value_len_bytes: usize, headers_len_bytes: usize) -> usize {
-    key_len_bytes + value_len_bytes + headers_len_bytes + RECORD_OVERHEAD_BYTES
+pub const fn record_cost(key_len_bytes: usize, value_len_bytes: usize, headers_cost_bytes: usize) -> usize {
+    key_len_bytes + value_len_bytes + headers_cost_bytes + RECORD_OVERHEAD_BYTES
+}
+
+/// What one header costs beside the bytes of its name and value: its entry in the batch, librdkafka's own, and two allocations.
+const HEADER_OVERHEAD_BYTES: usize = 96;
+
+/// What the headers of a record cost, given how many bytes the name and the value of each have.
+pub fn headers_cost(headers: impl Iterator<Item = (usize, usize)>) -> usize {
+    headers.map(|(name_len_bytes, value_len_bytes)| name_len_bytes + value_len_bytes + HEADER_OVERHEAD_BYTES).sum()
 }
 
 /// Bounds the bytes of encoded events between the source and the broker's acknowledgement.

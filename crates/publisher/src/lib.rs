@@ -33,7 +33,7 @@ mod settings;
 mod topics;
 mod probe;
 
-pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, record_cost};
+pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, headers_cost, record_cost};
 pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Split};
 pub use checkpoint_topic::CheckpointTopic;
 pub use error::{PublishError, UndeliveredRecord, Verdict};

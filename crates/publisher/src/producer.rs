@@ -34,7 +34,7 @@ use rdkafka::{
 use tracing::{debug, warn};
 
 use crate::{
-    budget::{MemoryBudget, record_cost},
+    budget::{MemoryBudget, headers_cost, record_cost},
     checkpoint::Checkpoint,
     error::{PublishError, UndeliveredRecord, Verdict, code_of},
     settings::KafkaSettings,
@@ -408,11 +408,6 @@ impl rdkafka::util::IntoOpaque for Origin {
     }
 }
 
-/// How many bytes names and values of headers have.
-fn headers_len_bytes(headers: &impl Headers) -> usize {
-    headers.iter().map(|header| header.key.len() + header.value.map_or(0, <[u8]>::len)).sum()
-}
-
 /// Receives delivery reports, on the thread that polls.
 struct Reports {
     budget: Arc<MemoryBudget>,
@@ -487,8 +482,10 @@ impl ProducerContext for Reports {
             Ok(message) | Err((_, message)) => message,
         };
         let len_bytes = message.key_len() + message.payload_len();
-        let headers_len_bytes = message.headers().map_or(0, headers_len_bytes);
-        self.budget.release(record_cost(message.key_len(), message.payload_len(), headers_len_bytes));
+        let headers_cost_bytes = message.headers().map_or(0, |headers| {
+            headers_cost(headers.iter().map(|header| (header.key.len(), header.value.map_or(0, <[u8]>::len))))
+        });
+        self.budget.release(record_cost(message.key_len(), message.payload_len(), headers_cost_bytes));
         if result.is_ok() && !self.grows(message.topic(), message.partition(), message.offset()) {
             let _only_the_first_counts = self.recreated.set((message.topic().to_owned(), message.partition()));
         }
