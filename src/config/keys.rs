@@ -383,6 +383,12 @@ keys! {
          `transaction_id`, `source_ts_ms` and `source_ts_us`, the time of the commit, and `transaction_total_order`. A header's name has two underscores in front, as in `__op`, and its \
          value is text. Debezium: `add.headers` of `ExtractNewRecordState`.";
 
+    EVENTS_HEARTBEAT_INTERVAL: "events.heartbeat_interval", Kind::Duration, Presence::Optional { example: r#""10s""# },
+        "How often a record is written that says only that the stream is alive, with its time; from 1 s to 1 h; never, if this is absent. It is in a \
+         Kafka transaction with its checkpoint, like any other. PostgreSQL's log is freed without it. Debezium: `heartbeat.interval.ms`.";
+    EVENTS_HEARTBEAT_TOPIC: "events.heartbeat_topic", Kind::Text, Presence::Optional { example: r#""heartbeats""# },
+        "The topic of these records, `__debezium-heartbeat.{name}` unless it is given. Debezium: `heartbeat.topics.prefix`.";
+
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
          may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \

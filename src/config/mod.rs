@@ -176,6 +176,10 @@ pub struct Metadata {
     pub message_prefixes: Vec<PrefixPattern>,
     /// The prefixes of those that are not, all the same.
     pub message_prefixes_except: Vec<PrefixPattern>,
+    /// How often a heartbeat is written, if it is.
+    pub heartbeat_interval: Option<Duration>,
+    /// Its topic, if it is not named as Debezium names it.
+    pub heartbeat_topic: Option<TopicName>,
 }
 
 impl Metadata {

@@ -308,7 +308,17 @@ impl Metadata {
         let messages = reader.required(&keys::EVENTS_MESSAGES);
         let message_prefixes = reader.list(&keys::EVENTS_MESSAGE_PREFIXES);
         let message_prefixes_except = reader.list_or_none(&keys::EVENTS_MESSAGE_PREFIXES_EXCEPT);
+        let heartbeat_interval = reader.optional(&keys::EVENTS_HEARTBEAT_INTERVAL).and_then(|interval| {
+            let range = (Duration::from_secs(1), Duration::from_hours(1));
+            let check = |interval| {
+                reader.in_range(&keys::EVENTS_HEARTBEAT_INTERVAL, interval, range, |duration| duration_words(*duration))
+            };
+            interval.map(check).transpose()
+        });
+        let heartbeat_topic = reader.optional(&keys::EVENTS_HEARTBEAT_TOPIC);
         Ok(Self {
+            heartbeat_interval: heartbeat_interval?,
+            heartbeat_topic: heartbeat_topic?,
             transaction_topic: transaction_topic?,
             messages: messages?,
             message_prefixes: message_prefixes?,

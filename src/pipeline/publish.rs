@@ -17,8 +17,10 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
+use encoder::BoundHeartbeatTopic;
 use publisher::{
     Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError, Transaction, Verdict,
+    record_cost,
 };
 use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
 use tracing::{debug, warn};
@@ -60,6 +62,8 @@ pub(super) struct Publishing {
     pub(super) checkpoint: Checkpoint,
     /// When to commit.
     pub(super) limits: config::Transaction,
+    /// Where heartbeats go, and how often, if there are to be any.
+    pub(super) heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
     /// After how long the coordinator gives up on an open transaction.
     pub(super) transaction_timeout: Duration,
     pub(super) budget: Arc<MemoryBudget>,
@@ -85,6 +89,7 @@ pub(super) fn run(
         inside_transaction: false,
         quiet: None,
         committed_at: Instant::now(),
+        heartbeat_at: None,
         oldest_received_at: None,
         oldest_commit_unix_us: None,
         newest_commit_unix_us: 0,
@@ -109,6 +114,8 @@ struct Publisher {
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
     committed_at: Instant,
+    /// When the last heartbeat was written.
+    heartbeat_at: Option<Instant>,
     /// When the oldest byte of what is not committed yet was received.
     oldest_received_at: Option<Instant>,
     oldest_commit_unix_us: Option<i64>,
@@ -303,14 +310,44 @@ impl Publisher {
             return Ok(());
         }
         self.quiet = None;
-        if since >= HEARTBEAT_INTERVAL {
+        if since >= HEARTBEAT_INTERVAL || self.is_heartbeat_due() {
             return self.commit(committed);
         }
         Ok(())
     }
 
+    fn is_heartbeat_due(&self) -> bool {
+        let Some((_, interval)) = &self.publishing.heartbeat else { return false };
+        self.heartbeat_at.is_none_or(|at| at.elapsed() >= *interval)
+    }
+
+    /// Adds a heartbeat to the transaction that is about to be committed, if it is time for one.
+    fn beat(&mut self, position: Position) -> Result<(), Failure> {
+        if !self.is_heartbeat_due() {
+            return Ok(());
+        }
+        let (Some((topic, _)), Some(Writer::Open(transaction))) = (&self.publishing.heartbeat, &mut self.writer) else {
+            return Ok(());
+        };
+        let value = topic.value(unix_ms());
+        // Like the checkpoint's, its cost must not wait for room that the commit makes.
+        self.publishing.budget.charge(record_cost(topic.key().len(), value.len(), 0));
+        let record = OutgoingRecord {
+            topic: topic.topic(),
+            key: Some(topic.key()),
+            value: Some(&value),
+            headers: &[],
+            lsn: position.end_lsn,
+        };
+        let sent = transaction.send(&record);
+        sent.map_err(|error| self.fail(&error))?;
+        self.heartbeat_at = Some(Instant::now());
+        Ok(())
+    }
+
     fn commit(&mut self, position: Position) -> Result<(), Failure> {
         self.open()?;
+        self.beat(position)?;
         let Some(Writer::Open(transaction)) = self.writer.take() else {
             return Err(Failure::new(Code::Internal, "no transaction is open"));
         };

@@ -11,8 +11,8 @@ use std::{
 };
 
 use encoder::{
-    BoundMessageTopic, BoundPlan, BoundTransactionTopic, MessageTopic, Naming, PlanError, Schema, TableFacts,
-    TablePlan, TransactionTopic,
+    BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
+    PlanError, Schema, TableFacts, TablePlan, TransactionTopic,
 };
 use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
 use publisher::{TopicAdmin, TopicSettings};
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    config::{Metadata, Shaping, TableIdentity, TableSelection},
+    config::{Metadata, Shaping, TableIdentity, TableSelection, TopicName},
     failure::{Code, Failure, Recovery},
     failures,
     metrics::{Metrics, TableMetrics},
@@ -138,6 +138,17 @@ impl Relations {
         Ok(self.transaction_topic.insert(bound))
     }
 
+    /// The topic of heartbeats, if there are to be any.
+    pub(super) async fn heartbeat_topic(&mut self) -> Result<Option<BoundHeartbeatTopic>, Failure> {
+        if self.metadata.heartbeat_interval.is_none() {
+            return Ok(None);
+        }
+        let name = self.metadata.heartbeat_topic.as_ref().map(TopicName::as_str);
+        let topic = HeartbeatTopic::new(&self.naming, name, self.shaping.format()).map_err(unrepresentable)?;
+        let ids = self.prepare_side_topic(topic.topic(), topic.schemas()).await?;
+        topic.bind(ids).map(Some).map_err(unrepresentable)
+    }
+
     /// The topic of messages, which is made ready when it is needed first.
     pub(super) async fn message_topic(&mut self) -> Result<&BoundMessageTopic, Failure> {
         let bound = if let Some(bound) = self.message_topic.take() {
@@ -155,7 +166,7 @@ impl Relations {
         let Some((topic, key)) = failure.take_undelivered() else { return failure };
         for known in self.known.values() {
             if let Known::Watched(table) = known
-                && **table.plan.plan().topic() == *topic
+                && table.plan.plan().topics().any(|its| **its == *topic)
             {
                 let failure = failure.in_table(&table.relation.schema, &table.relation.name);
                 return match table.plan.plan().describe_key(&key) {
@@ -170,21 +181,19 @@ impl Relations {
     /// Takes a Relation message.
     pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
         let oid = relation.id;
-        let known = match identify(&mut self.catalog, &self.selection, &self.scope, &relation).await? {
-            Some(identity) => {
-                let facts = self.facts_about(&relation).await?;
-                Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
+        let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
+        let known = if let Some(identity) = identity {
+            let facts = self.facts_about(&relation).await?;
+            Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
+        } else {
+            if self.facts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&oid) {
+                warn!(
+                    schema = relation.schema,
+                    table = relation.name,
+                    "the table has been streamed and is not asked for under this name: its changes are left out from here on"
+                );
             }
-            None => {
-                if self.facts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&oid) {
-                    warn!(
-                        schema = relation.schema,
-                        table = relation.name,
-                        "the table has been streamed and is not asked for under this name: its changes are left out from here on"
-                    );
-                }
-                Known::Unwatched
-            }
+            Known::Unwatched
         };
         // A relation may be announced again inside a transaction: its count goes on.
         let count = match self.known.get(&oid) {
@@ -316,6 +325,16 @@ impl Relations {
         }
         if self.metadata.messages && *topic == *self.naming.message_topic() {
             return refuse("it would be the topic of logical decoding messages".to_owned());
+        }
+        if self.metadata.heartbeat_interval.is_some()
+            && HeartbeatTopic::new(
+                &self.naming,
+                self.metadata.heartbeat_topic.as_ref().map(TopicName::as_str),
+                self.shaping.format(),
+            )
+            .is_ok_and(|heartbeats| **heartbeats.topic() == *topic)
+        {
+            return refuse("it would be the topic of heartbeats".to_owned());
         }
         for (oid, known) in &self.known {
             if let Known::Watched(other) = known
@@ -513,6 +532,8 @@ impl Relations {
                 messages: true,
                 message_prefixes: vec![PrefixPattern::parse("*")],
                 message_prefixes_except: vec![PrefixPattern::parse("unwanted")],
+                heartbeat_interval: None,
+                heartbeat_topic: None,
             },
             scope: Arc::default(),
             facts: Arc::default(),

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{Naming, TableFacts};
+use encoder::{BoundHeartbeatTopic, Naming, TableFacts};
 use pgoutput::Oid;
 use publisher::{
     Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
@@ -89,6 +89,7 @@ struct Started {
     relations: Relations,
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
+    heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
 }
 
 /// Runs one session until it is asked to stop, or fails.
@@ -187,7 +188,7 @@ impl Starting<'_> {
             verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
         }
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
-        let relations = Relations {
+        let mut relations = Relations {
             catalog,
             schemas: self.shared.schemas.clone(),
             topics: admin,
@@ -208,7 +209,8 @@ impl Starting<'_> {
             transaction_topic: None,
             message_topic: None,
         };
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget })
+        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat })
     }
 
     /// Steps 1 and 2.
@@ -363,13 +365,14 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let publishing = Publishing {
         topic: topic.clone(),
         checkpoint,
         limits: shared.config.kafka.transaction.clone(),
+        heartbeat,
         transaction_timeout: shared.transaction_timeout,
         budget: Arc::clone(&budget),
         metrics: Arc::clone(&shared.metrics),
