@@ -473,10 +473,10 @@ use {
 fn describes(facts: &TableFacts, relation: &Relation) -> bool {
     let is_known =
         |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
-    relation.columns.iter().all(is_known) && (!facts.columns.is_empty() || relation.columns.is_empty()) && {
-        // A publication may leave columns of the key out; then it is the same with every description.
-        facts.primary_key.is_none() || has_key(facts, relation) || relation.replica_identity != ReplicaIdentity::Full
-    }
+    // The stream names the key itself, but for whole rows.
+    let key_is_known =
+        relation.replica_identity != ReplicaIdentity::Full || facts.primary_key.is_none() || has_key(facts, relation);
+    key_is_known && relation.columns.iter().all(is_known)
 }
 
 /// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.

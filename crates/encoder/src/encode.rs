@@ -29,7 +29,7 @@ const NEW_KEY_HEADER: &str = "__debezium.newkey";
 /// On the create of a key change: the key that the row had.
 const OLD_KEY_HEADER: &str = "__debezium.oldkey";
 /// Confluent's framing: a zero, then the schema's id.
-const FRAMING_BYTES: usize = 5;
+pub(crate) const FRAMING_BYTES: usize = 5;
 /// Of one schema.
 pub(crate) type Framing = [u8; FRAMING_BYTES];
 

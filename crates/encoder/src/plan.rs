@@ -8,7 +8,7 @@ use crate::{
     BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, Operations,
     PlanError, TableFacts, TypeKind, Unrepresentable, avro,
     defaults::{self, Default},
-    encode::DeadLetters,
+    encode::{DeadLetters, FRAMING_BYTES},
     json,
     json_envelope::JsonSource,
     metadata::MetadataHeaders,
@@ -80,8 +80,6 @@ pub(crate) enum Presence {
     },
 }
 
-/// Confluent's framing in front of each key and value: a zero, and the schema's id in four bytes.
-const FRAMING_BYTES: usize = 5;
 /// What follows the name of the table's topic.
 const DEAD_LETTERS_SUFFIX: &str = ".dead-letters";
 

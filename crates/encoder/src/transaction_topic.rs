@@ -66,15 +66,13 @@ pub struct BoundTransactionTopic {
     framing: Option<(Framing, Framing)>,
 }
 
+/// The number of all events of a transaction, and those of each table.
+type Counts<C> = (u64, C);
+
 impl BoundTransactionTopic {
     /// Appends the BEGIN of a transaction, which belongs before its first event. `lsn` is where that event comes from.
     pub fn begin(&self, transaction: &TransactionContext, lsn: Lsn, batch: &mut RecordBatch) {
-        if self.framing.is_none() {
-            return self.json("BEGIN", transaction, lsn, batch, |out| {
-                out.extend_from_slice(b"\"event_count\":null,\"data_collections\":null");
-            });
-        }
-        self.record("BEGIN", transaction, lsn, batch, |out| out.extend_from_slice(&[NULL, NULL]));
+        self.record("BEGIN", transaction, lsn, None::<Counts<std::iter::Empty<_>>>, batch);
     }
 
     /// Appends the END of a transaction, which belongs after its last event: how many events it has, and how many of them in each
@@ -87,22 +85,45 @@ impl BoundTransactionTopic {
         collections: impl ExactSizeIterator<Item = (&'a str, u64)>,
         batch: &mut RecordBatch,
     ) {
-        if self.framing.is_none() {
-            return self.json("END", transaction, lsn, batch, |out| {
-                append(out, format_args!("\"event_count\":{events},\"data_collections\":["));
-                for (position, (name, events)) in collections.enumerate() {
-                    out.extend_from_slice(if position == 0 {
-                        b"{\"data_collection\":"
-                    } else {
-                        b",{\"data_collection\":"
-                    });
-                    json::write_string(out, name);
-                    append(out, format_args!(",\"event_count\":{events}}}"));
-                }
-                out.push(b']');
-            });
-        }
-        self.record("END", transaction, lsn, batch, |out| {
+        self.record("END", transaction, lsn, Some((events, collections)), batch);
+    }
+
+    fn record<'a, C: ExactSizeIterator<Item = (&'a str, u64)>>(
+        &self,
+        status: &str,
+        transaction: &TransactionContext,
+        lsn: Lsn,
+        counts: Option<Counts<C>>,
+        batch: &mut RecordBatch,
+    ) {
+        let data = batch.data();
+        let start = data.len();
+        let key_end = match &self.framing {
+            Some(framing) => write_avro(framing, status, transaction, counts, data),
+            None => write_json(status, transaction, counts, data),
+        };
+        let value = key_end..data.len();
+        batch.push(&self.topic, lsn, Some(start..key_end), Some(value));
+    }
+}
+
+/// Appends key and value, and returns where the one ends and the other begins.
+fn write_avro<'a, C: ExactSizeIterator<Item = (&'a str, u64)>>(
+    (key_framing, value_framing): &(Framing, Framing),
+    status: &str,
+    transaction: &TransactionContext,
+    counts: Option<Counts<C>>,
+    out: &mut Vec<u8>,
+) -> usize {
+    out.extend_from_slice(key_framing);
+    transaction.append_id(out);
+    let key_end = out.len();
+    out.extend_from_slice(value_framing);
+    avro::write_bytes(out, status.as_bytes());
+    transaction.append_id(out);
+    match counts {
+        None => out.extend_from_slice(&[NULL, NULL]),
+        Some((events, collections)) => {
             write_optional_long(out, Some(events.cast_signed()));
             out.push(SOME);
             // One block with all items, and none after it. A block without items would be the end itself.
@@ -115,52 +136,40 @@ impl BoundTransactionTopic {
                 avro::write_long(out, events.cast_signed());
             }
             avro::write_length(out, 0);
-        });
+        }
     }
+    transaction.commit_millis.append_to(out);
+    key_end
+}
 
-    fn record(
-        &self,
-        status: &str,
-        transaction: &TransactionContext,
-        lsn: Lsn,
-        batch: &mut RecordBatch,
-        write_counts: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let Some((key_framing, value_framing)) = &self.framing else { return };
-        let data = batch.data();
-        let start = data.len();
-        data.extend_from_slice(key_framing);
-        transaction.append_id(data);
-        let key = start..data.len();
-        data.extend_from_slice(value_framing);
-        avro::write_bytes(data, status.as_bytes());
-        transaction.append_id(data);
-        write_counts(data);
-        transaction.commit_millis.append_to(data);
-        let value = key.end..data.len();
-        batch.push(&self.topic, lsn, Some(key), Some(value));
+/// The same.
+fn write_json<'a, C: ExactSizeIterator<Item = (&'a str, u64)>>(
+    status: &str,
+    transaction: &TransactionContext,
+    counts: Option<Counts<C>>,
+    out: &mut Vec<u8>,
+) -> usize {
+    let facts = &transaction.facts;
+    let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
+    append(out, format_args!("{{\"id\":\"{xid}:{commit_lsn}\"}}"));
+    let key_end = out.len();
+    append(out, format_args!("{{\"status\":\"{status}\",\"id\":\"{xid}:{commit_lsn}\","));
+    match counts {
+        None => out.extend_from_slice(b"\"event_count\":null,\"data_collections\":null"),
+        Some((events, collections)) => {
+            append(out, format_args!("\"event_count\":{events},\"data_collections\":["));
+            for (position, (name, events)) in collections.enumerate() {
+                let open: &[u8] = if position == 0 { b"{" } else { b",{" };
+                out.extend_from_slice(open);
+                out.extend_from_slice(b"\"data_collection\":");
+                json::write_string(out, name);
+                append(out, format_args!(",\"event_count\":{events}}}"));
+            }
+            out.push(b']');
+        }
     }
-
-    fn json(
-        &self,
-        status: &str,
-        transaction: &TransactionContext,
-        lsn: Lsn,
-        batch: &mut RecordBatch,
-        write_counts: impl FnOnce(&mut Vec<u8>),
-    ) {
-        let facts = &transaction.facts;
-        let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
-        let data = batch.data();
-        let start = data.len();
-        append(data, format_args!("{{\"id\":\"{xid}:{commit_lsn}\"}}"));
-        let key = start..data.len();
-        append(data, format_args!("{{\"status\":\"{status}\",\"id\":\"{xid}:{commit_lsn}\","));
-        write_counts(data);
-        append(data, format_args!(",\"ts_ms\":{}}}", facts.commit_unix_us.div_euclid(1000)));
-        let value = key.end..data.len();
-        batch.push(&self.topic, lsn, Some(key), Some(value));
-    }
+    append(out, format_args!(",\"ts_ms\":{}}}", facts.commit_unix_us.div_euclid(1000)));
+    key_end
 }
 
 const NAMESPACE: &str = "io.debezium.connector.common";
