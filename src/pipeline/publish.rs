@@ -354,7 +354,7 @@ impl Publisher {
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
-        let committed = transaction.prepare(self.publishing.topic.name(), &checkpoint).and_then(|prepared| {
+        let committed = transaction.prepare(self.publishing.topic.name(), &checkpoint, &[]).and_then(|prepared| {
             fault::point(fault::Point::BeforeCommit);
             fault::point(fault::Point::DuringCommit);
             prepared.commit()

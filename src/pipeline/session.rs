@@ -21,8 +21,8 @@ use std::{
 use encoder::{BoundHeartbeatTopic, Naming, TableFacts};
 use pgoutput::Oid;
 use publisher::{
-    Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
-    TopicSettings,
+    Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, KafkaSettings, MemoryBudget, Position, Producer,
+    TopicAdmin, TopicSettings,
 };
 use rustc_hash::FxHashMap;
 use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
@@ -144,6 +144,8 @@ impl Starting<'_> {
         let admin = Arc::new(admin);
         self.yield_to_a_successor(&topic).await?;
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
+        let removals = held.removals();
+        let held = held.checkpoint;
         if let Some(held) = &held {
             self.check_owner(held)?;
         }
@@ -179,7 +181,8 @@ impl Starting<'_> {
             membership.ensure(beginning).await?;
         }
         let template = self.template(&server);
-        let (producer, checkpoint) = self.take_position(start, template, &mut client, producer, &topic).await?;
+        let (producer, checkpoint) =
+            self.take_position(start, template, &removals, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
         metrics.resumed_at(position);
@@ -219,7 +222,7 @@ impl Starting<'_> {
         budget: &Arc<MemoryBudget>,
         topic: &CheckpointTopic,
         admin: &Arc<TopicAdmin>,
-    ) -> Result<(Producer, Option<Checkpoint>, BTreeMap<String, usize>), Failure> {
+    ) -> Result<(Producer, Held, BTreeMap<String, usize>), Failure> {
         let (settings, budget) = (self.shared.kafka.clone(), Arc::clone(budget));
         let (topic, admin) = (topic.clone(), Arc::clone(admin));
         let replication_factor = self.shared.config.kafka.topics.replication_factor.map_or(-1, i32::from);
@@ -279,6 +282,7 @@ impl Starting<'_> {
         &self,
         start: Start,
         template: Checkpoint,
+        removals: &[Attachment],
         client: &mut ReplicationClient,
         producer: Producer,
         topic: &CheckpointTopic,
@@ -290,26 +294,26 @@ impl Starting<'_> {
             ..template.clone()
         };
         match start {
-            Start::Resume(position) => commit_alone(producer, topic, at(position, false)).await,
+            Start::Resume(position) => commit_alone(producer, topic, at(position, false), removals).await,
             Start::Adopt { position, forced } => {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
                 } else {
                     warn_of_what_is_not_copied(position.end_lsn);
                 }
-                commit_alone(producer, topic, at(position, forced)).await
+                commit_alone(producer, topic, at(position, forced), removals).await
             }
             Start::CreateSlot { forced } => {
                 // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
                 let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
-                let (producer, _) = commit_alone(producer, topic, pending).await?;
+                let (producer, _) = commit_alone(producer, topic, pending, removals).await?;
                 let name = slot_name(&self.shared.wanted.slot)?;
                 let mut slot = CreateSlot::new(&name);
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
                 let created = self.create_slot(client, &slot).await?;
                 info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
                 warn_of_what_is_not_copied(created.consistent_point);
-                commit_alone(producer, topic, at(Position::at(created.consistent_point), forced)).await
+                commit_alone(producer, topic, at(Position::at(created.consistent_point), forced), &[]).await
             }
         }
     }
@@ -484,11 +488,12 @@ async fn commit_alone(
     producer: Producer,
     topic: &CheckpointTopic,
     checkpoint: Checkpoint,
+    attachments: &[Attachment],
 ) -> Result<(Producer, Checkpoint), Failure> {
-    let topic = topic.clone();
+    let (topic, attachments) = (topic.clone(), attachments.to_vec());
     let began = Instant::now();
     let committed = blocking(move || {
-        let producer = producer.begin()?.prepare(topic.name(), &checkpoint)?.commit()?;
+        let producer = producer.begin()?.prepare(topic.name(), &checkpoint, &attachments)?.commit()?;
         Ok((producer, checkpoint))
     })
     .await?;

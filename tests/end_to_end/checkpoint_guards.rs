@@ -42,6 +42,27 @@ fn a_slot_without_a_checkpoint_needs_the_operators_word() {
     stream.start_ready().terminate();
 }
 
+/// What was attached to a checkpoint that an operator has removed is removed with the first checkpoint of the new beginning: the tombstone
+/// that tells of the removal will not be there for ever.
+#[test]
+fn a_removed_checkpoint_takes_what_is_attached_with_it() {
+    let stack = Stack::shared();
+    let stream = stopped_stream(&stack, "attached");
+    let key = format!("{}/anything", stream.name);
+    let attached = || kafka::checkpoints(&stream.bootstrap_servers, &stream.checkpoint_topic, &key);
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &key, Some("{}"));
+    // It is none of this build's, and no hindrance.
+    stream.start_ready().terminate();
+    stream.database.await_slot_released(&stream.slot);
+    assert_eq!(attached(), [Some(serde_json::json!({}))]);
+
+    write(&stream, None);
+    let mut program = stream.start_with(&["--adopt-slot"], &[]);
+    program.await_ready();
+    program.terminate();
+    assert_eq!(attached(), [Some(serde_json::json!({})), None]);
+}
+
 #[test]
 fn a_corrupt_checkpoint_is_refused() {
     let stack = Stack::shared();

@@ -11,7 +11,8 @@ use rdkafka::{
 use tracing::debug;
 
 use crate::{
-    checkpoint::{Checkpoint, CheckpointError},
+    attachment::Held,
+    checkpoint::Checkpoint,
     error::PublishError,
     settings::KafkaSettings,
     topics::{TopicAdmin, ensure_compacted},
@@ -25,7 +26,8 @@ const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How long the topic may yield nothing at all while it is read.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// The compacted one-partition topic that holds the checkpoint of each stream under the stream's name.
+/// The compacted one-partition topic that holds the checkpoint of each stream under the stream's name, and beside it what the program
+/// [attaches](crate::Attachment) to it.
 #[derive(Debug, Clone)]
 pub struct CheckpointTopic {
     topic: String,
@@ -54,7 +56,7 @@ impl CheckpointTopic {
         ensure_compacted(admin, &self.topic, "checkpoints", replication_factor)
     }
 
-    /// The newest committed checkpoint of the stream; none if there is none for certain.
+    /// The newest committed checkpoint of the stream, none if there is none for certain, and what is attached to it.
     ///
     /// A `read_committed` consumer is shown the log only up to the last stable offset, before the first transaction that
     /// is still open. Reading to *its* end could therefore miss checkpoints that are committed already. So:
@@ -69,7 +71,7 @@ impl CheckpointTopic {
     /// # Errors
     /// The end was not reached, a checkpoint cannot be read, or checkpoints go backwards. None of these is ever taken for
     /// "no checkpoint".
-    pub fn read(&self, settings: &KafkaSettings) -> Result<Option<Checkpoint>, PublishError> {
+    pub fn read(&self, settings: &KafkaSettings) -> Result<Held, PublishError> {
         let uncommitted: Reader = settings
             .consumer("read_uncommitted")
             .create_with_context(Quiet)
@@ -100,7 +102,7 @@ impl CheckpointTopic {
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
         let stable = self.last_stable_offset(&consumer)?;
         self.assign(&consumer)?;
-        self.read_until(&consumer, stable, &settings.name)
+        Ok(self.read_until(&consumer, stable, &settings.name)?.checkpoint)
     }
 
     fn await_stable(&self, consumer: &Reader, high: i64) -> Result<(), PublishError> {
@@ -143,8 +145,8 @@ impl CheckpointTopic {
     ///
     /// What stands right before it may be no record but the mark of a commit, which nobody is shown: then the partition's end is reported,
     /// or a record behind `end` comes.
-    fn read_until(&self, consumer: &Reader, end: i64, name: &str) -> Result<Option<Checkpoint>, PublishError> {
-        let mut newest: Option<Checkpoint> = None;
+    fn read_until(&self, consumer: &Reader, end: i64, name: &str) -> Result<Held, PublishError> {
+        let mut held = Held::default();
         loop {
             let message = match consumer.poll(SILENCE_TIMEOUT) {
                 None => {
@@ -154,32 +156,16 @@ impl CheckpointTopic {
                         reason: Some(format!("nothing came for {} s", SILENCE_TIMEOUT.as_secs())),
                     });
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(newest),
+                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(held.finish()),
                 Some(Err(error)) => {
                     return Err(PublishError::Kafka { doing: "reading the checkpoint topic", error, reason: None });
                 }
-                Some(Ok(message)) if message.offset() >= end => return Ok(newest),
+                Some(Ok(message)) if message.offset() >= end => return Ok(held.finish()),
                 Some(Ok(message)) => message,
             };
-            if message.key() != Some(name.as_bytes()) {
-                continue;
-            }
-            newest = match message.payload() {
-                // An operator removed it with a tombstone.
-                None => None,
-                Some(value) => {
-                    let unusable =
-                        |error| PublishError::Checkpoint { topic: self.topic.clone(), offset: message.offset(), error };
-                    let checkpoint = Checkpoint::from_json(name, value).map_err(unusable)?;
-                    if let Some(earlier) = newest.filter(|earlier| !earlier.may_be_followed_by(&checkpoint)) {
-                        return Err(unusable(CheckpointError::Backwards {
-                            from: Box::new(earlier.position()),
-                            to: Box::new(checkpoint.position()),
-                        }));
-                    }
-                    Some(checkpoint)
-                }
-            };
+            held.take(name, message.key().unwrap_or_default(), message.payload()).map_err(|error| {
+                PublishError::Checkpoint { topic: self.topic.clone(), offset: message.offset(), error }
+            })?;
         }
     }
 }

@@ -6,7 +6,7 @@ use pgoutput::Lsn;
 use rdkafka::{error::KafkaError, types::RDKafkaErrorCode as Code};
 use thiserror::Error;
 
-use crate::checkpoint::CheckpointError;
+use crate::{attachment::Attachment, checkpoint::CheckpointError};
 
 /// What the caller must do about a [`PublishError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,6 +59,17 @@ pub enum PublishError {
         /// What is wrong with it.
         #[source]
         error: CheckpointError,
+    },
+    /// What is to be attached to the checkpoint is larger than it may be.
+    #[error(
+        "the record {suffix:?} beside the checkpoint would have {len_bytes} bytes, of {} at most",
+        Attachment::VALUE_LEN_MAX_BYTES
+    )]
+    AttachmentTooLarge {
+        /// Which.
+        suffix: String,
+        /// How large it is.
+        len_bytes: usize,
     },
     /// A topic's end could not be reached.
     #[error(
@@ -114,9 +125,11 @@ impl PublishError {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
             Self::AskedAgain { .. } | Self::TopicBlocked { .. } => Verdict::Renew,
-            Self::Checkpoint { .. } | Self::Topic { .. } | Self::TopicRecreated { .. } | Self::Librdkafka { .. } => {
-                Verdict::Stop
-            }
+            Self::Checkpoint { .. }
+            | Self::AttachmentTooLarge { .. }
+            | Self::Topic { .. }
+            | Self::TopicRecreated { .. }
+            | Self::Librdkafka { .. } => Verdict::Stop,
         }
     }
 

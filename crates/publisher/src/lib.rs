@@ -17,11 +17,14 @@
 //! 4. **One writer.** `init_transactions` fences every older producer of the same transactional id.
 //! 5. **One classifier.** [`PublishError::verdict`] alone decides what a Kafka error means for the caller.
 //!
+//! What else must be known to resume goes beside the checkpoint, in the same transaction ([`Attachment`]).
+//!
 //! Beside the stream there is the topic that several instances keep together, such as that of schemas: it is written by one at a time
 //! ([`ExclusiveWriter`]), and read on from where one was ([`LogReader`]).
 //!
 //! The crate does no PostgreSQL, no Avro and no metrics. It takes bytes and returns facts.
 
+mod attachment;
 mod budget;
 mod checkpoint;
 mod checkpoint_topic;
@@ -33,6 +36,7 @@ mod settings;
 mod topics;
 mod probe;
 
+pub use attachment::{Attachment, Held};
 pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, headers_cost, record_cost};
 pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Split};
 pub use checkpoint_topic::CheckpointTopic;

@@ -34,6 +34,7 @@ use rdkafka::{
 use tracing::{debug, warn};
 
 use crate::{
+    attachment::Attachment,
     budget::{MemoryBudget, headers_cost, record_cost},
     checkpoint::Checkpoint,
     error::{PublishError, UndeliveredRecord, Verdict, code_of},
@@ -196,22 +197,43 @@ impl Transaction {
         }
     }
 
-    /// Writes the checkpoint, and waits until the brokers have acknowledged it and everything before it.
+    /// Writes the checkpoint and before it what is attached to it, and waits until the brokers have acknowledged all of the transaction.
     ///
     /// # Errors
     /// See [`PublishError::verdict`]. Nothing of the transaction is committed.
-    pub fn prepare(self, topic: &str, checkpoint: &Checkpoint) -> Result<Prepared, PublishError> {
+    pub fn prepare(
+        mut self,
+        topic: &str,
+        checkpoint: &Checkpoint,
+        attachments: &[Attachment],
+    ) -> Result<Prepared, PublishError> {
+        for attachment in attachments {
+            if let Err(error) = self.attach(topic, &checkpoint.name, attachment) {
+                self.abort();
+                return Err(error);
+            }
+        }
         let value = checkpoint.to_json();
-        let record = OutgoingRecord {
-            topic,
-            key: Some(checkpoint.name.as_bytes()),
-            value: Some(&value),
-            headers: &[],
-            lsn: Lsn::INVALID,
-        };
-        // It is charged past the limit: a commit is what makes room, and must not wait for it.
-        self.inner.context().budget.charge(record_cost(checkpoint.name.len(), value.len(), 0));
+        let record = kept(topic, checkpoint.name.as_bytes(), Some(&value));
+        self.charge(&record);
         self.deliver(&record)
+    }
+
+    fn attach(&mut self, topic: &str, name: &str, attachment: &Attachment) -> Result<(), PublishError> {
+        let len_bytes = attachment.value.as_ref().map_or(0, Vec::len);
+        if len_bytes > Attachment::VALUE_LEN_MAX_BYTES {
+            return Err(PublishError::AttachmentTooLarge { suffix: attachment.suffix.clone(), len_bytes });
+        }
+        let key = attachment.key(name);
+        let record = kept(topic, &key, attachment.value.as_deref());
+        self.charge(&record);
+        self.send(&record)
+    }
+
+    /// Charges a record of the checkpoint topic past the limit: a commit is what makes room, and must not wait for it.
+    fn charge(&self, record: &OutgoingRecord<'_>) {
+        let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
+        self.inner.context().budget.charge(record_cost(key, value, 0));
     }
 
     /// Sends the last record, and waits until all are acknowledged.
@@ -307,6 +329,11 @@ impl Prepared {
             Err(error) => Err(fail(&self.inner, "committing a transaction", error)),
         }
     }
+}
+
+/// A record of the checkpoint topic.
+const fn kept<'a>(topic: &'a str, key: &'a [u8], value: Option<&'a [u8]>) -> OutgoingRecord<'a> {
+    OutgoingRecord { topic, key: Some(key), value, headers: &[], lsn: Lsn::INVALID }
 }
 
 /// Waits for at most a millisecond until all records are acknowledged, and has what lingers sent at once.

@@ -7,7 +7,7 @@ use std::{
 };
 
 use publisher::{
-    Checkpoint, CheckpointTopic, Cluster, ClusterProbe, KafkaSettings, PublishError, TopicSettings, Verdict,
+    Checkpoint, CheckpointTopic, Cluster, ClusterProbe, Held, KafkaSettings, PublishError, TopicSettings, Verdict,
 };
 use tokio::{runtime::Handle, task::spawn_blocking};
 
@@ -112,7 +112,7 @@ impl Kafka {
         let settings = self.settings.clone();
         let reading = spawn_blocking(move || topic.read(&settings));
         match tokio::time::timeout(STEP_TIMEOUT, reading).await {
-            Ok(Ok(Ok(checkpoint))) => {
+            Ok(Ok(Ok(Held { checkpoint, .. }))) => {
                 self.findings
                     .ok("checkpoint", checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), checkpoint_text));
                 HeldCheckpoint::Known(checkpoint.map(Box::new))
