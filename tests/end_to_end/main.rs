@@ -21,6 +21,7 @@ mod changes;
 mod checkpoint_guards;
 mod choosing;
 mod confluent_client;
+mod copy_rows;
 mod ddl;
 #[cfg(feature = "fault-points")]
 mod fault_points;
