@@ -21,3 +21,4 @@ pub mod http;
 pub mod metrics;
 pub mod pipeline;
 pub mod schemas;
+mod snapshot;

@@ -4,14 +4,18 @@
 //! facts about a table, which are asked for once per Relation message.
 
 mod connection;
+mod copied;
 mod facts;
 mod publication;
+mod rows;
 mod server;
 mod tables;
 mod inspection;
 
 pub use connection::Catalog;
+pub use copied::{CopiedTable, RowSelection};
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
+pub(crate) use rows::RowReader;
 pub use server::ServerSettings;
 pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};

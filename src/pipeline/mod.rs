@@ -12,6 +12,7 @@
 //! recover, and so none that is tested less.
 
 mod collections;
+mod copier;
 mod membership;
 mod publish;
 mod relations;

@@ -33,6 +33,7 @@ use crate::{
     failures,
     metrics::{Metrics, TableMetrics},
     schemas::Schemas,
+    snapshot::RowKey,
 };
 
 /// How long a session waits for the schema registry.
@@ -47,6 +48,8 @@ pub(super) struct Relations {
     pub(super) checkpoint_topic: String,
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
+    /// Whether the stream waits while a schema cannot be registered. A copy does not.
+    pub(super) waits: bool,
     pub(super) naming: Naming,
     pub(super) shaping: Shaping,
     pub(super) metadata: Metadata,
@@ -98,7 +101,7 @@ pub(super) enum Known {
 
 /// A relation whose changes are wanted.
 pub(super) struct Table {
-    pub(super) plan: BoundPlan,
+    pub(super) plan: Arc<BoundPlan>,
     pub(super) metrics: TableMetrics,
     /// Events of this table in the transaction with the number below.
     pub(super) events: u64,
@@ -106,11 +109,20 @@ pub(super) struct Table {
     pub(super) events_of: u64,
     /// `schema.table`
     pub(super) name: Arc<str>,
+    /// What tells its rows apart, if anything does.
+    pub(super) row_key: Option<RowKey>,
     /// Where the transaction counts the events of that name. It is found anew once the name may be another.
     pub(super) mark: Mark,
     relation: Relation,
     identity: TableIdentity,
     facts: TableFacts,
+}
+
+impl Table {
+    /// As the stream has announced it, or as the catalog has it.
+    pub(super) fn relation(&self) -> &Relation {
+        &self.relation
+    }
 }
 
 impl Relations {
@@ -124,6 +136,14 @@ impl Relations {
     /// Whether changes of the relation are wanted.
     pub(super) fn is_watched(&self, oid: Oid) -> bool {
         matches!(self.known.get(&oid), Some(Known::Watched(_)))
+    }
+
+    /// What tells the rows of a relation apart, if its changes are wanted and anything does.
+    pub(super) fn row_key(&self, oid: Oid) -> Option<&RowKey> {
+        match self.known.get(&oid) {
+            Some(Known::Watched(table)) => table.row_key.as_ref(),
+            _ => None,
+        }
     }
 
     /// The topic of transactions, which is made ready when it is needed first.
@@ -284,9 +304,11 @@ impl Relations {
             None => None,
         };
         let plan = plan.bind(key_id, value_id).map_err(|error| place(failures::of_plan(error)))?;
+        let plan = Arc::new(plan);
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
-        Ok(Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), relation, identity, facts })
+        let row_key = RowKey::of(&relation, facts.primary_key.as_deref());
+        Ok(Table { plan, metrics, events: 0, events_of: 0, name, row_key, mark: Mark::default(), relation, identity, facts })
     }
 
     /// Makes sure of a topic that is beside those of tables, and returns the ids of its schemas.
@@ -439,13 +461,15 @@ impl Relations {
         loop {
             let refusal = match self.schemas.register(subject, schema).await {
                 Ok(id) => {
-                    self.metrics.resumed();
+                    if self.waits {
+                        self.metrics.resumed();
+                    }
                     return Ok(id.get());
                 }
                 Err(refusal) => refusal,
             };
             let failure = place(Failure::new(refusal.code, refusal.found));
-            if failure.code().recovery() == Recovery::Stop {
+            if failure.code().recovery() == Recovery::Stop || !self.waits {
                 return Err(failure);
             }
             self.metrics.paused(&failure);
@@ -524,6 +548,7 @@ impl Relations {
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
             checkpoint_topic: "checkpoints".to_owned(),
             is_resumed: false,
+            waits: true,
             naming: Naming::new("test", "nowhere"),
             shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
@@ -551,12 +576,13 @@ impl Relations {
     pub(super) fn know(&mut self, relation: Relation, options: &EncodeOptions) {
         let facts = TableFacts::default();
         let plan = TablePlan::compile(&relation, &facts, &self.naming, options).expect("a plan");
-        let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
+        let plan = Arc::new(plan.bind(Some(1), Some(2)).expect("it has a key"));
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let identity = TableIdentity::plain(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
+        let row_key = RowKey::of(&relation, None);
         let table =
-            Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), facts, relation, identity };
+            Table { plan, metrics, events: 0, events_of: 0, name, row_key, mark: Mark::default(), facts, relation, identity };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");
         self.transaction_topic = Some(topic.bind(Some((3, 4))).expect("it has schemas"));

@@ -33,7 +33,8 @@ use walreceiver::{
 };
 
 use super::{
-    membership::{Beginning, Membership},
+    copier::{self, CopierParts},
+    membership::{Beginning, Membership, Scope},
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
     source::Source,
@@ -44,16 +45,19 @@ use crate::{
         Committed,
         start::{Server, Start, TimelineEnd, Wanted, decide, verify_started},
     },
-    config::{Config, Origin, Shaping},
+    config::{Config, Origin, Shaping, SnapshotMode},
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
     schemas::Schemas,
+    snapshot::{Progress, Request, StreamRecord},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
 /// those that have none.
 const QUEUE_LEN_MAX: usize = 256;
+/// How many requests of copies may wait for the source.
+const COPY_QUEUE_LEN_MAX: usize = 16;
 /// After the request to stop: how long the source may take to reach the end of a transaction, and the rest to end.
 const BOUNDARY_TIMEOUT: Duration = Duration::from_millis(1500);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -90,6 +94,8 @@ struct Started {
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
     heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
+    /// What copies rows that were there before, and what it asks the stream.
+    copier: Option<(CopierParts, mpsc::Receiver<Request>)>,
 }
 
 /// Runs one session until it is asked to stop, or fails.
@@ -144,7 +150,8 @@ impl Starting<'_> {
         let admin = Arc::new(admin);
         self.yield_to_a_successor(&topic).await?;
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
-        let removals = held.removals();
+        let mut attachments = held.removals();
+        let mut progress = Progress::read(&held.attachments)?;
         let held = held.checkpoint;
         if let Some(held) = &held {
             self.check_owner(held)?;
@@ -180,9 +187,10 @@ impl Starting<'_> {
         if postgres.manage {
             membership.ensure(beginning).await?;
         }
+        let is_first = self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
         let template = self.template(&server);
         let (producer, checkpoint) =
-            self.take_position(start, template, &removals, &mut client, producer, &topic).await?;
+            self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
         metrics.resumed_at(position);
@@ -191,29 +199,96 @@ impl Starting<'_> {
             verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
         }
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
-        let mut relations = Relations {
+        let relations = |catalog| self.relations(catalog, &admin, &topics, membership.scope(), has_streamed);
+        let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
+            let catalog = Catalog::new(Arc::clone(&self.shared.connect));
+            let relations = Relations { waits: false, ..relations(catalog) };
+            self.copier(relations, &budget, progress, is_first)
+        });
+        let mut relations = relations(catalog);
+        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, copier })
+    }
+
+    /// Decides which tables are not to be copied, where that was not decided before. Whether nothing was streamed before this session.
+    async fn prepare_copies(
+        &self,
+        start: Start,
+        progress: &mut Progress,
+        attachments: &mut Vec<Attachment>,
+        catalog: &mut Catalog,
+    ) -> Result<bool, Failure> {
+        let (is_created, is_new) = match start {
+            Start::CreateSlot { forced } => (!forced, !forced),
+            Start::Adopt { forced, .. } => (false, !forced),
+            Start::Resume(_) => (false, false),
+        };
+        if self.shared.config.snapshot.mode == SnapshotMode::Initial && progress.stream.is_none() {
+            let tables = if is_new { Vec::new() } else { catalog.published_tables(&self.shared.wanted.publication).await? };
+            let record = StreamRecord::new(tables.into_iter().map(u32::from).collect());
+            attachments.push(record.attachment());
+            progress.stream = Some(record);
+        }
+        Ok(is_created)
+    }
+
+    fn copier(
+        &self,
+        relations: Relations,
+        budget: &Arc<MemoryBudget>,
+        progress: Progress,
+        is_first: bool,
+    ) -> (CopierParts, mpsc::Receiver<Request>) {
+        let config = &self.shared.config;
+        let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
+        let parts = CopierParts {
+            relations,
+            connect: Arc::clone(&self.shared.connect),
+            publication: config.postgres.publication.clone(),
+            settings: config.snapshot.clone(),
+            match_interval: config.postgres.match_interval,
+            memory_limit_bytes: config.memory_limit_bytes,
+            budget: Arc::clone(budget),
+            requests,
+            metrics: Arc::clone(&self.shared.metrics),
+            progress,
+            is_first,
+        };
+        (parts, receiver)
+    }
+
+    /// Relations of which nothing is known yet.
+    fn relations(
+        &self,
+        catalog: Catalog,
+        admin: &Arc<TopicAdmin>,
+        existing_topics: &BTreeMap<String, usize>,
+        scope: Arc<Mutex<Scope>>,
+        is_resumed: bool,
+    ) -> Relations {
+        let config = &self.shared.config;
+        Relations {
             catalog,
             schemas: self.shared.schemas.clone(),
-            topics: admin,
+            topics: Arc::clone(admin),
             topic_settings: topic_settings(config),
-            checkpoint_topic: topic.name().to_owned(),
-            is_resumed: has_streamed,
+            checkpoint_topic: config.kafka.checkpoint_topic.as_str().to_owned(),
+            is_resumed,
+            waits: true,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             shaping: Shaping::new(config),
             metadata: config.metadata.clone(),
-            selection: postgres.tables.clone(),
-            scope: membership.scope(),
+            selection: config.postgres.tables.clone(),
+            scope,
             facts: Arc::clone(&self.shared.facts),
-            metrics: Arc::clone(metrics),
-            existing_topics: topics,
+            metrics: Arc::clone(&self.shared.metrics),
+            existing_topics: existing_topics.clone(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
             owners: None,
             transaction_topic: None,
             message_topic: None,
-        };
-        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat })
+        }
     }
 
     /// Steps 1 and 2.
@@ -282,7 +357,7 @@ impl Starting<'_> {
         &self,
         start: Start,
         template: Checkpoint,
-        removals: &[Attachment],
+        attachments: &[Attachment],
         client: &mut ReplicationClient,
         producer: Producer,
         topic: &CheckpointTopic,
@@ -294,19 +369,19 @@ impl Starting<'_> {
             ..template.clone()
         };
         match start {
-            Start::Resume(position) => commit_alone(producer, topic, at(position, false), removals).await,
+            Start::Resume(position) => commit_alone(producer, topic, at(position, false), attachments).await,
             Start::Adopt { position, forced } => {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
                 } else {
                     warn_of_what_is_not_copied(position.end_lsn);
                 }
-                commit_alone(producer, topic, at(position, forced), removals).await
+                commit_alone(producer, topic, at(position, forced), attachments).await
             }
             Start::CreateSlot { forced } => {
                 // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
                 let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
-                let (producer, _) = commit_alone(producer, topic, pending, removals).await?;
+                let (producer, _) = commit_alone(producer, topic, pending, attachments).await?;
                 let name = slot_name(&self.shared.wanted.slot)?;
                 let mut slot = CreateSlot::new(&name);
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
@@ -369,7 +444,7 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, copier } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let publishing = Publishing {
@@ -393,10 +468,15 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
 
     shared.metrics.state("streaming");
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
+    let (parts, requests) = copier.unzip();
+    if let (Some(parts), Some(requests)) = (&parts, requests) {
+        source = source.copying(requests, parts.progress.moved_rows());
+    }
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
+        failure = copy(parts) => Err(failure),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();
@@ -433,6 +513,13 @@ async fn keep_membership(shared: &Shared, topic: &CheckpointTopic) {
     loop {
         tokio::time::sleep(shared.config.postgres.match_interval).await;
         membership.look_again(async || starting.yield_to_a_successor(topic).await.is_ok()).await;
+    }
+}
+
+async fn copy(parts: Option<CopierParts>) -> Failure {
+    match parts {
+        Some(parts) => copier::run(parts).await,
+        None => std::future::pending().await,
     }
 }
 
