@@ -378,7 +378,7 @@ keys! {
          all and by table. Their ids are the `transaction.id` of the events. Debezium: `provide.transaction.metadata`, which also decides \
          there whether events have `transaction`; here they always do.";
     EVENTS_SKIP: "events.skip", Kind::TextList, Presence::Default("[]"),
-        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
+        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, `truncate`, and `read`, a row of a snapshot, by the `op` of the event: a change \
          of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
          others do not depend on it, and counts for the END in the topic of transactions. `upsert` needs inserts and deletions, or its topics are not \
          the tables; and it needs `truncate` here, or a TRUNCATE stops the stream, since no record can say it. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
@@ -395,7 +395,7 @@ keys! {
     EVENTS_HEADERS: "events.headers", Kind::TextList, Presence::Default("[]"),
         "What each record says in headers besides, tombstones included: `op`, `db`, `schema`, `table`, `lsn`, `commit_lsn`, `txId`, \
          `transaction_id`, `source_ts_ms` and `source_ts_us`, the time of the commit, and `transaction_total_order`. A header's name has two underscores in front, as in `__op`, and its \
-         value is text. Debezium: `add.headers` of `ExtractNewRecordState`.";
+         value is text. A row of a snapshot has none for what it has not: a commit and an ordinal. Debezium: `add.headers` of `ExtractNewRecordState`.";
 
     EVENTS_HEARTBEAT_INTERVAL: "events.heartbeat_interval", Kind::Duration, Presence::Optional { example: r#""10s""# },
         "How often a record is written that says only that the stream is alive, with its time; from 1 s to 1 h; never, if this is absent. It is in a \

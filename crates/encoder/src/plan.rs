@@ -31,7 +31,7 @@ pub struct TablePlan {
     pub(crate) key_columns: Vec<usize>,
     /// `source` up to the commit time.
     pub(crate) source_start: Vec<u8>,
-    /// `source.snapshot` and `source.db`.
+    /// `source.db`
     pub(crate) source_database: Vec<u8>,
     /// `source.schema` and `source.table`.
     pub(crate) source_table: Vec<u8>,
@@ -168,7 +168,7 @@ impl TablePlan {
             format,
             json_source: JsonSource::new(naming, schema_name, &relation.name),
             source_start: strings([naming.version.as_str(), "postgresql", &naming.topic_prefix]),
-            source_database: [vec![0], strings(["false", &naming.database])].concat(),
+            source_database: strings([naming.database.as_str()]),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones && envelope == Envelope::Debezium,
             headers: MetadataHeaders::new(&options.headers, &naming.database, schema_name, &relation.name),
