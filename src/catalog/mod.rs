@@ -14,4 +14,4 @@ pub use connection::Catalog;
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use server::ServerSettings;
-pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};
+pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

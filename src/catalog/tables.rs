@@ -6,7 +6,7 @@ use pgoutput::Oid;
 
 use super::Catalog;
 use crate::{
-    config::{TablePattern, TableSelection},
+    config::{TableIdentity, TablePattern, TableSelection},
     failure::{Code, Failure},
 };
 
@@ -28,6 +28,8 @@ impl std::fmt::Display for PublishedTable {
 /// A table whose rows have no identity: as soon as its updates are published, the server refuses UPDATE and DELETE on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WithoutIdentity {
+    /// The table that was asked about: this one, or what it is a partition of.
+    pub root: PublishedTable,
     /// The table.
     pub table: PublishedTable,
     /// Why.
@@ -44,11 +46,37 @@ pub struct MatchedTable {
     /// Whether it is partitioned, with or without partitions.
     pub is_partitioned: bool,
     /// The leaves of a partitioned table.
-    pub leaves: Vec<PublishedTable>,
-    /// Their OIDs, in the same order.
-    pub leaf_oids: Vec<Oid>,
+    pub leaves: Vec<Leaf>,
     /// Its partitions that are to be left out, at any depth: where rows come under the root's name, that cannot be done.
     pub excluded: Vec<PublishedTable>,
+}
+
+/// A partition that has no partitions itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The partition.
+    pub table: PublishedTable,
+    /// Its OID.
+    pub oid: Oid,
+    /// What it is a partition of, at any depth.
+    pub ancestors: Vec<PublishedTable>,
+}
+
+impl MatchedTable {
+    /// The relations under whose names its rows come, each with every name that it goes by. A partitioned table whose leaves are published
+    /// has as many as there are leaves.
+    pub fn relations(&self, publishes_leaves: bool) -> Vec<(Oid, TableIdentity)> {
+        let name = |table: &PublishedTable| (table.schema.clone(), table.name.clone());
+        let of_leaf = |leaf: &Leaf| {
+            let names = std::iter::once(&leaf.table).chain(&leaf.ancestors).map(name).collect();
+            (leaf.oid, TableIdentity { names, is_certain: true })
+        };
+        if publishes_leaves && self.is_partitioned {
+            self.leaves.iter().map(of_leaf).collect()
+        } else {
+            vec![(self.oid, TableIdentity::plain(&self.table.schema, &self.table.name))]
+        }
+    }
 }
 
 impl Catalog {
@@ -126,7 +154,7 @@ impl Catalog {
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         let rows = self
             .query(
-                "SELECT namespace.nspname::text, class.relname::text, class.relreplident::text
+                "SELECT namespace.nspname::text, class.relname::text, class.relreplident::text, wanted.schema, wanted.name
                  FROM unnest($1::text[], $2::text[]) wanted(schema, name)
                  JOIN pg_namespace root_namespace ON root_namespace.nspname = wanted.schema
                  JOIN pg_class root ON root.relnamespace = root_namespace.oid AND root.relname = wanted.name
@@ -147,6 +175,7 @@ impl Catalog {
         Ok(rows
             .iter()
             .map(|row| WithoutIdentity {
+                root: PublishedTable { schema: row.get(3), name: row.get(4) },
                 table: PublishedTable { schema: row.get(0), name: row.get(1) },
                 reason: match row.get::<_, &str>(2) {
                     "n" => "its replica identity is NOTHING",
@@ -165,6 +194,14 @@ struct Candidate {
     /// Itself among them, if it is a partition or partitioned.
     ancestors: Vec<u32>,
     is_leaf: bool,
+}
+
+impl Candidate {
+    fn described(&self, names: &HashMap<u32, &PublishedTable>) -> Leaf {
+        let ancestors = self.ancestors.iter().filter(|ancestor| **ancestor != self.oid);
+        let ancestors = ancestors.filter_map(|ancestor| names.get(ancestor).copied().cloned()).collect();
+        Leaf { table: self.table.clone(), oid: self.oid.into(), ancestors }
+    }
 }
 
 fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> {
@@ -190,19 +227,19 @@ fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> 
             }
         }
     }
+    let names: HashMap<u32, &PublishedTable> = all.iter().map(|found| (found.oid, &found.table)).collect();
     all.iter()
         .filter(|found| matching.contains(&found.oid))
         .filter(|found| !found.ancestors.iter().any(|parent| *parent != found.oid && matching.contains(parent)))
         .map(|found| {
             let leaves = leaves.remove(&found.oid).unwrap_or_default();
-            let (leaves, leaf_oids) = leaves.iter().map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
+            let leaves = leaves.into_iter().map(|leaf| leaf.described(&names)).collect();
             let excluded = left_out.remove(&found.oid).unwrap_or_default();
             MatchedTable {
                 table: found.table.clone(),
                 oid: found.oid.into(),
                 is_partitioned: !found.is_leaf,
                 leaves,
-                leaf_oids,
                 excluded,
             }
         })
@@ -234,7 +271,9 @@ mod tests {
         let check = |include: &[&str], exclude: &[&str], expect: &[(&str, &[&str])]| {
             let found: Vec<_> = matched(include, exclude)
                 .into_iter()
-                .map(|found| (found.table.name, found.leaves.into_iter().map(|leaf| leaf.name).collect::<Vec<_>>()))
+                .map(|found| {
+                    (found.table.name, found.leaves.into_iter().map(|leaf| leaf.table.name).collect::<Vec<_>>())
+                })
                 .collect();
             let expect: Vec<_> = expect
                 .iter()

@@ -1,6 +1,7 @@
 //! How the records of one table are written: what holds for all tables, and what holds for this one.
 
-use encoder::{EncodeOptions, Format};
+use encoder::{EncodeOptions, Format, Naming, PlanError, TableFacts, TablePlan, Unrepresentable};
+use pgoutput::Relation;
 
 use super::routing::Names;
 use super::{Columns, Config, Routing, TableOverride};
@@ -61,6 +62,29 @@ impl Shaping {
         options.key = own.and_then(|own| own.key.clone());
         options.columns = columns.into_iter().filter_map(rule).collect();
         options
+    }
+
+    /// The plan by which the records of a table are written.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub fn plan(
+        &self,
+        relation: &Relation,
+        table: &TableIdentity,
+        facts: &TableFacts,
+        naming: &Naming,
+    ) -> Result<TablePlan, PlanError> {
+        let options = self.options(table, relation.columns.iter().map(|column| column.name.as_str()));
+        TablePlan::compile(relation, facts, naming, &options)
+    }
+
+    /// The topics of a table: its own, and that of its dead letters if there are to be any.
+    pub fn topics(&self, table: &TableIdentity) -> Vec<String> {
+        let events = self.own(table).map_or(&self.events, |own| &own.events);
+        let topic = self.topic(table).map(|topic| encoder::legal_topic(&topic));
+        let letters = topic.as_ref().map(|topic| encoder::dead_letter_topic(topic));
+        topic.into_iter().chain(letters.filter(|_| events.unrepresentable == Unrepresentable::DeadLetter)).collect()
     }
 
     /// The topic of a table, by its name and its routes.

@@ -4,8 +4,9 @@
 //! is streamed from there on, whatever the stream's own position is, and nothing here has to be in step with the stream.
 //!
 //! A first start is strict: what does not fit is refused, so that somebody looks. Once something was streamed, a table that cannot be
-//! published (it has no replica identity, or belongs to another role) is left out and told, and the others go on: a table that an
-//! application makes must not be able to stop them.
+//! published (it has no replica identity, or belongs to another role) or not be written (as [`fitness`](super::fitness) finds out) is left
+//! out and told, and the others go on: a table that an application makes must not be able to stop them. Each look asks again, so that it is
+//! taken up once it fits.
 //!
 //! Tables are taken out by the first session of a process only. One that matches no more may be on its way through a migration that
 //! gives it another name for a minute; to take it out meanwhile would leave a gap that nobody asked for.
@@ -27,9 +28,10 @@ use pgoutput::{Oid, Relation};
 use rustc_hash::FxHashMap;
 use tracing::{debug, error, info, warn};
 
+use super::fitness::Fitness;
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublicationShape, PublishedTable},
-    config::{self, TableIdentity},
+    config::{self, Config, TableIdentity},
     failure::{Code, Failure},
     metrics::Metrics,
 };
@@ -39,6 +41,7 @@ pub(super) struct Membership {
     catalog: Catalog,
     postgres: config::Postgres,
     scope: Arc<Mutex<Scope>>,
+    fitness: Fitness,
     /// What was asked for and was found in the publication, ever.
     published: BTreeSet<PublishedTable>,
     /// What was said, so that it is said once.
@@ -64,6 +67,8 @@ pub(super) struct Scope {
     leaves: FxHashMap<Oid, PublishedTable>,
     /// What each relation that was identified was a partition of. Bounded likewise.
     ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
+    /// Tables that are asked for and left out until they fit, as of the last look.
+    unfit: BTreeSet<PublishedTable>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -73,9 +78,11 @@ pub(super) struct Scope {
     is_exact: bool,
 }
 
-/// Whether rows come under the names of leaves.
-pub(super) fn publishes_leaves(scope: &Mutex<Scope>) -> bool {
-    lock(scope).publishes_leaves
+/// Keeps those of the tables that are not left out as unfit, and says whether rows come under the names of leaves.
+pub(super) fn leave_out_unfit(scope: &Mutex<Scope>, matched: &mut Vec<MatchedTable>) -> bool {
+    let scope = lock(scope);
+    matched.retain(|matched| !scope.unfit.contains(&matched.table));
+    scope.publishes_leaves
 }
 
 /// Why a relation is taken to be asked for.
@@ -92,11 +99,8 @@ pub(super) enum Verdict {
 impl Scope {
     fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
         let publication = plan.existing.as_ref();
-        let leaves = |root: &MatchedTable| {
-            let root = root.clone();
-            root.leaf_oids.into_iter().map(move |leaf| (leaf, root.table.clone()))
-        };
-        self.leaves.extend(matched.iter().flat_map(leaves));
+        let leaves = matched.iter().flat_map(|root| root.leaves.iter().map(move |leaf| (leaf.oid, root.table.clone())));
+        self.leaves.extend(leaves);
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
         // What comes next in the log may have been published before a change of it.
         self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
@@ -137,9 +141,10 @@ impl Scope {
 }
 
 impl Membership {
-    pub(super) fn new(catalog: Catalog, postgres: config::Postgres, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(catalog: Catalog, config: &Config, metrics: Arc<Metrics>) -> Self {
+        let (postgres, fitness) = (config.postgres.clone(), Fitness::new(config));
         let (published, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { catalog, postgres, scope: Arc::default(), published, told, metrics }
+        Self { catalog, postgres, scope: Arc::default(), fitness, published, told, metrics }
     }
 
     /// What it has learned, for whoever decides on relations.
@@ -181,7 +186,7 @@ impl Membership {
             self.tell(format!("{remark}{outcome}"));
         }
         if self.postgres.manage {
-            let fit = self.fit(&plan.new_tables, !has_streamed).await?;
+            let fit = self.fit(&matched, &plan, !has_streamed).await?;
             if plan.existing.is_none() {
                 self.catalog.alter_publication(&plan.creation(&fit)).await?;
             } else {
@@ -243,8 +248,8 @@ impl Membership {
             if let Some(unfit) = &plan.unfit {
                 self.tell(unfit.to_string());
             }
-        } else if !plan.new_tables.is_empty() && !plan.must_be_rewritten() {
-            let fit = self.fit(&plan.new_tables, false).await?;
+        } else if !plan.must_be_rewritten() {
+            let fit = self.fit(&matched, &plan, false).await?;
             if !fit.is_empty() && is_ours().await {
                 self.add(&plan, fit, false).await?;
             }
@@ -271,27 +276,26 @@ impl Membership {
         self.add(plan, fit, !beginning.has_streamed).await
     }
 
-    /// Those of the tables on which the server would go on to take UPDATE and DELETE.
-    async fn fit(&mut self, tables: &[PublishedTable], is_strict: bool) -> Result<Vec<PublishedTable>, Failure> {
-        let code = Code::ReplicaIdentityMissing;
-        let mut fit = Vec::with_capacity(tables.len());
-        let mut problems = Vec::new();
-        for table in tables {
-            // One at a time: a leaf that lacks an identity keeps its root out, and no other table.
-            let without = self.catalog.tables_without_identity(std::slice::from_ref(table)).await?;
-            if without.is_empty() {
-                fit.push(table.clone());
-            }
-            problems
-                .extend(without.into_iter().map(|without| (table, format!("{}: {}", without.table, without.reason))));
+    /// Those of the new tables on which the server would go on to take UPDATE and DELETE, and whose rows can be written.
+    async fn fit(
+        &mut self,
+        matched: &[MatchedTable],
+        plan: &PublicationPlan,
+        is_strict: bool,
+    ) -> Result<Vec<PublishedTable>, Failure> {
+        let (new, publishes_leaves) = (&plan.new_tables, !publishes_roots(&self.postgres, plan));
+        let unfit = self.fitness.unfit(&mut self.catalog, matched, new, publishes_leaves).await?;
+        if is_strict && let Some((_, first)) = unfit.first() {
+            let code = first.code();
+            let same = unfit.iter().filter(|(_, failure)| failure.code() == code).map(|(_, failure)| failure.found());
+            return Err(Failure::new(code, same.collect::<Vec<_>>().join("; ")));
         }
-        if is_strict && !problems.is_empty() {
-            let list: Vec<_> = problems.into_iter().map(|(_, problem)| problem).collect();
-            return Err(Failure::new(code, list.join("; ")));
+        for (table, failure) in &unfit {
+            self.tell_not_streamed(table, failure);
         }
-        for (table, problem) in problems {
-            self.tell_not_streamed(table, &Failure::new(code, problem));
-        }
+        let unfit: BTreeSet<_> = unfit.into_iter().map(|(table, _)| table).collect();
+        let fit = new.iter().filter(|table| !unfit.contains(table)).cloned().collect();
+        lock(&self.scope).unfit = unfit;
         Ok(fit)
     }
 
@@ -377,16 +381,10 @@ pub(crate) fn excluded_partitions(
     matched: &[MatchedTable],
     plan: &PublicationPlan,
 ) -> Result<(), Failure> {
-    let configured = postgres.publish_via_partition_root;
-    let via_root = if postgres.manage {
-        configured
-    } else {
-        plan.existing.as_ref().map_or(configured, |publication| publication.via_root)
-    };
     let Some((root, excluded)) = matched.iter().find_map(|root| Some((&root.table, root.excluded.first()?))) else {
         return Ok(());
     };
-    if !via_root {
+    if !publishes_roots(postgres, plan) {
         return Ok(());
     }
     Err(Failure::new(
@@ -396,6 +394,13 @@ pub(crate) fn excluded_partitions(
              {root}, or set postgres.publish_via_partition_root = false"
         ),
     ))
+}
+
+/// Whether rows of partitions come under the names of their roots, once a managed publication is as it should be.
+fn publishes_roots(postgres: &config::Postgres, plan: &PublicationPlan) -> bool {
+    let configured = postgres.publish_via_partition_root;
+    let existing = plan.existing.as_ref().filter(|_| !postgres.manage);
+    existing.map_or(configured, |publication| publication.via_root)
 }
 
 /// The names of a relation of the stream, if it is asked for: by its own name, by what it is a partition of, or in doubt.
@@ -455,7 +460,15 @@ mod tests {
         let root = PublishedTable { schema: "public".into(), name: "root".into() };
         let leaves = [(Oid::from(7), root)].into_iter().collect();
         let ancestors = FxHashMap::default();
-        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
+        Scope {
+            leaves,
+            ancestors,
+            unfit: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            has_partitioned: true,
+            publishes_leaves,
+            is_exact,
+        }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {

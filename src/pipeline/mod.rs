@@ -12,6 +12,8 @@
 //! recover, and so none that is tested less.
 
 mod collections;
+mod topics;
+mod fitness;
 mod membership;
 mod publish;
 mod relations;
@@ -20,6 +22,8 @@ mod source;
 mod supervisor;
 mod work;
 
+pub(crate) use fitness::{Described, SentColumns, describe};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use supervisor::{kafka_settings, supervise};
+pub(crate) use topics::SideTopics;

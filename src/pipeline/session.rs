@@ -37,6 +37,7 @@ use super::{
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
     source::Source,
+    topics::SideTopics,
 };
 use crate::{
     catalog::Catalog,
@@ -193,7 +194,7 @@ impl Starting<'_> {
             schemas: self.shared.schemas.clone(),
             topics: admin,
             topic_settings: topic_settings(config),
-            checkpoint_topic: topic.name().to_owned(),
+            side_topics: SideTopics::new(config),
             is_resumed: has_streamed,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             shaping: Shaping::new(config),
