@@ -118,6 +118,9 @@ codes! {
     ColumnRuleUnfit "column-rule-unfit" Stop 3
         "A rule of `[columns]` cannot be applied to a column.",
         "Change the rule for the column that the message names: a column of the key can be hashed and nothing else, and only a string can be truncated.";
+    PartitionUnknown "partition-unknown" Stop 3
+        "A partition was detached or dropped before its rows were decoded, and this process has not seen what it was a partition of: whether an entry of `[[tables]]` is for it cannot be told.",
+        "Put an entry that names the partition itself before the others in `[[tables]]`: with the keys of the entry for what it was a partition of, or with none if there is no such entry.";
     ProtocolViolation "protocol-violation" Stop 1
         "The server sent something that the replication protocol does not have.",
         "Report it with the message: this is a defect, or the server is none that is supported.";

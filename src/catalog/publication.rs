@@ -310,6 +310,7 @@ mod tests {
             oid: pgoutput::Oid::from(1),
             table: table(name),
             is_partitioned: !leaves.is_empty(),
+            ancestors: Vec::new(),
             leaves: leaves
                 .iter()
                 .map(|leaf| Leaf { table: table(leaf), oid: pgoutput::Oid::from(2), ancestors: vec![table(name)] })

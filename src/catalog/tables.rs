@@ -45,6 +45,8 @@ pub struct MatchedTable {
     pub oid: Oid,
     /// Whether it is partitioned, with or without partitions.
     pub is_partitioned: bool,
+    /// What it is a partition of itself, at any depth: tables that were not asked for.
+    pub ancestors: Vec<PublishedTable>,
     /// The leaves of a partitioned table.
     pub leaves: Vec<Leaf>,
     /// Its partitions that are to be left out, at any depth: where rows come under the root's name, that cannot be done.
@@ -67,14 +69,16 @@ impl MatchedTable {
     /// has as many as there are leaves.
     pub fn relations(&self, publishes_leaves: bool) -> Vec<(Oid, TableIdentity)> {
         let name = |table: &PublishedTable| (table.schema.clone(), table.name.clone());
-        let of_leaf = |leaf: &Leaf| {
-            let names = std::iter::once(&leaf.table).chain(&leaf.ancestors).map(name).collect();
-            (leaf.oid, TableIdentity { names, is_certain: true })
+        let relation = |oid: Oid, table: &PublishedTable, ancestors: &[PublishedTable]| {
+            let names = std::iter::once(table).chain(ancestors).map(name).collect();
+            (oid, TableIdentity { names, is_certain: true })
         };
-        if publishes_leaves && self.is_partitioned {
-            self.leaves.iter().map(of_leaf).collect()
+        if !publishes_leaves {
+            vec![relation(self.oid, &self.table, &[])]
+        } else if self.is_partitioned {
+            self.leaves.iter().map(|leaf| relation(leaf.oid, &leaf.table, &leaf.ancestors)).collect()
         } else {
-            vec![(self.oid, TableIdentity::plain(&self.table.schema, &self.table.name))]
+            vec![relation(self.oid, &self.table, &self.ancestors)]
         }
     }
 }
@@ -197,10 +201,10 @@ struct Candidate {
 }
 
 impl Candidate {
-    fn described(&self, names: &HashMap<u32, &PublishedTable>) -> Leaf {
+    /// What it is a partition of, by name.
+    fn parents(&self, names: &HashMap<u32, &PublishedTable>) -> Vec<PublishedTable> {
         let ancestors = self.ancestors.iter().filter(|ancestor| **ancestor != self.oid);
-        let ancestors = ancestors.filter_map(|ancestor| names.get(ancestor).copied().cloned()).collect();
-        Leaf { table: self.table.clone(), oid: self.oid.into(), ancestors }
+        ancestors.filter_map(|ancestor| names.get(ancestor).copied().cloned()).collect()
     }
 }
 
@@ -233,12 +237,18 @@ fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> 
         .filter(|found| !found.ancestors.iter().any(|parent| *parent != found.oid && matching.contains(parent)))
         .map(|found| {
             let leaves = leaves.remove(&found.oid).unwrap_or_default();
-            let leaves = leaves.into_iter().map(|leaf| leaf.described(&names)).collect();
+            let leaf = |leaf: &Candidate| Leaf {
+                table: leaf.table.clone(),
+                oid: leaf.oid.into(),
+                ancestors: leaf.parents(&names),
+            };
+            let leaves = leaves.into_iter().map(leaf).collect();
             let excluded = left_out.remove(&found.oid).unwrap_or_default();
             MatchedTable {
                 table: found.table.clone(),
                 oid: found.oid.into(),
                 is_partitioned: !found.is_leaf,
+                ancestors: found.parents(&names),
                 leaves,
                 excluded,
             }
@@ -286,6 +296,14 @@ mod tests {
         check(&["*.*"], &[], &[("events", &["events_2026_01", "events_default"]), ("plain", &[])]);
         check(&["*.events_*"], &[], &[("events_2026", &["events_2026_01"]), ("events_default", &[])]);
         check(&["*.events_2026_01"], &[], &[("events_2026_01", &[])]);
+        let names = |include: &[&str]| {
+            let matched = matched(include, &[]).remove(0);
+            let names = |(_, table): (Oid, TableIdentity)| table.names.into_iter().map(|(_, name)| name).collect();
+            matched.relations(true).into_iter().map(names).collect::<Vec<Vec<String>>>()
+        };
+        let expected = [["events_2026_01", "events_2026", "events"].as_slice(), &["events_default", "events"]];
+        assert_eq!(names(&["*.events"]), expected, "a leaf goes by the name of everything that it is a partition of");
+        assert_eq!(names(&["*.events_default"]), [["events_default", "events"]], "whether that is asked for or not");
         check(&["*.*"], &["public.events"], &[("plain", &[])]);
         check(&["*.*"], &["public.events_2026"], &[("events", &["events_default"]), ("plain", &[])]);
         check(&["*.events_2026_01", "*.plain"], &["public.events"], &[("plain", &[])]);

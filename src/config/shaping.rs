@@ -4,7 +4,7 @@ use encoder::{EncodeOptions, Format, Naming, PlanError, TableFacts, TablePlan, U
 use pgoutput::Relation;
 
 use super::routing::Names;
-use super::{Columns, Config, Routing, TableOverride};
+use super::{Columns, Config, Routing, TableOverride, TablePattern};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
@@ -23,7 +23,8 @@ pub struct TableIdentity {
     /// Schema and table: its own first, and then those that it is or was a partition of.
     pub names: Vec<(String, String)>,
     /// Whether these are all. Where a row comes under the name of a partition that is gone, nobody can say what it was a partition of.
-    /// Then every rule that hides a column is applied by the column's name alone: rather one too many than a value too much.
+    /// Then every rule that hides a column is applied by the column's name alone: rather one too many than a value too much. What
+    /// [`Shaping::doubt`] finds would give its records another shape or another topic, and stops the stream.
     pub is_certain: bool,
 }
 
@@ -100,6 +101,13 @@ impl Shaping {
     /// How many partitions the topic of a table is to have when it is created, where that is otherwise for it.
     pub fn partitions(&self, table: &TableIdentity) -> Option<i32> {
         self.own(table)?.partitions
+    }
+
+    /// What `[[tables]]` may have meant for a table of which nobody can say what it was a partition of: the first pattern before those
+    /// that match a name of it.
+    pub fn doubt(&self, table: &TableIdentity) -> Option<&TablePattern> {
+        let mut before = self.tables.iter().take_while(|own| !table.is_certain && !own.matches(table));
+        before.find_map(|own| own.tables.first())
     }
 
     fn own(&self, table: &TableIdentity) -> Option<&TableOverride> {
@@ -191,6 +199,24 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| ("public".to_owned(), (*name).to_owned())).collect();
         let leaf = TableIdentity { names: names(&["users_1", "users"]), is_certain: true };
         assert_eq!(left(&rules, &leaf, COLUMNS), ["id", "email=1"]);
+    }
+
+    #[test]
+    fn in_doubt_nothing_is_taken_for_otherwise() {
+        let text = |tables: &[&str]| {
+            let entries = tables.iter().map(|table| format!("[[tables]]\nmatch = \"{table}\"\n"));
+            format!("exclude = []\n{}", entries.collect::<String>())
+        };
+        let doubt = |tables: &[&str], is_certain| {
+            let table = TableIdentity { is_certain, ..TableIdentity::plain("public", "users_1") };
+            shaping(&text(tables)).doubt(&table).map(ToString::to_string)
+        };
+        assert_eq!(doubt(&[], false), None);
+        assert_eq!(doubt(&["public.users"], true), None);
+        assert_eq!(doubt(&["public.users"], false).as_deref(), Some("public.users"));
+        assert_eq!(doubt(&["public.users_1", "public.users"], false), None, "the first that matches is for it");
+        assert_eq!(doubt(&["public.users", "public.users_1"], false).as_deref(), Some("public.users"));
+        assert_eq!(doubt(&["*.*"], false), None);
     }
 
     /// Nobody can say whether its rows are of a table whose values are to be hidden.

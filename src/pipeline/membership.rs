@@ -25,7 +25,7 @@ use std::{
 };
 
 use pgoutput::{Oid, Relation};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{debug, error, info, warn};
 
 use super::fitness::Fitness;
@@ -63,9 +63,9 @@ pub(super) struct Beginning {
 /// What decides whether a relation of the stream is asked for where its name does not say so.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// Every leaf that was seen under a table that is asked for, and that table. Bounded by the partitions there were since the process began.
-    leaves: FxHashMap<Oid, PublishedTable>,
-    /// What each relation that was identified was a partition of. Bounded likewise.
+    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the process began.
+    leaves: FxHashSet<Oid>,
+    /// What each relation that was matched or identified was a partition of. Bounded by the tables there were.
     ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
     /// Tables that are asked for and left out until they fit, as of the last look.
     unfit: BTreeSet<PublishedTable>,
@@ -99,36 +99,45 @@ pub(super) enum Verdict {
 impl Scope {
     fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
         let publication = plan.existing.as_ref();
-        let leaves = matched.iter().flat_map(|root| root.leaves.iter().map(move |leaf| (leaf.oid, root.table.clone())));
-        self.leaves.extend(leaves);
+        for root in matched {
+            if !root.is_partitioned {
+                self.remember(root.oid, &root.ancestors);
+            }
+            for leaf in &root.leaves {
+                self.leaves.insert(leaf.oid);
+                self.remember(leaf.oid, &leaf.ancestors);
+            }
+        }
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
         // What comes next in the log may have been published before a change of it.
         self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
         self.is_exact = postgres.manage && !publication.is_some_and(|it| it.all_tables || it.has_schemas);
     }
 
-    /// The names that a relation goes by, as far as anybody knows.
-    fn identity(&mut self, relation: Oid, own: PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
-        let remembered = self.ancestors.get(&relation).cloned();
-        // Before it was detached, the rows that are still to come were written under what it was a partition of.
-        let is_certain = ancestors.is_some()
-            || remembered.is_some()
-            || self.leaves.contains_key(&relation)
-            || !self.publishes_leaves;
-        let mut names = remembered.unwrap_or_default();
-        names.extend(ancestors.into_iter().flatten().chain(self.leaves.get(&relation)).cloned());
-        names.sort();
-        names.dedup();
-        if ancestors.is_some() {
-            self.ancestors.insert(relation, names.clone());
+    /// Adds to what a relation was a partition of: before it was detached, the rows that are still to come were written under that.
+    fn remember(&mut self, relation: Oid, ancestors: &[PublishedTable]) {
+        let remembered = self.ancestors.entry(relation).or_default();
+        for ancestor in ancestors {
+            if !remembered.contains(ancestor) {
+                remembered.push(ancestor.clone());
+            }
         }
-        names.insert(0, own);
-        TableIdentity { names: names.into_iter().map(|table| (table.schema, table.name)).collect(), is_certain }
+    }
+
+    /// The names that a relation goes by, as far as anybody knows.
+    fn identity(&mut self, relation: Oid, own: &PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
+        if let Some(ancestors) = ancestors {
+            self.remember(relation, ancestors);
+        }
+        let remembered = self.ancestors.get(&relation);
+        let is_certain = remembered.is_some() || !self.publishes_leaves;
+        let names = std::iter::once(own).chain(remembered.into_iter().flatten());
+        TableIdentity { names: names.map(|table| (table.schema.clone(), table.name.clone())).collect(), is_certain }
     }
 
     /// Decides on a relation whose name is not asked for, nor that of anything that it is a partition of now.
     fn decide(&self, relation: Oid, table: &PublishedTable, exists: bool) -> Verdict {
-        if self.leaves.contains_key(&relation) {
+        if self.leaves.contains(&relation) {
             return Verdict::Leaf;
         }
         if !self.publishes_leaves || self.removed.contains(table) {
@@ -418,7 +427,7 @@ pub(super) async fn identify(
     let excludes = |table: &PublishedTable| selection.excludes(&table.schema, &table.name);
     let is_no_leaf = !lock(scope).publishes_leaves;
     if includes(&name) && selection.exclude.is_empty() && is_no_leaf {
-        return Ok(Some(lock(scope).identity(relation.id, name, None)));
+        return Ok(Some(lock(scope).identity(relation.id, &name, None)));
     }
     // A leaf is asked for, left out and shaped with what it is a partition of.
     let ancestors = catalog.ancestors(relation.id).await?;
@@ -432,7 +441,7 @@ pub(super) async fn identify(
         return Ok(None);
     }
     if includes(&name) || ancestors.iter().flatten().any(includes) {
-        return Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())));
+        return Ok(Some(lock(scope).identity(relation.id, &name, ancestors.as_deref())));
     }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
@@ -449,7 +458,7 @@ pub(super) async fn identify(
     }
     // Of what was once a leaf, its being none today says nothing.
     let ancestors = ancestors.filter(|_| verdict == Verdict::Leaf);
-    Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())))
+    Ok(Some(lock(scope).identity(relation.id, &name, ancestors.as_deref())))
 }
 
 #[cfg(test)]
@@ -458,8 +467,8 @@ mod tests {
 
     fn scope(publishes_leaves: bool, is_exact: bool) -> Scope {
         let root = PublishedTable { schema: "public".into(), name: "root".into() };
-        let leaves = [(Oid::from(7), root)].into_iter().collect();
-        let ancestors = FxHashMap::default();
+        let leaves = [Oid::from(7)].into_iter().collect();
+        let ancestors = [(Oid::from(7), vec![root])].into_iter().collect();
         Scope {
             leaves,
             ancestors,
@@ -501,17 +510,17 @@ mod tests {
         let table = |name: &str| PublishedTable { schema: "public".into(), name: name.into() };
         let mut identity = |oid, ancestors: Option<&[&str]>| {
             let ancestors: Option<Vec<_>> = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
-            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors.as_deref());
+            let identity = scope.identity(Oid::from(oid), &table("leaf"), ancestors.as_deref());
             let names: Vec<_> = identity.names.into_iter().map(|(_, name)| name).collect();
             (names.join(" "), identity.is_certain)
         };
         assert_eq!(identity(7, None), ("leaf root".to_owned(), true), "it was matched once");
         assert_eq!(identity(8, None), ("leaf".to_owned(), false), "it is gone, and was not seen");
-        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf a b".to_owned(), true));
-        assert_eq!(identity(9, Some(&[])), ("leaf a b".to_owned(), true), "it was detached");
-        assert_eq!(identity(9, None), ("leaf a b".to_owned(), true), "it was dropped");
+        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf b a".to_owned(), true));
+        assert_eq!(identity(9, Some(&[])), ("leaf b a".to_owned(), true), "it was detached");
+        assert_eq!(identity(9, None), ("leaf b a".to_owned(), true), "it was dropped");
         scope.publishes_leaves = false;
-        let plain = scope.identity(Oid::from(8), table("leaf"), None);
+        let plain = scope.identity(Oid::from(8), &table("leaf"), None);
         assert!(plain.is_certain, "rows come under their root's name");
     }
 

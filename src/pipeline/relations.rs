@@ -258,6 +258,12 @@ impl Relations {
         facts: TableFacts,
     ) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
+        if let Some(pattern) = self.shaping.doubt(&identity) {
+            let found = format!(
+                "nobody can say any more what the table was a partition of, and what [[tables]] says of {pattern} may be meant for it"
+            );
+            return Err(place(Failure::new(Code::PartitionUnknown, found)));
+        }
         let plan = self
             .shaping
             .plan(&relation, &identity, &facts, &self.naming)

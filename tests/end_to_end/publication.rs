@@ -234,6 +234,52 @@ fn a_dropped_table_keeps_its_key() {
     assert!(records[2].event.is_none(), "the tombstone comes last");
 }
 
+/// Its records are not to come in another shape than those before them.
+#[test]
+fn what_is_otherwise_for_a_root_is_not_forgotten_when_nobody_knows_it() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "gone_root");
+    stream.set("postgres.publish_via_partition_root", "false");
+    stream.set("postgres.tables", "[\"public.events\", \"public.marker\"]");
+    let of_root = r#"{ match = "public.events", events = { tombstones = false } }"#;
+    stream.set("tables", &format!("[{of_root}]"));
+    stream.database.execute(
+        "create table public.events (id int primary key) partition by range (id);
+         create table public.events_seen partition of public.events for values from (0) to (10);
+         create table public.events_unseen partition of public.events for values from (10) to (20)",
+    );
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.events values (1), (11)");
+    stream.drain();
+    program.signal("STOP");
+    let gone = |leaf: &str| {
+        stream.database.execute(&format!(
+            "delete from public.{leaf}; alter table public.events detach partition public.{leaf}; drop table public.{leaf}"
+        ));
+    };
+    gone("events_seen");
+    program.signal("CONT");
+    stream.drain();
+    program.terminate();
+    gone("events_unseen");
+    stream.refuses(&[], "partition-unknown");
+    stream.set(
+        "tables",
+        &format!(r#"[{{ match = "public.events_unseen", events = {{ tombstones = false }} }}, {of_root}]"#),
+    );
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table.starts_with("events_")).collect();
+    let mut shown: Vec<_> = records
+        .iter()
+        .map(|record| (record.table.as_str(), record.event.as_ref().map(|event| event.operation.as_str())))
+        .collect();
+    shown.sort_unstable();
+    let expected = ["events_seen", "events_unseen"].map(|table| [(table, Some("c")), (table, Some("d"))]);
+    assert_eq!(shown, expected.concat(), "no tombstones");
+}
+
 /// With `publish_via_partition_root = false` a row comes under the name of its leaf, whatever became of that leaf since.
 #[test]
 fn rows_of_a_partition_that_is_gone_by_the_time_they_are_decoded_are_there() {
