@@ -6,7 +6,7 @@ use pgoutput::{Oid, Relation};
 use postgres_protocol::escape::{escape_identifier, escape_literal};
 use serde::Deserialize;
 
-use super::{Catalog, PublishedTable};
+use super::Catalog;
 use crate::failure::{Code, Failure};
 
 /// A table as it is published.
@@ -96,8 +96,6 @@ impl Catalog {
     pub async fn copied_table(&mut self, publication: &str, table: Oid) -> Result<Option<CopiedTable>, Failure> {
         #[derive(Deserialize)]
         struct Published {
-            schemaname: String,
-            tablename: String,
             /// Since version 15.
             attnames: Option<BTreeSet<String>>,
             rowfilter: Option<String>,
@@ -115,14 +113,13 @@ impl Catalog {
         let Some(row) = rows.first() else { return Ok(None) };
         let published: Published = serde_json::from_str(row.get(0))
             .map_err(|error| Failure::new(Code::Internal, format!("pg_publication_tables: {error}")))?;
-        let name = PublishedTable { schema: published.schemaname, name: published.tablename };
-        let Some(described) = self.described_tables(&[name]).await?.pop() else { return Ok(None) };
+        let Some(described) = self.described_tables(&[table]).await?.pop() else { return Ok(None) };
         let mut relation = described.relation;
         relation.columns.retain(|column| match &published.attnames {
             Some(names) => names.contains(&column.name),
             None => !described.generated.contains_key(&column.name),
         });
-        Ok((relation.id == table).then_some(CopiedTable { relation, row_filter: published.rowfilter }))
+        Ok(Some(CopiedTable { relation, row_filter: published.rowfilter }))
     }
 }
 

@@ -205,8 +205,8 @@ impl Catalog {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn described_tables(&mut self, tables: &[PublishedTable]) -> Result<Vec<DescribedTable>, Failure> {
-        let (schemas, names) = unzip(tables);
+    pub async fn described_tables(&mut self, tables: &[Oid]) -> Result<Vec<DescribedTable>, Failure> {
+        let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
         let rows = self
             .query(
                 "SELECT class.oid, namespace.nspname::text, class.relname::text, class.relreplident::text,
@@ -217,12 +217,13 @@ impl Catalog {
                               AND CASE class.relreplident WHEN 'd' THEN index.indisprimary
                                                           WHEN 'i' THEN index.indisreplident ELSE false END
                               AND attribute.attnum = ANY((index.indkey::int2[])[0:index.indnkeyatts - 1]))
-                 FROM unnest($1::text[], $2::text[]) wanted(schema, name)
-                 JOIN pg_namespace namespace ON namespace.nspname = wanted.schema
-                 JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = wanted.name
-                 JOIN pg_attribute attribute ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                 FROM pg_class class
+                 JOIN pg_namespace namespace ON namespace.oid = class.relnamespace
+                 LEFT JOIN pg_attribute attribute
+                        ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                 WHERE class.oid = ANY($1)
                  ORDER BY 2, 3, attribute.attnum",
-                &[&schemas, &names],
+                &[&oids],
             )
             .await?;
         let mut described: Vec<DescribedTable> = Vec::new();
@@ -246,8 +247,8 @@ impl Catalog {
                     generated: BTreeMap::new(),
                 });
             }
-            let Some(table) = described.last_mut() else { continue };
-            let name: String = row.get(4);
+            // A table without columns has one row, without a name.
+            let (Some(table), Some(name)) = (described.last_mut(), row.get::<_, Option<String>>(4)) else { continue };
             if let Some(kind) = row.get::<_, Option<&str>>(7) {
                 table.generated.insert(name.clone(), kind == "s");
             }

@@ -18,4 +18,4 @@ pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePr
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub(crate) use rows::RowReader;
 pub use server::ServerSettings;
-pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};
+pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

@@ -13,14 +13,18 @@
 
 mod collections;
 mod copier;
+mod fitness;
 mod membership;
 mod publish;
 mod relations;
 mod session;
 mod source;
 mod supervisor;
+mod topics;
 mod work;
 
+pub(crate) use fitness::{Described, SentColumns, describe};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use supervisor::{kafka_settings, supervise};
+pub(crate) use topics::SideTopics;

@@ -12,7 +12,7 @@ use std::{
 
 use encoder::{
     BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
-    PlanError, Schema, TableFacts, TablePlan, TransactionTopic,
+    PlanError, Schema, TableFacts, TransactionTopic,
 };
 use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
 use publisher::{TopicAdmin, TopicSettings};
@@ -25,6 +25,7 @@ use super::{
     collections::Mark,
     membership::{self, Scope, identify},
     publish::failure_of,
+    topics::{SideTopics, TopicOwner, owners},
 };
 use crate::{
     catalog::Catalog,
@@ -45,7 +46,7 @@ pub(super) struct Relations {
     pub(super) schemas: Schemas,
     pub(super) topics: Arc<TopicAdmin>,
     pub(super) topic_settings: TopicSettings,
-    pub(super) checkpoint_topic: String,
+    pub(super) side_topics: SideTopics,
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
     /// Whether the stream waits while a schema cannot be registered. A copy does not.
@@ -83,12 +84,6 @@ enum TopicKind {
     Beside,
     /// They have no key, and in one partition they keep their order.
     OfDeadLetters,
-}
-
-/// A table that has a topic.
-pub(super) struct TopicOwner {
-    topic: String,
-    table: String,
 }
 
 /// A relation.
@@ -283,8 +278,15 @@ impl Relations {
         facts: TableFacts,
     ) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &options)
+        if let Some(pattern) = self.shaping.doubt(&identity) {
+            let found = format!(
+                "nobody can say any more what the table was a partition of, and what [[tables]] says of {pattern} may be meant for it"
+            );
+            return Err(place(Failure::new(Code::PartitionUnknown, found)));
+        }
+        let plan = self
+            .shaping
+            .plan(&relation, &identity, &facts, &self.naming)
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation).await.map_err(place)?;
@@ -317,7 +319,9 @@ impl Relations {
         topic: &str,
         schemas: Option<(&Schema, &Schema)>,
     ) -> Result<Option<(u32, u32)>, Failure> {
-        self.refuse_own_topic(topic)?;
+        if let Some(own) = self.side_topics.purpose(topic).filter(|purpose| purpose.is_own()) {
+            return Err(Failure::new(Code::SchemaUnrepresentable, format!("it would be {own}")).for_topic(topic));
+        }
         let shared = self.known.values().find_map(|known| match known {
             Known::Watched(table) if table.plan.plan().topics().any(|other| **other == *topic) => Some(&table.name),
             _ => None,
@@ -341,22 +345,8 @@ impl Relations {
         // A table that was dropped and created again goes on where it was.
         let name = format!("{}.{}", relation.schema, relation.name);
         let is_same = |table: &str| table == name;
-        self.refuse_own_topic(topic)?;
-        if self.metadata.transaction_topic && *topic == *self.naming.transaction_topic() {
-            return refuse("it would be the topic of transactions".to_owned());
-        }
-        if self.metadata.messages && *topic == *self.naming.message_topic() {
-            return refuse("it would be the topic of logical decoding messages".to_owned());
-        }
-        if self.metadata.heartbeat_interval.is_some()
-            && HeartbeatTopic::new(
-                &self.naming,
-                self.metadata.heartbeat_topic.as_ref().map(TopicName::as_str),
-                self.shaping.format(),
-            )
-            .is_ok_and(|heartbeats| **heartbeats.topic() == *topic)
-        {
-            return refuse("it would be the topic of heartbeats".to_owned());
+        if let Some(purpose) = self.side_topics.purpose(topic) {
+            return refuse(format!("it would be {purpose}"));
         }
         for (oid, known) in &self.known {
             if let Known::Watched(other) = known
@@ -372,50 +362,21 @@ impl Relations {
             self.owners = Some(self.topic_owners().await?);
         }
         let mut owners = self.owners.iter().flatten();
-        match owners.find(|(oid, owner)| **oid != relation.id && !is_same(&owner.table) && *owner.topic == *topic) {
+        let is_shared = |owner: &TopicOwner| !is_same(&owner.table) && owner.topics.iter().any(|its| its == topic);
+        match owners.find(|(oid, owner)| **oid != relation.id && is_shared(owner)) {
             Some((_, owner)) => refuse(format!("the topic is that of table {} too", owner.table)),
             None => Ok(()),
         }
     }
 
-    /// The topics of the tables that are asked for now.
+    /// The topics of the tables that are asked for now, but for those that are left out until they fit.
     async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let matched = match self.catalog.matching_tables(&self.selection).await {
+        let mut matched = match self.catalog.matching_tables(&self.selection).await {
             Err(failure) if failure.code() == Code::TablesMissing => Vec::new(),
             outcome => outcome?,
         };
-        let publishes_leaves = membership::publishes_leaves(&self.scope);
-        let mut owners = FxHashMap::default();
-        for table in matched {
-            let root = (table.table.schema.clone(), table.table.name.clone());
-            let mut add = |oid: Oid, names: Vec<(String, String)>| {
-                let (schema, name) = &names[0];
-                let name = format!("{schema}.{name}");
-                if let Some(topic) = self.shaping.topic(&TableIdentity { names, is_certain: true }) {
-                    owners.insert(oid, TopicOwner { topic: encoder::legal_topic(&topic), table: name });
-                }
-            };
-            if publishes_leaves && table.is_partitioned {
-                for (leaf, oid) in table.leaves.into_iter().zip(table.leaf_oids) {
-                    add(oid, vec![(leaf.schema, leaf.name), root.clone()]);
-                }
-            } else {
-                add(table.oid, vec![root]);
-            }
-        }
-        Ok(owners)
-    }
-
-    /// The topics that pgsluice keeps for itself are for nothing else.
-    fn refuse_own_topic(&self, topic: &str) -> Result<(), Failure> {
-        let refuse = |found| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
-        if topic == self.checkpoint_topic {
-            return refuse("it would be the checkpoint topic");
-        }
-        if self.schemas.topic() == Some(topic) {
-            return refuse("it would be the topic of schemas");
-        }
-        Ok(())
+        let publishes_leaves = membership::leave_out_unfit(&self.scope, &mut matched);
+        Ok(owners(&self.shaping, &matched, publishes_leaves))
     }
 
     async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
@@ -490,7 +451,7 @@ fn unrepresentable(error: PlanError) -> Failure {
 #[cfg(test)]
 use {
     crate::config::{Config, PrefixPattern},
-    encoder::{EncodeOptions, Format},
+    encoder::{EncodeOptions, Format, TablePlan},
 };
 
 /// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
@@ -540,17 +501,18 @@ impl Relations {
             });
         const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
                              [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
+        let config = Config::parse(LEAST, []).expect("a configuration");
         let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
         Self {
             catalog: Catalog::new(Arc::new(nobody)),
             schemas: Schemas::Remote(Arc::clone(&CLIENTS.1)),
             topics: Arc::clone(&CLIENTS.0),
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
-            checkpoint_topic: "checkpoints".to_owned(),
+            side_topics: SideTopics::new(&config),
             is_resumed: false,
             waits: true,
             naming: Naming::new("test", "nowhere"),
-            shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
+            shaping: Shaping::new(&config),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
             metadata: Metadata {
                 transaction_topic: true,

@@ -38,6 +38,7 @@ use super::{
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
     source::Source,
+    topics::SideTopics,
 };
 use crate::{
     catalog::Catalog,
@@ -272,7 +273,7 @@ impl Starting<'_> {
             schemas: self.shared.schemas.clone(),
             topics: Arc::clone(admin),
             topic_settings: topic_settings(config),
-            checkpoint_topic: config.kafka.checkpoint_topic.as_str().to_owned(),
+            side_topics: SideTopics::new(config),
             is_resumed,
             waits: true,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),

@@ -104,10 +104,10 @@ fn a_table_that_appears_is_copied() {
 fn no_row_is_lost_doubled_or_stale_whenever_it_is_killed() {
     let stack = Stack::shared();
     let mut random = Random::new(Random::seed_of_run());
-    let mut stream = create(&stack, "copy_killed", setting("PGSLUICE_TEST_SNAPSHOT_ROWS", 6000).try_into().expect("a count"));
+    let mut stream = create(&stack, "copy_killed", setting("PGSLUICE_TEST_SNAPSHOT_ROWS", 8000).try_into().expect("a count"));
     let rounds = setting("PGSLUICE_TEST_SNAPSHOT_KILLS", 20);
     // Slow enough for it to be killed in the middle, again and again.
-    stream.set("snapshot.rows_per_second", "3000");
+    stream.set("snapshot.rows_per_second", "1500");
     stream.set("snapshot.connections", "2");
     let writers = Writers::start(&stream, &mut random);
     let mut killed_midway = 0;

@@ -12,7 +12,7 @@ use crate::{
     json,
     json_envelope::JsonSource,
     metadata::MetadataHeaders,
-    naming::checked_topic,
+    naming::{checked_topic, dead_letter_topic},
     schema::{self, AvroType, Field, Physical, Properties, Schema},
     transform::Omitted,
     types::{self, Codec, DefaultRule},
@@ -79,9 +79,6 @@ pub(crate) enum Presence {
         value: u8,
     },
 }
-
-/// What follows the name of the table's topic.
-const DEAD_LETTERS_SUFFIX: &str = ".dead-letters";
 
 impl TablePlan {
     /// Decides everything that a relation and the catalog's facts about it determine.
@@ -157,7 +154,7 @@ impl TablePlan {
         let dead_letters = match options.unrepresentable {
             Unrepresentable::Stop => None,
             Unrepresentable::DeadLetter => {
-                let topic = checked_topic(&format!("{topic}{DEAD_LETTERS_SUFFIX}"))?;
+                let topic = checked_topic(&dead_letter_topic(&topic))?;
                 Some(DeadLetters::new(relation, schema_name, options, topic))
             }
         };

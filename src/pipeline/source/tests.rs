@@ -59,6 +59,7 @@ impl Fixture {
         let position = |work: &Work| match work {
             Work::Records(delivery) => delivery.end,
             Work::Position(quiet) => quiet.position,
+            Work::Copied(copied) => panic!("nobody copies: {copied:?}"),
         };
         self.handed_on().iter().map(position).collect()
     }
@@ -482,6 +483,7 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
                 ends.push((delivery.end, events.len()));
             }
             Work::Position(quiet) => ends.push((quiet.position, events.len())),
+            Work::Copied(copied) => panic!("nobody copies: {copied:?}"),
         }
     }
     ends
