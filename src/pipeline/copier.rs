@@ -543,9 +543,13 @@ impl Copier {
             Outcome::Written { superseded, left } => {
                 self.metrics.copied(rows as u64, superseded);
                 copying.again = None;
-                let is_over = then.is_last && left.is_none();
-                copying.record = if is_over { end } else { then.record };
+                if then.is_last && left.is_none() {
+                    copying.record = end;
+                    return Ok(Step::Done);
+                }
+                copying.record = then.record;
                 match left {
+                    None => return Ok(Step::More),
                     Some(Left::Rows(rows)) => {
                         let (names, keys) = rows.into_iter().unzip();
                         let then = Then { record: copying.record.clone(), is_last: true, settles: Settles::Rows(names) };
@@ -555,12 +559,8 @@ impl Copier {
                         copying.record.after = None;
                         copying.settles = Settles::All;
                     }
-                    None => {}
                 }
-                if is_over { Step::Done } else { Step::More }
-            }
-            Outcome::Again(keys) => {
-                copying.again = Some(Again { keys, then });
+                // Not at once: what could not be read in one piece may change all the time.
                 Step::Again("rows change all the time of which updates leave out values".to_owned())
             }
             Outcome::Spoilt(why) => {

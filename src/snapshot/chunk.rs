@@ -51,8 +51,6 @@ pub(crate) enum Outcome {
         /// If it had an end, what is left to read before the copy is over.
         left: Option<Left>,
     },
-    /// So they are but for those with these row keys, which are to be read again. The cursor is not written.
-    Again(Vec<Vec<String>>),
     /// Nothing of it was written.
     Spoilt(Spoilt),
 }

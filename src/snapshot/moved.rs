@@ -1,8 +1,13 @@
-//! Rows that change their key while their table is copied, and of which only the table has a value.
+//! Rows of which only the table has a value, and which the copy has passed.
 //!
-//! A copy reads a table in the order of its key, and an update that leaves a large value (TOAST) as it is does not carry it: whoever has the row
-//! from before has the value. If the row was not copied before and its new key lies behind the copy's cursor, nobody would ever have it. So
-//! every such key is remembered, in the same Kafka transaction as its event at the latest, and is read when the copy has come to its end.
+//! An update that leaves a large value (TOAST) as it is does not carry it: whoever has the row from before has the value. There are two ways in
+//! which nobody has, once the copy's cursor is past the row:
+//!
+//! - the update was streamed while the row's chunk was read, so that the row in the chunk is older than the event ([`Fate::ReadAgain`](super::Fate));
+//! - the update has changed the key of a row that was not copied yet, to one that lies behind the cursor.
+//!
+//! Every such key is remembered, in the Kafka transaction of the cursor or of the event, and is read when the copy has come to its end. Of the second
+//! kind there are some too many: where the new key lies is for the server's collations to say.
 
 use std::collections::BTreeMap;
 
@@ -65,13 +70,21 @@ impl MovedRows {
         self.tables.remove(&table);
     }
 
-    /// Remembers a row by its new key. The change is the `change`th of the transaction that was committed at `commit_lsn`.
-    pub(crate) fn remember(&mut self, table: Oid, key: Vec<String>, commit_lsn: Lsn, change: u64) -> Option<Attachment> {
+    /// Remembers a row by its key, under a name that begins with a position of the log and a number.
+    pub(crate) fn remember(&mut self, table: Oid, key: Vec<String>, (lsn, mut number): (Lsn, u64)) -> Option<Attachment> {
         let rows = self.tables.get_mut(&table)?;
-        let (name, key) = match rows.len() {
-            MOVED_MAX.. if rows.contains_key(ALL) => return None,
-            MOVED_MAX.. => (ALL.to_owned(), Vec::new()),
-            _ => (format!("{:X}-{change}", u64::from(commit_lsn)), key),
+        if rows.contains_key(ALL) {
+            return None;
+        }
+        let (name, key) = if rows.len() >= MOVED_MAX {
+            (ALL.to_owned(), Vec::new())
+        } else {
+            let name = |number| format!("{:X}-{number}", u64::from(lsn));
+            // What has this name already is another row.
+            while rows.contains_key(&name(number)) {
+                number += 1;
+            }
+            (name(number), key)
         };
         let attachment = MovedRecord::new(key.clone()).attachment(table, &name);
         rows.insert(name, key);
@@ -108,11 +121,11 @@ mod tests {
     fn what_is_remembered_is_settled_once() {
         let table = Oid::from(TABLE);
         let mut moved = MovedRows::default();
-        assert_eq!(moved.remember(table, vec!["1".into()], Lsn::from(16), 1), None, "it is not copied");
+        assert_eq!(moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)), None, "it is not copied");
         moved.begin(table);
-        let first = moved.remember(table, vec!["1".into()], Lsn::from(16), 1).expect("it is copied");
+        let first = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
         assert_eq!(first.suffix, "snapshot/7/moved/10-1");
-        let second = moved.remember(table, vec!["2".into()], Lsn::from(16), 2).expect("it is copied");
+        let second = moved.remember(table, vec!["2".into()], (Lsn::from(16), 1)).expect("it is copied");
         let Some(Left::Rows(rows)) = moved.left(table) else { panic!("two rows") };
         assert_eq!(rows, [("10-1".to_owned(), vec!["1".to_owned()]), ("10-2".to_owned(), vec!["2".to_owned()])]);
         assert_eq!(moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()])), [Attachment::removal(first.suffix)]);
@@ -127,7 +140,7 @@ mod tests {
         let table = Oid::from(TABLE);
         let mut moved = MovedRows::default();
         moved.begin(table);
-        let written = (0..20_000).filter_map(|change| moved.remember(table, vec![change.to_string()], Lsn::from(16), change));
+        let written = (0..20_000).filter_map(|change| moved.remember(table, vec![change.to_string()], (Lsn::from(16), change)));
         assert_eq!(written.count(), MOVED_MAX + 1);
         assert_eq!(moved.left(table), Some(Left::All));
         assert_eq!(moved.settle(table, &Settles::All).len(), MOVED_MAX + 1);

@@ -124,6 +124,8 @@ pub(crate) struct Closed<C> {
 /// What becomes of the rows of a chunk.
 #[derive(Debug)]
 pub(crate) struct Fates {
+    /// The end of the log behind the chunk's snapshot.
+    pub(crate) until: Lsn,
     noted: FxHashMap<Box<[u8]>, Noted>,
     snapshot: Visibility,
 }
@@ -231,8 +233,8 @@ impl<C> Windows<C> {
         };
         let position = self.open.iter().position(is_due)?;
         let Window { table, noted, spoilt, loaded, .. } = self.open.remove(position);
-        let Loaded { chunk, snapshot, .. } = loaded?;
-        let fates = spoilt.map_or(Ok(Fates { noted, snapshot }), Err);
+        let Loaded { chunk, snapshot, until } = loaded?;
+        let fates = spoilt.map_or(Ok(Fates { until, noted, snapshot }), Err);
         Some(Closed { table, chunk, fates })
     }
 }

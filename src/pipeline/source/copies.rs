@@ -65,14 +65,14 @@ impl Copies {
         self.moved.watch(table)
     }
 
-    /// Takes note of a change of a table that is being copied: the `number`th of the transaction that was committed at `commit_lsn`. What the
-    /// checkpoint is to say of it is to be committed with its events at the latest.
+    /// Takes note of a change of a table that is being copied; its place is its transaction's commit LSN, and its number there. What the checkpoint is to
+    /// say of it is to be committed with its events at the latest.
     pub(super) fn note(
         &mut self,
         table: Oid,
         change: Change<'_>,
         key: Option<&RowKey>,
-        (commit_lsn, number): (Lsn, u64),
+        place: (Lsn, u64),
     ) -> Option<Attachment> {
         let (old, new) = match change {
             Change::Insert(insert) => (None, Some(&insert.new)),
@@ -107,7 +107,7 @@ impl Copies {
             if new.is_some() {
                 self.windows.note(table, &new_key, is_incomplete);
                 if is_incomplete && old.is_some() && old_key != new_key {
-                    moved = self.moved.remember(table, RowKey::read(&new_key), commit_lsn, number);
+                    moved = self.moved.remember(table, RowKey::read(&new_key), place);
                 }
             }
         } else {
@@ -181,33 +181,28 @@ impl Source {
             }
             Ok(fates) => {
                 let mut superseded = 0;
-                let mut again = Vec::new();
+                let mut attachments = self.copies.moved.settle(table, &settles);
                 if !fates.are_all_written() {
-                    let fates: Vec<Fate> = keys.iter().map(|key| fates.of(key)).collect();
-                    let costs = batch.iter().zip(&fates).filter(|(_, fate)| **fate != Fate::Write);
-                    self.budget.release(costs.map(|(record, _)| cost_of(&record)).sum());
-                    superseded = fates.iter().filter(|fate| **fate == Fate::Superseded).count() as u64;
-                    let is_again = |(key, fate): (&[u8], &Fate)| (*fate == Fate::ReadAgain).then(|| RowKey::read(key));
-                    again = keys.iter().zip(&fates).filter_map(is_again).collect();
-                    batch.retain(|position| fates.get(position) == Some(&Fate::Write));
+                    let decided: Vec<Fate> = keys.iter().map(|key| fates.of(key)).collect();
+                    for (record, fate) in batch.iter().zip(&decided).filter(|(_, fate)| **fate != Fate::Write) {
+                        self.budget.release(cost_of(&record));
+                        superseded += u64::from(*fate == Fate::Superseded);
+                    }
+                    for (key, _) in keys.iter().zip(&decided).filter(|(_, fate)| **fate == Fate::ReadAgain) {
+                        attachments.extend(self.copies.moved.remember(table, RowKey::read(key), (fates.until, 0)));
+                    }
+                    batch.retain(|position| decided.get(position) == Some(&Fate::Write));
                 }
-                let mut attachments = Vec::new();
-                let mut left = None;
-                if again.is_empty() {
-                    attachments = self.copies.moved.settle(table, &settles);
-                    left = end.as_ref().and_then(|_| self.copies.moved.left(table));
-                    attachments.push(match end {
-                        Some(end) if left.is_none() => {
-                            self.copies.moved.end(table);
-                            end
-                        }
-                        _ => cursor,
-                    });
-                }
-                if !batch.is_empty() || !attachments.is_empty() {
-                    self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
-                }
-                if again.is_empty() { Outcome::Written { superseded, left } } else { Outcome::Again(again) }
+                let left = end.as_ref().and_then(|_| self.copies.moved.left(table));
+                attachments.push(match end {
+                    Some(end) if left.is_none() => {
+                        self.copies.moved.end(table);
+                        end
+                    }
+                    _ => cursor,
+                });
+                self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
+                Outcome::Written { superseded, left }
             }
         };
         // Who has asked may be gone, as at the end of a session.
