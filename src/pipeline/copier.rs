@@ -589,7 +589,7 @@ impl Copier {
         let Some(rate) = self.settings.rows_per_second else { return };
         let mut next = self.next_row_at.lock().await;
         let at = (*next).max(Instant::now());
-        *next = at + Duration::from_secs_f64(rows as f64 / f64::from(rate));
+        *next = at + Duration::from_secs(1) * u32::try_from(rows).unwrap_or(u32::MAX) / rate;
         drop(next);
         tokio::time::sleep_until(at.into()).await;
     }
