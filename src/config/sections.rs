@@ -32,7 +32,8 @@ impl Config {
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
-        let tables = overrides::read(reader, events.as_ref().ok());
+        let on_incompatible = reader.required(&keys::REGISTRY_ON_INCOMPATIBLE);
+        let tables = overrides::read(reader, events.as_ref().ok(), on_incompatible.as_ref().ok().copied());
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -54,6 +55,7 @@ impl Config {
             metadata: metadata?,
             tables: tables?,
             schema_registry: schema_registry?,
+            on_incompatible: on_incompatible?,
             http: http?,
             log: log?,
             warnings: Vec::new(),

@@ -3,7 +3,7 @@
 use encoder::{EncodeOptions, Format};
 
 use super::routing::Names;
-use super::{Columns, Config, Routing, TableOverride};
+use super::{Columns, Config, OnIncompatible, Routing, TableOverride};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
@@ -12,6 +12,7 @@ pub struct Shaping {
     tables: Vec<TableOverride>,
     columns: Columns,
     routing: Routing,
+    on_incompatible: OnIncompatible,
     name: String,
     database: String,
 }
@@ -41,6 +42,7 @@ impl Shaping {
             tables: config.tables.clone(),
             columns: config.columns.clone(),
             routing: config.kafka.topics.routing.clone(),
+            on_incompatible: config.on_incompatible,
             name: config.name.as_str().to_owned(),
             database: config.postgres.connect.database().to_owned(),
         }
@@ -76,6 +78,11 @@ impl Shaping {
     /// How many partitions the topic of a table is to have when it is created, where that is otherwise for it.
     pub fn partitions(&self, table: &TableIdentity) -> Option<i32> {
         self.own(table)?.partitions
+    }
+
+    /// What becomes of a table whose schemas are refused.
+    pub fn on_incompatible(&self, table: &TableIdentity) -> OnIncompatible {
+        self.own(table).map_or(self.on_incompatible, |own| own.on_incompatible)
     }
 
     fn own(&self, table: &TableIdentity) -> Option<&TableOverride> {

@@ -14,7 +14,9 @@
 mod collections;
 mod membership;
 mod publish;
+mod quarantine;
 mod relations;
+mod release;
 mod session;
 mod source;
 mod supervisor;
@@ -22,4 +24,5 @@ mod work;
 
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
+pub use release::{Outcome, Release, Wanted};
 pub use supervisor::{kafka_settings, supervise};

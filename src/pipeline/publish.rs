@@ -19,8 +19,8 @@ use std::{
 
 use encoder::BoundHeartbeatTopic;
 use publisher::{
-    Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError, Transaction, Verdict,
-    record_cost,
+    Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
+    Transaction, Verdict, record_cost,
 };
 use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
 use tracing::{debug, warn};
@@ -88,6 +88,7 @@ pub(super) fn run(
         writer: Some(Writer::Closed(producer)),
         inside_transaction: false,
         quiet: None,
+        attachments: Vec::new(),
         committed_at: Instant::now(),
         heartbeat_at: None,
         oldest_received_at: None,
@@ -113,6 +114,8 @@ struct Publisher {
     /// Whether the published position lies inside a PostgreSQL transaction.
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
+    /// What the next checkpoint is committed with.
+    attachments: Vec<Attachment>,
     committed_at: Instant,
     /// When the last heartbeat was written.
     heartbeat_at: Option<Instant>,
@@ -142,6 +145,10 @@ impl Publisher {
                 Next::Work(Work::Records(delivery)) => {
                     self.progress.receive(delivery.end).map_err(out_of_order)?;
                     self.publish(&delivery)?;
+                }
+                Next::Work(Work::Attachment(attachment)) => {
+                    self.attachments.retain(|earlier| earlier.suffix != attachment.suffix);
+                    self.attachments.push(attachment);
                 }
                 Next::Work(Work::Position(quiet)) => {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
@@ -354,7 +361,8 @@ impl Publisher {
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
-        let committed = transaction.prepare(self.publishing.topic.name(), &checkpoint, &[]).and_then(|prepared| {
+        let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &self.attachments);
+        let committed = prepared.and_then(|prepared| {
             fault::point(fault::Point::BeforeCommit);
             fault::point(fault::Point::DuringCommit);
             prepared.commit()
@@ -363,6 +371,7 @@ impl Publisher {
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
+        self.attachments.clear();
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;

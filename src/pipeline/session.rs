@@ -35,6 +35,7 @@ use walreceiver::{
 use super::{
     membership::{Beginning, Membership},
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
+    quarantine::remind_of,
     relations::Relations,
     source::Source,
 };
@@ -48,6 +49,7 @@ use crate::{
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
+    quarantine::Quarantine,
     schemas::Schemas,
 };
 
@@ -145,6 +147,9 @@ impl Starting<'_> {
         self.yield_to_a_successor(&topic).await?;
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
         let removals = held.removals();
+        let quarantine = Quarantine::read(&held.attachments);
+        let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        metrics.quarantined(quarantine.iter().len());
         let held = held.checkpoint;
         if let Some(held) = &held {
             self.check_owner(held)?;
@@ -208,6 +213,8 @@ impl Starting<'_> {
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            quarantine: Arc::new(Mutex::new(quarantine)),
+            quarantine_has_grown: false,
             owners: None,
             transaction_topic: None,
             message_topic: None,
@@ -392,11 +399,13 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
+    let quarantine = Arc::clone(&relations.quarantine);
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
+        () = remind_of(&quarantine) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

@@ -229,7 +229,8 @@ impl Source {
             Message::Relation(relation) => {
                 // Learning may have to wait, and what was encoded before need not.
                 self.flush(false).await?;
-                self.relations.learn(relation).await
+                self.relations.learn(relation).await?;
+                self.hand_on_quarantine().await
             }
             Message::Origin(origin) => {
                 if let Some(transaction) = &mut self.transaction {
@@ -466,6 +467,9 @@ impl Source {
                         // What is skipped is no event that anybody sees.
                         Encoded::Events if self.pending.batch.len() == records => {}
                         Encoded::Events => table.metrics.count(&change, events),
+                        Encoded::HeldBack => {
+                            table.metrics.bury();
+                        }
                         Encoded::DeadLetter(error) => {
                             // All are counted, and the topic has the reason of each.
                             if table.metrics.bury() {
@@ -485,10 +489,21 @@ impl Source {
                     return Ok(());
                 }
                 Err(error) => match error.null_in_not_null() {
-                    Some(column) => self.relations.make_optional(relation, column).await?,
+                    Some(column) => {
+                        self.relations.make_optional(relation, column).await?;
+                        self.hand_on_quarantine().await?;
+                    }
                     None => return Err(failures::of_encode(&error)),
                 },
             }
+        }
+    }
+
+    /// Hands on the list of tables in quarantine, if it has grown: before the first letter of any.
+    async fn hand_on_quarantine(&mut self) -> Result<(), Failure> {
+        match self.relations.new_quarantine() {
+            Some(list) => self.send(Work::Attachment(list)).await,
+            None => Ok(()),
         }
     }
 

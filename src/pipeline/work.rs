@@ -3,13 +3,15 @@
 use std::time::Instant;
 
 use encoder::RecordBatch;
-use publisher::Position;
+use publisher::{Attachment, Position};
 
 /// One piece of work, in the order of the source's history.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Encoded events.
     Records(Box<Delivery>),
+    /// What is to be attached to the next checkpoint, and to none before.
+    Attachment(Attachment),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
 }
