@@ -142,6 +142,12 @@ codes! {
     KafkaRefused "kafka-refused" Stop 3
         "Kafka or librdkafka refuses the configuration or a request.",
         "Change what the message names.";
+    NotInQuarantine "not-in-quarantine" Stop 2
+        "A table is to be released that is not in quarantine.",
+        "`pgsluice check` names those that are; `pgsluice release --all` takes all of them.";
+    NotReleased "not-released" Stop 3
+        "Changes of a table in quarantine cannot be made into events.",
+        "Mend what the message names, and run `pgsluice release` again: it goes on behind what is released already.";
     Fenced "fenced" Stop 4
         "Another instance of this stream has taken over.",
         "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";
@@ -168,7 +174,7 @@ codes! {
         "It is tried again, and the stream waits. Check the registry, its URL and the network.";
     RegistryIncompatible "registry-incompatible" Restart 1
         "The schema registry does not accept the table's schema beside the subject's earlier ones.",
-        "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way.";
+        "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way. With schema_registry.on_incompatible = \"quarantine\" the other tables go on.";
 }
 
 /// The codes as a table in Markdown, for the documentation.

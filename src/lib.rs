@@ -5,6 +5,7 @@
 //!
 //! - [`pipeline`]: how a row travels, and how a position comes back;
 //! - [`checkpoint`]: which position may be used for what, without I/O;
+//! - [`quarantine`]: which tables are kept back, and why nothing of them is lost;
 //! - [`schemas`]: where schemas get their ids, at somebody's registry or in a topic of our own;
 //! - [`catalog`]: what the server's catalogs say, and the publication;
 //! - [`failure`]: everything that can stop or restart a stream, and what to do about it;
@@ -20,5 +21,6 @@ pub mod fault;
 pub mod http;
 pub mod metrics;
 pub mod pipeline;
+pub mod quarantine;
 pub mod schemas;
 mod snapshot;

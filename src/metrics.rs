@@ -48,6 +48,7 @@ pub struct Metrics {
     queue_bytes: IntGauge,
     queue_limit_bytes: IntGauge,
     sessions: IntCounter,
+    quarantined: IntGauge,
     state: IntGaugeVec,
     commit_seconds: Histogram,
     encode_seconds: Histogram,
@@ -142,7 +143,7 @@ impl Metrics {
             ),
             events: made.counters(
                 "events_total",
-                "Events encoded, by table and operation; `dead_letter` are changes that could not be.",
+                "Events encoded, by table and operation; `dead_letter` are changes that could not be, or are held back.",
                 &["schema", "table", "op"],
             ),
             received_bytes: made.counter("received_bytes_total", "Bytes of the replication stream."),
@@ -159,6 +160,10 @@ impl Metrics {
             queue_bytes: made.gauge("queue_bytes", "Event data between the source and Kafka's acknowledgement."),
             queue_limit_bytes: made.gauge("queue_limit_bytes", "The limit of it, memory_limit."),
             sessions: made.counter("sessions_total", "Sessions started: one, and one more for each restart."),
+            quarantined: made.gauge(
+                "quarantined_tables",
+                "Tables whose changes go to dead letters, since the registry refuses their schemas.",
+            ),
             state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(
@@ -210,6 +215,11 @@ impl Metrics {
         if state == "connecting to kafka" {
             self.sessions.inc();
         }
+    }
+
+    /// So many tables are in quarantine.
+    pub fn quarantined(&self, tables: usize) {
+        self.quarantined.set(signed(tables as u64));
     }
 
     /// A session begins at this position.

@@ -2,6 +2,7 @@
 
 mod check;
 mod config;
+mod release;
 mod run;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -37,6 +38,8 @@ enum Command {
     Run(run::Run),
     /// Connect everywhere and report every misconfiguration, with its fix.
     Check(check::Check),
+    /// Write the events of tables in quarantine, and end it.
+    Release(release::ReleaseCommand),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
 }
@@ -61,6 +64,7 @@ impl Arguments {
         let outcome = match self.command {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
+            Command::Release(release) => release.run(),
             Command::Config(config) => config.run(),
         };
         match outcome {

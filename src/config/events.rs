@@ -5,13 +5,13 @@ use encoder::{
     Times, Unrepresentable, VaryingBits, ZonedTimes,
 };
 
-use super::Origin;
 use super::document::Data;
 use super::entries::Entry;
 use super::keys::{self, Key};
 use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::values::{FromData, found_text, found_type};
+use super::{OnIncompatible, Origin};
 
 /// Reads the section. The envelope decides which forms hold where none is given.
 pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
@@ -117,6 +117,10 @@ impl Choice for Envelope {
 
 impl Choice for Unrepresentable {
     const CHOICES: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("skip_to_dead_letter", Self::DeadLetter)];
+}
+
+impl Choice for OnIncompatible {
+    const CHOICES: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("quarantine", Self::Quarantine)];
 }
 
 impl Choice for Format {

@@ -210,7 +210,7 @@ keys! {
         Presence::Optional { example: r#"[{ match = "public.orders", partitions = 12, events = { decimals = "string" } }]"# },
         "What is otherwise for some tables, each of which is written as `[[tables]]`: `match`, one or more patterns `schema.table`; `topic`, a \
          template as in `kafka.topics.template`, before which no route counts; `key`, the columns of the key instead of the replica identity's, each of which has to be in the replica \
-         identity (FULL has all); `partitions` of the topic when it is created; and under \
+         identity (FULL has all); `partitions` of the topic when it is created; `on_incompatible` as in `[schema_registry]`; and under \
          `events` any key of `[events]`. The first that matches a table is for it, alone. Which tables are streamed is said by \
          `postgres.tables`.";
 
@@ -403,6 +403,10 @@ keys! {
     EVENTS_HEARTBEAT_TOPIC: "events.heartbeat_topic", Kind::Text, Presence::Optional { example: r#""heartbeats""# },
         "The topic of these records, `__debezium-heartbeat.{name}` unless it is given. Debezium: `heartbeat.topics.prefix`.";
 
+    REGISTRY_ON_INCOMPATIBLE: "schema_registry.on_incompatible", Kind::Text, Presence::Default(r#""stop""#),
+        "What becomes of a table whose new schema the registry refuses beside the subject's earlier ones: `stop`, the stream waits until it is \
+         accepted; `quarantine`, the other tables go on, and the changes of this one go, raw and in order, to `{topic of the table}.dead-letters`, \
+         until the subject is mended and `pgsluice release` has written their events. docs/quarantine.md tells more.";
     REGISTRY_TOPIC: "schema_registry.topic", Kind::Text, Presence::Default(r#""_schemas""#),
         "The compacted topic of one partition that holds the schemas of the built-in registry, in the format of Confluent's. Instances \
          may share it; created when missing. A registry of another make may take it over once no instance writes any more, and must not \

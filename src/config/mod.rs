@@ -79,11 +79,22 @@ pub struct Config {
     pub tables: Vec<TableOverride>,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
+    /// What becomes of a table whose schemas are not compatible with those before, unless `[[tables]]` says otherwise.
+    pub on_incompatible: OnIncompatible,
     /// The HTTP endpoint.
     pub http: Http,
     /// The log.
     pub log: Log,
     warnings: Vec<String>,
+}
+
+/// What becomes of a table whose schemas are not compatible with those before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnIncompatible {
+    /// The stream waits.
+    Stop,
+    /// Its changes are dead letters until they are released, and the other tables go on.
+    Quarantine,
 }
 
 /// `[postgres]`: the source.

@@ -2,7 +2,6 @@
 
 use encoder::EncodeOptions;
 
-use super::TablePattern;
 use super::entries::{self, Entry};
 use super::events;
 use super::keys;
@@ -10,6 +9,7 @@ use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::routing::TopicTemplate;
 use super::shaping::TableIdentity;
+use super::{OnIncompatible, TablePattern};
 
 /// What is otherwise for some tables.
 #[derive(Clone, Debug)]
@@ -22,25 +22,40 @@ pub struct TableOverride {
     pub key: Option<Vec<String>>,
     /// Partitions of their topic when it is created.
     pub partitions: Option<i32>,
+    /// What becomes of them when their schemas are refused.
+    pub on_incompatible: OnIncompatible,
     /// `[events]`, with what is otherwise for them.
     pub events: EncodeOptions,
 }
 
-/// Reads the list. `events` is what holds for all tables.
-pub(super) fn read(reader: &mut Reader, events: Option<&EncodeOptions>) -> Result<Vec<TableOverride>, Noted> {
+/// Reads the list. `events` and `on_incompatible` are what holds for all tables.
+pub(super) fn read(
+    reader: &mut Reader,
+    events: Option<&EncodeOptions>,
+    on_incompatible: Option<OnIncompatible>,
+) -> Result<Vec<TableOverride>, Noted> {
     let base = events.cloned().unwrap_or_default();
-    entries::read(reader, &keys::TABLES, |entry| TableOverride::read(entry, &base))
+    let on_incompatible = on_incompatible.unwrap_or(OnIncompatible::Stop);
+    entries::read(reader, &keys::TABLES, |entry| TableOverride::read(entry, &base, on_incompatible))
 }
 
 impl TableOverride {
-    fn read(entry: &mut Entry<'_>, base: &EncodeOptions) -> Result<Self, Noted> {
+    fn read(entry: &mut Entry<'_>, base: &EncodeOptions, on_incompatible: OnIncompatible) -> Result<Self, Noted> {
         let tables = entry.some("match", "[\"public.orders\"]");
         let topic = entry.optional("topic");
         let key = Self::key(entry);
         let partitions = Self::partitions(entry);
+        let own = entry.optional("on_incompatible");
         let mut events = base.clone();
         events::read_into(entry, &mut events)?;
-        Ok(Self { tables: tables?, topic: topic?, key: key?, partitions: partitions?, events })
+        Ok(Self {
+            tables: tables?,
+            topic: topic?,
+            key: key?,
+            partitions: partitions?,
+            on_incompatible: own?.unwrap_or(on_incompatible),
+            events,
+        })
     }
 
     fn key(entry: &mut Entry<'_>) -> Result<Option<Vec<String>>, Noted> {

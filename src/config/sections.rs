@@ -18,8 +18,8 @@ use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
 use super::{
-    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, Snapshot, TableSelection,
-    Topics, Transaction,
+    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, Snapshot,
+    TableSelection, Topics, Transaction,
 };
 
 impl Config {
@@ -33,7 +33,8 @@ impl Config {
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
-        let tables = overrides::read(reader, events.as_ref().ok());
+        let on_incompatible = reader.required(&keys::REGISTRY_ON_INCOMPATIBLE);
+        let tables = overrides::read(reader, events.as_ref().ok(), on_incompatible.as_ref().ok().copied());
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -56,6 +57,7 @@ impl Config {
             metadata: metadata?,
             tables: tables?,
             schema_registry: schema_registry?,
+            on_incompatible: on_incompatible?,
             http: http?,
             log: log?,
             warnings: Vec::new(),
@@ -453,9 +455,8 @@ impl Snapshot {
         let connections = connections
             .and_then(|count: i64| reader.in_range(&keys::SNAPSHOT_CONNECTIONS, count, (1, 16), i64::to_string));
         let rows = reader.optional(&keys::SNAPSHOT_ROWS_PER_SECOND).and_then(|rows: Option<i64>| {
-            let in_range = |rows| {
-                reader.in_range(&keys::SNAPSHOT_ROWS_PER_SECOND, rows, (1, 1_000_000_000), i64::to_string)
-            };
+            let in_range =
+                |rows| reader.in_range(&keys::SNAPSHOT_ROWS_PER_SECOND, rows, (1, 1_000_000_000), i64::to_string);
             rows.map(in_range).transpose()
         });
         let range = (Duration::from_secs(1), Duration::from_hours(1));

@@ -4,7 +4,7 @@ use encoder::{EncodeOptions, Format, Naming, PlanError, TableFacts, TablePlan, U
 use pgoutput::Relation;
 
 use super::routing::Names;
-use super::{Columns, Config, Routing, TableOverride, TablePattern};
+use super::{Columns, Config, OnIncompatible, Routing, TableOverride, TablePattern};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
@@ -13,6 +13,7 @@ pub struct Shaping {
     tables: Vec<TableOverride>,
     columns: Columns,
     routing: Routing,
+    on_incompatible: OnIncompatible,
     name: String,
     database: String,
 }
@@ -43,6 +44,7 @@ impl Shaping {
             tables: config.tables.clone(),
             columns: config.columns.clone(),
             routing: config.kafka.topics.routing.clone(),
+            on_incompatible: config.on_incompatible,
             name: config.name.as_str().to_owned(),
             database: config.postgres.connect.database().to_owned(),
         }
@@ -85,7 +87,9 @@ impl Shaping {
         let events = self.own(table).map_or(&self.events, |own| &own.events);
         let topic = self.topic(table).map(|topic| encoder::legal_topic(&topic));
         let letters = topic.as_ref().map(|topic| encoder::dead_letter_topic(topic));
-        topic.into_iter().chain(letters.filter(|_| events.unrepresentable == Unrepresentable::DeadLetter)).collect()
+        let has_letters = events.unrepresentable == Unrepresentable::DeadLetter
+            || self.on_incompatible(table) == OnIncompatible::Quarantine;
+        topic.into_iter().chain(letters.filter(|_| has_letters)).collect()
     }
 
     /// The topic of a table, by its name and its routes.
@@ -108,6 +112,11 @@ impl Shaping {
     pub fn doubt(&self, table: &TableIdentity) -> Option<&TablePattern> {
         let mut before = self.tables.iter().take_while(|own| !table.is_certain && !own.matches(table));
         before.find_map(|own| own.tables.first())
+    }
+
+    /// What becomes of a table whose schemas are refused.
+    pub fn on_incompatible(&self, table: &TableIdentity) -> OnIncompatible {
+        self.own(table).map_or(self.on_incompatible, |own| own.on_incompatible)
     }
 
     fn own(&self, table: &TableIdentity) -> Option<&TableOverride> {

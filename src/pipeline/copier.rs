@@ -31,7 +31,7 @@ use tracing::{info, warn};
 use walreceiver::{Backoff, ConnectOptions};
 
 use super::{
-    relations::{Known, Relations},
+    relations::{Known, Relations, Table},
     work::cost_of,
 };
 use crate::{
@@ -41,8 +41,10 @@ use crate::{
     failures,
     metrics::Metrics,
     pipeline::publish::unix_ms,
+    quarantine::Quarantine,
     snapshot::{
-        Chunk, Epoch, Keys, Left, Outcome, Progress, Request, RowKey, Settles, Spoilt, TableRecord, Visibility, WindowId,
+        Chunk, Epoch, Keys, Left, Outcome, Progress, Request, RowKey, Settles, Spoilt, TableRecord, Visibility,
+        WindowId,
     },
 };
 
@@ -420,7 +422,12 @@ impl Copier {
         if !is_known {
             relations.learn(table.relation.clone()).await?;
         }
+        let quarantine = Arc::clone(&relations.quarantine);
         Ok(match relations.get(oid)? {
+            Known::Watched(known) if is_quarantined(&quarantine, known) => {
+                let found = "the table is in quarantine: it is copied once it was released";
+                return Err(Failure::new(Code::RegistryIncompatible, found));
+            }
             Known::Watched(known) => {
                 Some(Described { plan: Arc::clone(&known.plan), key: known.row_key.clone(), table })
             }
@@ -493,7 +500,11 @@ impl Copier {
         }
         drop(lines);
         // A COPY that was not read to its end ends with its connection.
-        if is_whole { copying.reader.end().await? } else { copying.reader.disconnect() }
+        if is_whole {
+            copying.reader.end().await?
+        } else {
+            copying.reader.disconnect()
+        }
         Ok(Ok(ReadChunk { batch, keys, is_whole, snapshot: taken.visibility, until: taken.insert_lsn }))
     }
 
@@ -552,7 +563,8 @@ impl Copier {
                     None => return Ok(Step::More),
                     Some(Left::Rows(rows)) => {
                         let (names, keys) = rows.into_iter().unzip();
-                        let then = Then { record: copying.record.clone(), is_last: true, settles: Settles::Rows(names) };
+                        let then =
+                            Then { record: copying.record.clone(), is_last: true, settles: Settles::Rows(names) };
                         copying.again = Some(Again { keys, then });
                     }
                     Some(Left::All) => {
@@ -599,6 +611,12 @@ impl Copier {
     }
 }
 
+/// Whether the stream has put the table into quarantine, before or after its plan was made here.
+fn is_quarantined(quarantine: &Mutex<Quarantine>, table: &Table) -> bool {
+    let quarantine = quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+    table.plan.holds_back() || quarantine.get(table.plan.plan().topic()).is_some()
+}
+
 /// How many rows the next chunk is to have, by how large those of this one were.
 fn next_chunk_rows(asked: usize, rows: usize, bytes: usize) -> usize {
     if rows == 0 {
@@ -611,10 +629,13 @@ fn next_chunk_rows(asked: usize, rows: usize, bytes: usize) -> usize {
 
 fn words(why: Spoilt) -> &'static str {
     match why {
-        Spoilt::StillRunning => "a transaction that was streamed already has not ended: it may be waiting for a standby",
+        Spoilt::StillRunning => {
+            "a transaction that was streamed already has not ended: it may be waiting for a standby"
+        }
         Spoilt::Altered => "the table was altered, or is new to the stream",
         Spoilt::UnknownRow => "rows change of which the stream does not know the key",
         Spoilt::Truncated => "the table was emptied",
+        Spoilt::HeldBack => "the table is in quarantine",
         Spoilt::TooBusy => "more of its rows change at a time than are kept in mind",
     }
 }

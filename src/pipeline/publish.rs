@@ -20,8 +20,8 @@ use std::{
 
 use encoder::{BoundHeartbeatTopic, RecordBatch};
 use publisher::{
-    Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError, Transaction, Verdict,
-    record_cost,
+    Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
+    Transaction, Verdict, record_cost,
 };
 use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
 use tracing::{debug, warn};
@@ -115,6 +115,7 @@ struct Publisher {
     /// Whether the published position lies inside a PostgreSQL transaction.
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
+    /// What the next checkpoint is committed with.
     committed_at: Instant,
     /// When the last heartbeat was written.
     heartbeat_at: Option<Instant>,
@@ -146,6 +147,9 @@ impl Publisher {
                 Next::Work(Work::Records(delivery)) => {
                     self.progress.receive(delivery.end).map_err(out_of_order)?;
                     self.publish(*delivery)?;
+                }
+                Next::Work(Work::Attachment(attachment)) => {
+                    self.attach(vec![attachment]);
                 }
                 Next::Work(Work::Position(quiet)) => {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
@@ -373,9 +377,10 @@ impl Publisher {
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
-        let attachments: Vec<_> = std::mem::take(&mut self.attachments)
-            .into_iter()
-            .map(|(suffix, value)| Attachment { suffix, value })
+        let attachments: Vec<_> = self
+            .attachments
+            .iter()
+            .map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() })
             .collect();
         let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &attachments);
         let committed = prepared.and_then(|prepared| {
@@ -387,6 +392,7 @@ impl Publisher {
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
+        self.attachments.clear();
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;

@@ -29,10 +29,11 @@ use super::{
 };
 use crate::{
     catalog::Catalog,
-    config::{Metadata, Shaping, TableIdentity, TableSelection, TopicName},
+    config::{Metadata, OnIncompatible, Shaping, TableIdentity, TableSelection, TopicName},
     failure::{Code, Failure, Recovery},
     failures,
     metrics::{Metrics, TableMetrics},
+    quarantine::Quarantine,
     schemas::Schemas,
     snapshot::RowKey,
 };
@@ -66,6 +67,9 @@ pub(super) struct Relations {
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
     pub(super) known: FxHashMap<Oid, Known>,
+    /// The tables in quarantine, and whether one has come to it since the list was last handed on.
+    pub(super) quarantine: Arc<Mutex<Quarantine>>,
+    pub(super) quarantine_has_grown: bool,
     /// The topics of the tables that were asked for when this was last looked at.
     pub(super) owners: Option<FxHashMap<Oid, TopicOwner>>,
     /// None until it is needed.
@@ -75,7 +79,7 @@ pub(super) struct Relations {
 }
 
 /// What a topic is for.
-enum TopicKind {
+pub(super) enum TopicKind {
     OfTable {
         /// As many as others have, if none.
         partitions: Option<i32>,
@@ -83,7 +87,10 @@ enum TopicKind {
     /// Of transactions, or of messages: several records have one key.
     Beside,
     /// They have no key, and in one partition they keep their order.
-    OfDeadLetters,
+    OfDeadLetters {
+        /// Whether they are to be there for as long as nobody has released them.
+        are_kept: bool,
+    },
 }
 
 /// A relation.
@@ -133,10 +140,10 @@ impl Relations {
         matches!(self.known.get(&oid), Some(Known::Watched(_)))
     }
 
-    /// What tells the rows of a relation apart, if its changes are wanted and anything does.
+    /// What tells the rows of a relation apart, if its changes are written and anything does.
     pub(super) fn row_key(&self, oid: Oid) -> Option<&RowKey> {
         match self.known.get(&oid) {
-            Some(Known::Watched(table)) => table.row_key.as_ref(),
+            Some(Known::Watched(table)) if !table.plan.holds_back() => table.row_key.as_ref(),
             _ => None,
         }
     }
@@ -295,22 +302,26 @@ impl Relations {
             .map_err(place)?;
         if let Some(letters) = plan.dead_letter_topic().cloned() {
             self.refuse_shared_topic(&letters, &relation).await.map_err(place)?;
-            self.ensure_topic(&letters, TopicKind::OfDeadLetters).await.map_err(place)?;
+            let are_kept = self.shaping.on_incompatible(&identity) == OnIncompatible::Quarantine;
+            self.ensure_topic(&letters, TopicKind::OfDeadLetters { are_kept }).await.map_err(place)?;
         }
-        let key_id = match plan.key_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-key"), schema.json(), place).await?),
-            None => None,
-        };
-        let value_id = match plan.value_schema() {
-            Some(schema) => Some(self.register(&format!("{topic}-value"), schema.json(), place).await?),
-            None => None,
-        };
-        let plan = plan.bind(key_id, value_id).map_err(|error| place(failures::of_plan(error)))?;
-        let plan = Arc::new(plan);
+        let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
+        let plan = Arc::new(self.bind(plan, &relation, &identity, &facts, &options).await.map_err(place)?);
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
         let row_key = RowKey::of(&relation, facts.primary_key.as_deref());
-        Ok(Table { plan, metrics, events: 0, events_of: 0, name, row_key, mark: Mark::default(), relation, identity, facts })
+        Ok(Table {
+            plan,
+            metrics,
+            events: 0,
+            events_of: 0,
+            name,
+            row_key,
+            mark: Mark::default(),
+            relation,
+            identity,
+            facts,
+        })
     }
 
     /// Makes sure of a topic that is beside those of tables, and returns the ids of its schemas.
@@ -333,14 +344,14 @@ impl Relations {
         self.ensure_topic(topic, TopicKind::Beside).await?;
         let place = |failure: Failure| failure.for_topic(topic);
         let Some((key, value)) = schemas else { return Ok(None) };
-        let key = self.register(&format!("{topic}-key"), key.json(), place).await?;
-        let value = self.register(&format!("{topic}-value"), value.json(), place).await?;
+        let key = self.register(&format!("{topic}-key"), key.json(), OnIncompatible::Stop, place).await?;
+        let value = self.register(&format!("{topic}-value"), value.json(), OnIncompatible::Stop, place).await?;
         Ok(Some((key, value)))
     }
 
     /// Kafka's names hold less than PostgreSQL's, and routes can bring tables together, so that two of them can come to one topic. Their keys
     /// would then overwrite each other. A topic of dead letters is a table's as well.
-    async fn refuse_shared_topic(&mut self, topic: &str, relation: &Relation) -> Result<(), Failure> {
+    pub(super) async fn refuse_shared_topic(&mut self, topic: &str, relation: &Relation) -> Result<(), Failure> {
         let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         // A table that was dropped and created again goes on where it was.
         let name = format!("{}.{}", relation.schema, relation.name);
@@ -379,7 +390,7 @@ impl Relations {
         Ok(owners(&self.shaping, &matched, publishes_leaves))
     }
 
-    async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
+    pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
         if self.ready_topics.contains(topic) {
             return Ok(());
         }
@@ -387,9 +398,13 @@ impl Relations {
         match kind {
             TopicKind::OfTable { partitions } => settings.partitions = partitions.unwrap_or(settings.partitions),
             TopicKind::Beside => settings.keep_all(),
-            TopicKind::OfDeadLetters => {
+            TopicKind::OfDeadLetters { are_kept } => {
                 settings.keep_all();
                 settings.partitions = 1;
+                if are_kept {
+                    let forever = ["retention.ms", "retention.bytes"].map(|key| (key.to_owned(), "-1".to_owned()));
+                    settings.config.extend(forever);
+                }
             }
         }
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
@@ -416,7 +431,13 @@ impl Relations {
 
     /// The id of a schema. While the registry is away, or does not accept it, the stream waits here, and says so. After
     /// [`PAUSE_MAX`] the session is given up, and the next one waits: a server that is to be shut down waits for the connection.
-    async fn register(&self, subject: &str, schema: &str, place: impl Fn(Failure) -> Failure) -> Result<u32, Failure> {
+    pub(super) async fn register(
+        &self,
+        subject: &str,
+        schema: &str,
+        on_incompatible: OnIncompatible,
+        place: impl Fn(Failure) -> Failure,
+    ) -> Result<u32, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
         let began = Instant::now();
         loop {
@@ -430,7 +451,9 @@ impl Relations {
                 Err(refusal) => refusal,
             };
             let failure = place(Failure::new(refusal.code, refusal.found));
-            if failure.code().recovery() == Recovery::Stop || !self.waits {
+            let is_final =
+                on_incompatible == OnIncompatible::Quarantine && failure.code() == Code::RegistryIncompatible;
+            if is_final || failure.code().recovery() == Recovery::Stop || !self.waits {
                 return Err(failure);
             }
             self.metrics.paused(&failure);
@@ -528,6 +551,8 @@ impl Relations {
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            quarantine: Arc::default(),
+            quarantine_has_grown: false,
             owners: None,
             transaction_topic: None,
             message_topic: None,
@@ -543,8 +568,18 @@ impl Relations {
         let identity = TableIdentity::plain(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
         let row_key = RowKey::of(&relation, None);
-        let table =
-            Table { plan, metrics, events: 0, events_of: 0, name, row_key, mark: Mark::default(), facts, relation, identity };
+        let table = Table {
+            plan,
+            metrics,
+            events: 0,
+            events_of: 0,
+            name,
+            row_key,
+            mark: Mark::default(),
+            facts,
+            relation,
+            identity,
+        };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");
         self.transaction_topic = Some(topic.bind(Some((3, 4))).expect("it has schemas"));

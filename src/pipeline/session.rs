@@ -36,6 +36,7 @@ use super::{
     copier::{self, CopierParts},
     membership::{Beginning, Membership, Scope},
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
+    quarantine::remind_of,
     relations::Relations,
     source::Source,
     topics::SideTopics,
@@ -50,6 +51,7 @@ use crate::{
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
+    quarantine::Quarantine,
     schemas::Schemas,
     snapshot::{Progress, Request, StreamRecord},
 };
@@ -153,6 +155,10 @@ impl Starting<'_> {
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
         let mut attachments = held.removals();
         let mut progress = Progress::read(&held.attachments)?;
+        let quarantine = Quarantine::read(&held.attachments);
+        let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        metrics.quarantined(quarantine.iter().len());
+        let quarantine = Arc::new(Mutex::new(quarantine));
         let held = held.checkpoint;
         if let Some(held) = &held {
             self.check_owner(held)?;
@@ -200,7 +206,8 @@ impl Starting<'_> {
             verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
         }
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
-        let relations = |catalog| self.relations(catalog, &admin, &topics, membership.scope(), has_streamed);
+        let relations =
+            |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
         let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
             let catalog = Catalog::new(Arc::clone(&self.shared.connect));
             let relations = Relations { waits: false, ..relations(catalog) };
@@ -225,7 +232,8 @@ impl Starting<'_> {
             Start::Resume(_) => (false, false),
         };
         if self.shared.config.snapshot.mode == SnapshotMode::Initial && progress.stream.is_none() {
-            let tables = if is_new { Vec::new() } else { catalog.published_tables(&self.shared.wanted.publication).await? };
+            let tables =
+                if is_new { Vec::new() } else { catalog.published_tables(&self.shared.wanted.publication).await? };
             let record = StreamRecord::new(tables.into_iter().map(u32::from).collect());
             attachments.push(record.attachment());
             progress.stream = Some(record);
@@ -265,6 +273,7 @@ impl Starting<'_> {
         admin: &Arc<TopicAdmin>,
         existing_topics: &BTreeMap<String, usize>,
         scope: Arc<Mutex<Scope>>,
+        quarantine: &Arc<Mutex<Quarantine>>,
         is_resumed: bool,
     ) -> Relations {
         let config = &self.shared.config;
@@ -286,6 +295,8 @@ impl Starting<'_> {
             existing_topics: existing_topics.clone(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
+            quarantine: Arc::clone(quarantine),
+            quarantine_has_grown: false,
             owners: None,
             transaction_topic: None,
             message_topic: None,
@@ -468,6 +479,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
+    let quarantine = Arc::clone(&relations.quarantine);
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let (parts, requests) = copier.unzip();
     if let (Some(parts), Some(requests)) = (&parts, requests) {
@@ -478,6 +490,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
         failure = copy(parts) => Err(failure),
+        () = remind_of(&quarantine) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

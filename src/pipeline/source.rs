@@ -241,7 +241,7 @@ impl Source {
                 let table = relation.id;
                 self.relations.learn(relation).await?;
                 self.copies.learn(table, self.relations.row_key(table));
-                Ok(())
+                self.hand_on_quarantine().await
             }
             Message::Origin(origin) => {
                 if let Some(transaction) = &mut self.transaction {
@@ -483,6 +483,9 @@ impl Source {
                         // What is skipped is no event that anybody sees.
                         Encoded::Events if self.pending.batch.len() == records => {}
                         Encoded::Events => table.metrics.count(&change, events),
+                        Encoded::HeldBack => {
+                            table.metrics.bury();
+                        }
                         Encoded::DeadLetter(error) => {
                             // All are counted, and the topic has the reason of each.
                             if table.metrics.bury() {
@@ -502,10 +505,21 @@ impl Source {
                     return Ok(());
                 }
                 Err(error) => match error.null_in_not_null() {
-                    Some(column) => self.relations.make_optional(relation, column).await?,
+                    Some(column) => {
+                        self.relations.make_optional(relation, column).await?;
+                        self.hand_on_quarantine().await?;
+                    }
                     None => return Err(failures::of_encode(&error)),
                 },
             }
+        }
+    }
+
+    /// Hands on the list of tables in quarantine, if it has grown: before the first letter of any.
+    async fn hand_on_quarantine(&mut self) -> Result<(), Failure> {
+        match self.relations.new_quarantine() {
+            Some(list) => self.send(Work::Attachment(list)).await,
+            None => Ok(()),
         }
     }
 
@@ -521,11 +535,7 @@ impl Source {
             _ => self.position(),
         };
         let pending = std::mem::replace(&mut self.pending, Pending::new());
-        let cost = pending
-            .batch
-            .iter()
-            .map(|record| cost_of(&record))
-            .sum();
+        let cost = pending.batch.iter().map(|record| cost_of(&record)).sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
         let encoded_at = Instant::now();
         self.metrics.encoded(encoded_at - pending.received_at);

@@ -10,6 +10,8 @@ use publisher::{Attachment, Position, headers_cost, record_cost};
 pub(super) enum Work {
     /// Encoded events.
     Records(Box<Delivery>),
+    /// What is to be attached to the next checkpoint, and to none before.
+    Attachment(Attachment),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
     /// Rows that were copied from a table, or what the checkpoint is to say of that.

@@ -71,7 +71,12 @@ impl MovedRows {
     }
 
     /// Remembers a row by its key, under a name that begins with a position of the log and a number.
-    pub(crate) fn remember(&mut self, table: Oid, key: Vec<String>, (lsn, mut number): (Lsn, u64)) -> Option<Attachment> {
+    pub(crate) fn remember(
+        &mut self,
+        table: Oid,
+        key: Vec<String>,
+        (lsn, mut number): (Lsn, u64),
+    ) -> Option<Attachment> {
         let rows = self.tables.get_mut(&table)?;
         if rows.contains_key(ALL) {
             return None;
@@ -128,7 +133,10 @@ mod tests {
         let second = moved.remember(table, vec!["2".into()], (Lsn::from(16), 1)).expect("it is copied");
         let Some(Left::Rows(rows)) = moved.left(table) else { panic!("two rows") };
         assert_eq!(rows, [("10-1".to_owned(), vec!["1".to_owned()]), ("10-2".to_owned(), vec!["2".to_owned()])]);
-        assert_eq!(moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()])), [Attachment::removal(first.suffix)]);
+        assert_eq!(
+            moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()])),
+            [Attachment::removal(first.suffix)]
+        );
         assert_eq!(moved.settle(table, &Settles::All), [Attachment::removal(second.suffix)]);
         assert_eq!(moved.left(table), None);
         moved.end(table);
@@ -140,7 +148,8 @@ mod tests {
         let table = Oid::from(TABLE);
         let mut moved = MovedRows::default();
         moved.begin(table);
-        let written = (0..20_000).filter_map(|change| moved.remember(table, vec![change.to_string()], (Lsn::from(16), change)));
+        let written =
+            (0..20_000).filter_map(|change| moved.remember(table, vec![change.to_string()], (Lsn::from(16), change)));
         assert_eq!(written.count(), MOVED_MAX + 1);
         assert_eq!(moved.left(table), Some(Left::All));
         assert_eq!(moved.settle(table, &Settles::All).len(), MOVED_MAX + 1);

@@ -107,9 +107,7 @@ impl Progress {
     /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
     pub(crate) fn moved_rows(&self) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.ended_at_ms.is_none());
-        MovedRows::new(
-            unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())),
-        )
+        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
     }
 
     /// Whether the table is to be copied, or copied on.
@@ -225,7 +223,8 @@ mod tests {
     #[test]
     fn what_is_read_is_what_was_written() {
         let stream = StreamRecord::new(vec![1, 2]);
-        let written = [stream.attachment(), record(None).attachment(Oid::from(3)), record(Some(5)).attachment(Oid::from(4))];
+        let written =
+            [stream.attachment(), record(None).attachment(Oid::from(3)), record(Some(5)).attachment(Oid::from(4))];
         let mut held = attachments(&written);
         let moved = MovedRecord::new(vec!["9".into()]).attachment(Oid::from(3), "10-1");
         held.extend(attachments(&[moved]));

@@ -89,7 +89,8 @@ mod tests {
 
     #[test]
     fn what_had_ended_is_seen() {
-        for (xid, expected) in [(99, true), (100, false), (101, true), (103, false), (109, true), (110, false), (500, false)]
+        for (xid, expected) in
+            [(99, true), (100, false), (101, true), (103, false), (109, true), (110, false), (500, false)]
         {
             assert_eq!(seen("100:110:100,103", xid), expected, "{xid}");
         }
@@ -100,9 +101,15 @@ mod tests {
     fn ids_wrap_around() {
         let epoch = 1_u64 << 32;
         let snapshot = format!("{}:{}:{}", epoch - 5, epoch + 5, epoch - 3);
-        for (xid, expected) in
-            [(u32::MAX - 10, true), (u32::MAX - 2, false), (u32::MAX - 1, true), (3, true), (4, true), (5, false), (90, false)]
-        {
+        for (xid, expected) in [
+            (u32::MAX - 10, true),
+            (u32::MAX - 2, false),
+            (u32::MAX - 1, true),
+            (3, true),
+            (4, true),
+            (5, false),
+            (90, false),
+        ] {
             assert_eq!(seen(&snapshot, xid), expected, "{xid}");
         }
         assert!(seen("3:5:", u32::MAX), "it would be from before the first");

@@ -53,6 +53,8 @@ pub(crate) enum Spoilt {
     UnknownRow,
     /// The table was emptied.
     Truncated,
+    /// Its changes are held back.
+    HeldBack,
     /// More keys were changed than are noted.
     TooBusy,
 }

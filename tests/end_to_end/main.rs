@@ -37,6 +37,8 @@ mod origin;
 mod parity;
 mod postgres_crash;
 mod publication;
+#[cfg(feature = "fault-points")]
+mod quarantine;
 mod registry_down;
 mod round_trip;
 mod sigkill;

@@ -26,6 +26,26 @@ pub(crate) fn write(alphabet: &Alphabet, bytes: &[u8], out: &mut Vec<u8>) {
     }
 }
 
+/// Reads what [`write`] writes; none if it is something else.
+pub(crate) fn read(alphabet: &Alphabet, text: &str) -> Option<Vec<u8>> {
+    let (groups, []) = text.as_bytes().as_chunks::<4>() else { return None };
+    let mut out = Vec::with_capacity(groups.len() * 3);
+    for (position, group) in groups.iter().enumerate() {
+        let padding = group.iter().rev().take_while(|character| **character == b'=').count();
+        if padding > 2 || padding > 0 && position + 1 < groups.len() {
+            return None;
+        }
+        let mut bits: u32 = 0;
+        for character in &group[..4 - padding] {
+            let sextet = alphabet.iter().position(|known| known == character)?;
+            bits = bits << 6 | u32::try_from(sextet).ok()?;
+        }
+        bits <<= 6 * padding;
+        out.extend_from_slice(&bits.to_be_bytes()[1..4 - padding]);
+    }
+    Some(out)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,9 +59,13 @@ mod tests {
             write(STANDARD, bytes.as_bytes(), &mut out);
             assert_eq!(out, expected.as_bytes());
             assert_eq!(length(bytes.len()), expected.len());
+            assert_eq!(read(STANDARD, expected).as_deref(), Some(bytes.as_bytes()));
         }
         let mut out = Vec::new();
         write(URL, &[0xfb, 0xff], &mut out);
         assert_eq!(out, b"-_8=");
+        for text in ["Zg", "Zg==Zg==", "Z===", "-_8=", "Z g="] {
+            assert_eq!(read(STANDARD, text), None, "{text}");
+        }
     }
 }

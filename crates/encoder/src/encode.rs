@@ -2,12 +2,14 @@
 //!
 //! - here: which records a change has, and Debezium's envelope in Avro;
 //! - [`dead_letter`]: what becomes of a change that cannot be written;
+//! - [`held_back`]: what becomes of all changes of a table whose schemas are not accepted, and how they are written later;
 //! - [`debezium_json`]: the same envelope in JSON;
 //! - [`snapshot`]: a row that was there before the stream, and the keys by which it is the row of a change;
 //! - [`upsert`]: the row alone, in either.
 
 mod dead_letter;
 mod debezium_json;
+mod held_back;
 mod snapshot;
 mod upsert;
 
@@ -24,8 +26,11 @@ use crate::{
     plan::{Column, Presence},
 };
 
-use dead_letter::Dead;
+use dead_letter::{Dead, Reason};
+
 pub(crate) use dead_letter::DeadLetters;
+pub(crate) use held_back::Letters;
+pub use held_back::{HeldBack, HeldChange, HeldError, HeldShape};
 
 /// On the delete of a key change: the key that the row has now.
 const NEW_KEY_HEADER: &str = "__debezium.newkey";
@@ -71,8 +76,24 @@ impl BoundPlan {
     /// With [`Envelope::Upsert`] the events are the same, as headers; the value is the new row, or none, and there are no tombstones beside.
     ///
     /// Of an event that is [skipped](crate::EncodeOptions::skipped) there is no record, and it counts like any other.
+    ///
+    /// Where the plan [holds back](TablePlan::hold_back), the order advances as if it did not, and there is one record in another topic.
     #[inline]
     pub fn encode(
+        &self,
+        change: Change<'_>,
+        context: &EventContext<'_>,
+        order: &mut EventOrder,
+        batch: &mut RecordBatch,
+    ) -> Result<Encoded, EncodeError> {
+        if self.plan.held_back.is_some() {
+            return self.hold_back(change, context, order, batch);
+        }
+        self.encode_now(change, context, order, batch)
+    }
+
+    #[inline]
+    fn encode_now(
         &self,
         change: Change<'_>,
         context: &EventContext<'_>,
@@ -121,7 +142,8 @@ impl BoundPlan {
             return Err(error);
         };
         let ordinal = order.map(EventOrder::advance);
-        letters.append(dead, context, ordinal, &error, batch);
+        let reason = Reason { code: error.kind().as_str(), error: &error.to_string() };
+        letters.append(dead, context, (ordinal, b""), &reason, &self.plan.columns, batch);
         Ok(Encoded::DeadLetter(error))
     }
 
@@ -156,6 +178,8 @@ pub enum Encoded {
     Events,
     /// A record in the topic of dead letters, for this reason.
     DeadLetter(EncodeError),
+    /// A record in the topic of dead letters, of which the events can be made later.
+    HeldBack,
 }
 
 /// One change, or one row of a snapshot, being encoded.

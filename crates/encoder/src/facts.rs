@@ -5,9 +5,10 @@
 //! facts are hints: where one is missing, or belongs to another type than the stream's, the plan does without it.
 
 use pgoutput::Oid;
+use serde::{Deserialize, Serialize};
 
 /// The facts about one table. The default, which knows nothing, is always valid: every column becomes optional.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
 pub struct TableFacts {
     /// In any order; columns that are not in the stream's relation are ignored, and columns may be missing.
     pub columns: Vec<ColumnFacts>,
@@ -32,7 +33,7 @@ impl TableFacts {
 }
 
 /// The facts about one column, from `pg_attribute`, `pg_attrdef` and `pg_type`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ColumnFacts {
     /// The column's name, without quotes.
     pub name: String,
@@ -42,12 +43,14 @@ pub struct ColumnFacts {
     /// columns.
     pub default: Option<String>,
     /// The column's type, `atttypid`. Where it differs from the stream's, the facts about the type are not used.
+    #[serde(with = "oid_number")]
     pub type_oid: Oid,
     /// The name of the type, `typname`; of the base type for a domain.
     pub type_name: String,
     /// What kind of type the column has.
     pub type_kind: TypeKind,
     /// What the type comes down to through any number of domains; the type itself when it is none.
+    #[serde(with = "oid_number")]
     pub base_type_oid: Oid,
     /// The modifier that goes with the base type, -1 for none: the column's, or for a domain the one of the innermost domain that has one.
     pub base_type_modifier: i32,
@@ -82,9 +85,10 @@ impl ColumnFacts {
 }
 
 /// The facts about the elements of an array, from `pg_type`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ElementFacts {
     /// What the element type comes down to through any number of domains; the type itself when it is none.
+    #[serde(with = "oid_number")]
     pub type_oid: Oid,
     /// The name of that type, `typname`.
     pub type_name: String,
@@ -99,7 +103,8 @@ pub struct ElementFacts {
 }
 
 /// `pg_type.typtype`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum TypeKind {
     /// `b`, arrays among them.
     Base,
@@ -130,6 +135,20 @@ impl TypeKind {
             'm' => Some(Self::Multirange),
             _ => None,
         }
+    }
+}
+
+mod oid_number {
+    use pgoutput::Oid;
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+    pub(super) fn serialize<S: Serializer>(oid: &Oid, serializer: S) -> Result<S::Ok, S::Error> {
+        u32::from(*oid).serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Oid, D::Error> {
+        u32::deserialize(deserializer).map(Oid::from)
     }
 }
 

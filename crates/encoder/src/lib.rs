@@ -126,7 +126,8 @@ mod transform;
 mod types;
 
 pub use batch::{Record, RecordBatch};
-pub use encode::{BoundPlan, Encoded};
+pub(crate) use encode::DeadLetters;
+pub use encode::{BoundPlan, Encoded, HeldBack, HeldChange, HeldError, HeldShape};
 pub use error::{EncodeError, EncodeErrorKind, PlanError};
 pub use event::{Change, EventContext, EventOrder, TransactionContext};
 pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};

@@ -2,6 +2,7 @@
 
 use std::{
     cmp::Ordering,
+    ops::ControlFlow,
     time::{Duration, Instant},
 };
 
@@ -48,6 +49,17 @@ impl LogReader {
         Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0 }
     }
 
+    /// The same reader at another offset.
+    #[must_use]
+    pub fn starting_at(self, offset: i64) -> Self {
+        Self { next: offset, ..self }
+    }
+
+    /// The offset behind what was read.
+    pub const fn next(&self) -> i64 {
+        self.next
+    }
+
     /// Drops the connection, and remembers the place.
     pub fn close(&mut self) {
         self.consumer = None;
@@ -76,6 +88,22 @@ impl LogReader {
         at_least: i64,
         patience: Duration,
         mut visit: impl FnMut(i64, Option<&[u8]>, Option<&[u8]>),
+    ) -> Result<(), PublishError> {
+        self.read_while(at_least, patience, |offset, key, value| {
+            visit(offset, key, value);
+            ControlFlow::Continue(())
+        })
+    }
+
+    /// Like [`read_on`](Self::read_on), but no further than the record at which the visitor breaks off.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn read_while(
+        &mut self,
+        at_least: i64,
+        patience: Duration,
+        mut visit: impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
         let outcome = self.await_end(at_least, patience).and_then(|end| match end.cmp(&self.next) {
             Ordering::Greater => self.read_to(end, &mut visit),
@@ -123,7 +151,7 @@ impl LogReader {
     fn read_to(
         &mut self,
         end: i64,
-        visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>),
+        visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
         let from = if self.next == 0 { Offset::Beginning } else { Offset::Offset(self.next) };
         let mut assignment = TopicPartitionList::new();
@@ -137,8 +165,10 @@ impl LogReader {
             match consumer.poll(Duration::from_millis(100)) {
                 Some(Ok(message)) => {
                     heard_at = Instant::now();
-                    visit(message.offset(), message.key(), message.payload());
                     next = message.offset() + 1;
+                    if visit(message.offset(), message.key(), message.payload()).is_break() {
+                        break Ok(());
+                    }
                 }
                 Some(Err(KafkaError::PartitionEOF(_))) => {
                     next = next.max(end);

@@ -132,6 +132,17 @@ impl TopicAdmin {
         Ok(true)
     }
 
+    /// The offsets of a topic of one partition: of the first record that it still has, and behind the last one that was written.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn offsets(&self, topic: &str) -> Result<(i64, i64), PublishError> {
+        self.client
+            .inner()
+            .fetch_watermarks(topic, 0, REQUEST_TIMEOUT)
+            .map_err(PublishError::kafka("reading a topic's offsets"))
+    }
+
     /// The topic's value of a configuration key; none if the broker does not name it.
     ///
     /// # Errors

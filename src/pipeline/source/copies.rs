@@ -4,14 +4,17 @@
 //! in [`Windows`].
 
 use encoder::Change;
-use pgoutput::{Lsn, OldTuple, Oid, Tuple, Value};
+use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
 
 use super::Source;
 use crate::{
     failure::Failure,
-    pipeline::work::{Copied, Work, cost_of},
+    pipeline::{
+        relations::Known,
+        work::{Copied, Work, cost_of},
+    },
     snapshot::{Chunk, Closed, Fate, MovedRows, Outcome, Request, RowKey, Spoilt, Windows},
 };
 
@@ -27,7 +30,13 @@ pub(super) struct Copies {
 
 impl Copies {
     pub(super) fn new() -> Self {
-        Self { requests: None, windows: Windows::new(), moved: MovedRows::default(), old_key: Vec::new(), new_key: Vec::new() }
+        Self {
+            requests: None,
+            windows: Windows::new(),
+            moved: MovedRows::default(),
+            old_key: Vec::new(),
+            new_key: Vec::new(),
+        }
     }
 
     /// The next request; never, once nobody asks.
@@ -97,7 +106,8 @@ impl Copies {
         let (mut old_key, mut new_key) = (std::mem::take(&mut self.old_key), std::mem::take(&mut self.new_key));
         old_key.clear();
         new_key.clear();
-        let write = |row: Option<&Tuple>, out: &mut Vec<u8>| row.is_none_or(|row| key.is_some_and(|key| key.write(row, out)));
+        let write =
+            |row: Option<&Tuple>, out: &mut Vec<u8>| row.is_none_or(|row| key.is_some_and(|key| key.write(row, out)));
         let is_known = write(old, &mut old_key) && write(new, &mut new_key) && (old.is_some() || new.is_some());
         let mut moved = None;
         if is_known {
@@ -139,6 +149,9 @@ impl Source {
             Request::Open { window, table, key, opened } => {
                 self.copies.moved.begin(table);
                 let epoch = self.copies.windows.open(window, table, key);
+                if matches!(self.relations.known.get(&table), Some(Known::Watched(known)) if known.plan.holds_back()) {
+                    self.copies.windows.spoil(table, Spoilt::HeldBack);
+                }
                 if opened.send(epoch).is_err() {
                     self.copies.windows.abandon(window);
                 }

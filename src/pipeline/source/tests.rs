@@ -39,6 +39,18 @@ impl Fixture {
         Self { source: Source::new(relations, resume, budget, queue, metrics), works }
     }
 
+    /// Has the table held back.
+    fn hold_back(&mut self) {
+        let (relation, facts, options) = (item(), encoder::TableFacts::default(), EncodeOptions::default());
+        let naming = encoder::Naming::new("test", "nowhere");
+        let plan = encoder::TablePlan::compile(&relation, &facts, &naming, &options).expect("a plan");
+        let (relation, facts, options) = (&relation, &facts, &options);
+        let held = encoder::HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
+        let known = self.source.relations.known.get_mut(&Oid::from(WATCHED));
+        let Some(Known::Watched(table)) = known else { panic!("it is watched") };
+        table.plan = Arc::new(plan.hold_back(&held).expect("it has a name"));
+    }
+
     async fn message(&mut self, wal_start: u64, payload: Bytes) -> Result<(), Failure> {
         let wal_start = Lsn::from(wal_start);
         let data = WalData { wal_start, wal_end: wal_start, sent_at: Timestamp::from(0), payload };
@@ -59,7 +71,7 @@ impl Fixture {
         let position = |work: &Work| match work {
             Work::Records(delivery) => delivery.end,
             Work::Position(quiet) => quiet.position,
-            Work::Copied(copied) => panic!("nobody copies: {copied:?}"),
+            Work::Copied(_) | Work::Attachment(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         };
         self.handed_on().iter().map(position).collect()
     }
@@ -397,6 +409,10 @@ enum Written {
 impl Written {
     fn read(record: encoder::Record<'_>) -> Self {
         let value = record.value.expect("there are no tombstones");
+        if record.topic.ends_with(".dead-letters") {
+            let letter: serde_json::Value = serde_json::from_slice(value).expect("JSON");
+            return Self::Event(record.lsn.into(), letter["ordinal"].as_u64().expect("a number"));
+        }
         if &**record.topic != "test.transaction" {
             let schema = if &**record.topic == "test.message" { &MESSAGES } else { &EVENTS };
             let block = &decoded(schema, value)["transaction"];
@@ -483,7 +499,7 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
                 ends.push((delivery.end, events.len()));
             }
             Work::Position(quiet) => ends.push((quiet.position, events.len())),
-            Work::Copied(copied) => panic!("nobody copies: {copied:?}"),
+            Work::Copied(_) | Work::Attachment(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         }
     }
     ends
@@ -540,19 +556,23 @@ async fn live(fixture: &mut Fixture, log: &[Entry], from: Position, choices: &mu
 
 proptest! {
     /// Whatever the server says in between, wherever batches end and wherever each life ends: every event once, in order, and around
-    /// those of each transaction one BEGIN and one END with the right counts.
+    /// those of each transaction one BEGIN and one END with the right counts. The same of letters, where the table is held back in a life.
     #[test]
     fn lives_that_follow_each_other_hand_on_every_event_once(
         log in log(),
         lives in prop::collection::vec(any::<prop::sample::Index>(), 0..6),
+        held in prop::collection::vec(any::<bool>(), 6),
         choices in prop::collection::vec(any::<u8>(), 2000),
     ) {
         let runtime = runtime();
         let mut choices = choices.into_iter();
         let mut position = Position::at(Lsn::from(500));
         let mut in_kafka = Vec::new();
-        for end_of_life in lives.iter().map(Some).chain([None]) {
+        for (life, end_of_life) in lives.iter().map(Some).chain([None]).enumerate() {
             let mut fixture = Fixture::new(position);
+            if held[life] {
+                fixture.hold_back();
+            }
             runtime.block_on(live(&mut fixture, &log, position, &mut choices));
             let mut events = Vec::new();
             let ends = ends(&fixture.handed_on(), &mut events);

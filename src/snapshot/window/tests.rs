@@ -277,7 +277,8 @@ impl Model {
                 Record::Gone(_) => drop(fold.remove(key)),
             }
         }
-        let table: BTreeMap<_, _> = self.table.iter().map(|(key, row)| (*key, (row.version, Some(row.large)))).collect();
+        let table: BTreeMap<_, _> =
+            self.table.iter().map(|(key, row)| (*key, (row.version, Some(row.large)))).collect();
         assert_eq!(fold, table, "{:?}", self.topic);
     }
 }

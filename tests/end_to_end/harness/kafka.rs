@@ -171,10 +171,7 @@ fn event(decoder: &mut Decoder, value: &[u8]) -> Event {
     let number = |text: Option<String>| -> u64 { text.expect("a number").parse().expect("a number") };
     let ordinal_of = |text: Option<String>| text.map_or(0, |text| text.parse().expect("a number"));
     let event = Event {
-        identity: Identity {
-            commit_lsn: commit_lsn.parse().expect("an LSN"),
-            ordinal: ordinal_of(ordinal),
-        },
+        identity: Identity { commit_lsn: commit_lsn.parse().expect("an LSN"), ordinal: ordinal_of(ordinal) },
         xid: xid.parse().expect("a transaction id"),
         operation: envelope.take_text("op").expect("an operation"),
         lsn: number(source.take_text("lsn")),

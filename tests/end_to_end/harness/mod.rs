@@ -39,12 +39,21 @@ pub(crate) struct Answer {
     pub(crate) body: String,
 }
 
-/// One GET over HTTP/1.0, whose answer ends with the connection; `address` is `host:port`.
+/// One GET; `address` is `host:port`.
 pub(crate) fn http_get(address: &str, path: &str) -> std::io::Result<Answer> {
+    http(address, "GET", path, "")
+}
+
+/// One request over HTTP/1.0, whose answer ends with the connection; a body is JSON.
+pub(crate) fn http(address: &str, method: &str, path: &str, body: &str) -> std::io::Result<Answer> {
     let malformed = || std::io::Error::other("not an HTTP answer");
     let mut connection = TcpStream::connect(address)?;
     connection.set_read_timeout(Some(Duration::from_secs(20)))?;
-    write!(connection, "GET {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n\r\n")?;
+    let content = match body.len() {
+        0 => String::new(),
+        length => format!("Content-Type: application/json\r\nContent-Length: {length}\r\n"),
+    };
+    write!(connection, "{method} {path} HTTP/1.0\r\nHost: {address}\r\nAccept: */*\r\n{content}\r\n{body}")?;
     let mut text = String::new();
     connection.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(malformed)?;

@@ -4,7 +4,7 @@ use std::{
     cell::{Cell, OnceCell},
     fs::{self, File},
     path::PathBuf,
-    process::{Child, Command, ExitStatus},
+    process::{Child, Command, ExitStatus, Output},
     sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
@@ -152,6 +152,19 @@ impl Stream {
             .spawn()
             .expect("the program starts");
         Program { child, log, address: OnceCell::new() }
+    }
+
+    /// Runs another command of the program to its end.
+    pub(crate) fn command(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Output {
+        Command::new(env!("CARGO_BIN_EXE_pgsluice"))
+            .args(arguments)
+            .arg("--config")
+            .arg(self.config_path())
+            .envs(self.settings.iter().map(|(name, value)| (name, value)))
+            .envs(environment.iter().copied())
+            .stdin(std::process::Stdio::null())
+            .output()
+            .expect("the program runs")
     }
 
     /// Starts the program, which must refuse with this code, and nothing else.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use rdkafka::{
-    ClientConfig,
+    ClientConfig, Offset, TopicPartitionList,
     admin::{AdminClient, AdminOptions, AlterConfig, NewTopic, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
 };
@@ -45,6 +45,13 @@ impl Topics {
             outcome.expect("it is deleted");
         }
         self.await_existence(topic, false);
+    }
+
+    /// Removes all records of a topic of one partition, as its retention would.
+    pub(crate) fn empty(&self, topic: &str) {
+        let mut offsets = TopicPartitionList::new();
+        offsets.add_partition_offset(topic, 0, Offset::End).expect("an offset");
+        self.runtime.block_on(self.client.delete_records(&offsets, &options())).expect("they are removed");
     }
 
     /// Sets a topic's only configuration key: all others go back to the broker's defaults.

@@ -12,18 +12,21 @@
 //! A value is PostgreSQL's text, or null; `{"unchanged_toast":true}` where it was not sent; `{"base64":".."}` where it is not UTF-8; and
 //! `{"hidden":true}` where a [`ColumnRule`](crate::ColumnRule) leaves the column out or hides what it holds, since a raw value would tell. Who reads
 //! the topic can write the change again, or have it written once there is room for it.
+//!
+//! Changes that are [held back](super::held_back) have the same form and more.
 
 use std::{fmt, sync::Arc};
 
 use pgoutput::{OldTuple, Relation, ReplicaIdentity, Tuple, Value};
 
 use crate::{
-    Change, EncodeError, EncodeOptions, EventContext, Operation, RecordBatch, base64,
+    Change, ColumnRule, EncodeOptions, EventContext, Operation, RecordBatch, base64,
     json::{self, append},
+    plan::Column,
 };
 
 /// The version of the record's format.
-const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 1;
 
 /// Where such changes of one table go.
 #[derive(Debug)]
@@ -32,8 +35,22 @@ pub(crate) struct DeadLetters {
     /// What is the same in all of them.
     start: Vec<u8>,
     columns: Vec<u8>,
-    /// Whether each column's values are to be kept to ourselves.
-    hidden: Vec<bool>,
+    shown: Vec<Shown>,
+}
+
+/// What is shown of a column's values.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Shown {
+    AsItIs,
+    Nothing,
+    /// What the column's codec makes of it, which is a string.
+    Masked,
+}
+
+/// Why a change is a dead letter.
+pub(super) struct Reason<'a> {
+    pub(super) code: &'a str,
+    pub(super) error: &'a str,
 }
 
 /// What could not be written.
@@ -63,17 +80,20 @@ impl<'a> From<Change<'a>> for Dead<'a> {
 }
 
 impl DeadLetters {
+    /// Values that a rule hides are not shown.
     pub(crate) fn new(relation: &Relation, schema: &str, options: &EncodeOptions, topic: String) -> Self {
+        let shown = |rule: Option<&ColumnRule>| rule.map_or(Shown::AsItIs, |_| Shown::Nothing);
+        let shown = relation.columns.iter().map(|column| shown(options.columns.get(&column.name))).collect();
+        Self::with(relation, schema, topic, shown, b"")
+    }
+
+    /// `more` is what all of them have besides, behind the columns.
+    pub(super) fn with(relation: &Relation, schema: &str, topic: String, shown: Vec<Shown>, more: &[u8]) -> Self {
         let mut start = format!("{{\"version\":{VERSION},\"schema\":").into_bytes();
         json::write_string(&mut start, schema);
         start.extend_from_slice(b",\"table\":");
         json::write_string(&mut start, &relation.name);
-        let identity = match relation.replica_identity {
-            ReplicaIdentity::Default => "default",
-            ReplicaIdentity::Nothing => "nothing",
-            ReplicaIdentity::Full => "full",
-            ReplicaIdentity::Index => "index",
-        };
+        let identity = identity_name(relation.replica_identity);
         let mut columns = format!(",\"replica_identity\":\"{identity}\",\"columns\":[").into_bytes();
         for (position, column) in relation.columns.iter().enumerate() {
             columns.extend_from_slice(if position == 0 { b"{\"name\":" } else { b",{\"name\":" });
@@ -83,17 +103,19 @@ impl DeadLetters {
             columns.extend_from_slice(rest.as_bytes());
         }
         columns.push(b']');
-        let hidden = relation.columns.iter().map(|column| options.columns.contains_key(&column.name)).collect();
-        Self { topic: topic.into(), start, columns, hidden }
+        columns.extend_from_slice(more);
+        Self { topic: topic.into(), start, columns, shown }
     }
 
-    /// Appends a record without a key: all of a table are in one partition, in order.
+    /// Appends a record without a key: all of a table are in one partition, in order. `plan` is the plan's columns; `more` is what this
+    /// one has besides, behind its place.
     pub(super) fn append(
         &self,
         dead: &Dead<'_>,
         context: &EventContext<'_>,
-        ordinal: Option<u64>,
-        error: &EncodeError,
+        (ordinal, more): (Option<u64>, &[u8]),
+        reason: &Reason<'_>,
+        plan: &[Column],
         batch: &mut RecordBatch,
     ) {
         let facts = &context.transaction.facts;
@@ -103,62 +125,80 @@ impl DeadLetters {
         data.extend_from_slice(b",\"op\":\"");
         data.extend_from_slice(dead.operation.letter().as_bytes());
         data.extend_from_slice(b"\",\"code\":\"");
-        data.extend_from_slice(error.kind().as_str().as_bytes());
+        data.extend_from_slice(reason.code.as_bytes());
         data.extend_from_slice(b"\",\"error\":");
-        json::write_string(data, &error.to_string());
+        json::write_string(data, reason.error);
         let commit_lsn = facts.commit_lsn.map(|lsn| format!("\"{lsn}\""));
         append(data, format_args!(",\"xid\":{},\"commit_lsn\":{}", OrNull(facts.xid), OrNull(commit_lsn)));
         append(data, format_args!(",\"commit_ts_us\":{},\"lsn\":\"{}\"", facts.commit_unix_us, context.lsn));
         append(data, format_args!(",\"ordinal\":{}", OrNull(ordinal)));
+        data.extend_from_slice(more);
         data.extend_from_slice(&self.columns);
         data.extend_from_slice(b",\"old\":");
         match dead.old {
             OldTuple::Absent => data.extend_from_slice(b"null"),
-            OldTuple::Key(old) => self.old_row("key", old, data),
-            OldTuple::Full(old) => self.old_row("full", old, data),
+            OldTuple::Key(old) => self.old_row("key", old, plan, data),
+            OldTuple::Full(old) => self.old_row("full", old, plan, data),
         }
         data.extend_from_slice(b",\"new\":");
         match dead.new {
             None => data.extend_from_slice(b"null"),
-            Some(new) => self.row(new, data),
+            Some(new) => self.row(new, plan, data),
         }
         data.push(b'}');
         let value = start..data.len();
         batch.push(&self.topic, context.lsn, None, Some(value));
     }
 
-    fn old_row(&self, kind: &str, row: &Tuple, out: &mut Vec<u8>) {
+    fn old_row(&self, kind: &str, row: &Tuple, plan: &[Column], out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"kind\":\"");
         out.extend_from_slice(kind.as_bytes());
         out.extend_from_slice(b"\",\"values\":");
-        self.row(row, out);
+        self.row(row, plan, out);
         out.push(b'}');
     }
 
-    fn row(&self, row: &Tuple, out: &mut Vec<u8>) {
+    fn row(&self, row: &Tuple, plan: &[Column], out: &mut Vec<u8>) {
         out.push(b'[');
         for (position, value) in row.iter().enumerate() {
             if position > 0 {
                 out.push(b',');
             }
-            match value {
-                Value::Null => out.extend_from_slice(b"null"),
-                Value::UnchangedToast => out.extend_from_slice(b"{\"unchanged_toast\":true}"),
-                Value::Text(_) | Value::Binary(_) if self.hidden.get(position) != Some(&false) => {
-                    out.extend_from_slice(b"{\"hidden\":true}");
+            let bytes = match value {
+                Value::Null => {
+                    out.extend_from_slice(b"null");
+                    continue;
                 }
-                Value::Text(bytes) | Value::Binary(bytes) => {
-                    if let Ok(text) = std::str::from_utf8(bytes) {
-                        json::write_string(out, text);
-                    } else {
-                        out.extend_from_slice(b"{\"base64\":\"");
-                        base64::write(base64::STANDARD, bytes, out);
-                        out.extend_from_slice(b"\"}");
-                    }
+                Value::UnchangedToast => {
+                    out.extend_from_slice(b"{\"unchanged_toast\":true}");
+                    continue;
                 }
+                Value::Text(bytes) | Value::Binary(bytes) => bytes,
+            };
+            let masked = match self.shown.get(position) {
+                Some(Shown::AsItIs) => {
+                    write_value(bytes, out);
+                    continue;
+                }
+                Some(Shown::Masked) => plan.get(position).and_then(|column| column.masked(bytes)),
+                Some(Shown::Nothing) | None => None,
+            };
+            match masked {
+                Some(text) => json::write_string(out, &text),
+                None => out.extend_from_slice(b"{\"hidden\":true}"),
             }
         }
         out.push(b']');
+    }
+}
+
+fn write_value(bytes: &[u8], out: &mut Vec<u8>) {
+    if let Ok(text) = std::str::from_utf8(bytes) {
+        json::write_string(out, text);
+    } else {
+        out.extend_from_slice(b"{\"base64\":\"");
+        base64::write(base64::STANDARD, bytes, out);
+        out.extend_from_slice(b"\"}");
     }
 }
 
@@ -171,5 +211,18 @@ impl<T: fmt::Display> fmt::Display for OrNull<T> {
             Some(value) => value.fmt(f),
             None => f.write_str("null"),
         }
+    }
+}
+
+/// All of them.
+pub(super) const IDENTITIES: [ReplicaIdentity; 4] =
+    [ReplicaIdentity::Default, ReplicaIdentity::Nothing, ReplicaIdentity::Full, ReplicaIdentity::Index];
+
+pub(super) const fn identity_name(identity: ReplicaIdentity) -> &'static str {
+    match identity {
+        ReplicaIdentity::Default => "default",
+        ReplicaIdentity::Nothing => "nothing",
+        ReplicaIdentity::Full => "full",
+        ReplicaIdentity::Index => "index",
     }
 }

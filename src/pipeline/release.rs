@@ -1,0 +1,366 @@
+//! `pgsluice release`: the changes of tables in quarantine become the events that they would have been.
+//!
+//! It takes the stream's place, as another instance would: its `init_transactions` ends what the stream left open, and fences it. It reads
+//! the list of tables in quarantine with the checkpoint, and each table's letters from where the list says. First all of them are made into
+//! events that nobody sees, with their schemas registered: if anything is in the way, nothing is changed. Then it is done again, some letters to
+//! a Kafka transaction, each with the list as it is behind them and with the checkpoint, which stays at its position.
+//! [`crate::quarantine`] says why an interruption does no harm.
+
+use std::{
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, TableFacts};
+use pgoutput::Lsn;
+use publisher::{
+    Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer,
+    PublishError, TopicAdmin, headers_cost, record_cost,
+};
+use tokio::{runtime::Handle, task::spawn_blocking};
+use tracing::info;
+
+use super::{
+    publish::{failure_of, unix_ms},
+    supervisor::kafka_settings,
+};
+use crate::{
+    catalog::Catalog,
+    config::{Config, Shaping, TableIdentity},
+    failure::{Code, Failure},
+    failures, fault,
+    quarantine::{Quarantine, Quarantined},
+    schemas::Schemas,
+};
+
+/// How many bytes of letters are in memory at once, but for one that is larger.
+const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// How long transactions that are open in a topic of letters may be waited for; only a dead instance leaves one, and it is ended first.
+const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
+
+/// Which tables are to be released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Wanted {
+    /// Those that are in quarantine.
+    All,
+    /// These, as `schema.table`.
+    Tables(Vec<String>),
+}
+
+/// What was done for one table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// `schema.table`
+    pub table: String,
+    /// Its topic.
+    pub topic: String,
+    /// How many changes were released by this run.
+    pub changes: u64,
+}
+
+/// A release that has taken the stream's place.
+pub struct Release {
+    config: Config,
+    kafka: KafkaSettings,
+    schemas: Schemas,
+    naming: Naming,
+    shaping: Shaping,
+    topic: CheckpointTopic,
+    budget: Arc<MemoryBudget>,
+    /// None once a call has failed.
+    producer: Option<Producer>,
+    checkpoint: Checkpoint,
+    quarantine: Quarantine,
+}
+
+/// The plan for letters of one shape.
+struct Planned {
+    shape: HeldShape,
+    /// Those of the shape, but for columns that turned out to be null.
+    facts: TableFacts,
+    plan: BoundPlan,
+}
+
+/// Some letters, and the offset behind them.
+struct Chunk {
+    reader: LogReader,
+    letters: Vec<(i64, Result<Option<HeldChange>, HeldError>)>,
+}
+
+impl Release {
+    /// Takes the stream's place: from here on an instance that runs is fenced. Unless it is `forced`, it is made sure first that none
+    /// reads from the slot.
+    ///
+    /// # Errors
+    /// An instance runs, or there is no checkpoint, or Kafka, PostgreSQL or the registry cannot be reached.
+    pub async fn begin(config: Config, schemas: Schemas, forced: bool) -> Result<Self, Failure> {
+        if !forced {
+            refuse_beside_a_stream(&config).await?;
+        }
+        let kafka = kafka_settings(&config);
+        let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
+        let budget = Arc::new(MemoryBudget::new(usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX)));
+        let (settings, its_topic, its_budget) = (kafka.clone(), topic.clone(), Arc::clone(&budget));
+        let (producer, held) = blocking(move || {
+            let producer = Producer::connect(&settings, its_budget)?;
+            let held = its_topic.read(&settings)?;
+            Ok((producer, held))
+        })
+        .await?;
+        let quarantine = Quarantine::read(&held.attachments);
+        let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        let Some(checkpoint) = held.checkpoint else {
+            return Err(Failure::new(Code::NotInQuarantine, "Kafka holds no checkpoint for this stream"));
+        };
+        schemas.prepare().await?;
+        let database = config.postgres.connect.database().to_owned();
+        let mut release = Self {
+            naming: Naming::new(config.name.as_str(), &database),
+            shaping: Shaping::new(&config),
+            checkpoint: Checkpoint { instance: uuid::Uuid::new_v4().to_string(), forced: false, ..checkpoint },
+            producer: Some(producer),
+            config,
+            kafka,
+            schemas,
+            topic,
+            budget,
+            quarantine,
+        };
+        // Whoever is fenced can see by whom.
+        release.commit(RecordBatch::new()).await?;
+        Ok(release)
+    }
+
+    /// Releases tables, one after another.
+    ///
+    /// # Errors
+    /// Why not. Of the table that it names all changes that were not released are in quarantine still, in order.
+    pub async fn run(&mut self, wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
+        let mut outcomes = Vec::new();
+        for (topic, entry) in self.chosen(wanted)? {
+            let end = self.look_for_letters(&entry).await?;
+            let place = |failure: Failure| match entry.table.split_once('.') {
+                Some((schema, table)) => failure.in_table(schema, table),
+                None => failure,
+            };
+            let changes = self.pass(&topic, &entry, end, false).await.map_err(place)?;
+            info!(table = entry.table, topic, changes, "everything can be released");
+            self.pass(&topic, &entry, end, true).await.map_err(place)?;
+            info!(table = entry.table, topic, changes, "released");
+            outcomes.push(Outcome { table: entry.table, topic, changes });
+        }
+        Ok(outcomes)
+    }
+
+    fn chosen(&self, wanted: &Wanted) -> Result<Vec<(String, Quarantined)>, Failure> {
+        let all = || self.quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
+        let Wanted::Tables(tables) = wanted else { return Ok(all().collect()) };
+        let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
+        match tables.iter().find(|table| !is_there(table)) {
+            None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
+            Some(table) => {
+                let found = match self.quarantine.tables() {
+                    others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
+                    others => format!("table {table} is not in quarantine; these are: {others}"),
+                };
+                Err(Failure::new(Code::NotInQuarantine, found))
+            }
+        }
+    }
+
+    /// The end of a table's letters, which are all there.
+    async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
+        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
+        let (first, end) = blocking(move || TopicAdmin::new(&settings, runtime)?.offsets(&letters)).await?;
+        if entry.is_there(first, end) {
+            return Ok(end);
+        }
+        let found = format!(
+            "the dead letters from offset {} on are wanted, and those that are there go from {first} to {end}: what is missing was removed",
+            entry.next_offset
+        );
+        Err(Failure::new(Code::NotReleased, found).for_topic(&entry.letters))
+    }
+
+    /// Makes the letters of a table into events, and returns how many there were. Unless they are to be committed, nobody sees them.
+    async fn pass(&mut self, topic: &str, entry: &Quarantined, end: i64, commits: bool) -> Result<u64, Failure> {
+        let mut reader =
+            LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Committed).starting_at(entry.next_offset);
+        let (mut changes, mut planned, mut newest) = (0, None, (Lsn::INVALID, 0));
+        loop {
+            let chunk = read_chunk(reader, end, self.config.kafka.transaction.max_records).await?;
+            reader = chunk.reader;
+            let mut batch = RecordBatch::new();
+            for (offset, letter) in chunk.letters {
+                let refused = |failure: Failure| failure.for_topic(format!("{} at offset {offset}", entry.letters));
+                let Some(change) = letter.map_err(|error| refused(of_held(error)))? else { continue };
+                if change.identity() <= newest {
+                    let (commit_lsn, ordinal) = change.identity();
+                    let found = format!("the change {commit_lsn}:{ordinal} is there behind a later one, or twice");
+                    return Err(refused(Failure::new(Code::NotReleased, found)));
+                }
+                newest = change.identity();
+                planned = Some(self.encode(topic, planned, &change, &mut batch).await.map_err(refused)?);
+                changes += 1;
+            }
+            let is_last = reader.next() >= end;
+            if commits {
+                self.quarantine.advance(topic, reader.next());
+                if is_last {
+                    self.quarantine.end(topic);
+                }
+                self.commit(batch).await?;
+            }
+            if is_last {
+                return Ok(changes);
+            }
+        }
+    }
+
+    /// Encodes one change. A row that is null where the catalog said that it cannot be comes from before that was so, as in the stream.
+    async fn encode(
+        &self,
+        topic: &str,
+        planned: Option<Planned>,
+        change: &HeldChange,
+        batch: &mut RecordBatch,
+    ) -> Result<Planned, Failure> {
+        let mut planned = match planned.filter(|planned| planned.shape == *change.shape()) {
+            Some(planned) => planned,
+            None => self.plan(topic, change.shape().clone(), change.shape().facts.clone()).await?,
+        };
+        loop {
+            let error = match change.encode(&planned.plan, unix_ns(), batch) {
+                Ok(()) => return Ok(planned),
+                Err(error) => error,
+            };
+            let column = match &error {
+                HeldError::Encode(error) => error.null_in_not_null(),
+                _ => None,
+            };
+            let Planned { shape, mut facts, .. } = planned;
+            if !column.is_some_and(|column| facts.make_optional(column)) {
+                return Err(of_held(error));
+            }
+            planned = self.plan(topic, shape, facts).await?;
+        }
+    }
+
+    /// Compiles a plan and registers its schemas. While the registry refuses, so does this.
+    async fn plan(&self, topic: &str, shape: HeldShape, facts: TableFacts) -> Result<Planned, Failure> {
+        let identity = TableIdentity { names: shape.names.clone(), is_certain: shape.is_certain };
+        let columns = shape.relation.columns.iter().map(|column| column.name.as_str());
+        let options = self.shaping.options(&identity, columns);
+        let plan = shape.compile(&facts, &self.naming, &options).map_err(of_held)?;
+        if **plan.topic() != *topic {
+            let found = format!(
+                "the configuration has its changes in topic {} now: route them as they were until they are released",
+                plan.topic()
+            );
+            return Err(Failure::new(Code::NotReleased, found).for_topic(topic));
+        }
+        let mut ids = [None; 2];
+        let schemas = [("key", plan.key_schema()), ("value", plan.value_schema())];
+        for (id, (what, schema)) in ids.iter_mut().zip(schemas) {
+            let Some(schema) = schema else { continue };
+            let registered = self.schemas.register(&format!("{topic}-{what}"), schema.json()).await;
+            *id = Some(registered.map_err(|refusal| Failure::new(refusal.code, refusal.found))?.get());
+        }
+        let plan = plan.bind(ids[0], ids[1]).map_err(failures::of_plan)?;
+        Ok(Planned { shape, facts, plan })
+    }
+
+    /// Commits records, the list and the checkpoint.
+    async fn commit(&mut self, batch: RecordBatch) -> Result<(), Failure> {
+        let Some(producer) = self.producer.take() else {
+            return Err(Failure::new(Code::Internal, "the producer was used after it had failed"));
+        };
+        self.checkpoint.written_at_ms = unix_ms();
+        let (topic, checkpoint, list) = (self.topic.clone(), self.checkpoint.clone(), self.quarantine.attachment());
+        let budget = Arc::clone(&self.budget);
+        let producer = blocking(move || {
+            let mut transaction = producer.begin()?;
+            for (index, record) in batch.iter().enumerate() {
+                let headers: Vec<(&str, &[u8])> = record.headers().collect();
+                let cost = headers_cost(headers.iter().map(|(name, value)| (name.len(), value.len())));
+                // One chunk is all that is ever charged.
+                budget.charge(record_cost(
+                    record.key.map_or(0, <[u8]>::len),
+                    record.value.map_or(0, <[u8]>::len),
+                    cost,
+                ));
+                let (topic, key, value, lsn) = (&**record.topic, record.key, record.value, record.lsn);
+                let sent = transaction.send(&OutgoingRecord { topic, key, value, headers: &headers, lsn });
+                let outcome = if index % 512 == 511 { sent.and_then(|()| transaction.poll()) } else { sent };
+                if let Err(error) = outcome {
+                    transaction.abort();
+                    return Err(error);
+                }
+            }
+            let prepared = transaction.prepare(topic.name(), &checkpoint, &[list])?;
+            fault::point(fault::Point::BeforeCommit);
+            fault::point(fault::Point::DuringCommit);
+            let producer = prepared.commit()?;
+            fault::point(fault::Point::AfterCommit);
+            Ok(producer)
+        })
+        .await?;
+        self.producer = Some(producer);
+        Ok(())
+    }
+}
+
+/// An instance that runs would be fenced, and would end or take the place back. So somebody has to stop it.
+async fn refuse_beside_a_stream(config: &Config) -> Result<(), Failure> {
+    let slot = &config.postgres.slot;
+    let mut catalog = Catalog::new(Arc::new(config.postgres.connect.clone()));
+    match catalog.slot_state(slot).await?.and_then(|state| state.active_pid) {
+        None => Ok(()),
+        Some(pid) => Err(Failure::new(
+            Code::SlotActive,
+            format!(
+                "pid {pid} reads from slot {slot}: stop the stream first; --force fences it, whatever it does then"
+            ),
+        )),
+    }
+}
+
+/// Reads on to the end, or until there is enough for one transaction.
+async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
+    blocking(move || {
+        let (mut letters, mut bytes) = (Vec::new(), 0);
+        reader.read_while(end, STABLE_TIMEOUT, |offset, _, value| {
+            bytes += value.map_or(0, <[u8]>::len);
+            letters.push((offset, value.map_or(Ok(None), HeldChange::read)));
+            let is_enough = bytes >= CHUNK_BYTES_MAX || letters.len() as u64 >= records_max;
+            if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        })?;
+        Ok(Chunk { reader, letters })
+    })
+    .await
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
+) -> Result<T, Failure> {
+    spawn_blocking(work)
+        .await
+        .map_err(|error| Failure::caused(Code::Internal, error))?
+        .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX))
+}
+
+fn of_held(error: HeldError) -> Failure {
+    match error {
+        HeldError::Plan(error) => failures::of_plan(error),
+        HeldError::Encode(error) => failures::of_encode(&error),
+        HeldError::Malformed(_) | HeldError::Hidden { .. } | HeldError::EventCount { .. } => {
+            Failure::new(Code::NotReleased, error.to_string())
+        }
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,273 @@
+//! A table whose schema the registry refuses is held back while the others go on, and when it is released every change of it is there once, in
+//! order, whoever was killed meanwhile.
+
+use std::{os::unix::process::ExitStatusExt, time::Duration};
+
+use crate::harness::{
+    http, kafka,
+    oracle::Table,
+    stack::Stack,
+    stream::{Program, Stream},
+    topics::Topics,
+    wait_until,
+};
+
+const TABLES: &[Table] =
+    &[Table { name: "item", key: &["id"], full: false }, Table { name: "other", key: &["id"], full: true }];
+/// Of the first table a reader of the old schema cannot read the new one.
+const CHANGE: &str = "alter table public.item alter n type text using n::text";
+const SIGKILL: i32 = 9;
+
+/// How the level of the subject is set.
+trait Level {
+    fn set(&self, stream: &Stream, level: &str);
+}
+
+/// At the stack's registry.
+struct Remote;
+
+impl Level for Remote {
+    fn set(&self, stream: &Stream, level: &str) {
+        let url: url::Url = stream.registry_url.parse().expect("a URL");
+        let address = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
+        let path = format!("{}/config/{}-value", url.path().trim_end_matches('/'), stream.topic("item"));
+        let answer = http(&address, "PUT", &path, &format!(r#"{{"compatibility":"{level}"}}"#)).expect("an answer");
+        assert_eq!(answer.status, 200, "{}", answer.body);
+    }
+}
+
+/// In the topic of the built-in registry.
+struct BuiltIn;
+
+impl Level for BuiltIn {
+    fn set(&self, stream: &Stream, level: &str) {
+        let topic = stream.schema_topic.as_deref().expect("it has one");
+        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic("item"));
+        let value = format!(r#"{{"compatibilityLevel":"{level}"}}"#);
+        kafka::write(&stream.bootstrap_servers, topic, &key, Some(&value));
+    }
+}
+
+fn create(stream: &mut Stream) {
+    // Letters are released three at a time, and transactions are split after five records.
+    stream.set("kafka.transaction.max_records", "3");
+    stream.set("kafka.transaction.split_after_records", "5");
+    stream.set("events.transaction_topic", "true");
+    stream.database.create_tables(
+        "create table public.item (id int primary key, n int, note text);
+         create table public.other (id int primary key, n int); alter table public.other replica identity full",
+    );
+}
+
+/// Every kind of change of both tables, in one transaction and in several. Rounds have rows of their own.
+fn change(stream: &Stream, round: i32) {
+    let id = round * 100;
+    stream.database.execute(&format!(
+        "begin;
+         insert into public.item select {id} + i, i::text, repeat('x', 3000) from generate_series(1, 6) as i;
+         insert into public.other select {id} + i, i from generate_series(1, 4) as i;
+         update public.item set id = id + 50 where id = {id} + 1;
+         update public.item set n = 'changed' where id = {id} + 2;
+         update public.other set id = id + 50 where id = {id} + 1;
+         delete from public.item where id = {id} + 3;
+         update public.item set id = id + 50, note = 'é\"\\' where id = {id} + 4;
+         commit"
+    ));
+    stream.database.execute(&format!("insert into public.item values ({id} + 9, null, null)"));
+    stream.database.execute(&format!("delete from public.other where id = {id} + 2"));
+}
+
+fn rows(stream: &Stream, table: &str) -> usize {
+    stream.records().iter().filter(|record| record.table == table).count()
+}
+
+fn await_quarantine(program: &Program) {
+    wait_until(Duration::from_mins(1), "a table is in quarantine", || {
+        program.metric("quarantined_tables").filter(|tables| *tables > 0.5)
+    });
+}
+
+/// Runs `release`, which must end so; returns what it said.
+fn release(stream: &Stream, arguments: &[&str], exit_code: i32) -> String {
+    let output = stream.command(&[&["release"], arguments].concat(), &[]);
+    let said = format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert_eq!(output.status.code(), Some(exit_code), "{said}");
+    said
+}
+
+/// Runs `release`, which dies at a fault point.
+fn release_dies(stream: &Stream, fault: &str) {
+    let output = stream.command(&["release", "--all"], &[("PGSLUICE_FAULT", fault)]);
+    assert_eq!(output.status.signal(), Some(SIGKILL), "{fault}: {}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// A life that dies at a fault point, or is killed.
+fn live_and_die(stream: &Stream, fault: &str) {
+    let mut program = stream.start_with(&[], &[("PGSLUICE_FAULT", fault)]);
+    let status = program.wait(Duration::from_mins(1), "it dies");
+    assert_eq!(status.signal(), Some(SIGKILL), "{fault}");
+}
+
+fn hold_back_and_release(stream: &mut Stream, level: &dyn Level) {
+    create(stream);
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 1, 'before'), (2, 2, 'before')");
+    stream.drain();
+    level.set(stream, "BACKWARD");
+    stream.database.execute(&format!("begin; insert into public.item values (3, 3, 'before'); {CHANGE}; commit"));
+    change(stream, 1);
+
+    // The other table goes on, and nobody who looks can miss it.
+    stream.drain();
+    await_quarantine(&program);
+    assert_eq!(program.readiness().map(|answer| answer.status), Some(200));
+    assert!(program.log().contains("the table is in quarantine from here on"));
+    let (items, others) = (rows(stream, "item"), rows(stream, "other"));
+    assert_eq!(items, 3, "what came before the change is there, and nothing else");
+    program.kill();
+
+    // Lives end at any place in transactions of both tables.
+    for (round, fault) in ["before-commit:3", "after-commit:3", "during-commit:4"].into_iter().enumerate() {
+        change(stream, 2 + i32::try_from(round).expect("it is small"));
+        live_and_die(stream, fault);
+    }
+    let check = stream.command(&["check"], &[]);
+    let check = String::from_utf8_lossy(&check.stdout).into_owned();
+    assert!(check.contains("table public.item is in quarantine"), "{check}");
+
+    // A subject that is mended does not end it: what comes now is behind what waits. Nor does another policy.
+    level.set(stream, "NONE");
+    stream.set("schema_registry.on_incompatible", "stop");
+    let program = stream.start_ready();
+    change(stream, 7);
+    stream.drain();
+    assert_eq!(rows(stream, "item"), items);
+    assert!(rows(stream, "other") > others);
+    assert!(release(stream, &["public.item"], 1).contains("[slot-active]"));
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+
+    // While the registry refuses, nothing is changed.
+    level.set(stream, "BACKWARD");
+    let written = kafka::TopicEnds::open(&stream.bootstrap_servers, &stream.topic("item")).written();
+    assert!(release(stream, &["public.item"], 1).contains("[registry-incompatible]"));
+    assert_eq!(kafka::TopicEnds::open(&stream.bootstrap_servers, &stream.topic("item")).written(), written);
+    assert!(release(stream, &["public.other"], 2).contains("[not-in-quarantine]"));
+
+    level.set(stream, "NONE");
+    release_dies(stream, "before-commit:1");
+    release_dies(stream, "before-commit:3");
+    release_dies(stream, "after-commit:3");
+    // Between two attempts the stream may run: what comes is behind what waits.
+    let program = stream.start_ready();
+    change(stream, 8);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    release_dies(stream, "during-commit:4");
+    let said = release(stream, &["--all"], 0);
+    assert!(said.contains("public.item: "), "{said}");
+    assert!(release(stream, &["--all"], 0).contains("no table is in quarantine"));
+    assert!(release(stream, &["public.item"], 2).contains("[not-in-quarantine]"));
+
+    // And the table goes on as any other.
+    let program = stream.start_ready();
+    change(stream, 9);
+    stream.drain();
+    assert_eq!(program.metric("quarantined_tables"), Some(0.0));
+    let (records, verdict) = stream.judge(TABLES);
+    verdict.assert_flawless();
+    assert!(records.len() > 100, "{} records", records.len());
+    program.terminate();
+}
+
+#[test]
+fn every_change_is_there_once_and_in_order_after_the_release() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "quarantine");
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    hold_back_and_release(&mut stream, &Remote);
+}
+
+#[test]
+fn so_it_is_with_the_built_in_registry() {
+    let stack = Stack::shared();
+    let topic = format!("_schemas_quarantine_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_own", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    hold_back_and_release(&mut stream, &BuiltIn);
+}
+
+/// What is hidden in records is hidden in letters, and comes out of them as it would have.
+#[test]
+fn what_is_hidden_stays_hidden() {
+    let stack = Stack::shared();
+    let topic = format!("_schemas_quarantine_hidden_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_hidden", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.set("columns.exclude", r#"["public.item.secret"]"#);
+    stream.set("columns.masks", r#"[{ columns = ["public.item.name"], mask = "truncate", characters = 2 }]"#);
+    stream.database.execute("create table public.item (id int primary key, n int, name text, secret text)");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 1, 'Annabel', 'hunter1')");
+    stream.drain();
+    BuiltIn.set(&stream, "BACKWARD");
+    stream.database.execute(CHANGE);
+    stream.database.execute("insert into public.item values (2, 'two', 'Bertrand', 'hunter2')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let letters = format!("{}.dead-letters", stream.topic("item"));
+    let mut texts = String::new();
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |name| name == letters,
+        |message| {
+            texts.push_str(std::str::from_utf8(rdkafka::Message::payload(message).expect("a value")).expect("text"));
+        },
+    );
+    assert!(texts.contains("\"Be\"") && !texts.contains("Bertrand") && !texts.contains("hunter2"), "{texts}");
+
+    BuiltIn.set(&stream, "NONE");
+    // The configuration must not ask for more than the letters have.
+    stream.set("columns.exclude", "[]");
+    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
+    stream.set("columns.exclude", r#"["public.item.secret"]"#);
+    release(&stream, &["public.item"], 0);
+    let program = stream.start_ready();
+    let records = stream.records();
+    let last = records.iter().rfind(|record| record.table == "item").and_then(|record| record.event.as_ref());
+    let after = last.and_then(|event| event.after.clone()).expect("a row");
+    assert_eq!(after["name"].as_deref(), Some("Be"));
+    assert_eq!(after["n"].as_deref(), Some("two"));
+    assert!(!after.contains_key("secret"));
+    program.terminate();
+}
+
+/// Letters that are gone are missed: at the next start, and by the release.
+#[test]
+fn letters_that_are_gone_are_missed() {
+    let stack = Stack::shared();
+    let topic = format!("_schemas_quarantine_gone_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_gone", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.database.execute("create table public.item (id int primary key, n int)");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 1)");
+    stream.drain();
+    BuiltIn.set(&stream, "BACKWARD");
+    stream.database.execute(CHANGE);
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    BuiltIn.set(&stream, "NONE");
+    let letters = format!("{}.dead-letters", stream.topic("item"));
+    Topics::of(&stream.bootstrap_servers).empty(&letters);
+    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
+    stream.database.execute("insert into public.item values (3, 'three')");
+    let mut program = stream.start();
+    program.exits_with(3, "topic-missing", Duration::from_mins(1));
+}
