@@ -302,6 +302,16 @@ keys! {
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
 
+    SNAPSHOT_MODE: "snapshot.mode", Kind::Text, Presence::Default(r#""initial""#),
+        "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `never`, none. A \
+         stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
+    SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
+        "How many tables are copied at a time, each over a connection of its own. 1 to 16.";
+    SNAPSHOT_ROWS_PER_SECOND: "snapshot.rows_per_second", Kind::Integer, Presence::Optional { example: "10000" },
+        "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
+    SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),
+        "How long PostgreSQL may take to give the rows of one chunk. From 1 s to 1 h.";
+
     COLUMNS_INCLUDE: "columns.include", Kind::TextList, Presence::Default(r#"["*.*.*"]"#),
         "The columns to write; a column that no pattern matches is left out, of whatever table. Debezium: `column.include.list`.";
     COLUMNS_EXCLUDE: "columns.exclude", Kind::TextList, Presence::Optional { example: r#"["public.users.password", "*.*.ssn"]"# },
@@ -317,16 +327,6 @@ keys! {
         "The salt of `hash`. Who knows it can find values by trying. With another one all hashes change, those in keys too.";
     COLUMNS_HASH_SALT_FILE: "columns.hash_salt_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/hash-salt""# },
         "A file that holds the salt of `hash`. One trailing line break is dropped.";
-
-    SNAPSHOT_MODE: "snapshot.mode", Kind::Text, Presence::Default(r#""initial""#),
-        "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `never`, none. A \
-         stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
-    SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
-        "How many tables are copied at a time, each over a connection of its own. 1 to 16.";
-    SNAPSHOT_ROWS_PER_SECOND: "snapshot.rows_per_second", Kind::Integer, Presence::Optional { example: "10000" },
-        "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
-    SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),
-        "How long PostgreSQL may take to give the rows of one chunk. From 1 s to 1 h.";
 
     EVENTS_ENVELOPE: "events.envelope", Kind::Text, Presence::Default(r#""debezium""#),
         "What a record says of a change: `debezium`, rows before and after, and where they come from; `upsert`, the row as it is now under its \

@@ -501,9 +501,9 @@ impl Copier {
         drop(lines);
         // A COPY that was not read to its end ends with its connection.
         if is_whole {
-            copying.reader.end().await?
+            copying.reader.end().await?;
         } else {
-            copying.reader.disconnect()
+            copying.reader.disconnect();
         }
         Ok(Ok(ReadChunk { batch, keys, is_whole, snapshot: taken.visibility, until: taken.insert_lsn }))
     }
