@@ -11,6 +11,7 @@ mod tables;
 mod inspection;
 
 pub use connection::Catalog;
+pub use facts::PrimaryKey;
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use server::ServerSettings;

@@ -12,6 +12,8 @@
 //! recover, and so none that is tested less.
 
 mod collections;
+mod keys;
+mod memory;
 mod topics;
 mod fitness;
 mod membership;

@@ -18,8 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundHeartbeatTopic, Naming, TableFacts};
-use pgoutput::Oid;
+use encoder::{BoundHeartbeatTopic, Naming};
 use publisher::{
     Checkpoint, CheckpointTopic, FORMAT_VERSION, KafkaSettings, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
@@ -34,6 +33,7 @@ use walreceiver::{
 
 use super::{
     membership::{Beginning, Membership},
+    memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     relations::Relations,
     source::Source,
@@ -72,8 +72,8 @@ pub(super) struct Shared {
     pub(super) schemas: Schemas,
     pub(super) wanted: Wanted,
     pub(super) membership: tokio::sync::Mutex<Membership>,
-    /// What the catalog said of each table, for rows that come after it is gone.
-    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
+    /// What the catalog said of each table, for rows that come after it has changed or is gone.
+    pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) instance: String,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
     pub(super) has_owned: AtomicBool,
@@ -201,7 +201,7 @@ impl Starting<'_> {
             metadata: config.metadata.clone(),
             selection: postgres.tables.clone(),
             scope: membership.scope(),
-            facts: Arc::clone(&self.shared.facts),
+            memory: Arc::clone(&self.shared.memory),
             metrics: Arc::clone(metrics),
             existing_topics: topics,
             ready_topics: BTreeSet::new(),
@@ -210,6 +210,7 @@ impl Starting<'_> {
             transaction_topic: None,
             message_topic: None,
         };
+        relations.remember_whole_rows().await?;
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat })
     }

@@ -229,7 +229,11 @@ impl Source {
             Message::Relation(relation) => {
                 // Learning may have to wait, and what was encoded before need not.
                 self.flush(false).await?;
-                self.relations.learn(relation).await
+                let Some(transaction) = &self.transaction else {
+                    let found = "a relation outside of a transaction";
+                    return Err(Failure::new(Code::ProtocolViolation, found).at(wal_start));
+                };
+                self.relations.learn(relation, transaction.begin.xid).await
             }
             Message::Origin(origin) => {
                 if let Some(transaction) = &mut self.transaction {
@@ -441,6 +445,10 @@ impl Source {
                 Known::Watched(table) => table,
                 Known::Unwatched => return Ok(()),
             };
+            if table.key_is_replaced(transaction.begin.xid) {
+                self.relations.learn_again(relation, transaction.begin.xid).await?;
+                continue;
+            }
             if table.events_of != transaction.number {
                 (table.events, table.events_of) = (0, transaction.number);
             }
