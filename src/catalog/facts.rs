@@ -1,15 +1,24 @@
 //! What only the catalog knows about a table: see [`TableFacts`] for why that is a hint and no more.
 
 use encoder::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-use pgoutput::Oid;
+use pgoutput::{Oid, Xid};
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
 use super::Catalog;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 
 /// So many tables are asked about at once, which bounds what an answer takes.
 const TABLES_PER_QUERY: usize = 1000;
+
+/// A primary key, and since when there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrimaryKey {
+    /// Its columns, in their order.
+    pub columns: Vec<String>,
+    /// The number of the transaction that made it.
+    pub made_by: Xid,
+}
 
 impl Catalog {
     /// The facts about the table with this OID; none at all if it does not exist any more.
@@ -30,6 +39,55 @@ impl Catalog {
             self.add_facts(tables, &mut facts).await?;
         }
         Ok(facts)
+    }
+
+    /// Those of these tables that have REPLICA IDENTITY FULL.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn full_tables(&mut self, tables: &[Oid]) -> Result<Vec<Oid>, Failure> {
+        let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
+        let rows = self
+            .query("SELECT oid FROM pg_class WHERE oid = ANY($1) AND relreplident = 'f' ORDER BY oid", &[&oids])
+            .await?;
+        Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
+    }
+
+    /// The primary keys of these tables.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn primary_keys(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, PrimaryKey>, Failure> {
+        let mut keys = FxHashMap::default();
+        for tables in tables.chunks(TABLES_PER_QUERY) {
+            let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
+            let rows = self
+                .query(
+                    // Either row may have been written again since, for another reason; hardly ever both.
+                    "SELECT index.indrelid, made.xid::text::int8,
+                            ARRAY(SELECT attribute.attname::text
+                                  FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
+                                  JOIN pg_attribute attribute
+                                       ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
+                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position)
+                     FROM pg_index index
+                     JOIN pg_constraint primary_key ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p'
+                     CROSS JOIN LATERAL (SELECT xid FROM (VALUES (index.xmin), (primary_key.xmin)) written(xid)
+                                         ORDER BY age(xid) DESC LIMIT 1) made
+                     WHERE index.indrelid = ANY($1) AND index.indisprimary",
+                    &[&oids],
+                )
+                .await?;
+            for row in &rows {
+                let made_by = u32::try_from(row.get::<_, i64>(1))
+                    .map_err(|_| Failure::new(Code::Internal, "the number of a transaction has more than 32 bits"))?;
+                keys.insert(
+                    Oid::from(row.get::<_, u32>(0)),
+                    PrimaryKey { columns: row.get(2), made_by: made_by.into() },
+                );
+            }
+        }
+        Ok(keys)
     }
 
     async fn add_facts(&mut self, tables: &[Oid], facts: &mut FxHashMap<Oid, TableFacts>) -> Result<(), Failure> {

@@ -14,6 +14,7 @@ mod inspection;
 
 pub use connection::Catalog;
 pub use copied::{CopiedTable, RowSelection};
+pub use facts::PrimaryKey;
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub(crate) use rows::RowReader;

@@ -20,7 +20,7 @@ use std::{
 };
 
 use encoder::{BoundPlan, EncodeError, RecordBatch, SnapshotContext, SnapshotKind};
-use pgoutput::{CopyRows, Lsn, Oid, Timestamp};
+use pgoutput::{CopyRows, Lsn, Oid, Timestamp, Xid};
 use publisher::MemoryBudget;
 use tokio::{
     sync::{Notify, mpsc::Sender, oneshot},
@@ -420,7 +420,10 @@ impl Copier {
             _ => false,
         };
         if !is_known {
-            relations.learn(table.relation.clone()).await?;
+            // The rows are those of now.
+            let newest = relations.catalog.assign_xid().await? & u64::from(u32::MAX);
+            let newest = Xid::from(u32::try_from(newest).unwrap_or_default());
+            relations.learn(table.relation.clone(), newest).await?;
         }
         let quarantine = Arc::clone(&relations.quarantine);
         Ok(match relations.get(oid)? {

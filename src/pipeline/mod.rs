@@ -13,6 +13,8 @@
 
 mod collections;
 mod copier;
+mod keys;
+mod memory;
 mod fitness;
 mod membership;
 mod publish;

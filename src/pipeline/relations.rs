@@ -6,7 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use encoder::{
     BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
     PlanError, Schema, TableFacts, TransactionTopic,
 };
-use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
+use pgoutput::{Oid, Relation, ReplicaIdentity, Xid};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
@@ -23,12 +23,14 @@ use walreceiver::Backoff;
 
 use super::{
     collections::Mark,
+    keys::precedes,
     membership::{self, Scope, identify},
+    memory::Memory,
     publish::failure_of,
     topics::{SideTopics, TopicOwner, owners},
 };
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, MatchedTable},
     config::{Metadata, OnIncompatible, Shaping, TableIdentity, TableSelection, TopicName},
     failure::{Code, Failure, Recovery},
     failures,
@@ -57,8 +59,8 @@ pub(super) struct Relations {
     pub(super) metadata: Metadata,
     pub(super) selection: TableSelection,
     pub(super) scope: Arc<Mutex<Scope>>,
-    /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
-    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
+    /// What the catalog said of each table.
+    pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) metrics: Arc<Metrics>,
     /// Topics that were there when the session began, and how many partitions they had.
     pub(super) existing_topics: BTreeMap<String, usize>,
@@ -118,6 +120,15 @@ pub(super) struct Table {
     relation: Relation,
     identity: TableIdentity,
     facts: TableFacts,
+    /// The transaction that has put another key in the place of the plan's, where that is known.
+    pub(super) key_replaced_by: Option<Xid>,
+}
+
+impl Table {
+    /// Whether the rows of a transaction have another key than the plan.
+    pub(super) fn key_is_replaced(&self, transaction: Xid) -> bool {
+        self.key_replaced_by.is_some_and(|by| !precedes(transaction, by))
+    }
 }
 
 impl Table {
@@ -200,15 +211,40 @@ impl Relations {
         failure
     }
 
-    /// Takes a Relation message.
-    pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
+    /// Looks up what the stream will not say of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of the
+    /// catalog, and may be others by the time at which a row is decoded.
+    pub(super) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
+        let tables: Vec<Oid> = self
+            .matching_tables()
+            .await?
+            .iter()
+            .flat_map(|matched| std::iter::once(matched.oid).chain(matched.leaves.iter().map(|leaf| leaf.oid)))
+            .collect();
+        let tables = self.catalog.full_tables(&tables).await?;
+        let (keys, facts) = (self.catalog.primary_keys(&tables).await?, self.catalog.facts_of_tables(&tables).await?);
+        self.memory().look_ahead(keys, facts);
+        Ok(())
+    }
+
+    /// Looks up again what is known of a relation, for the rows of a later transaction than those that it was looked up for.
+    pub(super) async fn learn_again(&mut self, oid: Oid, transaction: Xid) -> Result<(), Failure> {
+        let Some(Known::Watched(table)) = self.known.get(&oid) else {
+            return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
+        };
+        let relation = table.relation.clone();
+        self.learn(relation, transaction).await
+    }
+
+    /// Takes a Relation message, which came in this transaction.
+    pub(super) async fn learn(&mut self, relation: Relation, transaction: Xid) -> Result<(), Failure> {
         let oid = relation.id;
         let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
         let known = if let Some(identity) = identity {
-            let facts = self.facts_about(&relation).await?;
-            Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
+            let (facts, key_replaced_by) = self.facts_about(&relation, transaction).await?;
+            let table = self.prepare(relation, identity, facts).await?;
+            Known::Watched(Box::new(Table { key_replaced_by, ..table }))
         } else {
-            if self.facts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&oid) {
+            if self.memory().has_streamed(oid) {
                 warn!(
                     schema = relation.schema,
                     table = relation.name,
@@ -238,7 +274,7 @@ impl Relations {
         let Some(Known::Watched(table)) = self.known.remove(&oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
-        let Table { relation, identity, mut facts, events, events_of, .. } = *table;
+        let Table { relation, identity, mut facts, events, events_of, key_replaced_by, .. } = *table;
         info!(
             schema = relation.schema,
             table = relation.name,
@@ -249,33 +285,27 @@ impl Relations {
             return Err(Failure::new(Code::Internal, format!("column {column} is optional already"))
                 .in_table(&relation.schema, &relation.name));
         }
-        let table = Table { events, events_of, ..self.prepare(relation, identity, facts).await? };
+        let table = Table { events, events_of, key_replaced_by, ..self.prepare(relation, identity, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
     }
 
-    /// What the catalog says, completed by what it said before where the table has been changed or dropped since. Without that
-    /// the rows that are still to come would have other schemas, and those of a table with REPLICA IDENTITY FULL another key, or none.
-    async fn facts_about(&mut self, relation: &Relation) -> Result<TableFacts, Failure> {
+    /// What the catalog says, completed by what it said before where the table has been changed or dropped since; and the transaction that has
+    /// replaced its key since, if one has. Without that the rows that are still to come would have other schemas, and those of a table with
+    /// REPLICA IDENTITY FULL another key, or none.
+    async fn facts_about(
+        &mut self,
+        relation: &Relation,
+        transaction: Xid,
+    ) -> Result<(TableFacts, Option<Xid>), Failure> {
         let found = self.catalog.table_facts(relation.id).await?;
-        let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if describes(&found, relation) {
-            held.insert(relation.id, found.clone());
-            return Ok(found);
-        }
-        if let Some(held) = held.get(&relation.id) {
-            return Ok(completed(&found, held, relation));
-        }
-        let lacks_key = relation.replica_identity == ReplicaIdentity::Full && !has_key(&found, relation);
-        warn!(
-            schema = relation.schema,
-            table = relation.name,
-            lacks_key,
-            "{}, and this process has not seen it as it was: what is still to come of that time is described by the stream alone, so that \
-             columns are optional, and a table with REPLICA IDENTITY FULL may have no key",
-            if found.columns.is_empty() { "the table is gone" } else { "the table has been changed since" }
-        );
-        Ok(found)
+        let is_full = relation.replica_identity == ReplicaIdentity::Full;
+        let key = if is_full { self.catalog.primary_keys(&[relation.id]).await?.remove(&relation.id) } else { None };
+        Ok(self.memory().recall(found, key, relation, transaction))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn prepare(
@@ -321,6 +351,7 @@ impl Relations {
             relation,
             identity,
             facts,
+            key_replaced_by: None,
         })
     }
 
@@ -382,12 +413,16 @@ impl Relations {
 
     /// The topics of the tables that are asked for now, but for those that are left out until they fit.
     async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let mut matched = match self.catalog.matching_tables(&self.selection).await {
-            Err(failure) if failure.code() == Code::TablesMissing => Vec::new(),
-            outcome => outcome?,
-        };
+        let mut matched = self.matching_tables().await?;
         let publishes_leaves = membership::leave_out_unfit(&self.scope, &mut matched);
         Ok(owners(&self.shaping, &matched, publishes_leaves))
+    }
+
+    async fn matching_tables(&mut self) -> Result<Vec<MatchedTable>, Failure> {
+        match self.catalog.matching_tables(&self.selection).await {
+            Err(failure) if failure.code() == Code::TablesMissing => Ok(Vec::new()),
+            outcome => outcome,
+        }
     }
 
     pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
@@ -477,34 +512,6 @@ use {
     encoder::{EncodeOptions, Format, TablePlan},
 };
 
-/// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
-fn describes(facts: &TableFacts, relation: &Relation) -> bool {
-    let is_known =
-        |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
-    // The stream names the key itself, but for whole rows.
-    let key_is_known =
-        relation.replica_identity != ReplicaIdentity::Full || facts.primary_key.is_none() || has_key(facts, relation);
-    key_is_known && relation.columns.iter().all(is_known)
-}
-
-/// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.
-fn completed(found: &TableFacts, held: &TableFacts, relation: &Relation) -> TableFacts {
-    let facts_of = |column: &RelationColumn| {
-        let of = |facts: &TableFacts| facts.column(&column.name).filter(|it| it.type_oid == column.type_oid).cloned();
-        of(found).or_else(|| of(held))
-    };
-    let key_of = if has_key(found, relation) || !has_key(held, relation) { found } else { held };
-    TableFacts {
-        columns: relation.columns.iter().filter_map(facts_of).collect(),
-        primary_key: key_of.primary_key.clone(),
-    }
-}
-
-fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
-    let is_there = |name: &String| relation.columns.iter().any(|column| column.name == *name);
-    facts.primary_key.as_ref().is_some_and(|key| key.iter().all(is_there))
-}
-
 #[cfg(test)]
 impl Relations {
     /// Relations that know nothing and have nobody to ask, though none of them is told so before it is asked.
@@ -546,7 +553,7 @@ impl Relations {
                 heartbeat_topic: None,
             },
             scope: Arc::default(),
-            facts: Arc::default(),
+            memory: Arc::default(),
             metrics: Arc::clone(metrics),
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),
@@ -579,6 +586,7 @@ impl Relations {
             facts,
             relation,
             identity,
+            key_replaced_by: None,
         };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");

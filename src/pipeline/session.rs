@@ -18,8 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundHeartbeatTopic, Naming, TableFacts};
-use pgoutput::Oid;
+use encoder::{BoundHeartbeatTopic, Naming};
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, KafkaSettings, MemoryBudget, Position, Producer,
     TopicAdmin, TopicSettings,
@@ -35,6 +34,7 @@ use walreceiver::{
 use super::{
     copier::{self, CopierParts},
     membership::{Beginning, Membership, Scope},
+    memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     quarantine::remind_of,
     relations::Relations,
@@ -78,8 +78,8 @@ pub(super) struct Shared {
     pub(super) schemas: Schemas,
     pub(super) wanted: Wanted,
     pub(super) membership: tokio::sync::Mutex<Membership>,
-    /// What the catalog said of each table, for rows that come after it is gone.
-    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
+    /// What the catalog said of each table, for rows that come after it has changed or is gone.
+    pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) instance: String,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
     pub(super) has_owned: AtomicBool,
@@ -214,6 +214,7 @@ impl Starting<'_> {
             self.copier(relations, &budget, progress, is_first)
         });
         let mut relations = relations(catalog);
+        relations.remember_whole_rows().await?;
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, copier })
     }
@@ -290,7 +291,7 @@ impl Starting<'_> {
             metadata: config.metadata.clone(),
             selection: config.postgres.tables.clone(),
             scope,
-            facts: Arc::clone(&self.shared.facts),
+            memory: Arc::clone(&self.shared.memory),
             metrics: Arc::clone(&self.shared.metrics),
             existing_topics: existing_topics.clone(),
             ready_topics: BTreeSet::new(),

@@ -238,8 +238,12 @@ impl Source {
             Message::Relation(relation) => {
                 // Learning may have to wait, and what was encoded before need not.
                 self.flush(false).await?;
+                let Some(transaction) = &self.transaction else {
+                    let found = "a relation outside of a transaction";
+                    return Err(Failure::new(Code::ProtocolViolation, found).at(wal_start));
+                };
                 let table = relation.id;
-                self.relations.learn(relation).await?;
+                self.relations.learn(relation, transaction.begin.xid).await?;
                 self.copies.learn(table, self.relations.row_key(table));
                 self.hand_on_quarantine().await
             }
@@ -454,6 +458,11 @@ impl Source {
                 Known::Watched(table) => table,
                 Known::Unwatched => return Ok(()),
             };
+            if table.key_is_replaced(transaction.begin.xid) {
+                self.relations.learn_again(relation, transaction.begin.xid).await?;
+                self.copies.learn(relation, self.relations.row_key(relation));
+                continue;
+            }
             if table.events_of != transaction.number {
                 (table.events, table.events_of) = (0, transaction.number);
             }

@@ -118,7 +118,7 @@ impl Shared {
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
-            facts: Arc::default(),
+            memory: Arc::default(),
             connect,
             schemas,
             wanted,
