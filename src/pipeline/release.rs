@@ -177,8 +177,8 @@ impl Release {
             return Ok(end);
         }
         let found = format!(
-            "the dead letters from offset {} on are wanted, and those that are there go from {first} to {end}: what is missing was removed",
-            entry.next_offset
+            "the dead letters from offset {} to {} are wanted, and those that are there go from {first} to {end}: what is missing was removed",
+            entry.next_offset, entry.end_offset
         );
         Err(Failure::new(Code::NotReleased, found).for_topic(&entry.letters))
     }

@@ -35,7 +35,7 @@ use walreceiver::{
 use super::{
     membership::{Beginning, Membership},
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
-    quarantine::remind_of,
+    quarantine::{copy_of, remind_of},
     relations::Relations,
     source::Source,
 };
@@ -379,9 +379,11 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
+    let quarantine = Arc::clone(&relations.quarantine);
     let publishing = Publishing {
         topic: topic.clone(),
         checkpoint,
+        quarantine: copy_of(&quarantine),
         limits: shared.config.kafka.transaction.clone(),
         heartbeat,
         transaction_timeout: shared.transaction_timeout,
@@ -399,7 +401,6 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
-    let quarantine = Arc::clone(&relations.quarantine);
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let asked = stop.clone();
     let read = tokio::select! {

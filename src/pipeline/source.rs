@@ -502,7 +502,7 @@ impl Source {
     /// Hands on the list of tables in quarantine, if it has grown: before the first letter of any.
     async fn hand_on_quarantine(&mut self) -> Result<(), Failure> {
         match self.relations.new_quarantine() {
-            Some(list) => self.send(Work::Attachment(list)).await,
+            Some(list) => self.send(Work::Quarantine(list)).await,
             None => Ok(()),
         }
     }

@@ -3,15 +3,17 @@
 use std::time::Instant;
 
 use encoder::RecordBatch;
-use publisher::{Attachment, Position};
+use publisher::Position;
+
+use crate::quarantine::Quarantine;
 
 /// One piece of work, in the order of the source's history.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Encoded events.
     Records(Box<Delivery>),
-    /// What is to be attached to the next checkpoint, and to none before.
-    Attachment(Attachment),
+    /// The tables in quarantine: to be attached to the next checkpoint, and to none before.
+    Quarantine(Quarantine),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
 }

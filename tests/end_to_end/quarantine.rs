@@ -270,4 +270,14 @@ fn letters_that_are_gone_are_missed() {
     stream.database.execute("insert into public.item values (3, 'three')");
     let mut program = stream.start();
     program.exits_with(3, "topic-missing", Duration::from_mins(1));
+
+    // One that was deleted and created again looks as if nothing had ever waited in it.
+    let topics = Topics::of(&stream.bootstrap_servers);
+    topics.delete(&letters);
+    let mut program = stream.start();
+    program.exits_with(3, "topic-missing", Duration::from_mins(1));
+    topics.create(&letters);
+    let mut program = stream.start();
+    program.exits_with(3, "topic-missing", Duration::from_mins(1));
+    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
 }

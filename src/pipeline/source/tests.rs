@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
-use encoder::{EncodeOptions, Operation};
+use encoder::{EncodeOptions, HeldBack, Naming, Operation, TableFacts, TablePlan};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
@@ -41,13 +41,10 @@ impl Fixture {
 
     /// Has the table held back.
     fn hold_back(&mut self) {
-        let (relation, facts, options) = (item(), encoder::TableFacts::default(), EncodeOptions::default());
-        let naming = encoder::Naming::new("test", "nowhere");
-        let plan = encoder::TablePlan::compile(&relation, &facts, &naming, &options).expect("a plan");
-        let (relation, facts, options) = (&relation, &facts, &options);
-        let held = encoder::HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
-        let known = self.source.relations.known.get_mut(&Oid::from(WATCHED));
-        let Some(Known::Watched(table)) = known else { panic!("it is watched") };
+        let (relation, facts, options) = (&item(), &TableFacts::default(), &EncodeOptions::default());
+        let plan = TablePlan::compile(relation, facts, &Naming::new("test", "nowhere"), options).expect("a plan");
+        let held = HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
+        let Ok(Known::Watched(table)) = self.source.relations.get(WATCHED.into()) else { panic!("it is watched") };
         table.plan = plan.hold_back(&held).expect("it has a name");
     }
 
@@ -71,7 +68,7 @@ impl Fixture {
         let position = |work: &Work| match work {
             Work::Records(delivery) => delivery.end,
             Work::Position(quiet) => quiet.position,
-            Work::Attachment(attachment) => panic!("nothing is in quarantine: {attachment:?}"),
+            Work::Quarantine(list) => panic!("nothing is in quarantine: {list:?}"),
         };
         self.handed_on().iter().map(position).collect()
     }
@@ -451,22 +448,20 @@ impl Written {
 
 /// The schema of the values of the table.
 static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
-    let naming = encoder::Naming::new("test", "nowhere");
-    let plan =
-        encoder::TablePlan::compile(&item(), &encoder::TableFacts::default(), &naming, &EncodeOptions::default());
+    let naming = Naming::new("test", "nowhere");
+    let plan = TablePlan::compile(&item(), &TableFacts::default(), &naming, &EncodeOptions::default());
     Schema::parse_str(plan.expect("a plan").value_schema().expect("it is Avro").json()).expect("a schema")
 });
 
 /// The schema of the values of messages.
 static MESSAGES: LazyLock<Schema> = LazyLock::new(|| {
-    let topic = MessageTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
+    let topic = MessageTopic::new(&Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
     Schema::parse_str(topic.schemas().expect("it is Avro").1.json()).expect("a schema")
 });
 
 /// The schemas of keys and values of the topic of transactions.
 static TRANSACTIONS: LazyLock<(Schema, Schema)> = LazyLock::new(|| {
-    let topic = encoder::TransactionTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro)
-        .expect("a name");
+    let topic = encoder::TransactionTopic::new(&Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
     let parse = |schema: &encoder::Schema| Schema::parse_str(schema.json()).expect("a schema");
     let (key, value) = topic.schemas().expect("it is Avro");
     (parse(key), parse(value))
@@ -499,7 +494,7 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
                 ends.push((delivery.end, events.len()));
             }
             Work::Position(quiet) => ends.push((quiet.position, events.len())),
-            Work::Attachment(attachment) => panic!("nobody was asked for ids: {attachment:?}"),
+            Work::Quarantine(list) => panic!("nobody was asked for ids: {list:?}"),
         }
     }
     ends
