@@ -245,6 +245,19 @@ fn a_message_outside_of_any_transaction_is_whole_by_itself() {
     assert_eq!(delivery.end, Position { end_lsn: Lsn::from(180), split: Some(split(200, 1)) });
 }
 
+/// While its topic is waited for, what came before it may be committed, and it must not be covered by that.
+#[test]
+fn a_message_that_waits_for_its_topic_is_not_covered() {
+    let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+    fixture.source.relations.message_topic = None;
+    runtime().block_on(async {
+        fixture.message(190, begin(200)).await.expect("it begins");
+        fixture.message(190, insert(WATCHED)).await.expect("a change");
+        fixture.message(191, message(191, true, true)).await.expect_err("nobody answers");
+    });
+    assert_eq!(fixture.positions()[0].split, Some(split(200, 1)));
+}
+
 /// Whether messages are asked for may change while a transaction is covered in part: what is new comes among changes that are passed over.
 #[test]
 fn messages_that_are_asked_for_later_move_no_position_back() {
