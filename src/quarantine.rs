@@ -6,8 +6,8 @@
 //! What is in quarantine is a topic, since order is a topic's. The list is attached to the checkpoint, and written before the first letter: the
 //! source hands on the list and then the letters, so that whoever finds a letter finds the list, or neither. From there on nothing is written
 //! to the topic, whatever the registry says later, in this life or another, and whatever the policy is by then: each change becomes a
-//! letter, exactly once, for it is committed with the checkpoint like any record. `next_offset` is where the letters begin, or where those begin
-//! that were not released yet. A release writes the events of some letters, and the list with the offset behind them, in one Kafka
+//! letter, exactly once, for it is committed with the checkpoint like any record. The same commit says where the letters end, so that a topic
+//! that has lost some, or was deleted and created again, is known. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the list with the offset behind them, in one Kafka
 //! transaction; and the list without the topic with the last of them. So a letter's events are in the topic exactly if its offset lies before the
 //! list's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
 
@@ -18,6 +18,8 @@ use serde::{Deserialize, Serialize};
 
 /// The version of the list's format.
 const VERSION: u32 = 1;
+/// How much is kept of what the registry said.
+const REASON_CHARACTERS_MAX: usize = 500;
 
 /// The tables in quarantine, by their topics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Quarantined {
     pub letters: String,
     /// Where the letters begin that are not released.
     pub next_offset: i64,
+    /// What is behind the newest letter, as far as it is known: a topic that ends before has lost some.
+    pub end_offset: i64,
     /// When it began, in milliseconds since 1970.
     pub since_ms: i64,
     /// Why.
@@ -41,9 +45,16 @@ pub struct Quarantined {
 }
 
 impl Quarantined {
+    /// The entry of a table whose quarantine begins where the topic of its letters ends.
+    pub fn new(table: String, letters: String, end_offset: i64, since_ms: i64, reason: &str) -> Self {
+        // A registry can say a lot, and the list of all tables is one record.
+        let reason = reason.chars().take(REASON_CHARACTERS_MAX).collect();
+        Self { table, letters, next_offset: end_offset, end_offset, since_ms, reason }
+    }
+
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
-    pub const fn is_there(&self, first: i64, end: i64) -> bool {
-        first <= self.next_offset && self.next_offset <= end
+    pub fn is_there(&self, first: i64, end: i64) -> bool {
+        first <= self.next_offset && self.next_offset.max(self.end_offset) <= end
     }
 }
 
@@ -104,6 +115,28 @@ impl Quarantine {
         self.topics.entry(topic.to_owned()).or_insert(table);
     }
 
+    /// Takes in what is in another list, and not in this one.
+    pub fn extend(&mut self, other: Self) {
+        for (topic, table) in other.topics {
+            self.topics.entry(topic).or_insert(table);
+        }
+    }
+
+    /// Letters were written up to where `ask` says for their topic. Returns whether that was not known.
+    ///
+    /// # Errors
+    /// Those of `ask`.
+    pub fn letters_written<E>(&mut self, mut ask: impl FnMut(&str) -> Result<Option<i64>, E>) -> Result<bool, E> {
+        let mut is_new = false;
+        for table in self.topics.values_mut() {
+            if let Some(end) = ask(&table.letters)?.filter(|end| *end > table.end_offset) {
+                table.end_offset = end;
+                is_new = true;
+            }
+        }
+        Ok(is_new)
+    }
+
     /// Letters of the topic before this offset are released.
     pub fn advance(&mut self, topic: &str, next_offset: i64) {
         if let Some(table) = self.topics.get_mut(topic) {
@@ -132,6 +165,7 @@ mod tests {
             table: "public.item".into(),
             letters: "shop.public.item.dead-letters".into(),
             next_offset,
+            end_offset: 9,
             since_ms: 1_700_000_000_000,
             reason: "no".into(),
         }
@@ -145,7 +179,7 @@ mod tests {
     #[test]
     fn the_record_is_this_json() {
         // A change of this text is a change of the format: old records must stay readable.
-        let json = r#"{"version":1,"topics":{"shop.public.item":{"table":"public.item","letters":"shop.public.item.dead-letters","next_offset":7,"since_ms":1700000000000,"reason":"no"}}}"#;
+        let json = r#"{"version":1,"topics":{"shop.public.item":{"table":"public.item","letters":"shop.public.item.dead-letters","next_offset":7,"end_offset":9,"since_ms":1700000000000,"reason":"no"}}}"#;
         let mut quarantine = Quarantine::default();
         quarantine.begin("shop.public.item", table(7));
         let record = written(&quarantine);
@@ -171,6 +205,30 @@ mod tests {
         quarantine.end("a");
         assert_eq!(written(&quarantine), BTreeMap::new(), "an empty list is a tombstone");
         assert_eq!(Quarantine::read(&BTreeMap::new()), Ok(quarantine));
+    }
+
+    #[test]
+    fn letters_that_are_gone_are_missed() {
+        let mut quarantine = Quarantine::default();
+        let begun = Quarantined::new("public.item".into(), "letters".into(), 7, 0, &"é".repeat(2000));
+        assert_eq!(begun.reason.chars().count(), REASON_CHARACTERS_MAX);
+        quarantine.begin("a", begun);
+        let is_there =
+            |quarantine: &Quarantine, first, end| quarantine.get("a").expect("it is there").is_there(first, end);
+        assert!(is_there(&quarantine, 0, 7) && is_there(&quarantine, 7, 7), "no letter is known of");
+        assert!(!is_there(&quarantine, 0, 6) && !is_there(&quarantine, 8, 9));
+        let mut told =
+            |end| quarantine.letters_written(|letters| Ok::<_, ()>(Some(end).filter(|_| letters == "letters")));
+        assert_eq!((told(12), told(12), told(10)), (Ok(true), Ok(false), Ok(false)));
+        assert!(is_there(&quarantine, 7, 12));
+        assert!(!is_there(&quarantine, 0, 11), "the last is gone");
+        assert!(!is_there(&quarantine, 8, 12), "the first is gone");
+        quarantine.advance("a", 12);
+        assert!(is_there(&quarantine, 12, 12));
+        let mut older = Quarantine::default();
+        older.begin("a", table(0));
+        quarantine.extend(older);
+        assert_eq!(quarantine.get("a").map(|table| table.next_offset), Some(12), "what is known stays");
     }
 
     #[test]

@@ -182,6 +182,21 @@ mod tests {
         assert_eq!(told("users"), ("routed".to_owned(), None, Decimals::Precise, Times::Connect, false));
     }
 
+    #[test]
+    fn what_becomes_of_a_table_whose_schema_is_refused_is_for_all_or_for_one() {
+        use OnIncompatible::{Quarantine, Stop};
+        let policies = |keys: &str| {
+            let rules = shaping(&format!("exclude = []\n{keys}"));
+            ["orders", "users"].map(|table| rules.on_incompatible(&TableIdentity::plain("public", table)))
+        };
+        let own = |policy: &str| format!("[[tables]]\nmatch = \"public.orders\"\non_incompatible = \"{policy}\"");
+        let all = "[schema_registry]\non_incompatible = \"quarantine\"\n";
+        assert_eq!(policies(""), [Stop, Stop]);
+        assert_eq!(policies(&own("quarantine")), [Quarantine, Stop]);
+        assert_eq!(policies(&format!("{all}{}", own("stop"))), [Stop, Quarantine]);
+        assert_eq!(policies(&format!("{all}[[tables]]\nmatch = \"*.*\"")), [Quarantine, Quarantine]);
+    }
+
     const COLUMNS: &[&str] = &["id", "email", "ssn"];
 
     #[test]

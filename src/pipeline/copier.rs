@@ -194,6 +194,9 @@ struct Described {
 struct ReadChunk {
     batch: RecordBatch,
     keys: Keys,
+    rows: usize,
+    /// The row key of the last row.
+    last: Vec<u8>,
     /// Whether all rows were read that were asked for.
     is_whole: bool,
     snapshot: Visibility,
@@ -482,7 +485,7 @@ impl Copier {
             None,
             Timestamp::from_unix_micros(taken.taken_unix_us),
         );
-        let mut is_whole = true;
+        let (mut is_whole, mut rows_read, mut last) = (true, 0, Vec::new());
         while let Some(line) = lines.next().await? {
             if line.len() > self.row_bytes_max {
                 let found = format!("a row of {} bytes is more than a quarter of memory_limit", line.len());
@@ -493,12 +496,19 @@ impl Copier {
                 break;
             }
             let row = rows.decode(&line).map_err(|error| Failure::caused(Code::ProtocolViolation, error))?;
+            let records = batch.len();
             if let Err(error) = plan.encode_read(&row, &context, unix_ns(), &mut batch) {
                 return self.encode_failed(copying.oid, &error).await;
             }
-            if !keys.push(|out| key.write(&row, out)) {
+            rows_read += 1;
+            last.clear();
+            if !key.write(&row, &mut last) {
                 let found = "a row lacks a value of the columns that tell rows apart";
                 return Err(Failure::new(Code::ValueUnrepresentable, found));
+            }
+            // `events.skip` may leave them out.
+            if batch.len() > records {
+                keys.push(&last);
             }
         }
         drop(lines);
@@ -508,7 +518,15 @@ impl Copier {
         } else {
             copying.reader.disconnect();
         }
-        Ok(Ok(ReadChunk { batch, keys, is_whole, snapshot: taken.visibility, until: taken.insert_lsn }))
+        Ok(Ok(ReadChunk {
+            batch,
+            keys,
+            rows: rows_read,
+            last,
+            is_whole,
+            snapshot: taken.visibility,
+            until: taken.insert_lsn,
+        }))
     }
 
     /// A column that can be null after all is made optional, as in the stream; anything else is for the operator.
@@ -520,14 +538,13 @@ impl Copier {
 
     /// Hands a chunk to the stream and waits for what becomes of it.
     async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
-        let ReadChunk { batch, keys, is_whole, snapshot, until } = read;
-        let rows = keys.len();
+        let ReadChunk { batch, keys, rows, last, is_whole, snapshot, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
-        let then = match (&copying.again, keys.last()) {
+        let then = match &copying.again {
             // What was read again has been passed already.
-            (Some(again), _) => again.then.clone(),
-            (None, last) => Then {
-                record: copying.record.advanced(last.map(RowKey::read), rows as u64),
+            Some(again) => again.then.clone(),
+            None => Then {
+                record: copying.record.advanced((rows > 0).then(|| RowKey::read(&last)), rows as u64),
                 is_last: is_whole && rows < copying.chunk_rows,
                 settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())),
             },

@@ -33,6 +33,7 @@ use crate::{
     failure::{Code, Failure},
     fault,
     metrics::Metrics,
+    quarantine::Quarantine,
 };
 
 /// How often a position without records is committed while the server does not wait for it.
@@ -63,6 +64,8 @@ pub(super) struct Publishing {
     pub(super) checkpoint: Checkpoint,
     /// When to commit.
     pub(super) limits: config::Transaction,
+    /// The tables in quarantine, as the checkpoint has them.
+    pub(super) quarantine: Quarantine,
     /// Where heartbeats go, and how often, if there are to be any.
     pub(super) heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
     /// After how long the coordinator gives up on an open transaction.
@@ -89,6 +92,7 @@ pub(super) fn run(
         writer: Some(Writer::Closed(producer)),
         inside_transaction: false,
         quiet: None,
+        has_new_quarantine: false,
         committed_at: Instant::now(),
         heartbeat_at: None,
         oldest_received_at: None,
@@ -115,7 +119,8 @@ struct Publisher {
     /// Whether the published position lies inside a PostgreSQL transaction.
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
-    /// What the next checkpoint is committed with.
+    /// Whether the list of tables in quarantine is another than that beside the newest checkpoint.
+    has_new_quarantine: bool,
     committed_at: Instant,
     /// When the last heartbeat was written.
     heartbeat_at: Option<Instant>,
@@ -148,8 +153,9 @@ impl Publisher {
                     self.progress.receive(delivery.end).map_err(out_of_order)?;
                     self.publish(*delivery)?;
                 }
-                Next::Work(Work::Attachment(attachment)) => {
-                    self.attach(vec![attachment]);
+                Next::Work(Work::Quarantine(list)) => {
+                    self.publishing.quarantine.extend(list);
+                    self.has_new_quarantine = true;
                 }
                 Next::Work(Work::Position(quiet)) => {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
@@ -368,20 +374,28 @@ impl Publisher {
         Ok(())
     }
 
+    /// What the list says of where the letters end is to be true of the transaction that is about to be committed.
+    fn find_end_of_letters(&mut self) -> Result<(), Failure> {
+        let Some(Writer::Open(transaction)) = &mut self.writer else { return Ok(()) };
+        let found = self.publishing.quarantine.letters_written(|letters| transaction.written_to(letters));
+        self.has_new_quarantine |= found.map_err(|error| self.fail(&error))?;
+        Ok(())
+    }
+
     fn commit(&mut self, position: Position) -> Result<(), Failure> {
         self.open()?;
         self.beat(position)?;
+        self.find_end_of_letters()?;
         let Some(Writer::Open(transaction)) = self.writer.take() else {
             return Err(Failure::new(Code::Internal, "no transaction is open"));
         };
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
-        let attachments: Vec<_> = self
-            .attachments
-            .iter()
-            .map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() })
-            .collect();
+        let copies = self.attachments.iter();
+        let copies = copies.map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() });
+        let quarantine = self.has_new_quarantine.then(|| self.publishing.quarantine.attachment());
+        let attachments: Vec<Attachment> = copies.chain(quarantine).collect();
         let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &attachments);
         let committed = prepared.and_then(|prepared| {
             fault::point(fault::Point::BeforeCommit);
@@ -392,7 +406,7 @@ impl Publisher {
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
-        self.attachments.clear();
+        self.has_new_quarantine = false;
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;

@@ -7,7 +7,7 @@ use std::{
 
 use encoder::{BoundPlan, EncodeOptions, HeldBack, TableFacts, TablePlan};
 use pgoutput::Relation;
-use publisher::{Attachment, PublishError, TopicAdmin};
+use publisher::{PublishError, TopicAdmin};
 use tokio::task::spawn_blocking;
 use tracing::warn;
 
@@ -37,6 +37,11 @@ pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>) {
         }
         tokio::time::sleep(REMINDER_INTERVAL).await;
     }
+}
+
+/// The list as it is.
+pub(super) fn copy_of(quarantine: &Mutex<Quarantine>) -> Quarantine {
+    lock(quarantine).clone()
 }
 
 impl Relations {
@@ -132,8 +137,7 @@ impl Relations {
             );
         }
         let mut quarantine = lock(&self.quarantine);
-        let (letters, next_offset, since_ms) = (letters.to_owned(), end, unix_ms());
-        quarantine.begin(topic, Quarantined { table, letters, next_offset, since_ms, reason });
+        quarantine.begin(topic, Quarantined::new(table, letters.to_owned(), end, unix_ms(), &reason));
         self.metrics.quarantined(quarantine.iter().len());
         self.quarantine_has_grown = true;
         Ok(())
@@ -151,8 +155,8 @@ impl Relations {
             return Ok(());
         }
         gone(format!(
-            "topic {topic} is in quarantine, and its dead letters from offset {} on are wanted, but those that are there go from {first} to {end}",
-            entry.next_offset
+            "topic {topic} is in quarantine, and its dead letters from offset {} to {} are wanted, but those that are there go from {first} to {end}",
+            entry.next_offset, entry.end_offset
         ))
     }
 
@@ -169,8 +173,8 @@ impl Relations {
     }
 
     /// The list of tables in quarantine, if it has grown since the last call.
-    pub(super) fn new_quarantine(&mut self) -> Option<Attachment> {
-        std::mem::take(&mut self.quarantine_has_grown).then(|| lock(&self.quarantine).attachment())
+    pub(super) fn new_quarantine(&mut self) -> Option<Quarantine> {
+        std::mem::take(&mut self.quarantine_has_grown).then(|| copy_of(&self.quarantine))
     }
 }
 

@@ -16,9 +16,9 @@ use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, 
 use pgoutput::Lsn;
 use publisher::{
     Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer,
-    PublishError, TopicAdmin, headers_cost, record_cost,
+    PublishError, headers_cost, record_cost,
 };
-use tokio::{runtime::Handle, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
@@ -171,14 +171,14 @@ impl Release {
 
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
-        let (first, end) = blocking(move || TopicAdmin::new(&settings, runtime)?.offsets(&letters)).await?;
+        let mut reader = LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Uncommitted);
+        let (first, end) = blocking(move || reader.bounds()).await?;
         if entry.is_there(first, end) {
             return Ok(end);
         }
         let found = format!(
-            "the dead letters from offset {} on are wanted, and those that are there go from {first} to {end}: what is missing was removed",
-            entry.next_offset
+            "the dead letters from offset {} to {} are wanted, and those that are there go from {first} to {end}: what is missing was removed",
+            entry.next_offset, entry.end_offset
         );
         Err(Failure::new(Code::NotReleased, found).for_topic(&entry.letters))
     }

@@ -36,7 +36,7 @@ use super::{
     membership::{Beginning, Membership, Scope},
     memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
-    quarantine::remind_of,
+    quarantine::{copy_of, remind_of},
     relations::Relations,
     source::Source,
     topics::SideTopics,
@@ -460,9 +460,11 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, copier } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
+    let quarantine = Arc::clone(&relations.quarantine);
     let publishing = Publishing {
         topic: topic.clone(),
         checkpoint,
+        quarantine: copy_of(&quarantine),
         limits: shared.config.kafka.transaction.clone(),
         heartbeat,
         transaction_timeout: shared.transaction_timeout,
@@ -480,7 +482,6 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
-    let quarantine = Arc::clone(&relations.quarantine);
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let (parts, requests) = copier.unzip();
     if let (Some(parts), Some(requests)) = (&parts, requests) {

@@ -367,26 +367,28 @@ impl Source {
     /// A logical decoding message of a transaction: an event like those of its changes.
     async fn message(&mut self, message: &LogicalMessage) -> Result<(), Failure> {
         let lsn = message.lsn;
-        let Some(transaction) = &mut self.transaction else {
+        let Some(transaction) = &self.transaction else {
             return Err(Failure::new(Code::ProtocolViolation, "a message outside of its transaction").at(lsn));
         };
-        transaction.messages += 1;
         let is_covered = match transaction.covered {
             Covered::Everything => return Ok(()),
-            Covered::Part { messages, .. } => transaction.messages <= messages,
+            Covered::Part { messages, .. } => transaction.messages < messages,
             Covered::Nothing => false,
         };
-        if !self.relations.metadata.wants_message(&message.prefix) {
-            return Ok(());
-        }
-        if !is_covered {
-            // In this order: with the BEGIN, the batch must not be handed on before the event.
+        let is_wanted = self.relations.metadata.wants_message(&message.prefix);
+        if is_wanted && !is_covered {
+            // Before it is counted: what is handed on while its topic is waited for does not cover it. And in this order: with the BEGIN,
+            // the batch must not be handed on before the event.
             self.await_message_topic().await?;
             self.write_begin(lsn).await?;
         }
         let Some(transaction) = &mut self.transaction else {
             return Err(Failure::new(Code::Internal, "the transaction is gone").at(lsn));
         };
+        transaction.messages += 1;
+        if !is_wanted {
+            return Ok(());
+        }
         if is_covered {
             transaction.message_events += 1;
         } else {
@@ -527,7 +529,7 @@ impl Source {
     /// Hands on the list of tables in quarantine, if it has grown: before the first letter of any.
     async fn hand_on_quarantine(&mut self) -> Result<(), Failure> {
         match self.relations.new_quarantine() {
-            Some(list) => self.send(Work::Attachment(list)).await,
+            Some(list) => self.send(Work::Quarantine(list)).await,
             None => Ok(()),
         }
     }

@@ -5,13 +5,15 @@ use std::time::Instant;
 use encoder::{Record, RecordBatch};
 use publisher::{Attachment, Position, headers_cost, record_cost};
 
+use crate::quarantine::Quarantine;
+
 /// One piece of work, in the order of the source's history.
 #[derive(Debug)]
 pub(super) enum Work {
     /// Encoded events.
     Records(Box<Delivery>),
-    /// What is to be attached to the next checkpoint, and to none before.
-    Attachment(Attachment),
+    /// The tables in quarantine: to be attached to the next checkpoint, and to none before.
+    Quarantine(Quarantine),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
     /// Rows that were copied from a table, or what the checkpoint is to say of that.

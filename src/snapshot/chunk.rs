@@ -63,29 +63,16 @@ pub(crate) struct Keys {
 }
 
 impl Keys {
-    /// Lets `write` append one; false if there is none.
-    pub(crate) fn push(&mut self, write: impl FnOnce(&mut Vec<u8>) -> bool) -> bool {
-        let is_written = write(&mut self.bytes);
-        if is_written {
-            self.ends.push(self.bytes.len());
-        }
-        is_written
+    /// Adds one.
+    pub(crate) fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
     }
 
     /// Them all, in order.
     pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         self.ends.iter().zip(starts).map(|(end, start)| &self.bytes[start..*end])
-    }
-
-    /// How many there are.
-    pub(crate) fn len(&self) -> usize {
-        self.ends.len()
-    }
-
-    /// The last one.
-    pub(crate) fn last(&self) -> Option<&[u8]> {
-        self.iter().last()
     }
 
     /// What they cost in memory.

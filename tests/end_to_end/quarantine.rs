@@ -126,14 +126,21 @@ fn hold_back_and_release(stream: &mut Stream, level: &dyn Level) {
     assert_eq!(items, 3, "what came before the change is there, and nothing else");
     program.kill();
 
+    // The table changes again, and a row is older than its NOT NULL.
+    stream.database.execute("alter table public.item add m int");
+    stream.database.execute("insert into public.item values (7000, 'x', 'y', null)");
+    stream.database.execute("update public.item set m = 0");
+    stream.database.execute("alter table public.item alter m set not null, alter m set default 0");
     // Lives end at any place in transactions of both tables.
     for (round, fault) in ["before-commit:3", "after-commit:3", "during-commit:4"].into_iter().enumerate() {
         change(stream, 2 + i32::try_from(round).expect("it is small"));
         live_and_die(stream, fault);
     }
     let check = stream.command(&["check"], &[]);
+    assert!(check.status.success(), "{}", String::from_utf8_lossy(&check.stdout));
     let check = String::from_utf8_lossy(&check.stdout).into_owned();
     assert!(check.contains("table public.item is in quarantine"), "{check}");
+    assert!(check.contains("does not fit the earlier versions"), "{check}");
 
     // A subject that is mended does not end it: what comes now is behind what waits. Nor does another policy.
     level.set(stream, "NONE");
@@ -270,4 +277,14 @@ fn letters_that_are_gone_are_missed() {
     stream.database.execute("insert into public.item values (3, 'three')");
     let mut program = stream.start();
     program.exits_with(3, "topic-missing", Duration::from_mins(1));
+
+    // One that was deleted and created again looks as if nothing had ever waited in it.
+    let topics = Topics::of(&stream.bootstrap_servers);
+    topics.delete(&letters);
+    let mut program = stream.start();
+    program.exits_with(3, "topic-missing", Duration::from_mins(1));
+    topics.create(&letters);
+    let mut program = stream.start();
+    program.exits_with(3, "topic-missing", Duration::from_mins(1));
+    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
 }

@@ -70,12 +70,19 @@ impl LogReader {
     /// # Errors
     /// The brokers cannot be reached, or deny it, or the topic is gone.
     pub fn end(&mut self) -> Result<i64, PublishError> {
+        self.bounds().map(|(_, end)| end)
+    }
+
+    /// The offset of the first record that the topic still has, and its end as for [`end`](Self::end).
+    ///
+    /// # Errors
+    /// As there.
+    pub fn bounds(&mut self) -> Result<(i64, i64), PublishError> {
         let topic = self.topic.clone();
         let consumer = self.consumer()?;
-        let (_, end) = consumer
+        consumer
             .fetch_watermarks(&topic, PARTITION, END_TIMEOUT)
-            .map_err(PublishError::kafka("asking for a topic's end"))?;
-        Ok(end)
+            .map_err(PublishError::kafka("asking for a topic's end"))
     }
 
     /// Reads on to the end, which is waited for until it is at least at this offset.

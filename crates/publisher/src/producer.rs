@@ -236,6 +236,18 @@ impl Transaction {
         self.inner.context().budget.charge(record_cost(key, value, 0));
     }
 
+    /// The offset behind the newest record in a topic of one partition that was written by this producer, none if none is known. What is
+    /// on its way is awaited first.
+    ///
+    /// # Errors
+    /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
+    pub fn written_to(&mut self, topic: &str) -> Result<Option<i64>, PublishError> {
+        self.drain()?;
+        let newest = self.inner.context().newest.lock().unwrap_or_else(PoisonError::into_inner);
+        let offset = newest.get(topic).and_then(|offsets| offsets.first().copied());
+        Ok(offset.filter(|offset| *offset >= 0).map(|offset| offset + 1))
+    }
+
     /// Sends the last record, and waits until all are acknowledged.
     pub(crate) fn deliver(mut self, record: &OutgoingRecord<'_>) -> Result<Prepared, PublishError> {
         match self.send(record).and_then(|()| self.drain()) {

@@ -132,7 +132,8 @@ impl TopicAdmin {
         Ok(true)
     }
 
-    /// The offsets of a topic of one partition: of the first record that it still has, and behind the last one that was written.
+    /// The offsets of a topic of one partition: of the first record that it still has, and behind the last one that is decided, committed or
+    /// not.
     ///
     /// # Errors
     /// The brokers cannot be reached, or deny it.

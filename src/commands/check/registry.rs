@@ -162,7 +162,7 @@ impl Registry {
                 Answer { table: table.to_owned(), subject, outcome }
             })
             .collect();
-        self.report(&answers);
+        self.report(&answers, schemas);
     }
 
     /// Whether it would take the schemas.
@@ -191,7 +191,7 @@ impl Registry {
         });
         let in_time = gathered.await.is_ok();
         answers.sort_by(|one, other| one.subject.cmp(&other.subject));
-        self.report(&answers);
+        self.report(&answers, schemas);
         if !in_time {
             self.findings.warning(Problem {
                 id: "registry-slow",
@@ -207,7 +207,7 @@ impl Registry {
         }
     }
 
-    fn report(&mut self, answers: &[Answer]) {
+    fn report(&mut self, answers: &[Answer], schemas: &Schemas) {
         let (mut registered, mut compatible, mut new) = (0_usize, 0_usize, 0_usize);
         let mut failed: Option<&RegistryError> = None;
         for Answer { table, subject, outcome } in answers {
@@ -224,7 +224,14 @@ impl Registry {
                             Problem { fix: set_level(topic.as_str(), subject), ..problem }
                         }
                     };
-                    self.findings.about(Severity::Error, subject, problem);
+                    if schemas.is_held_back(table) {
+                        let why =
+                            "the table is in quarantine, or comes to it at its first change, and the others go on"
+                                .to_owned();
+                        self.findings.about(Severity::Warning, subject, Problem { why, ..problem });
+                    } else {
+                        self.findings.about(Severity::Error, subject, problem);
+                    }
                 }
                 Err(error) => failed = failed.or(Some(error)),
             }

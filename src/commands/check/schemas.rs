@@ -1,6 +1,6 @@
 //! The plans that the stream would compile, so that what cannot be written is known before the first row.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TypeKind};
 use pgoutput::Relation;
@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::report::{Findings, Problem, Severity, grouped, some_of};
 use crate::{
-    config::{ColumnPattern, Config, Shaping, TablePattern},
+    config::{ColumnPattern, Config, OnIncompatible, Shaping, TablePattern},
     failure::Code,
     pipeline::{Described, SideTopics},
 };
@@ -19,13 +19,15 @@ pub(super) struct Schemas {
     plans: Vec<TablePlan>,
     /// How many partitions a topic is to have, where that is otherwise for its table.
     partitions: BTreeMap<String, i32>,
+    /// Tables of which the others do not wait for the registry.
+    held_back: BTreeSet<String>,
 }
 
 impl Schemas {
     /// Compiles them, and notes what stands in the way.
     pub(super) fn compile(config: &Config, database: &str, tables: &[Described], findings: &mut Findings) -> Self {
         let naming = Naming::new(config.name.as_str(), database);
-        let (mut plans, mut partitions) = (Vec::new(), BTreeMap::new());
+        let (mut plans, mut partitions, mut held_back) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         let mut keyless = Vec::new();
         let shaping = Shaping::new(config);
         unmatched_tables(config, tables, findings);
@@ -49,6 +51,9 @@ impl Schemas {
                 findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
             }
             partitions.extend(shaping.partitions(identity).map(|count| (plan.topic().to_string(), count)));
+            if shaping.on_incompatible(identity) == OnIncompatible::Quarantine {
+                held_back.insert(plan.table().to_owned());
+            }
             plans.push(plan);
         }
         if !keyless.is_empty() {
@@ -65,12 +70,17 @@ impl Schemas {
         if !plans.is_empty() {
             findings.ok("schemas", format!("{} of {} tables can be written", plans.len(), tables.len()));
         }
-        Self { plans, partitions }
+        Self { plans, partitions, held_back }
     }
 
     /// How many partitions a topic is to have, where the configuration says so for its table.
     pub(super) fn partitions(&self, topic: &str) -> Option<i32> {
         self.partitions.get(topic).copied()
+    }
+
+    /// Whether a table goes into quarantine when its schemas are refused.
+    pub(super) fn is_held_back(&self, table: &str) -> bool {
+        self.held_back.contains(table)
     }
 
     /// The topics, each once, in order.

@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
-use encoder::{EncodeOptions, Operation};
+use encoder::{EncodeOptions, HeldBack, Naming, Operation, TableFacts, TablePlan};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp, Xid};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
@@ -41,13 +41,10 @@ impl Fixture {
 
     /// Has the table held back.
     fn hold_back(&mut self) {
-        let (relation, facts, options) = (item(), encoder::TableFacts::default(), EncodeOptions::default());
-        let naming = encoder::Naming::new("test", "nowhere");
-        let plan = encoder::TablePlan::compile(&relation, &facts, &naming, &options).expect("a plan");
-        let (relation, facts, options) = (&relation, &facts, &options);
-        let held = encoder::HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
-        let known = self.source.relations.known.get_mut(&Oid::from(WATCHED));
-        let Some(Known::Watched(table)) = known else { panic!("it is watched") };
+        let (relation, facts, options) = (&item(), &TableFacts::default(), &EncodeOptions::default());
+        let plan = TablePlan::compile(relation, facts, &Naming::new("test", "nowhere"), options).expect("a plan");
+        let held = HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
+        let Ok(Known::Watched(table)) = self.source.relations.get(WATCHED.into()) else { panic!("it is watched") };
         table.plan = Arc::new(plan.hold_back(&held).expect("it has a name"));
     }
 
@@ -71,7 +68,7 @@ impl Fixture {
         let position = |work: &Work| match work {
             Work::Records(delivery) => delivery.end,
             Work::Position(quiet) => quiet.position,
-            Work::Copied(_) | Work::Attachment(_) => panic!("nothing is copied or in quarantine: {work:?}"),
+            Work::Copied(_) | Work::Quarantine(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         };
         self.handed_on().iter().map(position).collect()
     }
@@ -274,6 +271,19 @@ fn a_message_outside_of_any_transaction_is_whole_by_itself() {
     let [Work::Records(delivery)] = works.as_slice() else { panic!("{works:?}") };
     assert_eq!(delivery.boundary, Some(Boundary { records: 1, position: Position::at(Lsn::from(180)) }));
     assert_eq!(delivery.end, Position { end_lsn: Lsn::from(180), split: Some(split(200, 1)) });
+}
+
+/// While its topic is waited for, what came before it may be committed, and it must not be covered by that.
+#[test]
+fn a_message_that_waits_for_its_topic_is_not_covered() {
+    let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+    fixture.source.relations.message_topic = None;
+    runtime().block_on(async {
+        fixture.message(190, begin(200)).await.expect("it begins");
+        fixture.message(190, insert(WATCHED)).await.expect("a change");
+        fixture.message(191, message(191, true, true)).await.expect_err("nobody answers");
+    });
+    assert_eq!(fixture.positions()[0].split, Some(split(200, 1)));
 }
 
 /// Whether messages are asked for may change while a transaction is covered in part: what is new comes among changes that are passed over.
@@ -480,22 +490,20 @@ impl Written {
 
 /// The schema of the values of the table.
 static EVENTS: LazyLock<Schema> = LazyLock::new(|| {
-    let naming = encoder::Naming::new("test", "nowhere");
-    let plan =
-        encoder::TablePlan::compile(&item(), &encoder::TableFacts::default(), &naming, &EncodeOptions::default());
+    let naming = Naming::new("test", "nowhere");
+    let plan = TablePlan::compile(&item(), &TableFacts::default(), &naming, &EncodeOptions::default());
     Schema::parse_str(plan.expect("a plan").value_schema().expect("it is Avro").json()).expect("a schema")
 });
 
 /// The schema of the values of messages.
 static MESSAGES: LazyLock<Schema> = LazyLock::new(|| {
-    let topic = MessageTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
+    let topic = MessageTopic::new(&Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
     Schema::parse_str(topic.schemas().expect("it is Avro").1.json()).expect("a schema")
 });
 
 /// The schemas of keys and values of the topic of transactions.
 static TRANSACTIONS: LazyLock<(Schema, Schema)> = LazyLock::new(|| {
-    let topic = encoder::TransactionTopic::new(&encoder::Naming::new("test", "nowhere"), encoder::Format::Avro)
-        .expect("a name");
+    let topic = encoder::TransactionTopic::new(&Naming::new("test", "nowhere"), encoder::Format::Avro).expect("a name");
     let parse = |schema: &encoder::Schema| Schema::parse_str(schema.json()).expect("a schema");
     let (key, value) = topic.schemas().expect("it is Avro");
     (parse(key), parse(value))
@@ -528,7 +536,7 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
                 ends.push((delivery.end, events.len()));
             }
             Work::Position(quiet) => ends.push((quiet.position, events.len())),
-            Work::Copied(_) | Work::Attachment(_) => panic!("nothing is copied or in quarantine: {work:?}"),
+            Work::Copied(_) | Work::Quarantine(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         }
     }
     ends
