@@ -6,12 +6,18 @@
 mod connection;
 mod facts;
 mod publication;
+mod relation;
+mod snapshot;
+mod copy_statement;
 mod server;
 mod tables;
 mod inspection;
 
 pub use connection::Catalog;
-pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
+pub use copy_statement::{BlockRange, CopyStatement, KeyRange};
+pub use inspection::{NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
+pub use relation::DescribedTable;
 pub use server::ServerSettings;
+pub use snapshot::{KeyColumn, PrimaryKey, SnapshotLeaf, SnapshotTable, TableSize};
 pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};

@@ -42,5 +42,6 @@ mod round_trip;
 mod sigkill;
 mod slot_guards;
 mod slot_lost;
+mod snapshot_catalog;
 mod termination;
 mod topics;

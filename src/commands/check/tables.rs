@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pgoutput::Oid;
 use postgres_protocol::escape::escape_identifier;
 
 use super::{
@@ -200,20 +201,15 @@ impl Tables {
         // As the publication will be: as it is, unless it would be made to fit.
         let existing = plan.existing.as_ref().filter(|_| !postgres.manage || plan.statements().is_empty());
         let via_root = existing.map_or(postgres.publish_via_partition_root, |publication| publication.via_root);
-        let tables = if via_root { self.roots() } else { self.leaves() };
+        let tables = if via_root { self.root_oids() } else { self.leaf_oids() };
         let columns = match existing {
             Some(_) => session.catalog.published_columns(&postgres.publication).await?,
             None => std::collections::BTreeMap::new(),
         };
         for table in session.catalog.described_tables(&tables).await? {
-            let mut relation = table.relation;
-            let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
-            if let Some(published) = columns.get(&name) {
-                relation.columns.retain(|column| published.contains(&column.name));
-            } else {
-                let publishes = |is_stored: &bool| *is_stored && postgres.publish_generated_columns;
-                relation.columns.retain(|column| table.generated.get(&column.name).is_none_or(publishes));
-            }
+            let (schema, name) = table.name();
+            let name = PublishedTable { schema: schema.to_owned(), name: name.to_owned() };
+            let relation = table.published(columns.get(&name), postgres.publish_generated_columns);
             let facts = session.catalog.table_facts(relation.id).await?;
             let mut identity = TableIdentity::plain(&name.schema, &name.name);
             let roots = self.matched.iter().filter(|root| root.leaves.contains(&name)).map(|root| &root.table);
@@ -316,9 +312,13 @@ impl Tables {
         self.matched.iter().map(|matched| matched.table.clone()).collect()
     }
 
-    fn leaves(&self) -> Vec<PublishedTable> {
-        let leaves = |matched: &MatchedTable| match matched.leaves.as_slice() {
-            [] => vec![matched.table.clone()],
+    fn root_oids(&self) -> Vec<Oid> {
+        self.matched.iter().map(|matched| matched.oid).collect()
+    }
+
+    fn leaf_oids(&self) -> Vec<Oid> {
+        let leaves = |matched: &MatchedTable| match matched.leaf_oids.as_slice() {
+            [] => vec![matched.oid],
             leaves => leaves.to_vec(),
         };
         self.matched.iter().flat_map(leaves).collect()
