@@ -5,6 +5,7 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 use bytes::Bytes;
 use futures_util::TryStreamExt;
 use pgoutput::Lsn;
+use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::CopyOutStream;
 use walreceiver::ConnectOptions;
 
@@ -54,13 +55,15 @@ impl RowReader {
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the lock.
-    pub(crate) async fn begin(&mut self, table: &str) -> Result<(), Failure> {
+    pub(crate) async fn begin(&mut self, schema: &str, table: &str) -> Result<(), Failure> {
         if self.live.as_ref().is_none_or(Live::is_closed) {
             let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
             self.live = Some(connect(&self.options, &settings).await?);
         }
         self.execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {table} IN ACCESS SHARE MODE"
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE",
+            escape_identifier(schema),
+            escape_identifier(table)
         ))
         .await
     }
@@ -96,12 +99,12 @@ impl RowReader {
         Ok(Lines { stream: Box::pin(stream) })
     }
 
-    /// Ends the transaction, and with it the lock.
+    /// Ends the transaction, and with it the lock; there is none once the connection was given up.
     ///
     /// # Errors
     /// The connection is lost.
     pub(crate) async fn end(&mut self) -> Result<(), Failure> {
-        self.execute("ROLLBACK").await
+        if self.live.is_some() { self.execute("ROLLBACK").await } else { Ok(()) }
     }
 
     /// Gives the connection up, with whatever was still to come on it.

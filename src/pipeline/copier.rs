@@ -1,6 +1,6 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
-//! A table is read in the order of its [row key](RowKey), a chunk at a time, so that the last row of a chunk is where the next one begins, in
+//! A table is read in the order of a key, a chunk at a time, so that the last row of a chunk is where the next one begins, in
 //! this life or another. Each chunk has a snapshot of its own and goes through a [window](crate::snapshot::Windows) of the stream, so that nothing is
 //! held on the server between two chunks: neither log nor old rows. The steps of one, whose order is the argument:
 //!
@@ -20,7 +20,7 @@ use std::{
 };
 
 use encoder::{BoundPlan, EncodeError, RecordBatch, SnapshotContext, SnapshotKind};
-use pgoutput::{CopyRows, Lsn, Oid, Timestamp, Xid};
+use pgoutput::{CopyRows, Lsn, Oid, Timestamp, Tuple, Value, Xid};
 use publisher::MemoryBudget;
 use tokio::{
     sync::{Notify, mpsc::Sender, oneshot},
@@ -35,7 +35,7 @@ use super::{
     work::cost_of,
 };
 use crate::{
-    catalog::{CopiedTable, RowReader, RowSelection},
+    catalog::{KeyRange, ReadOrder, RowReader, SnapshotTable},
     config,
     failure::{Code, Failure},
     failures,
@@ -185,7 +185,7 @@ enum Step {
 
 /// A table as it is while its lock is held.
 struct Described {
-    table: CopiedTable,
+    table: SnapshotTable,
     plan: Arc<BoundPlan>,
     key: Option<RowKey>,
 }
@@ -195,8 +195,8 @@ struct ReadChunk {
     batch: RecordBatch,
     keys: Keys,
     rows: usize,
-    /// The row key of the last row.
-    last: Vec<u8>,
+    /// Where the last row is in the order.
+    last: Option<Vec<String>>,
     /// Whether all rows were read that were asked for.
     is_whole: bool,
     snapshot: Visibility,
@@ -369,16 +369,13 @@ impl Copier {
     /// One chunk, by the steps of the module's head.
     async fn copy_chunk(&self, copying: &mut Copying) -> Result<Step, Failure> {
         self.await_rate(copying.chunk_rows).await;
-        let described = self.relations.lock().await.catalog.copied_table(&self.publication, copying.oid).await?;
+        let described = self.relations.lock().await.catalog.described_tables(&[copying.oid]).await?.pop();
         let Some(described) = described else { return Ok(Step::Nothing("")) };
-        copying.record.schema.clone_from(&described.relation.schema);
-        copying.record.table.clone_from(&described.relation.name);
-        copying.reader.begin(&described.qualified_name()).await?;
-        let outcome = self.copy_locked(copying).await;
-        if outcome.is_err() {
-            copying.reader.disconnect();
-        }
-        outcome
+        let (schema, table) = described.name();
+        schema.clone_into(&mut copying.record.schema);
+        table.clone_into(&mut copying.record.table);
+        copying.reader.begin(schema, table).await?;
+        self.copy_locked(copying).await
     }
 
     /// The steps after the lock. The catalog is asked anew: the table may have been altered before the lock was had.
@@ -387,19 +384,19 @@ impl Copier {
             copying.reader.end().await?;
             return Ok(Step::Nothing(""));
         };
-        let Some(key) = key else {
+        let (Some(key), Some(order)) = (key, &table.read_order) else {
             copying.reader.end().await?;
-            return Ok(Step::Nothing("nothing tells its rows apart; give it a primary key"));
+            return Ok(Step::Nothing("nothing tells its rows apart and gives them an order; give it a primary key"));
         };
-        if copying.record.key != key.names() {
+        if !copying.record.key.iter().eq(order.columns.iter().map(|column| &column.name)) {
             // Where a row stands by another key says nothing.
-            copying.record.key = key.names().to_vec();
+            copying.record.key = order.columns.iter().map(|column| column.name.clone()).collect();
             copying.record.after = None;
             copying.again = None;
             copying.settles = Settles::All;
         }
         let (window, epoch) = self.open(copying.oid, &key).await?;
-        let read = self.read(copying, &table, &plan, &key, epoch).await;
+        let read = self.read(copying, (&table, order), &plan, &key, epoch).await;
         match read {
             Ok(Ok(read)) => self.hand_over(copying, window, read).await,
             Ok(Err(why)) => {
@@ -417,7 +414,7 @@ impl Copier {
     /// What the table is like, and how its rows are encoded; none if it is not streamed.
     async fn describe(&self, oid: Oid) -> Result<Option<Described>, Failure> {
         let mut relations = self.relations.lock().await;
-        let Some(table) = relations.catalog.copied_table(&self.publication, oid).await? else { return Ok(None) };
+        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else { return Ok(None) };
         let is_known = match relations.known.get(&oid) {
             Some(Known::Watched(known)) => *known.relation() == table.relation,
             _ => false,
@@ -457,7 +454,7 @@ impl Copier {
     async fn read(
         &self,
         copying: &mut Copying,
-        table: &CopiedTable,
+        (table, order): (&SnapshotTable, &ReadOrder),
         plan: &BoundPlan,
         key: &RowKey,
         epoch: Epoch,
@@ -471,21 +468,19 @@ impl Copier {
                 taken.visibility.xmin()
             )));
         }
-        let selection = match &copying.again {
-            Some(again) => RowSelection::Keys(&again.keys),
-            None => RowSelection::After { after: copying.record.after.as_deref(), limit: copying.chunk_rows },
-        };
-        let statement = table.statement(key.names(), &selection);
+        let statement = statement(copying, table, order, key)?;
         let mut lines = copying.reader.copy(&statement).await?;
-        let columns = u16::try_from(table.relation.columns.len()).unwrap_or(u16::MAX);
-        let (mut rows, mut batch, mut keys) = (CopyRows::new(columns), RecordBatch::new(), Keys::default());
+        let columns = |columns: usize| u16::try_from(columns).unwrap_or(u16::MAX);
+        let (leading, columns) = (columns(order.columns.len()), columns(table.relation.columns.len()));
+        let mut rows = CopyRows::new(leading.saturating_add(columns));
+        let (mut batch, mut keys) = (RecordBatch::new(), Keys::default());
         let context = SnapshotContext::new(
             SnapshotKind::Incremental,
             taken.insert_lsn,
             None,
             Timestamp::from_unix_micros(taken.taken_unix_us),
         );
-        let (mut is_whole, mut rows_read, mut last) = (true, 0, Vec::new());
+        let (mut is_whole, mut rows_read, mut last, mut row_key) = (true, 0, None, Vec::new());
         while let Some(line) = lines.next().await? {
             if line.len() > self.row_bytes_max {
                 let found = format!("a row of {} bytes is more than a quarter of memory_limit", line.len());
@@ -495,20 +490,24 @@ impl Copier {
                 is_whole = false;
                 break;
             }
-            let row = rows.decode(&line).map_err(|error| Failure::caused(Code::ProtocolViolation, error))?;
+            let line = rows.decode(&line).map_err(|error| Failure::caused(Code::ProtocolViolation, error))?;
+            let (place, row) =
+                line.split_at(leading).ok_or_else(|| Failure::new(Code::Internal, "a row is too short"))?;
             let records = batch.len();
             if let Err(error) = plan.encode_read(&row, &context, unix_ns(), &mut batch) {
+                copying.reader.disconnect();
                 return self.encode_failed(copying.oid, &error).await;
             }
             rows_read += 1;
-            last.clear();
-            if !key.write(&row, &mut last) {
+            last = Some(place);
+            row_key.clear();
+            if !key.write(&row, &mut row_key) {
                 let found = "a row lacks a value of the columns that tell rows apart";
                 return Err(Failure::new(Code::ValueUnrepresentable, found));
             }
             // `events.skip` may leave them out.
             if batch.len() > records {
-                keys.push(&last);
+                keys.push(&row_key);
             }
         }
         drop(lines);
@@ -522,7 +521,7 @@ impl Copier {
             batch,
             keys,
             rows: rows_read,
-            last,
+            last: last.as_ref().map(texts),
             is_whole,
             snapshot: taken.visibility,
             until: taken.insert_lsn,
@@ -544,7 +543,7 @@ impl Copier {
             // What was read again has been passed already.
             Some(again) => again.then.clone(),
             None => Then {
-                record: copying.record.advanced((rows > 0).then(|| RowKey::read(&last)), rows as u64),
+                record: copying.record.advanced(last, rows as u64),
                 is_last: is_whole && rows < copying.chunk_rows,
                 settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())),
             },
@@ -629,6 +628,29 @@ impl Copier {
     async fn request(&self, request: Request) -> Result<(), Failure> {
         self.requests.send(request).await.map_err(|_| session_over())
     }
+}
+
+/// What reads the next rows, or those that are to be read again.
+fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &RowKey) -> Result<String, Failure> {
+    if let Some(again) = &copying.again {
+        return Ok(table.copy().of_rows(order, key.names(), &again.keys));
+    }
+    let after = copying.record.after.as_ref();
+    let after = after.map(|after| Tuple::from_values(after.iter().map(|value| Value::Text(value.as_bytes()))));
+    let after = after.transpose().map_err(|error| Failure::caused(Code::Internal, error))?;
+    let range = KeyRange { key: order, after: after.as_ref(), rows_max: copying.chunk_rows as u64 };
+    let no_key = || Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table");
+    table.copy().of_keys(&range).ok_or_else(no_key)
+}
+
+/// The values of a place in the order, of which none is null.
+fn texts(place: &Tuple) -> Vec<String> {
+    let text = |value| match value {
+        // The client encoding is UTF-8.
+        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::Null | Value::UnchangedToast | Value::Binary(_) => String::new(),
+    };
+    place.iter().map(text).collect()
 }
 
 /// Whether the stream has put the table into quarantine, before or after its plan was made here.

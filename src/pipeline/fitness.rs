@@ -50,14 +50,9 @@ pub(crate) async fn describe(
     let identities: FxHashMap<Oid, &TableIdentity> = relations.iter().map(|(oid, it)| (*oid, it)).collect();
     let mut facts = catalog.facts_of_tables(&oids).await?;
     let described = catalog.described_tables(&oids).await?.into_iter().filter_map(|table| {
-        let mut relation = table.relation;
-        let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
-        if let Some(published) = sent.of_tables.get(&name) {
-            relation.columns.retain(|column| published.contains(&column.name));
-        } else {
-            let is_sent = |is_stored: &bool| *is_stored && sent.generated;
-            relation.columns.retain(|column| table.generated.get(&column.name).is_none_or(is_sent));
-        }
+        let (schema, name) = table.name();
+        let name = PublishedTable { schema: schema.to_owned(), name: name.to_owned() };
+        let relation = table.published(sent.of_tables.get(&name), sent.generated);
         let identity = (*identities.get(&relation.id)?).clone();
         let facts = facts.remove(&relation.id).unwrap_or_default();
         Some(Described { relation, identity, facts })

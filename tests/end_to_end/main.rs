@@ -45,5 +45,6 @@ mod sigkill;
 mod slot_guards;
 mod slot_lost;
 mod snapshot;
+mod snapshot_catalog;
 mod termination;
 mod topics;
