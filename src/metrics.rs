@@ -81,6 +81,7 @@ struct Readiness {
 }
 
 /// Counters of one table.
+#[derive(Clone)]
 pub struct TableMetrics {
     insert: IntCounter,
     update: IntCounter,

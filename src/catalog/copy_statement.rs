@@ -126,6 +126,7 @@ mod tests {
             name: (*name).into(),
             type_oid: Oid::from(23),
             cast: (*cast).into(),
+            collation: Oid::from(0),
         };
         ReadOrder { columns: columns.iter().map(column).collect(), greater: "OPERATOR(pg_catalog.>)".into() }
     }

@@ -4,12 +4,15 @@ use std::{pin::Pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
 use futures_util::TryStreamExt;
-use pgoutput::Lsn;
+use pgoutput::{Lsn, Oid};
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::CopyOutStream;
+use tokio_postgres::{CopyOutStream, types::ToSql};
 use walreceiver::ConnectOptions;
 
-use super::connection::{Live, connect, failure_of};
+use super::{
+    connection::{Live, connect, failure_of},
+    snapshot::FINGERPRINT,
+};
 use crate::{
     failure::{Code, Failure},
     snapshot::Visibility,
@@ -29,6 +32,8 @@ pub(crate) struct RowReader {
 pub(crate) struct TakenSnapshot {
     /// `pg_current_snapshot()`
     pub(crate) visibility: Visibility,
+    /// What the table is like, as [`Catalog::fingerprint`](super::Catalog::fingerprint) has it.
+    pub(crate) fingerprint: String,
     /// The end of the log: every commit that the snapshot sees lies before it.
     pub(crate) insert_lsn: Lsn,
     /// When it was taken, in microseconds since 1970.
@@ -43,7 +48,8 @@ impl RowReader {
             ("row_security", "off".to_owned()),
             ("lock_timeout", "10s".to_owned()),
             ("statement_timeout", statement_timeout.as_millis().to_string()),
-            ("idle_in_transaction_session_timeout", "0".to_owned()),
+            // A lock is held for as long as something comes, and no longer.
+            ("idle_in_transaction_session_timeout", "30s".to_owned()),
             // A row is wanted at once, as many as there are.
             ("cursor_tuple_fraction", "1".to_owned()),
         ];
@@ -72,18 +78,21 @@ impl RowReader {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub(crate) async fn snapshot(&mut self) -> Result<TakenSnapshot, Failure> {
+    pub(crate) async fn snapshot(&mut self, table: Oid) -> Result<TakenSnapshot, Failure> {
         // Functions are evaluated after the snapshot of their statement was taken.
         let row = self
             .one(
                 "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, current_setting('wal_block_size'), \
                  (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text",
+                &[],
             )
             .await?;
         let [snapshot, insert_lsn, page_bytes, taken_unix_us] = <[String; 4]>::try_from(row)
             .map_err(|_| Failure::new(Code::Internal, "the query of a snapshot did not return four values"))?;
+        let fingerprint = self.one(FINGERPRINT, &[&u32::from(table)]).await?.pop().unwrap_or_default();
         Ok(TakenSnapshot {
             visibility: number(&snapshot)?,
+            fingerprint,
             insert_lsn: record_end(number(&insert_lsn)?, number(&page_bytes)?),
             taken_unix_us: number(&taken_unix_us)?,
         })
@@ -117,9 +126,9 @@ impl RowReader {
         client.batch_execute(statements).await.map_err(|error| failure_of(&error))
     }
 
-    async fn one(&mut self, query: &str) -> Result<Vec<String>, Failure> {
+    async fn one(&mut self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<String>, Failure> {
         let client = self.live.as_ref().ok_or_else(gone)?.client();
-        let row = client.query_one(query, &[]).await.map_err(|error| failure_of(&error))?;
+        let row = client.query_one(query, parameters).await.map_err(|error| failure_of(&error))?;
         Ok((0..row.len()).map(|column| row.get(column)).collect())
     }
 }

@@ -8,6 +8,7 @@ use crate::{
     checkpoint::start::Slot,
     config::{self, Origin},
     failure::{Code, Failure},
+    snapshot::Visibility,
 };
 
 /// Settings that logical replication depends on.
@@ -96,6 +97,16 @@ impl ServerSettings {
 }
 
 impl Catalog {
+    /// What a snapshot sees now.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn current_snapshot(&mut self) -> Result<Visibility, Failure> {
+        let row = self.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
+        let text: &str = row.get(0);
+        text.parse().map_err(|error| Failure::caused(Code::Internal, error))
+    }
+
     /// Assigns a transaction id: every transaction that had one before has a lower one.
     ///
     /// # Errors

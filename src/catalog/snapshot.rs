@@ -45,6 +45,15 @@ pub struct KeyColumn {
     /// What its text is cast to for a constant to compare it with: its type, or what that is a domain over, without a modifier. So the constant
     /// is not cut, and brings no collation of its own.
     pub cast: String,
+    /// Its collation; zero if it has none.
+    pub collation: Oid,
+}
+
+impl KeyColumn {
+    /// The column in words, which are others if its values have another order.
+    pub fn words(&self) -> String {
+        format!("{} {} {}", self.name, self.type_oid, self.collation)
+    }
 }
 
 impl SnapshotTable {
@@ -56,7 +65,40 @@ impl SnapshotTable {
     }
 }
 
+/// What a table is like, as a text that is another after each ALTER of it: the rows of the catalog that describe it, by who has written them.
+pub(super) const FINGERPRINT: &str = "
+    SELECT concat_ws(';',
+        (SELECT concat_ws(',', xmin, relnamespace, relname) FROM pg_class WHERE oid = $1),
+        (SELECT string_agg(concat_ws(',', xmin, attnum, attname), ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = $1),
+        (SELECT string_agg(concat_ws(',', xmin, indexrelid), ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = $1))";
+
 impl Catalog {
+    /// What the table is like, to be compared with what it is like later.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn fingerprint(&mut self, table: Oid) -> Result<String, Failure> {
+        Ok(self.query_one(FINGERPRINT, &[&u32::from(table)]).await?.get(0))
+    }
+
+    /// Whether a publication holds a table under its own name.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn is_published(&mut self, publication: &str, table: Oid) -> Result<bool, Failure> {
+        let row = self
+            .query_one(
+                "SELECT EXISTS (
+                     SELECT FROM pg_publication_tables published
+                     JOIN pg_namespace namespace ON namespace.nspname = published.schemaname
+                     JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = published.tablename
+                     WHERE published.pubname = $1 AND class.oid = $2)",
+                &[&publication, &u32::from(table)],
+            )
+            .await?;
+        Ok(row.get(0))
+    }
+
     /// What a publication comes to: roots or leaves, as its setting says.
     ///
     /// # Errors
@@ -129,9 +171,11 @@ impl Catalog {
             .query(
                 // A domain leads to its base type in any number of steps.
                 "WITH RECURSIVE key AS (
-                     SELECT key.position, key.attnum, index.indrelid, class.opcfamily, class.opcintype
+                     SELECT key.position, key.attnum, index.indrelid, class.opcfamily, class.opcintype,
+                            class.opcdefault AND class.opcmethod = (SELECT oid FROM pg_am WHERE amname = 'btree') AS is_default,
+                            key.collation
                      FROM pg_index index
-                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass) WITH ORDINALITY key(attnum, opclass, position)
+                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass, index.indcollation) WITH ORDINALITY key(attnum, opclass, collation, position)
                      JOIN pg_opclass class ON class.oid = key.opclass
                      WHERE index.indexrelid = (
                          SELECT candidate.indexrelid FROM pg_index candidate
@@ -150,7 +194,8 @@ impl Catalog {
                  )
                  SELECT attribute.attname::text, attribute.atttypid,
                         (SELECT format_type(step.oid, -1) FROM step WHERE step.position = key.position ORDER BY depth DESC LIMIT 1),
-                        namespace.nspname::text, operator.oprname::text
+                        namespace.nspname::text, operator.oprname::text, key.is_default AND key.collation = attribute.attcollation,
+                        attribute.attcollation
                  FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                  JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
                      AND member.amoplefttype = key.opcintype AND member.amoprighttype = key.opcintype
@@ -162,11 +207,16 @@ impl Catalog {
             .await?;
         let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
         let Some(greater) = rows.first().map(operator) else { return Ok(None) };
-        if rows.iter().any(|row| operator(row) != greater) {
+        // Rows are ordered by their types and columns, and compared by the index: they have to mean the same.
+        if rows.iter().any(|row| operator(row) != greater || !row.get::<_, bool>(5)) {
             return Ok(None);
         }
-        let column =
-            |row: &Row| KeyColumn { name: row.get(0), type_oid: row.get::<_, u32>(1).into(), cast: row.get(2) };
+        let column = |row: &Row| KeyColumn {
+            name: row.get(0),
+            type_oid: row.get::<_, u32>(1).into(),
+            cast: row.get(2),
+            collation: row.get::<_, u32>(6).into(),
+        };
         Ok(Some(ReadOrder { columns: rows.iter().map(column).collect(), greater }))
     }
 }

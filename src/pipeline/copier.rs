@@ -4,30 +4,31 @@
 //! this life or another. Each chunk has a snapshot of its own and goes through a [window](crate::snapshot::Windows) of the stream, so that nothing is
 //! held on the server between two chunks: neither log nor old rows. The steps of one, whose order is the argument:
 //!
-//! 1. a transaction begins and takes the lock of a SELECT: nobody alters the table until it ends;
-//! 2. the catalog says what the table is like, and a plan is made, as it is for the stream's own relations;
-//! 3. the window is opened: from here on the stream notes which rows change;
-//! 4. the transaction's snapshot is taken, and then the log's end is asked for;
-//! 5. the chunk is read and encoded, and its cost charged to the memory budget;
+//! 1. the catalog says what the table is like, and a plan is made, as it is for the stream's own relations;
+//! 2. the window is opened: from here on the stream notes which rows change;
+//! 3. it is waited until what was streamed before has ended;
+//! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
+//!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
+//! 5. the chunk is read and encoded, and the transaction ends;
 //! 6. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque},
+    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::{BoundPlan, EncodeError, RecordBatch, SnapshotContext, SnapshotKind};
+use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, SnapshotKind};
 use pgoutput::{CopyRows, Lsn, Oid, Timestamp, Tuple, Value, Xid};
-use publisher::MemoryBudget;
+use publisher::{MemoryBudget, RECORD_OVERHEAD_BYTES};
 use tokio::{
     sync::{Notify, mpsc::Sender, oneshot},
     task::JoinSet,
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use walreceiver::{Backoff, ConnectOptions};
 
 use super::{
@@ -35,23 +36,21 @@ use super::{
     work::cost_of,
 };
 use crate::{
-    catalog::{KeyRange, ReadOrder, RowReader, SnapshotTable},
+    catalog::{KeyColumn, KeyRange, ReadOrder, RowReader, SnapshotTable},
     config,
-    failure::{Code, Failure},
+    failure::{Code, Failure, Recovery},
     failures,
-    metrics::Metrics,
+    metrics::{Metrics, TableMetrics},
     pipeline::publish::unix_ms,
     quarantine::Quarantine,
     snapshot::{
-        Chunk, Epoch, Keys, Left, Outcome, Progress, Request, RowKey, Settles, Spoilt, TableRecord, Visibility,
+        Chunk, Epoch, Keys, Left, Opened, Outcome, Progress, Request, RowKey, Settles, Spoilt, TableRecord, Visibility,
         WindowId,
     },
 };
 
-/// How many bytes of records a chunk has, about: enough for its fixed cost not to matter, and little to throw away.
-const CHUNK_BYTES: usize = 1 << 20;
-/// A chunk whose rows are larger than expected ends here.
-const CHUNK_BYTES_MAX: usize = 4 << 20;
+/// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
+const CHUNK_COST_MAX: usize = 2 << 20;
 /// How many rows the first chunk of a table has, whose rows may be of any size, and any chunk at most.
 const FIRST_CHUNK_ROWS: usize = 500;
 const CHUNK_ROWS_MAX: usize = 20_000;
@@ -60,8 +59,11 @@ const FAILURES_MAX: u32 = 10;
 /// The pauses before a chunk is read again.
 const PAUSE_FIRST: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often it is said that a chunk waits for transactions to end.
+/// How often it is said that a table's copy does not get on. Others have their turn then.
 const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+/// How long a window is kept open for transactions to end, and how often they are looked at.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
+const ENDED_POLL: Duration = Duration::from_millis(20);
 
 /// What copies need of a session.
 pub(super) struct CopierParts {
@@ -75,8 +77,6 @@ pub(super) struct CopierParts {
     pub(super) requests: Sender<Request>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Progress,
-    /// Whether the slot was created by this session: nothing was streamed before it.
-    pub(super) is_first: bool,
 }
 
 /// Copies what is to be copied, for as long as the session runs.
@@ -97,6 +97,11 @@ pub(super) async fn run(parts: CopierParts) -> Failure {
     }
 }
 
+/// How much memory chunks may have that wait for the stream.
+pub(super) fn waiting_bytes(memory_limit: usize) -> usize {
+    memory_limit / 8
+}
+
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
     connect: Arc<ConnectOptions>,
@@ -105,8 +110,9 @@ struct Copier {
     match_interval: Duration,
     /// How large a record may be, as the stream has it.
     row_bytes_max: usize,
+    chunk_cost_max: usize,
     budget: Arc<MemoryBudget>,
-    /// Only so much of the budget may be with chunks that wait for the stream, which may be waiting for the rest.
+    /// For chunks that wait for the stream, beside the budget of what it waits for.
     waiting: MemoryBudget,
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
@@ -122,8 +128,8 @@ struct State {
     pending: VecDeque<(Oid, u64)>,
     /// Those that are pending or being copied, and those that were put off, by when.
     taken: BTreeMap<u32, Taken>,
-    /// Those that cannot be copied as long as the session lasts.
-    passed_over: BTreeSet<u32>,
+    /// Those of which it was said that they cannot be copied.
+    keyless: BTreeSet<u32>,
     looks: u64,
     windows: u64,
     fence: Option<Fence>,
@@ -132,7 +138,18 @@ struct State {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Taken {
     Now,
-    Failed,
+    /// It is taken again at the next look.
+    PutOff,
+}
+
+/// How a turn at a table ends.
+#[derive(Clone, Copy)]
+enum End {
+    /// It needs no more of the copier.
+    Over,
+    /// Others have their turn first.
+    NextTurn,
+    PutOff,
 }
 
 /// A transaction id below which nothing may run in the snapshot of a chunk: see [`Windows`](crate::snapshot::Windows).
@@ -179,15 +196,37 @@ enum Step {
     /// It is to be read again, for a reason that passes.
     Again(String),
     Done,
-    /// There is nothing to copy, or no way to.
-    Nothing(&'static str),
+    /// The table is not streamed any more.
+    Gone,
+    /// There is no way to copy it.
+    Keyless,
 }
 
-/// A table as it is while its lock is held.
+/// A table as the catalog has it.
 struct Described {
     table: SnapshotTable,
+    order: ReadOrder,
     plan: Arc<BoundPlan>,
-    key: Option<RowKey>,
+    metrics: TableMetrics,
+    key: RowKey,
+    fingerprint: String,
+}
+
+/// A chunk has to wait, for a reason that passes.
+struct Waits {
+    why: String,
+    snapshot: Option<Visibility>,
+}
+
+impl Waits {
+    fn for_transactions(snapshot: Visibility) -> Self {
+        let why = format!(
+            "transactions that were open before have to end first, the oldest of which has the id {}: SELECT pid, xact_start, state, query FROM \
+             pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY age(backend_xid) DESC shows it first, unless it is one of pg_prepared_xacts",
+            snapshot.xmin()
+        );
+        Self { why, snapshot: Some(snapshot) }
+    }
 }
 
 /// A chunk that was read and is not handed over yet.
@@ -206,7 +245,6 @@ struct ReadChunk {
 impl Copier {
     fn new(parts: CopierParts) -> Self {
         let memory_limit = usize::try_from(parts.memory_limit_bytes).unwrap_or(usize::MAX);
-        let is_first = parts.is_first;
         Self {
             relations: tokio::sync::Mutex::new(parts.relations),
             connect: parts.connect,
@@ -214,19 +252,19 @@ impl Copier {
             settings: parts.settings,
             match_interval: parts.match_interval,
             row_bytes_max: memory_limit / 4,
+            chunk_cost_max: CHUNK_COST_MAX.min(memory_limit / 32),
             budget: parts.budget,
-            waiting: MemoryBudget::new(memory_limit / 4),
+            waiting: MemoryBudget::new(waiting_bytes(memory_limit)),
             requests: parts.requests,
             metrics: parts.metrics,
             state: Mutex::new(State {
                 progress: parts.progress,
                 pending: VecDeque::new(),
                 taken: BTreeMap::new(),
-                passed_over: BTreeSet::new(),
+                keyless: BTreeSet::new(),
                 looks: 0,
                 windows: 0,
-                // What the stream has sent, it has sent in this session.
-                fence: is_first.then_some(Fence { epoch: Epoch::default(), look: 0, xid: 0 }),
+                fence: None,
             }),
             work: Notify::new(),
             next_row_at: tokio::sync::Mutex::new(Instant::now()),
@@ -242,31 +280,55 @@ impl Copier {
     async fn keep_looking(&self) {
         loop {
             let found = self.relations.lock().await.catalog.published_tables(&self.publication).await;
-            match found {
-                Ok(tables) => self.take(&tables),
-                Err(failure) => tracing::debug!("tables to copy could not be looked for: {failure}"),
+            let looked = match found {
+                Ok(tables) => self.take(&tables).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = looked {
+                self.metrics.copy_failed(&failure);
+                warn!(
+                    code = failure.code().as_str(),
+                    "tables to copy could not be looked for, which is tried again: {failure}"
+                );
             }
             sleep(self.match_interval).await;
         }
     }
 
-    fn take(&self, tables: &[Oid]) {
-        let state = &mut *self.state();
-        let look = state.looks;
-        state.looks += 1;
-        state.taken.retain(|_, taken| *taken != Taken::Failed);
-        for table in tables.iter().filter(|table| state.progress.lacks(**table)) {
-            let oid = u32::from(*table);
-            if !state.taken.contains_key(&oid) && !state.passed_over.contains(&oid) {
-                state.taken.insert(oid, Taken::Now);
-                state.pending.push_back((*table, look));
+    /// Takes up what is to be copied, and forgets what was taken out of the publication: what happens to it now is not streamed, so that its rows
+    /// are copied from the first one on if it ever comes back.
+    async fn take(&self, tables: &[Oid]) -> Result<(), Failure> {
+        let forgotten: Vec<u32> = {
+            let state = &mut *self.state();
+            let look = state.looks;
+            state.looks += 1;
+            state.taken.retain(|_, taken| *taken == Taken::Now);
+            for table in tables.iter().filter(|table| state.progress.lacks(**table)) {
+                if let Entry::Vacant(free) = state.taken.entry((*table).into()) {
+                    free.insert(Taken::Now);
+                    state.pending.push_back((*table, look));
+                }
             }
-        }
-        if look == 0 && state.taken.is_empty() {
-            info!("no table is to be copied");
-        }
-        self.metrics.tables_to_copy(state.taken.len());
+            if look == 0 && state.taken.is_empty() {
+                info!("no table is to be copied");
+            }
+            self.metrics.tables_to_copy(state.taken.len());
+            let is_gone = |oid: &u32| !tables.contains(&Oid::from(*oid)) && !state.taken.contains_key(oid);
+            // That there is none at all is not the tables' doing.
+            let gone = state.progress.tables.keys().copied().filter(|oid| !tables.is_empty() && is_gone(oid));
+            gone.collect()
+        };
         self.work.notify_waiters();
+        for oid in forgotten {
+            self.forget(oid.into()).await?;
+        }
+        Ok(())
+    }
+
+    async fn forget(&self, table: Oid) -> Result<(), Failure> {
+        self.request(Request::Forget { table }).await?;
+        self.state().progress.tables.remove(&table.into());
+        Ok(())
     }
 
     /// Copies one table after another; ends only if the session cannot go on.
@@ -279,7 +341,7 @@ impl Copier {
                 continue;
             };
             match self.copy_table(table, look).await {
-                Ok(()) => self.settle(table),
+                Ok(end) => self.settle(table, look, end),
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
                     self.metrics.copy_failed(&failure);
@@ -287,23 +349,26 @@ impl Copier {
                         code = failure.code().as_str(),
                         "a table is not copied for now, and is tried again later; the stream and other tables go on: {failure}"
                     );
-                    self.state().taken.insert(u32::from(table), Taken::Failed);
+                    self.settle(table, look, End::PutOff);
                 }
             }
         }
     }
 
-    /// A table needs no more of the copier.
-    fn settle(&self, table: Oid) {
+    fn settle(&self, table: Oid, look: u64, end: End) {
         let state = &mut *self.state();
-        state.taken.remove(&table.into());
+        match end {
+            End::Over => drop(state.taken.remove(&table.into())),
+            End::NextTurn => state.pending.push_back((table, look)),
+            End::PutOff => drop(state.taken.insert(table.into(), Taken::PutOff)),
+        }
         self.metrics.tables_to_copy(state.taken.len());
         if state.taken.is_empty() {
             info!("every table is copied");
         }
     }
 
-    async fn copy_table(&self, oid: Oid, look: u64) -> Result<(), Failure> {
+    async fn copy_table(&self, oid: Oid, look: u64) -> Result<End, Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let mut copying = Copying {
@@ -316,107 +381,109 @@ impl Copier {
             settles: Settles::Rows(Vec::new()),
         };
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
-        let (mut failures, mut waited) = (0, Instant::now());
+        let (mut failures, mut progressed_at) = (0, Instant::now());
         let mut is_told = false;
         loop {
-            let pause = match self.copy_chunk(&mut copying).await {
+            let step = self.copy_chunk(&mut copying).await;
+            let TableRecord { schema, table, rows, .. } = &copying.record;
+            match step {
                 Ok(Step::Done) => {
-                    let TableRecord { schema, table, rows, .. } = &copying.record;
                     info!(schema, table, rows, "the table is copied");
-                    self.state().progress.tables.insert(oid.into(), copying.record.clone());
-                    return Ok(());
+                    return Ok(End::Over);
                 }
-                Ok(Step::Nothing(why)) => {
-                    let TableRecord { schema, table, .. } = &copying.record;
-                    if !why.is_empty() {
-                        warn!(schema, table, "the rows of the table from before it was streamed are not copied: {why}");
+                Ok(Step::Gone) => {
+                    self.forget(oid).await?;
+                    return Ok(End::Over);
+                }
+                Ok(Step::Keyless) => {
+                    if self.state().keyless.insert(oid.into()) {
+                        warn!(
+                            schema,
+                            table,
+                            "the rows of the table from before it was streamed are not copied: nothing tells them apart and gives them an order; \
+                             give it a primary key"
+                        );
                     }
-                    self.request(Request::Forget { table: oid }).await?;
-                    self.state().passed_over.insert(oid.into());
-                    return Ok(());
+                    self.forget(oid).await?;
+                    return Ok(End::PutOff);
                 }
                 Ok(Step::More) => {
                     if !std::mem::replace(&mut is_told, true) {
-                        let TableRecord { schema, table, rows, .. } = &copying.record;
                         info!(schema, table, is_resumed, rows, "copying the table");
                     }
-                    (failures, waited) = (0, Instant::now());
+                    (failures, progressed_at) = (0, Instant::now());
                     backoff.reset();
                     continue;
                 }
                 Ok(Step::Again(why)) => {
-                    if waited.elapsed() >= REMINDER_INTERVAL {
-                        let TableRecord { schema, table, .. } = &copying.record;
+                    if progressed_at.elapsed() >= REMINDER_INTERVAL {
                         warn!(schema, table, "the table's copy does not get on: {why}");
-                        waited = Instant::now();
+                        return Ok(End::NextTurn);
                     }
-                    backoff.next_wait()
                 }
                 Err(failure) => {
                     copying.reader.disconnect();
                     failures += 1;
-                    if failures >= FAILURES_MAX || failure.code() == Code::Internal {
-                        return Err(failure.in_table(&copying.record.schema, &copying.record.table));
+                    if failures >= FAILURES_MAX || failure.code().recovery() == Recovery::Stop {
+                        return Err(failure.in_table(schema, table));
                     }
-                    tracing::debug!("a chunk could not be read: {failure}");
-                    backoff.next_wait()
+                    debug!("a chunk could not be read: {failure}");
+                    // It may have been too much for one statement.
+                    copying.chunk_rows = (copying.chunk_rows / 2).max(1);
                 }
-            };
-            sleep(pause).await;
+            }
+            sleep(backoff.next_wait()).await;
         }
     }
 
     /// One chunk, by the steps of the module's head.
     async fn copy_chunk(&self, copying: &mut Copying) -> Result<Step, Failure> {
         self.await_rate(copying.chunk_rows).await;
-        let described = self.relations.lock().await.catalog.described_tables(&[copying.oid]).await?.pop();
-        let Some(described) = described else { return Ok(Step::Nothing("")) };
-        let (schema, table) = described.name();
-        schema.clone_into(&mut copying.record.schema);
-        table.clone_into(&mut copying.record.table);
-        copying.reader.begin(schema, table).await?;
-        self.copy_locked(copying).await
-    }
-
-    /// The steps after the lock. The catalog is asked anew: the table may have been altered before the lock was had.
-    async fn copy_locked(&self, copying: &mut Copying) -> Result<Step, Failure> {
-        let Some(Described { table, plan, key }) = self.describe(copying.oid).await? else {
-            copying.reader.end().await?;
-            return Ok(Step::Nothing(""));
+        // What is in flight already comes first.
+        self.budget.acquire(0).await;
+        let described = match self.describe(copying).await? {
+            Ok(described) => described,
+            Err(step) => return Ok(step),
         };
-        let (Some(key), Some(order)) = (key, &table.read_order) else {
-            copying.reader.end().await?;
-            return Ok(Step::Nothing("nothing tells its rows apart and gives them an order; give it a primary key"));
+        let (window, opened) = self.open(copying, &described.key).await?;
+        let read = match self.await_ended(copying.look, opened).await {
+            Ok(Ok(fence)) => self.read(copying, &described, fence).await,
+            Ok(Err(waits)) => Ok(Err(waits)),
+            Err(failure) => Err(failure),
         };
-        if !copying.record.key.iter().eq(order.columns.iter().map(|column| &column.name)) {
-            // Where a row stands by another key says nothing.
-            copying.record.key = order.columns.iter().map(|column| column.name.clone()).collect();
-            copying.record.after = None;
-            copying.again = None;
-            copying.settles = Settles::All;
-        }
-        let (window, epoch) = self.open(copying.oid, &key).await?;
-        let read = self.read(copying, (&table, order), &plan, &key, epoch).await;
         match read {
             Ok(Ok(read)) => self.hand_over(copying, window, read).await,
-            Ok(Err(why)) => {
-                self.request(Request::Abandon { window }).await?;
+            Ok(Err(Waits { why, snapshot })) => {
                 copying.reader.end().await?;
+                self.request(Request::Abandon { window, snapshot }).await?;
                 Ok(Step::Again(why))
             }
             Err(failure) => {
-                self.request(Request::Abandon { window }).await?;
+                copying.reader.disconnect();
+                self.request(Request::Abandon { window, snapshot: None }).await?;
                 Err(failure)
             }
         }
     }
 
-    /// What the table is like, and how its rows are encoded; none if it is not streamed.
-    async fn describe(&self, oid: Oid) -> Result<Option<Described>, Failure> {
+    /// What the table is like, and how its rows are encoded; or that there is nothing to do.
+    async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
+        let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else { return Ok(None) };
+        // It is asked for again under the lock, and has to be the same.
+        let fingerprint = relations.catalog.fingerprint(oid).await?;
+        if !relations.catalog.is_published(&self.publication, oid).await? {
+            return Ok(Err(Step::Gone));
+        }
+        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
+            return Ok(Err(Step::Gone));
+        };
+        copying.record.schema.clone_from(&table.relation.schema);
+        copying.record.table.clone_from(&table.relation.name);
+        let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
+        let key = RowKey::of(&table.relation, primary_key.as_deref());
         let is_known = match relations.known.get(&oid) {
-            Some(Known::Watched(known)) => *known.relation() == table.relation,
+            Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
             _ => false,
         };
         if !is_known {
@@ -426,47 +493,73 @@ impl Copier {
             relations.learn(table.relation.clone(), newest).await?;
         }
         let quarantine = Arc::clone(&relations.quarantine);
-        Ok(match relations.get(oid)? {
+        let (plan, metrics) = match relations.get(oid)? {
             Known::Watched(known) if is_quarantined(&quarantine, known) => {
                 let found = "the table is in quarantine: it is copied once it was released";
                 return Err(Failure::new(Code::RegistryIncompatible, found));
             }
-            Known::Watched(known) => {
-                Some(Described { plan: Arc::clone(&known.plan), key: known.row_key.clone(), table })
-            }
-            Known::Unwatched => None,
-        })
+            Known::Watched(known) => (Arc::clone(&known.plan), known.metrics.clone()),
+            Known::Unwatched => return Ok(Err(Step::Gone)),
+        };
+        let (Some(key), Some(order)) = (key, table.read_order.clone()) else {
+            return Ok(Err(Step::Keyless));
+        };
+        let words = order.columns.iter().map(KeyColumn::words).chain(key.names().iter().cloned()).collect();
+        if copying.record.key != words {
+            // Where a row stands by another key says nothing.
+            copying.record.key = words;
+            copying.record.after = None;
+            copying.again = None;
+            copying.settles = Settles::AllBefore;
+        }
+        Ok(Ok(Described { table, order, plan, metrics, key, fingerprint }))
     }
 
-    async fn open(&self, table: Oid, key: &RowKey) -> Result<(WindowId, Epoch), Failure> {
+    async fn open(&self, copying: &Copying, key: &RowKey) -> Result<(WindowId, Opened), Failure> {
         let window = {
             let state = &mut *self.state();
             state.windows += 1;
             WindowId(state.windows)
         };
         let (opened, answer) = oneshot::channel();
-        self.request(Request::Open { window, table, key: key.names().to_vec(), opened }).await?;
-        let epoch = answer.await.map_err(|_| session_over())?;
-        Ok((window, epoch))
+        let is_anew = copying.again.is_none() && copying.settles == Settles::AllBefore;
+        let (table, key) = (copying.oid, key.names().to_vec());
+        self.request(Request::Open { window, table, key, is_anew, opened }).await?;
+        Ok((window, answer.await.map_err(|_| session_over())?))
     }
 
-    /// Takes the chunk's snapshot and reads it; or says why it has to wait.
+    /// Waits for some time until everything has ended that was streamed before the window was opened, and returns the transaction id below which
+    /// nothing may run.
+    async fn await_ended(&self, look: u64, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
+        let fence = self.fence(opened.epoch, look).await?;
+        let began = Instant::now();
+        loop {
+            let snapshot = self.relations.lock().await.catalog.current_snapshot().await?;
+            if snapshot.xmin() >= fence && opened.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
+                return Ok(Ok(fence));
+            }
+            if began.elapsed() > ENDED_TIMEOUT {
+                return Ok(Err(Waits::for_transactions(snapshot)));
+            }
+            sleep(ENDED_POLL).await;
+        }
+    }
+
+    /// Takes the lock and the snapshot, and reads the chunk; or says why that has to wait.
     async fn read(
         &self,
         copying: &mut Copying,
-        (table, order): (&SnapshotTable, &ReadOrder),
-        plan: &BoundPlan,
-        key: &RowKey,
-        epoch: Epoch,
-    ) -> Result<Result<ReadChunk, String>, Failure> {
-        let fence = self.fence(epoch, copying.look).await?;
-        let taken = copying.reader.snapshot().await?;
+        described: &Described,
+        fence: u64,
+    ) -> Result<Result<ReadChunk, Waits>, Failure> {
+        let Described { table, order, plan, metrics, key, fingerprint } = described;
+        copying.reader.begin(&table.relation.schema, &table.relation.name).await?;
+        let taken = copying.reader.snapshot(copying.oid).await?;
+        if taken.fingerprint != *fingerprint {
+            return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
+        }
         if taken.visibility.xmin() < fence {
-            return Ok(Err(format!(
-                "transactions that were open before have to end first, the oldest of which has the id {}; SELECT pid, xact_start, state, \
-                 query FROM pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY age(backend_xid) DESC shows it first",
-                taken.visibility.xmin()
-            )));
+            return Ok(Err(Waits::for_transactions(taken.visibility)));
         }
         let statement = statement(copying, table, order, key)?;
         let mut lines = copying.reader.copy(&statement).await?;
@@ -486,7 +579,7 @@ impl Copier {
                 let found = format!("a row of {} bytes is more than a quarter of memory_limit", line.len());
                 return Err(Failure::new(Code::RowTooLarge, found));
             }
-            if batch.bytes() >= CHUNK_BYTES_MAX {
+            if estimated_cost(&batch) >= self.chunk_cost_max {
                 is_whole = false;
                 break;
             }
@@ -494,9 +587,13 @@ impl Copier {
             let (place, row) =
                 line.split_at(leading).ok_or_else(|| Failure::new(Code::Internal, "a row is too short"))?;
             let records = batch.len();
-            if let Err(error) = plan.encode_read(&row, &context, unix_ns(), &mut batch) {
-                copying.reader.disconnect();
-                return self.encode_failed(copying.oid, &error).await;
+            match plan.encode_read(&row, &context, unix_ns(), &mut batch) {
+                Ok(Encoded::DeadLetter(error)) => tell_dead_letter(plan, metrics, &error),
+                Ok(_) => {}
+                Err(error) => {
+                    copying.reader.disconnect();
+                    return self.encode_failed(copying.oid, &error).await;
+                }
             }
             rows_read += 1;
             last = Some(place);
@@ -529,10 +626,10 @@ impl Copier {
     }
 
     /// A column that can be null after all is made optional, as in the stream; anything else is for the operator.
-    async fn encode_failed(&self, oid: Oid, error: &EncodeError) -> Result<Result<ReadChunk, String>, Failure> {
+    async fn encode_failed(&self, oid: Oid, error: &EncodeError) -> Result<Result<ReadChunk, Waits>, Failure> {
         let Some(column) = error.null_in_not_null() else { return Err(failures::of_encode(error)) };
         self.relations.lock().await.make_optional(oid, column).await?;
-        Ok(Err(format!("column {column} has become optional")))
+        Ok(Err(Waits { why: format!("column {column} has become optional"), snapshot: None }))
     }
 
     /// Hands a chunk to the stream and waits for what becomes of it.
@@ -549,11 +646,10 @@ impl Copier {
             },
         };
         if copying.again.is_none() {
-            copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, batch.bytes());
+            copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 2);
         }
         let end = then.record.ended(unix_ms());
         self.waiting.acquire(cost).await;
-        self.budget.acquire(cost).await;
         let (outcome, answer) = oneshot::channel();
         let chunk = Box::new(Chunk {
             batch,
@@ -573,22 +669,24 @@ impl Copier {
             Outcome::Written { superseded, left } => {
                 self.metrics.copied(rows as u64, superseded);
                 copying.again = None;
-                if then.is_last && left.is_none() {
-                    copying.record = end;
+                let is_over = then.is_last && left.is_none();
+                copying.record = if is_over { end } else { then.record };
+                self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
+                if is_over {
                     return Ok(Step::Done);
                 }
-                copying.record = then.record;
-                match left {
+                match left.filter(|left| then.is_last || *left != Left::All) {
                     None => return Ok(Step::More),
                     Some(Left::Rows(rows)) => {
                         let (names, keys) = rows.into_iter().unzip();
-                        let then =
-                            Then { record: copying.record.clone(), is_last: true, settles: Settles::Rows(names) };
-                        copying.again = Some(Again { keys, then });
+                        let (record, settles) = (copying.record.clone(), Settles::Rows(names));
+                        copying.again = Some(Again { keys, then: Then { record, is_last: then.is_last, settles } });
                     }
                     Some(Left::All) => {
+                        let TableRecord { schema, table, .. } = &copying.record;
+                        warn!(schema, table, "so many keys of the table have changed that it is copied once more");
                         copying.record.after = None;
-                        copying.settles = Settles::All;
+                        copying.settles = Settles::AllBefore;
                     }
                 }
                 // Not at once: what could not be read in one piece may change all the time.
@@ -630,6 +728,19 @@ impl Copier {
     }
 }
 
+/// What the records will cost, without their headers.
+fn estimated_cost(batch: &RecordBatch) -> usize {
+    batch.bytes() + batch.len() * RECORD_OVERHEAD_BYTES
+}
+
+/// All are counted, and the topic has the reason of each.
+fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: &EncodeError) {
+    if metrics.bury() {
+        let topic = plan.plan().dead_letter_topic().map_or("", |topic| &**topic);
+        warn!(table = plan.plan().table(), topic, "a row became a dead letter, the first of its table: {error}");
+    }
+}
+
 /// What reads the next rows, or those that are to be read again.
 fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &RowKey) -> Result<String, Failure> {
     if let Some(again) = &copying.again {
@@ -660,11 +771,11 @@ fn is_quarantined(quarantine: &Mutex<Quarantine>, table: &Table) -> bool {
 }
 
 /// How many rows the next chunk is to have, by how large those of this one were.
-fn next_chunk_rows(asked: usize, rows: usize, bytes: usize) -> usize {
+fn next_chunk_rows(asked: usize, rows: usize, cost: usize, meant: usize) -> usize {
     if rows == 0 {
         return asked;
     }
-    let fitting = CHUNK_BYTES / (bytes / rows).max(1);
+    let fitting = meant / (cost / rows).max(1);
     // Not too much at once: the next rows may be larger.
     fitting.clamp(1, CHUNK_ROWS_MAX).min(asked.saturating_mul(8))
 }
@@ -697,10 +808,11 @@ mod tests {
 
     #[test]
     fn chunks_grow_to_the_size_that_is_meant() {
-        assert_eq!(next_chunk_rows(500, 500, 500 * 100), 4000);
-        assert_eq!(next_chunk_rows(4000, 4000, 4000 * 100), CHUNK_BYTES / 100);
-        assert_eq!(next_chunk_rows(20_000, 20_000, 20_000), CHUNK_ROWS_MAX);
-        assert_eq!(next_chunk_rows(500, 4, 8 << 20), 1, "rows of 2 MiB");
-        assert_eq!(next_chunk_rows(500, 0, 0), 500);
+        let next = |asked, rows, cost| next_chunk_rows(asked, rows, cost, 1 << 20);
+        assert_eq!(next(500, 500, 500 * 100), 4000);
+        assert_eq!(next(4000, 4000, 4000 * 100), (1 << 20) / 100);
+        assert_eq!(next(20_000, 20_000, 20_000), CHUNK_ROWS_MAX);
+        assert_eq!(next(500, 4, 8 << 20), 1, "rows of 2 MiB");
+        assert_eq!(next(500, 0, 0), 500);
     }
 }

@@ -319,9 +319,7 @@ impl Membership {
                     plan.name
                 ),
                 Ok(()) => {
-                    warn!(
-                        "table {table} has appeared: it is streamed from here on, and rows from before are not copied"
-                    );
+                    warn!("table {table} has appeared: it is streamed from here on");
                 }
                 Err(failure) if is_strict || failure.code() == Code::PostgresUnavailable => return Err(failure),
                 Err(failure) => self.tell_not_streamed(&table, &failure),

@@ -407,6 +407,7 @@ impl Publisher {
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
         self.has_new_quarantine = false;
+        self.attachments.clear();
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;

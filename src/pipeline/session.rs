@@ -32,7 +32,7 @@ use walreceiver::{
 };
 
 use super::{
-    copier::{self, CopierParts},
+    copier::{self, CopierParts, waiting_bytes},
     membership::{Beginning, Membership, Scope},
     memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
@@ -53,7 +53,7 @@ use crate::{
     metrics::Metrics,
     quarantine::Quarantine,
     schemas::Schemas,
-    snapshot::{Progress, Request, StreamRecord},
+    snapshot::{MovedRows, Progress, Request, StreamRecord},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -97,6 +97,8 @@ struct Started {
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
     heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
+    /// Rows that a copy is to read before it is over, whether it goes on in this session or not.
+    moved: MovedRows,
     /// What copies rows that were there before, and what it asks the stream.
     copier: Option<(CopierParts, mpsc::Receiver<Request>)>,
 }
@@ -147,7 +149,9 @@ impl Starting<'_> {
     async fn begin(&self) -> Result<Started, Failure> {
         let Shared { config, metrics, .. } = self.shared;
         metrics.state("connecting to kafka");
-        let budget = Arc::new(MemoryBudget::new(usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX)));
+        let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
+        let of_copies = if config.snapshot.mode == SnapshotMode::Never { 0 } else { waiting_bytes(memory_limit) };
+        let budget = Arc::new(MemoryBudget::new(memory_limit - of_copies));
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);
@@ -189,12 +193,12 @@ impl Starting<'_> {
         let server = identify(&mut client, held.as_ref()).await?;
         let start = decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref())?;
 
+        self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
         // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
         // changed at a server that was not found to be the right one.
         if postgres.manage {
             membership.ensure(beginning).await?;
         }
-        let is_first = self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
         let template = self.template(&server);
         let (producer, checkpoint) =
             self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
@@ -208,38 +212,39 @@ impl Starting<'_> {
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
         let relations =
             |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
+        let moved = progress.moved_rows();
         let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
             let catalog = Catalog::new(Arc::clone(&self.shared.connect));
             let relations = Relations { waits: false, ..relations(catalog) };
-            self.copier(relations, &budget, progress, is_first)
+            self.copier(relations, &budget, progress)
         });
         let mut relations = relations(catalog);
         relations.remember_whole_rows().await?;
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, copier })
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, copier })
     }
 
-    /// Decides which tables are not to be copied, where that was not decided before. Whether nothing was streamed before this session.
+    /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before
+    /// the publication gets new ones.
     async fn prepare_copies(
         &self,
         start: Start,
         progress: &mut Progress,
         attachments: &mut Vec<Attachment>,
         catalog: &mut Catalog,
-    ) -> Result<bool, Failure> {
-        let (is_created, is_new) = match start {
-            Start::CreateSlot { forced } => (!forced, !forced),
-            Start::Adopt { forced, .. } => (false, !forced),
-            Start::Resume(_) => (false, false),
-        };
+    ) -> Result<(), Failure> {
         if self.shared.config.snapshot.mode == SnapshotMode::Initial && progress.stream.is_none() {
-            let tables =
-                if is_new { Vec::new() } else { catalog.published_tables(&self.shared.wanted.publication).await? };
+            let has_streamed = match start {
+                Start::CreateSlot { forced } | Start::Adopt { forced, .. } => forced,
+                Start::Resume(_) => true,
+            };
+            let publication = &self.shared.wanted.publication;
+            let tables = if has_streamed { catalog.published_tables(publication).await? } else { Vec::new() };
             let record = StreamRecord::new(tables.into_iter().map(u32::from).collect());
             attachments.push(record.attachment());
             progress.stream = Some(record);
         }
-        Ok(is_created)
+        Ok(())
     }
 
     fn copier(
@@ -247,7 +252,6 @@ impl Starting<'_> {
         relations: Relations,
         budget: &Arc<MemoryBudget>,
         progress: Progress,
-        is_first: bool,
     ) -> (CopierParts, mpsc::Receiver<Request>) {
         let config = &self.shared.config;
         let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
@@ -262,7 +266,6 @@ impl Starting<'_> {
             requests,
             metrics: Arc::clone(&self.shared.metrics),
             progress,
-            is_first,
         };
         (parts, receiver)
     }
@@ -387,7 +390,7 @@ impl Starting<'_> {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
                 } else {
-                    warn_of_what_is_not_copied(position.end_lsn);
+                    self.warn_of_what_is_not_copied(position.end_lsn);
                 }
                 commit_alone(producer, topic, at(position, forced), attachments).await
             }
@@ -400,9 +403,17 @@ impl Starting<'_> {
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
                 let created = self.create_slot(client, &slot).await?;
                 info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
-                warn_of_what_is_not_copied(created.consistent_point);
+                self.warn_of_what_is_not_copied(created.consistent_point);
                 commit_alone(producer, topic, at(Position::at(created.consistent_point), forced), &[]).await
             }
+        }
+    }
+
+    fn warn_of_what_is_not_copied(&self, from: pgoutput::Lsn) {
+        if self.shared.config.snapshot.mode == SnapshotMode::Never {
+            warn!(
+                "only changes from {from} on are streamed: rows that were there before are not copied, with snapshot.mode = \"never\""
+            );
         }
     }
 
@@ -457,7 +468,8 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, copier } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, moved, copier } =
+        started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let quarantine = Arc::clone(&relations.quarantine);
@@ -482,11 +494,9 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
-    let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let (parts, requests) = copier.unzip();
-    if let (Some(parts), Some(requests)) = (&parts, requests) {
-        source = source.copying(requests, parts.progress.moved_rows());
-    }
+    let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
+    let mut source = source.copying(requests, moved);
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
@@ -552,10 +562,6 @@ async fn overdue(stop: &mut watch::Receiver<bool>) {
 
 fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvError>) -> Result<(), Failure> {
     outcome.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the publishing thread has panicked")))
-}
-
-fn warn_of_what_is_not_copied(from: pgoutput::Lsn) {
-    warn!("only changes from {from} on are streamed: rows that were there before are not copied");
 }
 
 struct ToServer(Feedback);

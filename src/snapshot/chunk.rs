@@ -1,7 +1,7 @@
 //! What goes from a copy to the stream, and back.
 
 use encoder::RecordBatch;
-use pgoutput::{Lsn, Oid};
+use pgoutput::{Lsn, Oid, Xid};
 use publisher::Attachment;
 use tokio::sync::oneshot;
 
@@ -15,16 +15,31 @@ use super::{
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Opens a window on a table, by the names of the columns of its [row key](super::RowKey).
-    Open { window: WindowId, table: Oid, key: Vec<String>, opened: oneshot::Sender<Epoch> },
+    Open {
+        window: WindowId,
+        table: Oid,
+        key: Vec<String>,
+        /// Whether the copy begins with the first row of the table.
+        is_anew: bool,
+        opened: oneshot::Sender<Opened>,
+    },
     /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
     Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
     /// There will be no chunk.
-    Abandon { window: WindowId },
-    /// The table is not copied any more.
+    Abandon { window: WindowId, snapshot: Option<Visibility> },
+    /// The table is not copied any more, and what is known of its copy is to be forgotten.
     Forget { table: Oid },
 }
 
-/// Rows that were read, encoded, and charged to the memory budget.
+/// A window is open.
+#[derive(Debug)]
+pub(crate) struct Opened {
+    pub(crate) epoch: Epoch,
+    /// Transactions that have to end before the chunk's snapshot is taken.
+    pub(crate) unnoted: Vec<Xid>,
+}
+
+/// Rows that were read and encoded. Their cost is charged to the memory budget once they are written.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     /// A record for each row.
@@ -48,7 +63,7 @@ pub(crate) enum Outcome {
     Written {
         /// How many rows were superseded.
         superseded: u64,
-        /// If it had an end, what is left to read before the copy is over.
+        /// What is left to read before the copy is over; of a chunk without an end only if it is much.
         left: Option<Left>,
     },
     /// Nothing of it was written.

@@ -7,7 +7,7 @@ mod state;
 mod visibility;
 mod window;
 
-pub(crate) use chunk::{Chunk, Keys, Outcome, Request};
+pub(crate) use chunk::{Chunk, Keys, Opened, Outcome, Request};
 pub(crate) use moved::{Left, MovedRows, Settles};
 pub(crate) use row_key::RowKey;
 pub(crate) use state::{Progress, StreamRecord, TableRecord};

@@ -27,7 +27,14 @@ const BATCH_LEN: usize = 500;
 /// The tables that are being copied, and what is remembered of each.
 #[derive(Debug, Default)]
 pub(crate) struct MovedRows {
-    tables: FxHashMap<Oid, BTreeMap<String, Vec<String>>>,
+    tables: FxHashMap<Oid, BTreeMap<String, Moved>>,
+}
+
+#[derive(Debug)]
+struct Moved {
+    key: Vec<String>,
+    /// Whether a copy that begins anew reads it: it was remembered before the window of its first chunk was opened.
+    is_before: bool,
 }
 
 /// What of it a chunk settles, once it is written.
@@ -35,8 +42,8 @@ pub(crate) struct MovedRows {
 pub(crate) enum Settles {
     /// These rows, by the names under which they are remembered.
     Rows(Vec<String>),
-    /// All of them: the chunk is the first of a copy that begins anew.
-    All,
+    /// All that were remembered before its window was opened: it is the first of a copy that begins anew.
+    AllBefore,
 }
 
 /// What is still to be read when a copy has come to its end.
@@ -51,7 +58,9 @@ pub(crate) enum Left {
 impl MovedRows {
     /// What the checkpoint says of them when a session begins.
     pub(crate) fn new(tables: impl IntoIterator<Item = (Oid, BTreeMap<String, Vec<String>>)>) -> Self {
-        Self { tables: tables.into_iter().collect() }
+        let moved = |(name, key)| (name, Moved { key, is_before: false });
+        let tables = tables.into_iter().map(|(table, rows)| (table, rows.into_iter().map(moved).collect()));
+        Self { tables: tables.collect() }
     }
 
     /// Whether the table is being copied.
@@ -60,14 +69,21 @@ impl MovedRows {
         self.tables.contains_key(&table)
     }
 
-    /// The copy of a table begins, or goes on.
-    pub(crate) fn begin(&mut self, table: Oid) {
-        self.tables.entry(table).or_default();
+    /// A window of a table's copy is opened; `is_anew` if the copy begins with its first row.
+    pub(crate) fn begin(&mut self, table: Oid, is_anew: bool) {
+        let rows = self.tables.entry(table).or_default();
+        rows.values_mut().filter(|_| is_anew).for_each(|moved| moved.is_before = true);
     }
 
-    /// A table is not copied any more.
-    pub(crate) fn end(&mut self, table: Oid) {
-        self.tables.remove(&table);
+    /// A table is not copied any more. What was remembered is forgotten; the attachments say so.
+    pub(crate) fn end(&mut self, table: Oid) -> Vec<Attachment> {
+        let rows = self.tables.remove(&table).unwrap_or_default();
+        rows.into_keys().map(|name| Attachment::removal(moved_suffix(table, &name))).collect()
+    }
+
+    /// How many rows of a table are remembered.
+    pub(crate) fn len(&self, table: Oid) -> usize {
+        self.tables.get(&table).map_or(0, BTreeMap::len)
     }
 
     /// Remembers a row by its key, under a name that begins with a position of the log and a number.
@@ -78,10 +94,10 @@ impl MovedRows {
         (lsn, mut number): (Lsn, u64),
     ) -> Option<Attachment> {
         let rows = self.tables.get_mut(&table)?;
-        if rows.contains_key(ALL) {
+        if rows.get(ALL).is_some_and(|all| !all.is_before) {
             return None;
         }
-        let (name, key) = if rows.len() >= MOVED_MAX {
+        let (name, key) = if rows.values().filter(|moved| !moved.is_before).count() >= MOVED_MAX {
             (ALL.to_owned(), Vec::new())
         } else {
             let name = |number| format!("{:X}-{number}", u64::from(lsn));
@@ -92,7 +108,7 @@ impl MovedRows {
             (name(number), key)
         };
         let attachment = MovedRecord::new(key.clone()).attachment(table, &name);
-        rows.insert(name, key);
+        rows.insert(name, Moved { key, is_before: false });
         Some(attachment)
     }
 
@@ -101,7 +117,7 @@ impl MovedRows {
         let Some(rows) = self.tables.get_mut(&table) else { return Vec::new() };
         let names: Vec<String> = match settles {
             Settles::Rows(names) => names.iter().filter(|name| rows.remove(*name).is_some()).cloned().collect(),
-            Settles::All => std::mem::take(rows).into_keys().collect(),
+            Settles::AllBefore => rows.extract_if(.., |_, moved| moved.is_before).map(|(name, _)| name).collect(),
         };
         names.iter().map(|name| Attachment::removal(moved_suffix(table, name))).collect()
     }
@@ -112,7 +128,7 @@ impl MovedRows {
         if rows.contains_key(ALL) {
             return Some(Left::All);
         }
-        Some(Left::Rows(rows.iter().take(BATCH_LEN).map(|(name, key)| (name.clone(), key.clone())).collect()))
+        Some(Left::Rows(rows.iter().take(BATCH_LEN).map(|(name, moved)| (name.clone(), moved.key.clone())).collect()))
     }
 }
 
@@ -122,37 +138,64 @@ mod tests {
 
     const TABLE: u32 = 7;
 
+    fn rows(moved: &MovedRows) -> Vec<String> {
+        match moved.left(Oid::from(TABLE)) {
+            None => Vec::new(),
+            Some(Left::All) => vec!["all".to_owned()],
+            Some(Left::Rows(rows)) => rows.into_iter().map(|(name, key)| format!("{name} {}", key.join(" "))).collect(),
+        }
+    }
+
     #[test]
     fn what_is_remembered_is_settled_once() {
         let table = Oid::from(TABLE);
         let mut moved = MovedRows::default();
         assert_eq!(moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)), None, "it is not copied");
-        moved.begin(table);
+        moved.begin(table, true);
         let first = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
         assert_eq!(first.suffix, "snapshot/7/moved/10-1");
         let second = moved.remember(table, vec!["2".into()], (Lsn::from(16), 1)).expect("it is copied");
-        let Some(Left::Rows(rows)) = moved.left(table) else { panic!("two rows") };
-        assert_eq!(rows, [("10-1".to_owned(), vec!["1".to_owned()]), ("10-2".to_owned(), vec!["2".to_owned()])]);
-        assert_eq!(
-            moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()])),
-            [Attachment::removal(first.suffix)]
-        );
-        assert_eq!(moved.settle(table, &Settles::All), [Attachment::removal(second.suffix)]);
-        assert_eq!(moved.left(table), None);
-        moved.end(table);
+        assert_eq!(rows(&moved), ["10-1 1", "10-2 2"]);
+        let settled = moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()]));
+        assert_eq!(settled, [Attachment::removal(first.suffix)]);
+        assert_eq!(rows(&moved), ["10-2 2"]);
+        assert_eq!(moved.end(table), [Attachment::removal(second.suffix)]);
         assert!(!moved.watch(table));
+    }
+
+    /// A row that moves behind the cursor while the first chunk is read is not in it.
+    #[test]
+    fn a_copy_that_begins_anew_settles_what_was_before_its_window() {
+        let table = Oid::from(TABLE);
+        let mut moved = MovedRows::default();
+        moved.begin(table, false);
+        let before = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
+        moved.begin(table, true);
+        moved.remember(table, vec!["2".into()], (Lsn::from(32), 1)).expect("it is copied");
+        assert_eq!(moved.settle(table, &Settles::AllBefore), [Attachment::removal(before.suffix)]);
+        assert_eq!(rows(&moved), ["20-1 2"]);
     }
 
     #[test]
     fn a_table_of_which_too_many_rows_move_is_copied_again() {
         let table = Oid::from(TABLE);
         let mut moved = MovedRows::default();
-        moved.begin(table);
-        let written =
-            (0..20_000).filter_map(|change| moved.remember(table, vec![change.to_string()], (Lsn::from(16), change)));
-        assert_eq!(written.count(), MOVED_MAX + 1);
-        assert_eq!(moved.left(table), Some(Left::All));
-        assert_eq!(moved.settle(table, &Settles::All).len(), MOVED_MAX + 1);
+        moved.begin(table, true);
+        let remember = |moved: &mut MovedRows, numbers: std::ops::Range<u64>| {
+            let remember = |number: u64| moved.remember(table, vec![number.to_string()], (Lsn::from(16), number));
+            numbers.filter_map(remember).count()
+        };
+        assert_eq!(remember(&mut moved, 0..20_000), MOVED_MAX + 1);
+        assert_eq!(rows(&moved), ["all"]);
+        // While it is copied again, others move, and too many again.
+        moved.begin(table, true);
+        assert_eq!(remember(&mut moved, 20_000..20_005), 5);
+        assert_eq!(remember(&mut moved, 20_005..40_000), MOVED_MAX - 5 + 1);
+        assert_eq!(moved.settle(table, &Settles::AllBefore).len(), MOVED_MAX);
+        assert_eq!(rows(&moved), ["all"]);
+        moved.begin(table, true);
+        moved.settle(table, &Settles::AllBefore);
         assert_eq!(moved.left(table), None);
+        assert_eq!(moved.len(table), 0);
     }
 }

@@ -53,7 +53,7 @@ pub(crate) struct TableRecord {
     pub(crate) schema: String,
     /// Its name.
     pub(crate) table: String,
-    /// The columns that it is read in the order of.
+    /// What it is read in the order of, and what tells its rows apart, in words: where either is another, a place in the order says nothing.
     pub(crate) key: Vec<String>,
     /// The values of these columns in the last row that is in Kafka; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -168,6 +168,11 @@ impl TableRecord {
     /// The same once nothing is left to copy.
     pub(crate) fn ended(&self, at_ms: i64) -> Self {
         Self { ended_at_ms: Some(at_ms), ..self.clone() }
+    }
+
+    /// Removes it.
+    pub(crate) fn removal(table: Oid) -> Attachment {
+        Attachment::removal(format!("{SUFFIX}/{table}"))
     }
 
     pub(crate) fn attachment(&self, table: Oid) -> Attachment {

@@ -168,8 +168,9 @@ impl<C> Windows<C> {
         self.recent.push(xid);
     }
 
-    /// Opens a window, between transactions. The chunk's snapshot is to be taken after this.
-    pub(crate) fn open(&mut self, id: WindowId, table: Oid, key: Vec<String>) -> Epoch {
+    /// Opens a window, between transactions. The chunk's snapshot is to be taken after this, and after the transactions that are returned
+    /// have ended.
+    pub(crate) fn open(&mut self, id: WindowId, table: Oid, key: Vec<String>) -> (Epoch, Vec<Xid>) {
         self.open.push(Window {
             id,
             table,
@@ -180,18 +181,25 @@ impl<C> Windows<C> {
             spoilt: None,
             loaded: None,
         });
-        self.epoch
+        (self.epoch, self.recent.clone())
     }
 
-    /// Closes a window whose chunk was not read after all.
-    pub(crate) fn abandon(&mut self, id: WindowId) {
+    /// Closes a window whose chunk was not read after all. A snapshot that was taken says which transactions have ended.
+    pub(crate) fn abandon(&mut self, id: WindowId, snapshot: Option<&Visibility>) {
         self.open.retain(|window| window.id != id);
+        if let Some(snapshot) = snapshot {
+            self.recent.retain(|xid| !snapshot.has_ended(*xid));
+        }
     }
 
     /// A change of a key was streamed; `is_incomplete` if its row lacks a value that the update did not touch.
     pub(crate) fn note(&mut self, table: Oid, key: &[u8], is_incomplete: bool) {
         let Some(last) = self.current else { return };
         for window in self.open.iter_mut().filter(|window| window.table == table && window.spoilt.is_none()) {
+            // What the chunk's snapshot sees takes no row out of it.
+            if window.loaded.as_ref().is_some_and(|loaded| loaded.snapshot.has_ended(last)) {
+                continue;
+            }
             if let Some(noted) = window.noted.get_mut(key) {
                 *noted = Noted { last, is_incomplete };
                 continue;

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, io::BufRead, sync::Arc};
 
 use bytes::Bytes;
-use pgoutput::{CopyRows, Decoder, Message, Oid, ProtocolVersion, Relation, Tuple, Value};
+use pgoutput::{CopyRows, Decoder, Message, Oid, ProtocolVersion, Relation, Tuple};
 use pgsluice::catalog::{Catalog, KeyRange, SnapshotTable};
 use postgres::Client;
 

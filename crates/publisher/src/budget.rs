@@ -81,10 +81,10 @@ impl MemoryBudget {
     pub fn release(&self, bytes: usize) {
         let before = self.used_bytes.fetch_sub(bytes, Ordering::SeqCst);
         debug_assert!(before >= bytes, "more was given back than had been charged");
-        if self.somebody_waits.load(Ordering::SeqCst) {
-            self.somebody_waits.store(false, Ordering::SeqCst);
-            // `notify_one` keeps a permit for a waiter that has taken its `notified()` but not polled it yet.
-            self.freed.notify_one();
+        if self.somebody_waits.swap(false, Ordering::SeqCst) {
+            // All of them, since what is freed may be enough for another than the first; whoever finds too little waits again. One that has taken
+            // its `notified()` and not polled it yet is woken too.
+            self.freed.notify_waiters();
         }
     }
 
@@ -147,5 +147,38 @@ mod tests {
         releaser.join().expect("the releaser ends");
         assert_eq!(budget.used_bytes(), 0);
         assert!(highest.load(Ordering::Relaxed) <= 64);
+    }
+
+    /// The source and the copies wait for the same budget, each for as much as it needs.
+    #[test]
+    fn whoever_fits_is_woken_however_many_wait() {
+        let runtime =
+            tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_time().build().expect("a runtime");
+        runtime.block_on(async {
+            for round in 0..200_usize {
+                let budget = Arc::new(MemoryBudget::new(100));
+                assert!(budget.try_acquire(100));
+                let waiters: Vec<_> = [90, 5, 40, 1]
+                    .into_iter()
+                    .map(|cost| {
+                        let budget = Arc::clone(&budget);
+                        tokio::spawn(async move {
+                            budget.acquire(cost).await;
+                            budget.release(cost);
+                        })
+                    })
+                    .collect();
+                for _ in 0..round % 5 {
+                    tokio::task::yield_now().await;
+                }
+                for part in [1, 2, 3, 4, 90] {
+                    budget.release(part);
+                }
+                for waiter in waiters {
+                    let woken = tokio::time::timeout(std::time::Duration::from_secs(20), waiter);
+                    woken.await.expect("everybody is woken").expect("nobody panics");
+                }
+            }
+        });
     }
 }

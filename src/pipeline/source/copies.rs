@@ -3,7 +3,7 @@
 //! A copy asks through a channel, which is looked at between transactions; what it has read is written there too. The argument for where is
 //! in [`Windows`].
 
-use encoder::Change;
+use encoder::{Change, RecordBatch};
 use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
 use tokio::sync::mpsc::{Receiver, error::TryRecvError};
@@ -15,8 +15,11 @@ use crate::{
         relations::Known,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Chunk, Closed, Fate, MovedRows, Outcome, Request, RowKey, Spoilt, Windows},
+    snapshot::{Chunk, Closed, Fate, MovedRows, Opened, Outcome, Request, RowKey, Spoilt, TableRecord, Windows},
 };
+
+/// So many rows that have moved are read before the copy goes on.
+const MOVED_ROWS_MUCH: usize = 1000;
 
 /// What copies have asked for.
 pub(super) struct Copies {
@@ -129,9 +132,9 @@ impl Copies {
 }
 
 impl Source {
-    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
-    pub(in crate::pipeline) fn copying(mut self, requests: Receiver<Request>, moved: MovedRows) -> Self {
-        self.copies.requests = Some(requests);
+    /// Takes the requests of copies from a channel from now on, if there are to be any; some have begun in an earlier life.
+    pub(in crate::pipeline) fn copying(mut self, requests: Option<Receiver<Request>>, moved: MovedRows) -> Self {
+        self.copies.requests = requests;
         self.copies.moved = moved;
         self
     }
@@ -146,14 +149,21 @@ impl Source {
 
     pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
         match request {
-            Request::Open { window, table, key, opened } => {
-                self.copies.moved.begin(table);
-                let epoch = self.copies.windows.open(window, table, key);
-                if matches!(self.relations.known.get(&table), Some(Known::Watched(known)) if known.plan.holds_back()) {
-                    self.copies.windows.spoil(table, Spoilt::HeldBack);
+            Request::Open { window, table, key, is_anew, opened } => {
+                self.copies.moved.begin(table, is_anew);
+                let why = match self.relations.known.get(&table) {
+                    Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
+                    Some(Known::Watched(known)) if known.row_key.as_ref().map(RowKey::names) != Some(&key) => {
+                        Some(Spoilt::Altered)
+                    }
+                    _ => None,
+                };
+                let (epoch, unnoted) = self.copies.windows.open(window, table, key);
+                if let Some(why) = why {
+                    self.copies.windows.spoil(table, why);
                 }
-                if opened.send(epoch).is_err() {
-                    self.copies.windows.abandon(window);
+                if opened.send(Opened { epoch, unnoted }).is_err() {
+                    self.copies.windows.abandon(window, None);
                 }
                 Ok(())
             }
@@ -161,13 +171,14 @@ impl Source {
                 self.copies.windows.load(window, chunk, snapshot, until);
                 self.write_copies().await
             }
-            Request::Abandon { window } => {
-                self.copies.windows.abandon(window);
+            Request::Abandon { window, snapshot } => {
+                self.copies.windows.abandon(window, snapshot.as_ref());
                 Ok(())
             }
             Request::Forget { table } => {
-                self.copies.moved.end(table);
-                Ok(())
+                let mut attachments = self.copies.moved.end(table);
+                attachments.push(TableRecord::removal(table));
+                self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments }))).await
             }
         }
     }
@@ -186,34 +197,30 @@ impl Source {
     async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
         let Closed { table, chunk, fates } = closed;
         let Chunk { mut batch, keys, cursor, end, settles, outcome } = *chunk;
-        self.budget.release(keys.cost_bytes());
         let told = match fates {
-            Err(why) => {
-                self.budget.release(batch.iter().map(|record| cost_of(&record)).sum());
-                Outcome::Spoilt(why)
-            }
+            Err(why) => Outcome::Spoilt(why),
             Ok(fates) => {
                 let mut superseded = 0;
                 let mut attachments = self.copies.moved.settle(table, &settles);
                 if !fates.are_all_written() {
                     let decided: Vec<Fate> = keys.iter().map(|key| fates.of(key)).collect();
-                    for (record, fate) in batch.iter().zip(&decided).filter(|(_, fate)| **fate != Fate::Write) {
-                        self.budget.release(cost_of(&record));
-                        superseded += u64::from(*fate == Fate::Superseded);
-                    }
+                    superseded = decided.iter().filter(|fate| **fate == Fate::Superseded).count() as u64;
                     for (key, _) in keys.iter().zip(&decided).filter(|(_, fate)| **fate == Fate::ReadAgain) {
                         attachments.extend(self.copies.moved.remember(table, RowKey::read(key), (fates.until, 0)));
                     }
                     batch.retain(|position| decided.get(position) == Some(&Fate::Write));
                 }
-                let left = end.as_ref().and_then(|_| self.copies.moved.left(table));
-                attachments.push(match end {
+                let is_much = self.copies.moved.len(table) > MOVED_ROWS_MUCH;
+                let left = self.copies.moved.left(table).filter(|_| end.is_some() || is_much);
+                match end {
                     Some(end) if left.is_none() => {
-                        self.copies.moved.end(table);
-                        end
+                        attachments.extend(self.copies.moved.end(table));
+                        attachments.push(end);
                     }
-                    _ => cursor,
-                });
+                    _ => attachments.push(cursor),
+                }
+                // What waits for the stream must not wait for room too: the stream may be waiting for the same.
+                self.budget.charge(batch.iter().map(|record| cost_of(&record)).sum());
                 self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
                 Outcome::Written { superseded, left }
             }

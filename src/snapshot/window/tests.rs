@@ -150,7 +150,7 @@ impl Model {
             Step::Open if self.reading.is_none() && self.windows.is_empty() && !self.left.is_empty() => {
                 self.windows_opened += 1;
                 let id = WindowId(self.windows_opened);
-                let epoch = self.windows.open(id, Oid::from(TABLE), Vec::new());
+                let (epoch, _) = self.windows.open(id, Oid::from(TABLE), Vec::new());
                 let fence = match self.fence {
                     Some((of, fence)) if of == epoch => fence,
                     _ => self.xid(),
@@ -217,7 +217,7 @@ impl Model {
         let text: Vec<_> = running.iter().map(u64::to_string).collect();
         let snapshot: Visibility = format!("{xmin}:{}:{}", self.next_xid, text.join(",")).parse().expect("a snapshot");
         if snapshot.xmin() < fence {
-            self.windows.abandon(id);
+            self.windows.abandon(id, Some(&snapshot));
             return;
         }
         let rows = self.left.iter().filter_map(|key| Some((*key, *self.table.get(key)?))).collect();
@@ -335,12 +335,12 @@ fn a_window_that_sees_too_much_is_spoilt() {
 #[test]
 fn the_memory_of_transactions_is_bounded_and_says_when_it_has_forgotten() {
     let mut windows = Windows::<()>::new();
-    let first = windows.open(WindowId(1), Oid::from(TABLE), Vec::new());
+    let (first, _) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new());
     for number in 0..200_000_u32 {
         windows.transaction(Xid::from(number));
     }
     assert!(windows.recent.len() <= RECENT_MAX);
-    assert_ne!(windows.open(WindowId(2), Oid::from(TABLE), Vec::new()), first, "a new fence is needed");
+    assert_ne!(windows.open(WindowId(2), Oid::from(TABLE), Vec::new()).0, first, "a new fence is needed");
     windows.load(WindowId(1), (), "200000:200000:".parse().expect("a snapshot"), Lsn::from(5));
     assert!(windows.recent.is_empty(), "all have ended");
 }
