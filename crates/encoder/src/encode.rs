@@ -76,7 +76,7 @@ impl BoundPlan {
         order: &mut EventOrder,
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
-        let mut advanced = *order;
+        let (mut advanced, records) = (*order, batch.len());
         let result = batch.append(|batch| {
             let mut encoder = Encoder { bound: self, plan: &self.plan, context, order: &mut advanced, batch };
             match change {
@@ -89,7 +89,7 @@ impl BoundPlan {
         match result {
             Ok(()) => {
                 *order = advanced;
-                Ok(Encoded::Events)
+                Ok(if batch.len() == records { Encoded::Skipped } else { Encoded::Events })
             }
             Err(error) => self.bury(change, context, order, error, batch),
         }
@@ -140,8 +140,10 @@ impl BoundPlan {
 /// What became of a change.
 #[derive(Debug)]
 pub enum Encoded {
-    /// Its events.
+    /// Its events, or those of them that are not skipped.
     Events,
+    /// Nothing: all of its events are skipped, though they are counted.
+    Skipped,
     /// A record in the topic of dead letters, for this reason.
     DeadLetter(EncodeError),
 }
