@@ -483,7 +483,6 @@ impl Source {
             }
             let mut order = EventOrder { total: transaction.events, collection: table.events };
             let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
-            let records = self.pending.batch.len();
             match table.plan.encode(change, &context, &mut order, &mut self.pending.batch) {
                 Ok(encoded) => {
                     if transaction.events == 0 || self.pending.oldest_commit_unix_us == i64::MAX {
@@ -491,8 +490,8 @@ impl Source {
                     }
                     let events = order.collection - table.events;
                     match encoded {
-                        // What is skipped is no event that anybody sees.
-                        Encoded::Events if self.pending.batch.len() == records => {}
+                        // It is no event that anybody sees.
+                        Encoded::Skipped => {}
                         Encoded::Events => table.metrics.count(&change, events),
                         Encoded::HeldBack => {
                             table.metrics.bury();

@@ -103,6 +103,11 @@ pub(crate) fn write_length(out: &mut Vec<u8>, length: usize) {
     write_long(out, length.cast_signed() as i64);
 }
 
+/// Appends a `string` or `bytes` without anything in it.
+pub(crate) fn write_empty(out: &mut Vec<u8>) {
+    write_length(out, 0);
+}
+
 /// Appends `bytes`, or a `string` that is known to be UTF-8.
 #[inline]
 pub(crate) fn write_bytes(out: &mut Vec<u8>, bytes: &[u8]) {

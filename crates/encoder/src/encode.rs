@@ -100,7 +100,7 @@ impl BoundPlan {
         order: &mut EventOrder,
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
-        let mut advanced = *order;
+        let (mut advanced, records) = (*order, batch.len());
         let result = batch.append(|batch| {
             let mut encoder = self.encoder(context, Some(&mut advanced), batch);
             match change {
@@ -113,7 +113,7 @@ impl BoundPlan {
         match result {
             Ok(()) => {
                 *order = advanced;
-                Ok(Encoded::Events)
+                Ok(if batch.len() == records { Encoded::Skipped } else { Encoded::Events })
             }
             Err(error) => self.bury(&change.into(), context, Some(order), error, batch),
         }
@@ -174,8 +174,10 @@ impl BoundPlan {
 /// What became of a change.
 #[derive(Debug)]
 pub enum Encoded {
-    /// Its events.
+    /// Its events, or those of them that are not skipped.
     Events,
+    /// Nothing: all of its events are skipped, though they are counted.
+    Skipped,
     /// A record in the topic of dead letters, for this reason.
     DeadLetter(EncodeError),
     /// A record in the topic of dead letters, of which the events can be made later.

@@ -132,12 +132,11 @@ impl Codec for Masked {
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_length(out, 0);
+        avro::write_empty(out);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 }
 
@@ -167,12 +166,11 @@ impl Codec for Truncated {
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_length(out, 0);
+        avro::write_empty(out);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 
     fn default_rule(&self) -> DefaultRule {

@@ -33,7 +33,7 @@ use std::fmt::Debug;
 
 use pgoutput::RelationColumn;
 
-use crate::{Arrays, ColumnFacts, ElementFacts, EncodeErrorKind, EncodeOptions, TypeKind, schema::AvroType};
+use crate::{Arrays, ColumnFacts, ElementFacts, EncodeErrorKind, EncodeOptions, TypeKind, avro, schema::AvroType};
 
 /// One type with its modifier and the options that concern it, such as `numeric(12,4)`.
 pub(crate) trait Codec: Debug + Send + Sync {
@@ -47,10 +47,18 @@ pub(crate) trait Codec: Debug + Send + Sync {
     /// key was sent. As in Debezium, it is used only where the column has no default.
     fn write_fallback(&self, out: &mut Vec<u8>);
 
+    /// Whether a placeholder can stand in the place of a value: it is a `string`, or `bytes` that may be any.
+    fn takes_placeholder(&self) -> bool {
+        false
+    }
+
     /// Appends what stands for a value that is stored out of line and was not sent.
     fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        let _ = (placeholder, out);
-        Err(EncodeErrorKind::UnavailableValue)
+        if !self.takes_placeholder() {
+            return Err(EncodeErrorKind::UnavailableValue);
+        }
+        avro::write_bytes(out, placeholder);
+        Ok(())
     }
 
     /// Whether values that PostgreSQL tells apart stay different, so that they can be keys of different rows.

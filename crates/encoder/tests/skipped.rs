@@ -5,7 +5,7 @@
 mod common;
 
 use common::table::{self, column};
-use encoder::{BoundPlan, Change, EncodeOptions, EventOrder, Operation, Operations, RecordBatch};
+use encoder::{BoundPlan, Change, EncodeOptions, Encoded, EventOrder, Operation, Operations, RecordBatch};
 use pgoutput::{Lsn, OldTuple, ReplicaIdentity};
 use proptest::prelude::*;
 
@@ -43,8 +43,9 @@ fn append(plan: &BoundPlan, step: Step, order: &mut EventOrder, batch: &mut Reco
     let text = |key: u8| key.to_string();
     let old = |key: u8| OldTuple::Key(table::row(&[&text(key), r"\N"]));
     let mut encode = |change: Change<'_>| {
-        let before = order.total;
-        table::append(plan, change, order, batch).unwrap();
+        let (before, records) = (order.total, batch.len());
+        let encoded = table::append(plan, change, order, batch).unwrap();
+        assert_eq!(matches!(encoded, Encoded::Skipped), batch.len() == records, "{step:?}");
         assert_eq!(plan.count_events(change, Lsn::from(1)).unwrap(), order.total - before, "{step:?}");
     };
     match step {

@@ -106,7 +106,7 @@ impl BoundPlan {
         }
         *order = after;
         let Some(Letters { letters, error }) = self.plan.held_back.as_ref().filter(|_| !records.is_empty()) else {
-            return Ok(Encoded::Events);
+            return Ok(Encoded::Skipped);
         };
         let reason = Reason { code: CODE, error };
         let more = place(context.transaction, before, after);

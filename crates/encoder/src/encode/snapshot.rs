@@ -25,7 +25,9 @@ impl BoundPlan {
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
         let context = EventContext { transaction: &snapshot.source, lsn: snapshot.lsn, processed_unix_ns };
+        let records = batch.len();
         match batch.append(|batch| self.encoder(&context, None, batch).read(row)) {
+            Ok(()) if batch.len() == records => Ok(Encoded::Skipped),
             Ok(()) => Ok(Encoded::Events),
             Err(error) => self.bury(&Dead::read(row), &context, None, error, batch),
         }

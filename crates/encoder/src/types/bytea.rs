@@ -40,12 +40,11 @@ impl Codec for Bytea {
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_length(out, 0);
+        avro::write_empty(out);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 }
 
@@ -91,12 +90,11 @@ impl Codec for ByteaText {
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_length(out, 0);
+        avro::write_empty(out);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 }
 

@@ -80,9 +80,8 @@ impl Codec for IsoInterval {
         avro::write_bytes(out, b"P0Y0M0DT0H0M0S");
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 
     fn default_rule(&self) -> DefaultRule {

@@ -142,9 +142,8 @@ impl Codec for NumberText {
         avro::write_bytes(out, b"0");
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 
     fn default_rule(&self) -> DefaultRule {

@@ -47,12 +47,11 @@ impl Codec for Text {
     }
 
     fn write_fallback(&self, out: &mut Vec<u8>) {
-        avro::write_length(out, 0);
+        avro::write_empty(out);
     }
 
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 
     fn default_rule(&self) -> DefaultRule {

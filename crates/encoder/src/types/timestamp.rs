@@ -126,12 +126,8 @@ impl Codec for Timestamp {
     }
 
     /// Such a value is never stored out of line, but an array of them can be.
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        if self.form != Form::Iso {
-            return Err(EncodeErrorKind::UnavailableValue);
-        }
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        self.form == Form::Iso
     }
 
     fn default_rule(&self) -> DefaultRule {

@@ -56,9 +56,8 @@ impl Codec for ZonedTime {
     }
 
     /// Such a value is never stored out of line, but an array of them can be.
-    fn write_unavailable(&self, placeholder: &[u8], out: &mut Vec<u8>) -> Result<(), EncodeErrorKind> {
-        avro::write_bytes(out, placeholder);
-        Ok(())
+    fn takes_placeholder(&self) -> bool {
+        true
     }
 }
 
