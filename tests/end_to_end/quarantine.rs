@@ -1,15 +1,19 @@
 //! A table whose schema the registry refuses is held back while the others go on, and when it is released every change of it is there once, in
 //! order, whoever was killed meanwhile.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
 
 use crate::harness::{
     http, kafka,
     oracle::Table,
+    random::Random,
+    setting,
     stack::Stack,
     stream::{Program, Stream},
     topics::Topics,
     wait_until,
+    watcher::Watcher,
+    workload::{TABLES as TABLES_OF_WRITERS, Workload},
 };
 
 const TABLES: &[Table] =
@@ -249,6 +253,60 @@ fn what_is_hidden_stays_hidden() {
     assert_eq!(after["name"].as_deref(), Some("Be"));
     assert_eq!(after["n"].as_deref(), Some("two"));
     assert!(!after.contains_key("secret"));
+    program.terminate();
+}
+
+/// Writers, deaths and splits at random, of three tables whose schemas do not fit from the beginning and two whose do.
+#[test]
+fn whatever_comes_every_change_is_there_once_after_the_release() {
+    const HELD: [&str; 3] = ["document", "ledger", "pair"];
+    let stack = Stack::shared();
+    let mut random = Random::new(Random::seed_of_run());
+    let topic = format!("_schemas_quarantine_random_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_random", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.set("kafka.transaction.max_records", "300");
+    stream.set("kafka.transaction.split_after_records", "700");
+    Workload::create_tables(&stream);
+    stream.start_ready().kill();
+    for (id, table) in HELD.into_iter().enumerate() {
+        let subject = format!("{}-value", stream.topic(table));
+        let key = format!(r#"{{"keytype":"SCHEMA","subject":"{subject}","version":1,"magic":1}}"#);
+        let value = format!(
+            r#"{{"subject":"{subject}","version":1,"id":{},"schema":"\"string\"","deleted":false}}"#,
+            9000 + id
+        );
+        kafka::write(&stream.bootstrap_servers, &topic, &key, Some(&value));
+    }
+    let watcher = Watcher::start(&stream);
+    let workload = Workload::start(&stream, &mut random);
+    for _ in 0..setting("PGSLUICE_TEST_KILL_ROUNDS", 60) / 5 {
+        let program = stream.start();
+        thread::sleep(random.duration_ms(300..2500));
+        program.kill();
+    }
+    workload.finish();
+    let program = stream.start_ready();
+    stream.drain();
+    assert_eq!(program.metric("quarantined_tables"), Some(3.0));
+    assert!(HELD.iter().all(|table| rows(&stream, table) == 0), "nothing of them is in their topics");
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let watched = watcher.finish();
+
+    for table in HELD {
+        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic(table));
+        kafka::write(&stream.bootstrap_servers, &topic, &key, Some(r#"{"compatibilityLevel":"NONE"}"#));
+    }
+    for commit in 2..6 {
+        release_dies(&stream, &format!("during-commit:{commit}"));
+    }
+    let said = release(&stream, &["--all"], 0);
+    let program = stream.start_ready();
+    stream.drain();
+    let (_, verdict) = stream.judge(TABLES_OF_WRITERS);
+    println!("{said}{} events, {watched:?}", verdict.events);
+    verdict.assert_flawless();
     program.terminate();
 }
 
