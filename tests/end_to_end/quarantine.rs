@@ -310,19 +310,56 @@ fn whatever_comes_every_change_is_there_once_after_the_release() {
     program.terminate();
 }
 
-/// Letters that are gone are missed: at the next start, and by the release.
-#[test]
-fn letters_that_are_gone_are_missed() {
-    let stack = Stack::shared();
-    let topic = format!("_schemas_quarantine_gone_{}", std::process::id());
-    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_gone", &topic);
+/// A stream of one table, whose schema is refused from the next change on.
+fn about_to_be_refused(stack: &Stack, label: &str) -> (Stream, Program) {
+    let topic = format!("_schemas_{label}_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(stack, label, &topic);
     stream.set("schema_registry.on_incompatible", "quarantine");
-    stream.database.execute("create table public.item (id int primary key, n int)");
+    stream.database.create_tables("create table public.item (id int primary key, n int)");
     let program = stream.start_ready();
     stream.database.execute("insert into public.item values (1, 1)");
     stream.drain();
     BuiltIn.set(&stream, "BACKWARD");
     stream.database.execute(CHANGE);
+    (stream, program)
+}
+
+/// Whoever forces a release takes the place of an instance that runs, as another instance would.
+#[test]
+fn a_forced_release_fences_the_stream() {
+    let stack = Stack::shared();
+    let (stream, mut program) = about_to_be_refused(&stack, "quarantine_forced");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    BuiltIn.set(&stream, "NONE");
+    release(&stream, &["--force", "public.item"], 0);
+    program.exits_with(4, "fenced", Duration::from_mins(1));
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
+    program.terminate();
+}
+
+/// In several partitions letters would have no order.
+#[test]
+fn a_topic_of_letters_with_several_partitions_is_refused() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_unfit");
+    program.terminate();
+    Topics::of(&stream.bootstrap_servers).create(&format!("{}.dead-letters", stream.topic("item")));
+    stream.database.execute("insert into public.item values (2, 'two')");
+    let mut program = stream.start();
+    program.exits_with(3, "topic-unfit", Duration::from_mins(1));
+}
+
+/// Letters that are gone are missed: at the next start, and by the release.
+#[test]
+fn letters_that_are_gone_are_missed() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_gone");
     stream.database.execute("insert into public.item values (2, 'two')");
     await_quarantine(&program);
     stream.drain();
