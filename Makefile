@@ -64,7 +64,7 @@ bench: dependencies ## Decode and encode per row, then drain a million rows besi
 .PHONY: fuzz
 fuzz: ## Fuzz the decoder and the parsers of values; needs a nightly toolchain and cargo-fuzz. FUZZ_SECONDS=60
 	python3 fuzz/seed.py
-	for target in message frame value; do \
+	for target in message frame copy value; do \
 		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 

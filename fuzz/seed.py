@@ -47,6 +47,10 @@ for recording in sorted((HERE.parent / "crates/pgoutput/tests/golden").glob("*/*
     save("message", session)
 save("frame", b"r" + bytes(33))
 
+for line in (rb"1", rb"", rb"\N", "\\\\x00ff\t{\"a\\\\\\\\\",NULL}\t\u00e4".encode(), rb"\b\f\n\r\t\v\\"):
+    save("copy", bytes([line.count(b"\t") + 1]) + line + b"\n")
+save("copy", b"\0\n")
+
 # As the target `value` chooses: the type's line, and the default forms or the lossless ones.
 VALUES = HERE.parent / "crates/encoder/tests/postgres"
 kinds = {}

@@ -113,11 +113,14 @@ codes! {
         "A row cannot be written in the table's Avro schema.",
         "Set the key of `[events]` whose form holds the value, as docs/types.md tells; or leave the column or table out.";
     SchemaUnrepresentable "schema-unrepresentable" Stop 3
-        "A table cannot be described as an Avro schema.",
-        "Rename the columns that the message names, or leave the table out.";
+        "A table cannot be written: its names clash or are none that Avro or Kafka has, its topic is another's, or it lacks the key that it is to have.",
+        "Change what the message names: the table's columns, its key or its topic; or leave the table out.";
     ColumnRuleUnfit "column-rule-unfit" Stop 3
         "A rule of `[columns]` cannot be applied to a column.",
         "Change the rule for the column that the message names: a column of the key can be hashed and nothing else, and only a string can be truncated.";
+    PartitionUnknown "partition-unknown" Stop 3
+        "A partition was detached or dropped before its rows were decoded, and this process has not seen what it was a partition of: whether an entry of `[[tables]]` is for it cannot be told.",
+        "Put an entry that names the partition itself before the others in `[[tables]]`: with the keys of the entry for what it was a partition of, or with none if there is no such entry.";
     ProtocolViolation "protocol-violation" Stop 1
         "The server sent something that the replication protocol does not have.",
         "Report it with the message: this is a defect, or the server is none that is supported.";

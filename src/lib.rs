@@ -23,3 +23,4 @@ pub mod metrics;
 pub mod pipeline;
 pub mod quarantine;
 pub mod schemas;
+mod snapshot;

@@ -42,6 +42,9 @@ pub struct Metrics {
     kafka_transactions: IntCounter,
     kafka_records: IntCounter,
     errors: IntCounterVec,
+    tables_to_copy: IntGauge,
+    copied_rows: IntCounter,
+    superseded_rows: IntCounter,
     queue_bytes: IntGauge,
     queue_limit_bytes: IntGauge,
     sessions: IntCounter,
@@ -148,6 +151,12 @@ impl Metrics {
             kafka_transactions: made.counter("kafka_transactions_total", "Kafka transactions committed."),
             kafka_records: made.counter("kafka_records_total", "Records committed in Kafka, tombstones among them."),
             errors: made.counters("errors_total", "Failures, by code.", &["code"]),
+            tables_to_copy: made.gauge("tables_to_copy", "Tables whose rows of before the stream are not all in Kafka."),
+            copied_rows: made.counter("copied_rows_total", "Rows that were read from tables and written, those of before the stream."),
+            superseded_rows: made.counter(
+                "copied_rows_superseded_total",
+                "Rows that were read from tables and not written, since a newer change of the same row was in Kafka already.",
+            ),
             queue_bytes: made.gauge("queue_bytes", "Event data between the source and Kafka's acknowledgement."),
             queue_limit_bytes: made.gauge("queue_limit_bytes", "The limit of it, memory_limit."),
             sessions: made.counter("sessions_total", "Sessions started: one, and one more for each restart."),
@@ -243,6 +252,22 @@ impl Metrics {
         // Nothing is read any more, so that nobody sees what is committed at the source from here on.
         let behind = &self.positions.behind_since_unix_us;
         let _ = behind.compare_exchange(0, unix_us(), Ordering::Relaxed, Ordering::Relaxed);
+    }
+
+    /// So many rows were read from a table, of which so many were not written.
+    pub fn copied(&self, rows: u64, superseded: u64) {
+        self.copied_rows.inc_by(rows.saturating_sub(superseded));
+        self.superseded_rows.inc_by(superseded);
+    }
+
+    /// So many tables are still to be copied.
+    pub fn tables_to_copy(&self, tables: usize) {
+        self.tables_to_copy.set(i64::try_from(tables).unwrap_or(i64::MAX));
+    }
+
+    /// A table could not be copied, for now.
+    pub fn copy_failed(&self, failure: &Failure) {
+        self.errors.with_label_values(&[failure.code().as_str()]).inc();
     }
 
     /// So much was read from the socket.

@@ -27,7 +27,7 @@ pub struct Catalog {
     live: Option<Live>,
 }
 
-struct Live {
+pub(super) struct Live {
     client: Client,
     driver: JoinHandle<()>,
 }
@@ -100,7 +100,7 @@ impl Catalog {
 
     async fn client(&mut self) -> Result<&Client, Failure> {
         if self.live.as_ref().is_none_or(|live| live.client.is_closed()) {
-            self.live = Some(connect(&self.options).await?);
+            self.live = Some(connect(&self.options, &SETTINGS).await?);
         }
         match &self.live {
             Some(live) => Ok(&live.client),
@@ -109,9 +109,19 @@ impl Catalog {
     }
 }
 
-async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
+impl Live {
+    pub(super) fn client(&self) -> &Client {
+        &self.client
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.client.is_closed()
+    }
+}
+
+pub(super) async fn connect(options: &ConnectOptions, settings: &[(&str, &str)]) -> Result<Live, Failure> {
     // The same startup, TLS and authentication as the replication connection has: one that accepts less would give the password away.
-    let socket = options.connect_sql(&SETTINGS).await.map_err(|error| failures::of_walreceiver(&error))?;
+    let socket = options.connect_sql(settings).await.map_err(|error| failures::of_walreceiver(&error))?;
     let (client, connection) = tokio_postgres::Config::new()
         .user(options.user())
         .ssl_mode(tokio_postgres::config::SslMode::Disable)
@@ -126,7 +136,7 @@ async fn connect(options: &ConnectOptions) -> Result<Live, Failure> {
     Ok(Live { client, driver })
 }
 
-fn failure_of(error: &tokio_postgres::Error) -> Failure {
+pub(super) fn failure_of(error: &tokio_postgres::Error) -> Failure {
     let Some(server) = error.as_db_error() else {
         // The crate's own text leaves the cause out.
         let source = std::error::Error::source(error);

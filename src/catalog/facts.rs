@@ -1,11 +1,24 @@
 //! What only the catalog knows about a table: see [`TableFacts`] for why that is a hint and no more.
 
 use encoder::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-use pgoutput::Oid;
+use pgoutput::{Oid, Xid};
+use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
 use super::Catalog;
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
+
+/// So many tables are asked about at once, which bounds what an answer takes.
+const TABLES_PER_QUERY: usize = 1000;
+
+/// A primary key, and since when there is one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PrimaryKey {
+    /// Its columns, in their order.
+    pub columns: Vec<String>,
+    /// The number of the transaction that made it.
+    pub made_by: Xid,
+}
 
 impl Catalog {
     /// The facts about the table with this OID; none at all if it does not exist any more.
@@ -13,38 +26,103 @@ impl Catalog {
     /// # Errors
     /// The server cannot be asked.
     pub async fn table_facts(&mut self, table: Oid) -> Result<TableFacts, Failure> {
-        let oid = u32::from(table);
+        Ok(self.facts_of_tables(&[table]).await?.remove(&table).unwrap_or_default())
+    }
+
+    /// The facts about each of these tables; none about those that do not exist any more.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn facts_of_tables(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, TableFacts>, Failure> {
+        let mut facts = FxHashMap::default();
+        for tables in tables.chunks(TABLES_PER_QUERY) {
+            self.add_facts(tables, &mut facts).await?;
+        }
+        Ok(facts)
+    }
+
+    /// Those of these tables that have REPLICA IDENTITY FULL.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn full_tables(&mut self, tables: &[Oid]) -> Result<Vec<Oid>, Failure> {
+        let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
+        let rows = self
+            .query("SELECT oid FROM pg_class WHERE oid = ANY($1) AND relreplident = 'f' ORDER BY oid", &[&oids])
+            .await?;
+        Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
+    }
+
+    /// The primary keys of these tables.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn primary_keys(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, PrimaryKey>, Failure> {
+        let mut keys = FxHashMap::default();
+        for tables in tables.chunks(TABLES_PER_QUERY) {
+            let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
+            let rows = self
+                .query(
+                    // Either row may have been written again since, for another reason; hardly ever both.
+                    "SELECT index.indrelid, made.xid::text::int8,
+                            ARRAY(SELECT attribute.attname::text
+                                  FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
+                                  JOIN pg_attribute attribute
+                                       ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
+                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position)
+                     FROM pg_index index
+                     JOIN pg_constraint primary_key ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p'
+                     CROSS JOIN LATERAL (SELECT xid FROM (VALUES (index.xmin), (primary_key.xmin)) written(xid)
+                                         ORDER BY age(xid) DESC LIMIT 1) made
+                     WHERE index.indrelid = ANY($1) AND index.indisprimary",
+                    &[&oids],
+                )
+                .await?;
+            for row in &rows {
+                let made_by = u32::try_from(row.get::<_, i64>(1))
+                    .map_err(|_| Failure::new(Code::Internal, "the number of a transaction has more than 32 bits"))?;
+                keys.insert(
+                    Oid::from(row.get::<_, u32>(0)),
+                    PrimaryKey { columns: row.get(2), made_by: made_by.into() },
+                );
+            }
+        }
+        Ok(keys)
+    }
+
+    async fn add_facts(&mut self, tables: &[Oid], facts: &mut FxHashMap<Oid, TableFacts>) -> Result<(), Failure> {
+        let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
         let columns = self
             .query(
                 // A domain leads to its base type in any number of steps. The modifier is the column's, or else the one
                 // that is met last on the way down. The elements of an array are followed in the same way, from their own
                 // type on; a type is an array if its elements say that it is theirs.
                 "WITH RECURSIVE step AS (
-                     SELECT attribute.attnum, 0 AS depth, type.oid AS type_oid, type.typname, type.typtype, type.typbasetype,
+                     SELECT attribute.attrelid, attribute.attnum, 0 AS depth, type.oid AS type_oid, type.typname, type.typtype, type.typbasetype,
                             attribute.atttypmod AS modifier, type.typtypmod, type.typnotnull AS not_null,
                             greatest(attribute.attndims, type.typndims) AS dimensions, type.typelem
                      FROM pg_attribute attribute JOIN pg_type type ON type.oid = attribute.atttypid
-                     WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                     WHERE attribute.attrelid = ANY($1) AND attribute.attnum > 0 AND NOT attribute.attisdropped
                      UNION ALL
-                     SELECT step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
+                     SELECT step.attrelid, step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
                             CASE WHEN step.typtypmod >= 0 THEN step.typtypmod ELSE step.modifier END, base.typtypmod,
                             step.not_null OR base.typnotnull, greatest(step.dimensions, base.typndims), base.typelem
                      FROM step JOIN pg_type base ON base.oid = step.typbasetype
                      WHERE step.typtype = 'd'
                  ), base AS (
-                     SELECT DISTINCT ON (attnum) * FROM step ORDER BY attnum, depth DESC
+                     SELECT DISTINCT ON (attrelid, attnum) * FROM step ORDER BY attrelid, attnum, depth DESC
                  ), element_step AS (
-                     SELECT base.attnum, 0 AS depth, element.oid AS type_oid, element.typname, element.typtype,
+                     SELECT base.attrelid, base.attnum, 0 AS depth, element.oid AS type_oid, element.typname, element.typtype,
                             element.typbasetype, -1 AS modifier, element.typtypmod, element.typdelim
                      FROM base JOIN pg_type element ON element.oid = base.typelem AND element.typarray = base.type_oid
                      UNION ALL
-                     SELECT step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
+                     SELECT step.attrelid, step.attnum, step.depth + 1, base.oid, base.typname, base.typtype, base.typbasetype,
                             CASE WHEN step.typtypmod >= 0 THEN step.typtypmod ELSE step.modifier END, base.typtypmod,
                             step.typdelim
                      FROM element_step step JOIN pg_type base ON base.oid = step.typbasetype
                      WHERE step.typtype = 'd'
                  ), element AS (
-                     SELECT DISTINCT ON (attnum) * FROM element_step ORDER BY attnum, depth DESC
+                     SELECT DISTINCT ON (attrelid, attnum) * FROM element_step ORDER BY attrelid, attnum, depth DESC
                  )
                  SELECT attribute.attname::text, attribute.attnotnull OR base.not_null,
                         CASE WHEN attribute.attgenerated = '' THEN pg_get_expr(def.adbin, def.adrelid) END,
@@ -55,31 +133,37 @@ impl Catalog {
                         element.type_oid, element.typname::text, element.typtype::text, element.modifier,
                         element.typdelim::text,
                         ARRAY(SELECT enumlabel::text FROM pg_enum
-                              WHERE enumtypid = element.type_oid ORDER BY enumsortorder)
+                              WHERE enumtypid = element.type_oid ORDER BY enumsortorder),
+                        attribute.attrelid
                  FROM pg_attribute attribute
                  JOIN pg_type type ON type.oid = attribute.atttypid
-                 JOIN base ON base.attnum = attribute.attnum
-                 LEFT JOIN element ON element.attnum = attribute.attnum
+                 JOIN base ON base.attrelid = attribute.attrelid AND base.attnum = attribute.attnum
+                 LEFT JOIN element ON element.attrelid = attribute.attrelid AND element.attnum = attribute.attnum
                  LEFT JOIN pg_attrdef def ON def.adrelid = attribute.attrelid AND def.adnum = attribute.attnum
-                 WHERE attribute.attrelid = $1 AND attribute.attnum > 0 AND NOT attribute.attisdropped
-                 ORDER BY attribute.attnum",
-                &[&oid],
+                 WHERE attribute.attrelid = ANY($1) AND attribute.attnum > 0 AND NOT attribute.attisdropped
+                 ORDER BY attribute.attrelid, attribute.attnum",
+                &[&oids],
             )
             .await?;
-        let key = self
+        let keys = self
             .query(
-                "SELECT attribute.attname::text
+                "SELECT attribute.attname::text, index.indrelid
                  FROM pg_index index
                  CROSS JOIN LATERAL unnest(index.indkey) WITH ORDINALITY key(attnum, position)
                  JOIN pg_attribute attribute ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
-                 WHERE index.indrelid = $1 AND index.indisprimary AND key.position <= index.indnkeyatts
-                 ORDER BY key.position",
-                &[&oid],
+                 WHERE index.indrelid = ANY($1) AND index.indisprimary AND key.position <= index.indnkeyatts
+                 ORDER BY index.indrelid, key.position",
+                &[&oids],
             )
             .await?;
-        let columns = columns.iter().map(column_facts).collect();
-        let key: Vec<String> = key.iter().map(|row| row.get(0)).collect();
-        Ok(TableFacts { columns, primary_key: (!key.is_empty()).then_some(key) })
+        for row in &columns {
+            facts.entry(Oid::from(row.get::<_, u32>(17))).or_default().columns.push(column_facts(row));
+        }
+        for row in &keys {
+            let key = &mut facts.entry(Oid::from(row.get::<_, u32>(1))).or_default().primary_key;
+            key.get_or_insert_default().push(row.get(0));
+        }
+        Ok(())
     }
 }
 

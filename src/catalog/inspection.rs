@@ -1,9 +1,7 @@
-//! What `pgsluice check` asks beyond what a stream needs: privileges, the slot's state, and tables as the stream would describe
-//! them.
+//! What `pgsluice check` asks beyond what a stream needs: privileges, the slot's state, and what patterns do not match.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
 use serde::Deserialize;
 
 use super::{Catalog, PublishedTable};
@@ -62,15 +60,6 @@ pub struct SlotState {
     pub inactive_since: Option<String>,
     /// Whether standbys keep a copy (17).
     pub failover: Option<bool>,
-}
-
-/// A table as its Relation message would describe it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DescribedTable {
-    /// The message that would come.
-    pub relation: Relation,
-    /// Columns that the server would not send unless told to: generated ones, and whether each is stored. It never sends those that are not.
-    pub generated: BTreeMap<String, bool>,
 }
 
 /// Something of the name that a pattern gives, which the pattern does not match.
@@ -199,66 +188,6 @@ impl Catalog {
             )
             .await?;
         rows.first().map(|row| parse("pg_replication_slots", row.get(0))).transpose()
-    }
-
-    /// The tables as their Relation messages would describe them.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub async fn described_tables(&mut self, tables: &[PublishedTable]) -> Result<Vec<DescribedTable>, Failure> {
-        let (schemas, names) = unzip(tables);
-        let rows = self
-            .query(
-                "SELECT class.oid, namespace.nspname::text, class.relname::text, class.relreplident::text,
-                        attribute.attname::text, attribute.atttypid, attribute.atttypmod, nullif(attribute.attgenerated, '')::text,
-                        class.relreplident = 'f' OR EXISTS (
-                            SELECT FROM pg_index index
-                            WHERE index.indrelid = class.oid
-                              AND CASE class.relreplident WHEN 'd' THEN index.indisprimary
-                                                          WHEN 'i' THEN index.indisreplident ELSE false END
-                              AND attribute.attnum = ANY((index.indkey::int2[])[0:index.indnkeyatts - 1]))
-                 FROM unnest($1::text[], $2::text[]) wanted(schema, name)
-                 JOIN pg_namespace namespace ON namespace.nspname = wanted.schema
-                 JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = wanted.name
-                 JOIN pg_attribute attribute ON attribute.attrelid = class.oid AND attribute.attnum > 0 AND NOT attribute.attisdropped
-                 ORDER BY 2, 3, attribute.attnum",
-                &[&schemas, &names],
-            )
-            .await?;
-        let mut described: Vec<DescribedTable> = Vec::new();
-        for row in &rows {
-            let id = Oid::from(row.get::<_, u32>(0));
-            if described.last().is_none_or(|last| last.relation.id != id) {
-                described.push(DescribedTable {
-                    relation: Relation {
-                        xid: None,
-                        id,
-                        schema: row.get(1),
-                        name: row.get(2),
-                        replica_identity: match row.get::<_, &str>(3) {
-                            "f" => ReplicaIdentity::Full,
-                            "i" => ReplicaIdentity::Index,
-                            "n" => ReplicaIdentity::Nothing,
-                            _ => ReplicaIdentity::Default,
-                        },
-                        columns: Vec::new(),
-                    },
-                    generated: BTreeMap::new(),
-                });
-            }
-            let Some(table) = described.last_mut() else { continue };
-            let name: String = row.get(4);
-            if let Some(kind) = row.get::<_, Option<&str>>(7) {
-                table.generated.insert(name.clone(), kind == "s");
-            }
-            table.relation.columns.push(RelationColumn {
-                is_key: row.get(8),
-                name,
-                type_oid: Oid::from(row.get::<_, u32>(5)),
-                type_modifier: row.get(6),
-            });
-        }
-        Ok(described)
     }
 
     /// What has the name that a pattern without a star means, but for its case, or is no table that can be published.

@@ -6,12 +6,21 @@
 mod connection;
 mod facts;
 mod publication;
+mod rows;
+mod relation;
+mod snapshot;
+mod copy_statement;
 mod server;
 mod tables;
 mod inspection;
 
 pub use connection::Catalog;
-pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
+pub use copy_statement::{CopyStatement, KeyRange};
+pub use facts::PrimaryKey;
+pub use inspection::{NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
+pub use relation::DescribedTable;
+pub(crate) use rows::RowReader;
 pub use server::ServerSettings;
-pub use tables::{MatchedTable, PublishedTable, WithoutIdentity};
+pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
+pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

@@ -247,7 +247,7 @@ fn check(
         return Err(Failure::new(Code::PublicationMissing, format!("publication {name} does not exist")));
     };
     let covered = |wanted: &&MatchedTable| {
-        let by_leaves = || wanted.leaves.iter().all(|leaf| publication.tables.contains(leaf));
+        let by_leaves = || wanted.leaves.iter().all(|leaf| publication.tables.contains(&leaf.table));
         publication.tables.contains(&wanted.table) || (!wanted.leaves.is_empty() && by_leaves())
     };
     let missing: Vec<_> = wanted.iter().filter(|wanted| !covered(wanted)).map(|wanted| wanted.table.clone()).collect();
@@ -297,6 +297,7 @@ fn list(tables: &[PublishedTable]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::Leaf;
 
     const SHAPE: PublicationShape = PublicationShape { via_root: true, generated_columns: false };
 
@@ -309,8 +310,11 @@ mod tests {
             oid: pgoutput::Oid::from(1),
             table: table(name),
             is_partitioned: !leaves.is_empty(),
-            leaves: leaves.iter().map(|name| table(name)).collect(),
-            leaf_oids: Vec::new(),
+            ancestors: Vec::new(),
+            leaves: leaves
+                .iter()
+                .map(|leaf| Leaf { table: table(leaf), oid: pgoutput::Oid::from(2), ancestors: vec![table(name)] })
+                .collect(),
             excluded: Vec::new(),
         }
     }

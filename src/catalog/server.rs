@@ -96,6 +96,16 @@ impl ServerSettings {
 }
 
 impl Catalog {
+    /// Assigns a transaction id: every transaction that had one before has a lower one.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn assign_xid(&mut self) -> Result<u64, Failure> {
+        let row = self.query_one("SELECT pg_current_xact_id()::text", &[]).await?;
+        let text: &str = row.get(0);
+        text.parse().map_err(|_| Failure::new(Code::Internal, format!("{text:?} is no transaction id")))
+    }
+
     /// How far the server's log is written.
     ///
     /// # Errors

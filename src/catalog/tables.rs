@@ -6,7 +6,7 @@ use pgoutput::Oid;
 
 use super::Catalog;
 use crate::{
-    config::{TablePattern, TableSelection},
+    config::{TableIdentity, TablePattern, TableSelection},
     failure::{Code, Failure},
 };
 
@@ -28,6 +28,8 @@ impl std::fmt::Display for PublishedTable {
 /// A table whose rows have no identity: as soon as its updates are published, the server refuses UPDATE and DELETE on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WithoutIdentity {
+    /// The table that was asked about: this one, or what it is a partition of.
+    pub root: PublishedTable,
     /// The table.
     pub table: PublishedTable,
     /// Why.
@@ -43,12 +45,42 @@ pub struct MatchedTable {
     pub oid: Oid,
     /// Whether it is partitioned, with or without partitions.
     pub is_partitioned: bool,
+    /// What it is a partition of itself, at any depth: tables that were not asked for.
+    pub ancestors: Vec<PublishedTable>,
     /// The leaves of a partitioned table.
-    pub leaves: Vec<PublishedTable>,
-    /// Their OIDs, in the same order.
-    pub leaf_oids: Vec<Oid>,
+    pub leaves: Vec<Leaf>,
     /// Its partitions that are to be left out, at any depth: where rows come under the root's name, that cannot be done.
     pub excluded: Vec<PublishedTable>,
+}
+
+/// A partition that has no partitions itself.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leaf {
+    /// The partition.
+    pub table: PublishedTable,
+    /// Its OID.
+    pub oid: Oid,
+    /// What it is a partition of, at any depth.
+    pub ancestors: Vec<PublishedTable>,
+}
+
+impl MatchedTable {
+    /// The relations under whose names its rows come, each with every name that it goes by. A partitioned table whose leaves are published
+    /// has as many as there are leaves.
+    pub fn relations(&self, publishes_leaves: bool) -> Vec<(Oid, TableIdentity)> {
+        let name = |table: &PublishedTable| (table.schema.clone(), table.name.clone());
+        let relation = |oid: Oid, table: &PublishedTable, ancestors: &[PublishedTable]| {
+            let names = std::iter::once(table).chain(ancestors).map(name).collect();
+            (oid, TableIdentity { names, is_certain: true })
+        };
+        if !publishes_leaves {
+            vec![relation(self.oid, &self.table, &[])]
+        } else if self.is_partitioned {
+            self.leaves.iter().map(|leaf| relation(leaf.oid, &leaf.table, &leaf.ancestors)).collect()
+        } else {
+            vec![relation(self.oid, &self.table, &self.ancestors)]
+        }
+    }
 }
 
 impl Catalog {
@@ -126,7 +158,7 @@ impl Catalog {
         let names: Vec<&str> = tables.iter().map(|table| table.name.as_str()).collect();
         let rows = self
             .query(
-                "SELECT namespace.nspname::text, class.relname::text, class.relreplident::text
+                "SELECT namespace.nspname::text, class.relname::text, class.relreplident::text, wanted.schema, wanted.name
                  FROM unnest($1::text[], $2::text[]) wanted(schema, name)
                  JOIN pg_namespace root_namespace ON root_namespace.nspname = wanted.schema
                  JOIN pg_class root ON root.relnamespace = root_namespace.oid AND root.relname = wanted.name
@@ -147,6 +179,7 @@ impl Catalog {
         Ok(rows
             .iter()
             .map(|row| WithoutIdentity {
+                root: PublishedTable { schema: row.get(3), name: row.get(4) },
                 table: PublishedTable { schema: row.get(0), name: row.get(1) },
                 reason: match row.get::<_, &str>(2) {
                     "n" => "its replica identity is NOTHING",
@@ -165,6 +198,14 @@ struct Candidate {
     /// Itself among them, if it is a partition or partitioned.
     ancestors: Vec<u32>,
     is_leaf: bool,
+}
+
+impl Candidate {
+    /// What it is a partition of, by name.
+    fn parents(&self, names: &HashMap<u32, &PublishedTable>) -> Vec<PublishedTable> {
+        let ancestors = self.ancestors.iter().filter(|ancestor| **ancestor != self.oid);
+        ancestors.filter_map(|ancestor| names.get(ancestor).copied().cloned()).collect()
+    }
 }
 
 fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> {
@@ -190,19 +231,25 @@ fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> 
             }
         }
     }
+    let names: HashMap<u32, &PublishedTable> = all.iter().map(|found| (found.oid, &found.table)).collect();
     all.iter()
         .filter(|found| matching.contains(&found.oid))
         .filter(|found| !found.ancestors.iter().any(|parent| *parent != found.oid && matching.contains(parent)))
         .map(|found| {
             let leaves = leaves.remove(&found.oid).unwrap_or_default();
-            let (leaves, leaf_oids) = leaves.iter().map(|leaf| (leaf.table.clone(), Oid::from(leaf.oid))).unzip();
+            let leaf = |leaf: &Candidate| Leaf {
+                table: leaf.table.clone(),
+                oid: leaf.oid.into(),
+                ancestors: leaf.parents(&names),
+            };
+            let leaves = leaves.into_iter().map(leaf).collect();
             let excluded = left_out.remove(&found.oid).unwrap_or_default();
             MatchedTable {
                 table: found.table.clone(),
                 oid: found.oid.into(),
                 is_partitioned: !found.is_leaf,
+                ancestors: found.parents(&names),
                 leaves,
-                leaf_oids,
                 excluded,
             }
         })
@@ -234,7 +281,9 @@ mod tests {
         let check = |include: &[&str], exclude: &[&str], expect: &[(&str, &[&str])]| {
             let found: Vec<_> = matched(include, exclude)
                 .into_iter()
-                .map(|found| (found.table.name, found.leaves.into_iter().map(|leaf| leaf.name).collect::<Vec<_>>()))
+                .map(|found| {
+                    (found.table.name, found.leaves.into_iter().map(|leaf| leaf.table.name).collect::<Vec<_>>())
+                })
                 .collect();
             let expect: Vec<_> = expect
                 .iter()
@@ -247,6 +296,14 @@ mod tests {
         check(&["*.*"], &[], &[("events", &["events_2026_01", "events_default"]), ("plain", &[])]);
         check(&["*.events_*"], &[], &[("events_2026", &["events_2026_01"]), ("events_default", &[])]);
         check(&["*.events_2026_01"], &[], &[("events_2026_01", &[])]);
+        let names = |include: &[&str]| {
+            let matched = matched(include, &[]).remove(0);
+            let names = |(_, table): (Oid, TableIdentity)| table.names.into_iter().map(|(_, name)| name).collect();
+            matched.relations(true).into_iter().map(names).collect::<Vec<Vec<String>>>()
+        };
+        let expected = [["events_2026_01", "events_2026", "events"].as_slice(), &["events_default", "events"]];
+        assert_eq!(names(&["*.events"]), expected, "a leaf goes by the name of everything that it is a partition of");
+        assert_eq!(names(&["*.events_default"]), [["events_default", "events"]], "whether that is asked for or not");
         check(&["*.*"], &["public.events"], &[("plain", &[])]);
         check(&["*.*"], &["public.events_2026"], &[("events", &["events_default"]), ("plain", &[])]);
         check(&["*.events_2026_01", "*.plain"], &["public.events"], &[("plain", &[])]);

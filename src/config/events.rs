@@ -161,8 +161,13 @@ impl Choice for VaryingBits {
 }
 
 impl Choice for Operation {
-    const CHOICES: &'static [(&'static str, Self)] =
-        &[("insert", Self::Create), ("update", Self::Update), ("delete", Self::Delete), ("truncate", Self::Truncate)];
+    const CHOICES: &'static [(&'static str, Self)] = &[
+        ("insert", Self::Create),
+        ("update", Self::Update),
+        ("delete", Self::Delete),
+        ("truncate", Self::Truncate),
+        ("read", Self::Read),
+    ];
 }
 
 impl Choice for Metadata {

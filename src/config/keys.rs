@@ -121,6 +121,10 @@ pub(super) const SECTIONS: &[Section] = &[
               it grows until a cap is reached.",
     },
     Section {
+        path: "snapshot",
+        doc: "Rows that were there before the stream: copied beside it, each in its place among the events of its key.",
+    },
+    Section {
         path: "columns",
         doc: "Which columns are in the records, and of which something else is written. Columns are named by patterns `schema.table.column` \
               of the same form as those of `postgres.tables`; a partition obeys what is said of the table that it is a partition of. \
@@ -298,6 +302,16 @@ keys! {
         "Age of the Kafka transaction after which one PostgreSQL transaction is split. Not below `max_age`, and at most half of \
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
 
+    SNAPSHOT_MODE: "snapshot.mode", Kind::Text, Presence::Default(r#""initial""#),
+        "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `never`, none. A \
+         stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
+    SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
+        "How many tables are copied at a time, each over a connection of its own. 1 to 16.";
+    SNAPSHOT_ROWS_PER_SECOND: "snapshot.rows_per_second", Kind::Integer, Presence::Optional { example: "10000" },
+        "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
+    SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),
+        "How long PostgreSQL may take to give the rows of one chunk. From 1 s to 1 h.";
+
     COLUMNS_INCLUDE: "columns.include", Kind::TextList, Presence::Default(r#"["*.*.*"]"#),
         "The columns to write; a column that no pattern matches is left out, of whatever table. Debezium: `column.include.list`.";
     COLUMNS_EXCLUDE: "columns.exclude", Kind::TextList, Presence::Optional { example: r#"["public.users.password", "*.*.ssn"]"# },
@@ -364,7 +378,7 @@ keys! {
          all and by table. Their ids are the `transaction.id` of the events. Debezium: `provide.transaction.metadata`, which also decides \
          there whether events have `transaction`; here they always do.";
     EVENTS_SKIP: "events.skip", Kind::TextList, Presence::Default("[]"),
-        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, and `truncate`, by the `op` of the event: a change \
+        "Events that are not written: `insert`, `update`, `delete`, with its tombstone, `truncate`, and `read`, a row of a snapshot, by the `op` of the event: a change \
          of the key is a delete and an insert. What is skipped has its number in `transaction.total_order`, so that the numbers of the \
          others do not depend on it, and counts for the END in the topic of transactions. `upsert` needs inserts and deletions, or its topics are not \
          the tables; and it needs `truncate` here, or a TRUNCATE stops the stream, since no record can say it. Debezium: `skipped.operations`, whose default is `t`, and where it has none.";
@@ -381,7 +395,7 @@ keys! {
     EVENTS_HEADERS: "events.headers", Kind::TextList, Presence::Default("[]"),
         "What each record says in headers besides, tombstones included: `op`, `db`, `schema`, `table`, `lsn`, `commit_lsn`, `txId`, \
          `transaction_id`, `source_ts_ms` and `source_ts_us`, the time of the commit, and `transaction_total_order`. A header's name has two underscores in front, as in `__op`, and its \
-         value is text. Debezium: `add.headers` of `ExtractNewRecordState`.";
+         value is text. A row of a snapshot has none for what it has not: a commit and an ordinal. Debezium: `add.headers` of `ExtractNewRecordState`.";
 
     EVENTS_HEARTBEAT_INTERVAL: "events.heartbeat_interval", Kind::Duration, Presence::Optional { example: r#""10s""# },
         "How often a record is written that says only that the stream is alive, with its time; from 1 s to 1 h; never, if this is absent. It is in a \

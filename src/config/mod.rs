@@ -67,6 +67,8 @@ pub struct Config {
     pub postgres: Postgres,
     /// The sink.
     pub kafka: Kafka,
+    /// `[snapshot]`: rows that were there before.
+    pub snapshot: Snapshot,
     /// `[columns]`: which columns are left out, and of which something else is written.
     pub columns: Columns,
     /// `[events]`: the forms that values, names and deletions take.
@@ -174,6 +176,28 @@ pub struct Transaction {
     pub split_after_bytes: u64,
     /// Age after which one PostgreSQL transaction is split; at most half of librdkafka's `transaction.timeout.ms`.
     pub split_after_age: Duration,
+}
+
+/// `[snapshot]`: rows that were there before.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    /// Which rows are copied.
+    pub mode: SnapshotMode,
+    /// How many tables are copied at a time; 1 to 16.
+    pub connections: usize,
+    /// How many rows are read in a second, at most.
+    pub rows_per_second: Option<u32>,
+    /// How long a statement may take that reads rows.
+    pub statement_timeout: Duration,
+}
+
+/// Which rows are copied.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SnapshotMode {
+    /// Those of every table that is streamed, when that begins.
+    Initial,
+    /// None.
+    Never,
 }
 
 /// `[events]`: what is written beside the changes of tables.

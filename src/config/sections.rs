@@ -18,8 +18,8 @@ use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
 use super::{
-    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, TableSelection,
-    Topics, Transaction,
+    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, Snapshot,
+    TableSelection, Topics, Transaction,
 };
 
 impl Config {
@@ -29,6 +29,7 @@ impl Config {
         let memory_limit = memory_limit(reader);
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
+        let snapshot = Snapshot::read(reader);
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
@@ -50,6 +51,7 @@ impl Config {
             memory_limit_bytes: memory_limit?,
             postgres: postgres?,
             kafka: kafka?,
+            snapshot: snapshot?,
             columns: columns?,
             events: events?,
             metadata: metadata?,
@@ -444,6 +446,28 @@ fn registry_auth(
         (None, Some(_), None) => (password_key, Fault::new("there is no user", "set schema_registry.user")),
     };
     Err(reader.problem(key, fault))
+}
+
+impl Snapshot {
+    fn read(reader: &mut Reader) -> Result<Self, Noted> {
+        let mode = reader.required(&keys::SNAPSHOT_MODE);
+        let connections = reader.required(&keys::SNAPSHOT_CONNECTIONS);
+        let connections = connections
+            .and_then(|count: i64| reader.in_range(&keys::SNAPSHOT_CONNECTIONS, count, (1, 16), i64::to_string));
+        let rows = reader.optional(&keys::SNAPSHOT_ROWS_PER_SECOND).and_then(|rows: Option<i64>| {
+            let in_range =
+                |rows| reader.in_range(&keys::SNAPSHOT_ROWS_PER_SECOND, rows, (1, 1_000_000_000), i64::to_string);
+            rows.map(in_range).transpose()
+        });
+        let range = (Duration::from_secs(1), Duration::from_hours(1));
+        let statement_timeout = duration_from(reader, &keys::SNAPSHOT_STATEMENT_TIMEOUT, range);
+        Ok(Self {
+            mode: mode?,
+            connections: usize::try_from(connections?).unwrap_or(1),
+            rows_per_second: rows?.and_then(|rows| u32::try_from(rows).ok()),
+            statement_timeout: statement_timeout?,
+        })
+    }
 }
 
 impl Log {

@@ -1,9 +1,10 @@
 //! How the records of one table are written: what holds for all tables, and what holds for this one.
 
-use encoder::{EncodeOptions, Format};
+use encoder::{EncodeOptions, Format, Naming, PlanError, TableFacts, TablePlan, Unrepresentable};
+use pgoutput::Relation;
 
 use super::routing::Names;
-use super::{Columns, Config, OnIncompatible, Routing, TableOverride};
+use super::{Columns, Config, OnIncompatible, Routing, TableOverride, TablePattern};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
@@ -23,7 +24,8 @@ pub struct TableIdentity {
     /// Schema and table: its own first, and then those that it is or was a partition of.
     pub names: Vec<(String, String)>,
     /// Whether these are all. Where a row comes under the name of a partition that is gone, nobody can say what it was a partition of.
-    /// Then every rule that hides a column is applied by the column's name alone: rather one too many than a value too much.
+    /// Then every rule that hides a column is applied by the column's name alone: rather one too many than a value too much. What
+    /// [`Shaping::doubt`] finds would give its records another shape or another topic, and stops the stream.
     pub is_certain: bool,
 }
 
@@ -65,6 +67,31 @@ impl Shaping {
         options
     }
 
+    /// The plan by which the records of a table are written.
+    ///
+    /// # Errors
+    /// There can be none.
+    pub fn plan(
+        &self,
+        relation: &Relation,
+        table: &TableIdentity,
+        facts: &TableFacts,
+        naming: &Naming,
+    ) -> Result<TablePlan, PlanError> {
+        let options = self.options(table, relation.columns.iter().map(|column| column.name.as_str()));
+        TablePlan::compile(relation, facts, naming, &options)
+    }
+
+    /// The topics of a table: its own, and that of its dead letters if there are to be any.
+    pub fn topics(&self, table: &TableIdentity) -> Vec<String> {
+        let events = self.own(table).map_or(&self.events, |own| &own.events);
+        let topic = self.topic(table).map(|topic| encoder::legal_topic(&topic));
+        let letters = topic.as_ref().map(|topic| encoder::dead_letter_topic(topic));
+        let has_letters = events.unrepresentable == Unrepresentable::DeadLetter
+            || self.on_incompatible(table) == OnIncompatible::Quarantine;
+        topic.into_iter().chain(letters.filter(|_| has_letters)).collect()
+    }
+
     /// The topic of a table, by its name and its routes.
     pub fn topic(&self, table: &TableIdentity) -> Option<String> {
         let (schema, name) = table.names.first()?;
@@ -78,6 +105,13 @@ impl Shaping {
     /// How many partitions the topic of a table is to have when it is created, where that is otherwise for it.
     pub fn partitions(&self, table: &TableIdentity) -> Option<i32> {
         self.own(table)?.partitions
+    }
+
+    /// What `[[tables]]` may have meant for a table of which nobody can say what it was a partition of: the first pattern before those
+    /// that match a name of it.
+    pub fn doubt(&self, table: &TableIdentity) -> Option<&TablePattern> {
+        let mut before = self.tables.iter().take_while(|own| !table.is_certain && !own.matches(table));
+        before.find_map(|own| own.tables.first())
     }
 
     /// What becomes of a table whose schemas are refused.
@@ -189,6 +223,24 @@ mod tests {
         let names = |names: &[&str]| names.iter().map(|name| ("public".to_owned(), (*name).to_owned())).collect();
         let leaf = TableIdentity { names: names(&["users_1", "users"]), is_certain: true };
         assert_eq!(left(&rules, &leaf, COLUMNS), ["id", "email=1"]);
+    }
+
+    #[test]
+    fn in_doubt_nothing_is_taken_for_otherwise() {
+        let text = |tables: &[&str]| {
+            let entries = tables.iter().map(|table| format!("[[tables]]\nmatch = \"{table}\"\n"));
+            format!("exclude = []\n{}", entries.collect::<String>())
+        };
+        let doubt = |tables: &[&str], is_certain| {
+            let table = TableIdentity { is_certain, ..TableIdentity::plain("public", "users_1") };
+            shaping(&text(tables)).doubt(&table).map(ToString::to_string)
+        };
+        assert_eq!(doubt(&[], false), None);
+        assert_eq!(doubt(&["public.users"], true), None);
+        assert_eq!(doubt(&["public.users"], false).as_deref(), Some("public.users"));
+        assert_eq!(doubt(&["public.users_1", "public.users"], false), None, "the first that matches is for it");
+        assert_eq!(doubt(&["public.users", "public.users_1"], false).as_deref(), Some("public.users"));
+        assert_eq!(doubt(&["*.*"], false), None);
     }
 
     /// Nobody can say whether its rows are of a table whose values are to be hidden.

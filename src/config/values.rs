@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use secrecy::SecretString;
 
+use super::SnapshotMode;
 use super::document::{Data, printable};
 use super::problem::Fault;
 
@@ -241,6 +242,16 @@ impl FromData for SocketAddr {
         let text = String::from_data(data)?;
         text.parse()
             .map_err(|_| found_text(&text, "give an IP address and a port, as in \"127.0.0.1:9187\" or \"[::]:9187\""))
+    }
+}
+
+impl FromData for SnapshotMode {
+    fn from_data(data: &Data) -> Result<Self, Fault> {
+        match String::from_data(data)?.as_str() {
+            "initial" => Ok(Self::Initial),
+            "never" => Ok(Self::Never),
+            other => Err(found_text(other, "give \"initial\" or \"never\"")),
+        }
     }
 }
 

@@ -4,8 +4,9 @@
 //! is streamed from there on, whatever the stream's own position is, and nothing here has to be in step with the stream.
 //!
 //! A first start is strict: what does not fit is refused, so that somebody looks. Once something was streamed, a table that cannot be
-//! published (it has no replica identity, or belongs to another role) is left out and told, and the others go on: a table that an
-//! application makes must not be able to stop them.
+//! published (it has no replica identity, or belongs to another role) or not be written (as [`fitness`](super::fitness) finds out) is left
+//! out and told, and the others go on: a table that an application makes must not be able to stop them. Each look asks again, so that it is
+//! taken up once it fits.
 //!
 //! Tables are taken out by the first session of a process only. One that matches no more may be on its way through a migration that
 //! gives it another name for a minute; to take it out meanwhile would leave a gap that nobody asked for.
@@ -24,12 +25,13 @@ use std::{
 };
 
 use pgoutput::{Oid, Relation};
-use rustc_hash::FxHashMap;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{debug, error, info, warn};
 
+use super::fitness::Fitness;
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublicationShape, PublishedTable},
-    config::{self, TableIdentity},
+    config::{self, Config, TableIdentity},
     failure::{Code, Failure},
     metrics::Metrics,
 };
@@ -39,6 +41,7 @@ pub(super) struct Membership {
     catalog: Catalog,
     postgres: config::Postgres,
     scope: Arc<Mutex<Scope>>,
+    fitness: Fitness,
     /// What was asked for and was found in the publication, ever.
     published: BTreeSet<PublishedTable>,
     /// What was said, so that it is said once.
@@ -60,10 +63,12 @@ pub(super) struct Beginning {
 /// What decides whether a relation of the stream is asked for where its name does not say so.
 #[derive(Debug, Default)]
 pub(super) struct Scope {
-    /// Every leaf that was seen under a table that is asked for, and that table. Bounded by the partitions there were since the process began.
-    leaves: FxHashMap<Oid, PublishedTable>,
-    /// What each relation that was identified was a partition of. Bounded likewise.
+    /// Every leaf that was seen under a table that is asked for. Bounded by the partitions there were since the process began.
+    leaves: FxHashSet<Oid>,
+    /// What each relation that was matched or identified was a partition of. Bounded by the tables there were.
     ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
+    /// Tables that are asked for and left out until they fit, as of the last look.
+    unfit: BTreeSet<PublishedTable>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -73,9 +78,11 @@ pub(super) struct Scope {
     is_exact: bool,
 }
 
-/// Whether rows come under the names of leaves.
-pub(super) fn publishes_leaves(scope: &Mutex<Scope>) -> bool {
-    lock(scope).publishes_leaves
+/// Keeps those of the tables that are not left out as unfit, and says whether rows come under the names of leaves.
+pub(super) fn leave_out_unfit(scope: &Mutex<Scope>, matched: &mut Vec<MatchedTable>) -> bool {
+    let scope = lock(scope);
+    matched.retain(|matched| !scope.unfit.contains(&matched.table));
+    scope.publishes_leaves
 }
 
 /// Why a relation is taken to be asked for.
@@ -92,39 +99,45 @@ pub(super) enum Verdict {
 impl Scope {
     fn update(&mut self, postgres: &config::Postgres, matched: &[MatchedTable], plan: &PublicationPlan) {
         let publication = plan.existing.as_ref();
-        let leaves = |root: &MatchedTable| {
-            let root = root.clone();
-            root.leaf_oids.into_iter().map(move |leaf| (leaf, root.table.clone()))
-        };
-        self.leaves.extend(matched.iter().flat_map(leaves));
+        for root in matched {
+            if !root.is_partitioned {
+                self.remember(root.oid, &root.ancestors);
+            }
+            for leaf in &root.leaves {
+                self.leaves.insert(leaf.oid);
+                self.remember(leaf.oid, &leaf.ancestors);
+            }
+        }
         self.has_partitioned |= matched.iter().any(|matched| matched.is_partitioned);
         // What comes next in the log may have been published before a change of it.
         self.publishes_leaves |= !postgres.publish_via_partition_root || publication.is_some_and(|it| !it.via_root);
         self.is_exact = postgres.manage && !publication.is_some_and(|it| it.all_tables || it.has_schemas);
     }
 
-    /// The names that a relation goes by, as far as anybody knows.
-    fn identity(&mut self, relation: Oid, own: PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
-        let remembered = self.ancestors.get(&relation).cloned();
-        // Before it was detached, the rows that are still to come were written under what it was a partition of.
-        let is_certain = ancestors.is_some()
-            || remembered.is_some()
-            || self.leaves.contains_key(&relation)
-            || !self.publishes_leaves;
-        let mut names = remembered.unwrap_or_default();
-        names.extend(ancestors.into_iter().flatten().chain(self.leaves.get(&relation)).cloned());
-        names.sort();
-        names.dedup();
-        if ancestors.is_some() {
-            self.ancestors.insert(relation, names.clone());
+    /// Adds to what a relation was a partition of: before it was detached, the rows that are still to come were written under that.
+    fn remember(&mut self, relation: Oid, ancestors: &[PublishedTable]) {
+        let remembered = self.ancestors.entry(relation).or_default();
+        for ancestor in ancestors {
+            if !remembered.contains(ancestor) {
+                remembered.push(ancestor.clone());
+            }
         }
-        names.insert(0, own);
-        TableIdentity { names: names.into_iter().map(|table| (table.schema, table.name)).collect(), is_certain }
+    }
+
+    /// The names that a relation goes by, as far as anybody knows.
+    fn identity(&mut self, relation: Oid, own: &PublishedTable, ancestors: Option<&[PublishedTable]>) -> TableIdentity {
+        if let Some(ancestors) = ancestors {
+            self.remember(relation, ancestors);
+        }
+        let remembered = self.ancestors.get(&relation);
+        let is_certain = remembered.is_some() || !self.publishes_leaves;
+        let names = std::iter::once(own).chain(remembered.into_iter().flatten());
+        TableIdentity { names: names.map(|table| (table.schema.clone(), table.name.clone())).collect(), is_certain }
     }
 
     /// Decides on a relation whose name is not asked for, nor that of anything that it is a partition of now.
     fn decide(&self, relation: Oid, table: &PublishedTable, exists: bool) -> Verdict {
-        if self.leaves.contains_key(&relation) {
+        if self.leaves.contains(&relation) {
             return Verdict::Leaf;
         }
         if !self.publishes_leaves || self.removed.contains(table) {
@@ -137,9 +150,10 @@ impl Scope {
 }
 
 impl Membership {
-    pub(super) fn new(catalog: Catalog, postgres: config::Postgres, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(catalog: Catalog, config: &Config, metrics: Arc<Metrics>) -> Self {
+        let (postgres, fitness) = (config.postgres.clone(), Fitness::new(config));
         let (published, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { catalog, postgres, scope: Arc::default(), published, told, metrics }
+        Self { catalog, postgres, scope: Arc::default(), fitness, published, told, metrics }
     }
 
     /// What it has learned, for whoever decides on relations.
@@ -181,7 +195,7 @@ impl Membership {
             self.tell(format!("{remark}{outcome}"));
         }
         if self.postgres.manage {
-            let fit = self.fit(&plan.new_tables, !has_streamed).await?;
+            let fit = self.fit(&matched, &plan, !has_streamed).await?;
             if plan.existing.is_none() {
                 self.catalog.alter_publication(&plan.creation(&fit)).await?;
             } else {
@@ -243,8 +257,8 @@ impl Membership {
             if let Some(unfit) = &plan.unfit {
                 self.tell(unfit.to_string());
             }
-        } else if !plan.new_tables.is_empty() && !plan.must_be_rewritten() {
-            let fit = self.fit(&plan.new_tables, false).await?;
+        } else if !plan.must_be_rewritten() {
+            let fit = self.fit(&matched, &plan, false).await?;
             if !fit.is_empty() && is_ours().await {
                 self.add(&plan, fit, false).await?;
             }
@@ -271,27 +285,26 @@ impl Membership {
         self.add(plan, fit, !beginning.has_streamed).await
     }
 
-    /// Those of the tables on which the server would go on to take UPDATE and DELETE.
-    async fn fit(&mut self, tables: &[PublishedTable], is_strict: bool) -> Result<Vec<PublishedTable>, Failure> {
-        let code = Code::ReplicaIdentityMissing;
-        let mut fit = Vec::with_capacity(tables.len());
-        let mut problems = Vec::new();
-        for table in tables {
-            // One at a time: a leaf that lacks an identity keeps its root out, and no other table.
-            let without = self.catalog.tables_without_identity(std::slice::from_ref(table)).await?;
-            if without.is_empty() {
-                fit.push(table.clone());
-            }
-            problems
-                .extend(without.into_iter().map(|without| (table, format!("{}: {}", without.table, without.reason))));
+    /// Those of the new tables on which the server would go on to take UPDATE and DELETE, and whose rows can be written.
+    async fn fit(
+        &mut self,
+        matched: &[MatchedTable],
+        plan: &PublicationPlan,
+        is_strict: bool,
+    ) -> Result<Vec<PublishedTable>, Failure> {
+        let (new, publishes_leaves) = (&plan.new_tables, !publishes_roots(&self.postgres, plan));
+        let unfit = self.fitness.unfit(&mut self.catalog, matched, new, publishes_leaves).await?;
+        if is_strict && let Some((_, first)) = unfit.first() {
+            let code = first.code();
+            let same = unfit.iter().filter(|(_, failure)| failure.code() == code).map(|(_, failure)| failure.found());
+            return Err(Failure::new(code, same.collect::<Vec<_>>().join("; ")));
         }
-        if is_strict && !problems.is_empty() {
-            let list: Vec<_> = problems.into_iter().map(|(_, problem)| problem).collect();
-            return Err(Failure::new(code, list.join("; ")));
+        for (table, failure) in &unfit {
+            self.tell_not_streamed(table, failure);
         }
-        for (table, problem) in problems {
-            self.tell_not_streamed(table, &Failure::new(code, problem));
-        }
+        let unfit: BTreeSet<_> = unfit.into_iter().map(|(table, _)| table).collect();
+        let fit = new.iter().filter(|table| !unfit.contains(table)).cloned().collect();
+        lock(&self.scope).unfit = unfit;
         Ok(fit)
     }
 
@@ -377,16 +390,10 @@ pub(crate) fn excluded_partitions(
     matched: &[MatchedTable],
     plan: &PublicationPlan,
 ) -> Result<(), Failure> {
-    let configured = postgres.publish_via_partition_root;
-    let via_root = if postgres.manage {
-        configured
-    } else {
-        plan.existing.as_ref().map_or(configured, |publication| publication.via_root)
-    };
     let Some((root, excluded)) = matched.iter().find_map(|root| Some((&root.table, root.excluded.first()?))) else {
         return Ok(());
     };
-    if !via_root {
+    if !publishes_roots(postgres, plan) {
         return Ok(());
     }
     Err(Failure::new(
@@ -396,6 +403,13 @@ pub(crate) fn excluded_partitions(
              {root}, or set postgres.publish_via_partition_root = false"
         ),
     ))
+}
+
+/// Whether rows of partitions come under the names of their roots, once a managed publication is as it should be.
+fn publishes_roots(postgres: &config::Postgres, plan: &PublicationPlan) -> bool {
+    let configured = postgres.publish_via_partition_root;
+    let existing = plan.existing.as_ref().filter(|_| !postgres.manage);
+    existing.map_or(configured, |publication| publication.via_root)
 }
 
 /// The names of a relation of the stream, if it is asked for: by its own name, by what it is a partition of, or in doubt.
@@ -413,7 +427,7 @@ pub(super) async fn identify(
     let excludes = |table: &PublishedTable| selection.excludes(&table.schema, &table.name);
     let is_no_leaf = !lock(scope).publishes_leaves;
     if includes(&name) && selection.exclude.is_empty() && is_no_leaf {
-        return Ok(Some(lock(scope).identity(relation.id, name, None)));
+        return Ok(Some(lock(scope).identity(relation.id, &name, None)));
     }
     // A leaf is asked for, left out and shaped with what it is a partition of.
     let ancestors = catalog.ancestors(relation.id).await?;
@@ -427,7 +441,7 @@ pub(super) async fn identify(
         return Ok(None);
     }
     if includes(&name) || ancestors.iter().flatten().any(includes) {
-        return Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())));
+        return Ok(Some(lock(scope).identity(relation.id, &name, ancestors.as_deref())));
     }
     let verdict = lock(scope).decide(relation.id, &name, ancestors.is_some());
     let (schema, table) = (&relation.schema, &relation.name);
@@ -444,7 +458,7 @@ pub(super) async fn identify(
     }
     // Of what was once a leaf, its being none today says nothing.
     let ancestors = ancestors.filter(|_| verdict == Verdict::Leaf);
-    Ok(Some(lock(scope).identity(relation.id, name, ancestors.as_deref())))
+    Ok(Some(lock(scope).identity(relation.id, &name, ancestors.as_deref())))
 }
 
 #[cfg(test)]
@@ -453,9 +467,17 @@ mod tests {
 
     fn scope(publishes_leaves: bool, is_exact: bool) -> Scope {
         let root = PublishedTable { schema: "public".into(), name: "root".into() };
-        let leaves = [(Oid::from(7), root)].into_iter().collect();
-        let ancestors = FxHashMap::default();
-        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
+        let leaves = [Oid::from(7)].into_iter().collect();
+        let ancestors = [(Oid::from(7), vec![root])].into_iter().collect();
+        Scope {
+            leaves,
+            ancestors,
+            unfit: BTreeSet::new(),
+            removed: BTreeSet::new(),
+            has_partitioned: true,
+            publishes_leaves,
+            is_exact,
+        }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {
@@ -488,17 +510,17 @@ mod tests {
         let table = |name: &str| PublishedTable { schema: "public".into(), name: name.into() };
         let mut identity = |oid, ancestors: Option<&[&str]>| {
             let ancestors: Option<Vec<_>> = ancestors.map(|names| names.iter().map(|name| table(name)).collect());
-            let identity = scope.identity(Oid::from(oid), table("leaf"), ancestors.as_deref());
+            let identity = scope.identity(Oid::from(oid), &table("leaf"), ancestors.as_deref());
             let names: Vec<_> = identity.names.into_iter().map(|(_, name)| name).collect();
             (names.join(" "), identity.is_certain)
         };
         assert_eq!(identity(7, None), ("leaf root".to_owned(), true), "it was matched once");
         assert_eq!(identity(8, None), ("leaf".to_owned(), false), "it is gone, and was not seen");
-        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf a b".to_owned(), true));
-        assert_eq!(identity(9, Some(&[])), ("leaf a b".to_owned(), true), "it was detached");
-        assert_eq!(identity(9, None), ("leaf a b".to_owned(), true), "it was dropped");
+        assert_eq!(identity(9, Some(&["b", "a"])), ("leaf b a".to_owned(), true));
+        assert_eq!(identity(9, Some(&[])), ("leaf b a".to_owned(), true), "it was detached");
+        assert_eq!(identity(9, None), ("leaf b a".to_owned(), true), "it was dropped");
         scope.publishes_leaves = false;
-        let plain = scope.identity(Oid::from(8), table("leaf"), None);
+        let plain = scope.identity(Oid::from(8), &table("leaf"), None);
         assert!(plain.is_certain, "rows come under their root's name");
     }
 

@@ -12,6 +12,10 @@
 //! recover, and so none that is tested less.
 
 mod collections;
+mod copier;
+mod keys;
+mod memory;
+mod fitness;
 mod membership;
 mod publish;
 mod quarantine;
@@ -20,9 +24,12 @@ mod release;
 mod session;
 mod source;
 mod supervisor;
+mod topics;
 mod work;
 
+pub(crate) use fitness::{Described, SentColumns, describe};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Outcome, Release, Wanted};
 pub use supervisor::{kafka_settings, supervise};
+pub(crate) use topics::SideTopics;

@@ -13,19 +13,20 @@
 //! While a commit is under way, the source goes on encoding into the queue, up to the memory budget.
 
 use std::{
+    collections::BTreeMap,
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::BoundHeartbeatTopic;
+use encoder::{BoundHeartbeatTopic, RecordBatch};
 use publisher::{
-    Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError, Transaction, Verdict,
-    record_cost,
+    Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
+    Transaction, Verdict, record_cost,
 };
 use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
 use tracing::{debug, warn};
 
-use super::work::{Delivery, QuietPosition, Work};
+use super::work::{Copied, Delivery, QuietPosition, Work};
 use crate::{
     checkpoint::{Committed, OutOfOrder, Progress},
     config,
@@ -97,6 +98,7 @@ pub(super) fn run(
         oldest_received_at: None,
         oldest_commit_unix_us: None,
         newest_commit_unix_us: 0,
+        attachments: BTreeMap::new(),
         queue,
         confirm,
     };
@@ -126,6 +128,8 @@ struct Publisher {
     oldest_received_at: Option<Instant>,
     oldest_commit_unix_us: Option<i64>,
     newest_commit_unix_us: i64,
+    /// What the next checkpoint says beside its position, by suffix.
+    attachments: BTreeMap<String, Option<Vec<u8>>>,
     queue: Receiver<Work>,
     confirm: Box<dyn Confirm>,
 }
@@ -147,7 +151,7 @@ impl Publisher {
             match self.next(runtime)? {
                 Next::Work(Work::Records(delivery)) => {
                     self.progress.receive(delivery.end).map_err(out_of_order)?;
-                    self.publish(&delivery)?;
+                    self.publish(*delivery)?;
                 }
                 Next::Work(Work::Quarantine(list)) => {
                     self.publishing.quarantine.extend(list);
@@ -157,6 +161,7 @@ impl Publisher {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
                     self.quiet = Some(quiet);
                 }
+                Next::Work(Work::Copied(copied)) => self.publish_copied(*copied)?,
                 Next::Nothing => {}
                 Next::End => return self.finish(),
             }
@@ -195,7 +200,8 @@ impl Publisher {
         }
     }
 
-    fn publish(&mut self, delivery: &Delivery) -> Result<(), Failure> {
+    fn publish(&mut self, mut delivery: Delivery) -> Result<(), Failure> {
+        self.attach(std::mem::take(&mut delivery.attachments));
         self.publishing.metrics.queued(delivery.encoded_at.elapsed());
         // A quiet position that came before these records is covered by theirs.
         self.quiet = None;
@@ -206,7 +212,7 @@ impl Publisher {
             self.oldest_commit_unix_us.get_or_insert(delivery.oldest_commit_unix_us);
             self.newest_commit_unix_us = delivery.oldest_commit_unix_us;
         }
-        self.send(delivery, 0..whole)?;
+        self.send(&delivery.batch, 0..whole)?;
         if let Some(boundary) = delivery.boundary {
             self.progress.publish(boundary.position).map_err(out_of_order)?;
             self.inside_transaction = false;
@@ -225,7 +231,7 @@ impl Publisher {
                 self.quiet = Some(QuietPosition { position: boundary.position, urgent: false });
             }
         }
-        self.send(delivery, whole..records)?;
+        self.send(&delivery.batch, whole..records)?;
         if delivery.boundary.map(|boundary| boundary.position) != Some(delivery.end) {
             self.progress.publish(delivery.end).map_err(out_of_order)?;
             self.inside_transaction = true;
@@ -233,7 +239,20 @@ impl Publisher {
         Ok(())
     }
 
-    fn send(&mut self, delivery: &Delivery, range: std::ops::Range<usize>) -> Result<(), Failure> {
+    /// Rows that were copied are in the open Kafka transaction like those that were streamed before them; the position stays where it is.
+    fn publish_copied(&mut self, copied: Copied) -> Result<(), Failure> {
+        self.open()?;
+        self.send(&copied.batch, 0..copied.batch.len())?;
+        self.attach(copied.attachments);
+        Ok(())
+    }
+
+    /// The next checkpoint is to say this too.
+    fn attach(&mut self, attachments: Vec<Attachment>) {
+        self.attachments.extend(attachments.into_iter().map(|attachment| (attachment.suffix, attachment.value)));
+    }
+
+    fn send(&mut self, batch: &RecordBatch, range: std::ops::Range<usize>) -> Result<(), Failure> {
         if range.is_empty() {
             return Ok(());
         }
@@ -242,7 +261,7 @@ impl Publisher {
             return Err(Failure::new(Code::Internal, "no transaction is open"));
         };
         let mut sent = Ok(());
-        for (index, record) in delivery.batch.iter().enumerate().skip(range.start).take(range.len()) {
+        for (index, record) in batch.iter().enumerate().skip(range.start).take(range.len()) {
             let headers: Vec<(&str, &[u8])> = record.headers().collect();
             sent = transaction.send(&OutgoingRecord {
                 topic: record.topic,
@@ -373,8 +392,11 @@ impl Publisher {
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
+        let copies = self.attachments.iter();
+        let copies = copies.map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() });
         let quarantine = self.has_new_quarantine.then(|| self.publishing.quarantine.attachment());
-        let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, quarantine.as_slice());
+        let attachments: Vec<Attachment> = copies.chain(quarantine).collect();
+        let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &attachments);
         let committed = prepared.and_then(|prepared| {
             fault::point(fault::Point::BeforeCommit);
             fault::point(fault::Point::DuringCommit);

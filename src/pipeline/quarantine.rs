@@ -62,7 +62,9 @@ impl Relations {
             None => match self.register_all(&plan, policy, relation).await {
                 Ok((key, value)) => return plan.bind(key, value).map_err(failures::of_plan),
                 Err(failure)
-                    if failure.code() == Code::RegistryIncompatible && policy == OnIncompatible::Quarantine =>
+                    if self.waits
+                        && failure.code() == Code::RegistryIncompatible
+                        && policy == OnIncompatible::Quarantine =>
                 {
                     failure.found().to_owned()
                 }

@@ -6,15 +6,15 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
 
 use encoder::{
     BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
-    PlanError, Schema, TableFacts, TablePlan, TransactionTopic,
+    PlanError, Schema, TableFacts, TransactionTopic,
 };
-use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
+use pgoutput::{Oid, Relation, ReplicaIdentity, Xid};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
@@ -23,17 +23,21 @@ use walreceiver::Backoff;
 
 use super::{
     collections::Mark,
+    keys::precedes,
     membership::{self, Scope, identify},
+    memory::Memory,
     publish::failure_of,
+    topics::{SideTopics, TopicOwner, owners},
 };
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, MatchedTable},
     config::{Metadata, OnIncompatible, Shaping, TableIdentity, TableSelection, TopicName},
     failure::{Code, Failure, Recovery},
     failures,
     metrics::{Metrics, TableMetrics},
     quarantine::Quarantine,
     schemas::Schemas,
+    snapshot::RowKey,
 };
 
 /// How long a session waits for the schema registry.
@@ -45,16 +49,18 @@ pub(super) struct Relations {
     pub(super) schemas: Schemas,
     pub(super) topics: Arc<TopicAdmin>,
     pub(super) topic_settings: TopicSettings,
-    pub(super) checkpoint_topic: String,
+    pub(super) side_topics: SideTopics,
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
+    /// Whether the stream waits while a schema cannot be registered. A copy does not.
+    pub(super) waits: bool,
     pub(super) naming: Naming,
     pub(super) shaping: Shaping,
     pub(super) metadata: Metadata,
     pub(super) selection: TableSelection,
     pub(super) scope: Arc<Mutex<Scope>>,
-    /// What the catalog said of each table. Bounded by the tables that were streamed since the process began.
-    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
+    /// What the catalog said of each table.
+    pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) metrics: Arc<Metrics>,
     /// Topics that were there when the session began, and how many partitions they had.
     pub(super) existing_topics: BTreeMap<String, usize>,
@@ -89,12 +95,6 @@ pub(super) enum TopicKind {
     },
 }
 
-/// A table that has a topic.
-pub(super) struct TopicOwner {
-    topic: String,
-    table: String,
-}
-
 /// A relation.
 pub(super) enum Known {
     /// Its changes are wanted.
@@ -105,7 +105,7 @@ pub(super) enum Known {
 
 /// A relation whose changes are wanted.
 pub(super) struct Table {
-    pub(super) plan: BoundPlan,
+    pub(super) plan: Arc<BoundPlan>,
     pub(super) metrics: TableMetrics,
     /// Events of this table in the transaction with the number below.
     pub(super) events: u64,
@@ -113,11 +113,29 @@ pub(super) struct Table {
     pub(super) events_of: u64,
     /// `schema.table`
     pub(super) name: Arc<str>,
+    /// What tells its rows apart, if anything does.
+    pub(super) row_key: Option<RowKey>,
     /// Where the transaction counts the events of that name. It is found anew once the name may be another.
     pub(super) mark: Mark,
     relation: Relation,
     identity: TableIdentity,
     facts: TableFacts,
+    /// The transaction that has put another key in the place of the plan's, where that is known.
+    pub(super) key_replaced_by: Option<Xid>,
+}
+
+impl Table {
+    /// Whether the rows of a transaction have another key than the plan.
+    pub(super) fn key_is_replaced(&self, transaction: Xid) -> bool {
+        self.key_replaced_by.is_some_and(|by| !precedes(transaction, by))
+    }
+}
+
+impl Table {
+    /// As the stream has announced it, or as the catalog has it.
+    pub(super) fn relation(&self) -> &Relation {
+        &self.relation
+    }
 }
 
 impl Relations {
@@ -131,6 +149,14 @@ impl Relations {
     /// Whether changes of the relation are wanted.
     pub(super) fn is_watched(&self, oid: Oid) -> bool {
         matches!(self.known.get(&oid), Some(Known::Watched(_)))
+    }
+
+    /// What tells the rows of a relation apart, if its changes are written and anything does.
+    pub(super) fn row_key(&self, oid: Oid) -> Option<&RowKey> {
+        match self.known.get(&oid) {
+            Some(Known::Watched(table)) if !table.plan.holds_back() => table.row_key.as_ref(),
+            _ => None,
+        }
     }
 
     /// The topic of transactions, which is made ready when it is needed first.
@@ -185,15 +211,40 @@ impl Relations {
         failure
     }
 
-    /// Takes a Relation message.
-    pub(super) async fn learn(&mut self, relation: Relation) -> Result<(), Failure> {
+    /// Looks up what the stream will not say of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of the
+    /// catalog, and may be others by the time at which a row is decoded.
+    pub(super) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
+        let tables: Vec<Oid> = self
+            .matching_tables()
+            .await?
+            .iter()
+            .flat_map(|matched| std::iter::once(matched.oid).chain(matched.leaves.iter().map(|leaf| leaf.oid)))
+            .collect();
+        let tables = self.catalog.full_tables(&tables).await?;
+        let (keys, facts) = (self.catalog.primary_keys(&tables).await?, self.catalog.facts_of_tables(&tables).await?);
+        self.memory().look_ahead(keys, facts);
+        Ok(())
+    }
+
+    /// Looks up again what is known of a relation, for the rows of a later transaction than those that it was looked up for.
+    pub(super) async fn learn_again(&mut self, oid: Oid, transaction: Xid) -> Result<(), Failure> {
+        let Some(Known::Watched(table)) = self.known.get(&oid) else {
+            return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
+        };
+        let relation = table.relation.clone();
+        self.learn(relation, transaction).await
+    }
+
+    /// Takes a Relation message, which came in this transaction.
+    pub(super) async fn learn(&mut self, relation: Relation, transaction: Xid) -> Result<(), Failure> {
         let oid = relation.id;
         let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
         let known = if let Some(identity) = identity {
-            let facts = self.facts_about(&relation).await?;
-            Known::Watched(Box::new(self.prepare(relation, identity, facts).await?))
+            let (facts, key_replaced_by) = self.facts_about(&relation, transaction).await?;
+            let table = self.prepare(relation, identity, facts).await?;
+            Known::Watched(Box::new(Table { key_replaced_by, ..table }))
         } else {
-            if self.facts.lock().unwrap_or_else(PoisonError::into_inner).contains_key(&oid) {
+            if self.memory().has_streamed(oid) {
                 warn!(
                     schema = relation.schema,
                     table = relation.name,
@@ -223,7 +274,7 @@ impl Relations {
         let Some(Known::Watched(table)) = self.known.remove(&oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
-        let Table { relation, identity, mut facts, events, events_of, .. } = *table;
+        let Table { relation, identity, mut facts, events, events_of, key_replaced_by, .. } = *table;
         info!(
             schema = relation.schema,
             table = relation.name,
@@ -234,33 +285,27 @@ impl Relations {
             return Err(Failure::new(Code::Internal, format!("column {column} is optional already"))
                 .in_table(&relation.schema, &relation.name));
         }
-        let table = Table { events, events_of, ..self.prepare(relation, identity, facts).await? };
+        let table = Table { events, events_of, key_replaced_by, ..self.prepare(relation, identity, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
     }
 
-    /// What the catalog says, completed by what it said before where the table has been changed or dropped since. Without that
-    /// the rows that are still to come would have other schemas, and those of a table with REPLICA IDENTITY FULL another key, or none.
-    async fn facts_about(&mut self, relation: &Relation) -> Result<TableFacts, Failure> {
+    /// What the catalog says, completed by what it said before where the table has been changed or dropped since; and the transaction that has
+    /// replaced its key since, if one has. Without that the rows that are still to come would have other schemas, and those of a table with
+    /// REPLICA IDENTITY FULL another key, or none.
+    async fn facts_about(
+        &mut self,
+        relation: &Relation,
+        transaction: Xid,
+    ) -> Result<(TableFacts, Option<Xid>), Failure> {
         let found = self.catalog.table_facts(relation.id).await?;
-        let mut held = self.facts.lock().unwrap_or_else(PoisonError::into_inner);
-        if describes(&found, relation) {
-            held.insert(relation.id, found.clone());
-            return Ok(found);
-        }
-        if let Some(held) = held.get(&relation.id) {
-            return Ok(completed(&found, held, relation));
-        }
-        let lacks_key = relation.replica_identity == ReplicaIdentity::Full && !has_key(&found, relation);
-        warn!(
-            schema = relation.schema,
-            table = relation.name,
-            lacks_key,
-            "{}, and this process has not seen it as it was: what is still to come of that time is described by the stream alone, so that \
-             columns are optional, and a table with REPLICA IDENTITY FULL may have no key",
-            if found.columns.is_empty() { "the table is gone" } else { "the table has been changed since" }
-        );
-        Ok(found)
+        let is_full = relation.replica_identity == ReplicaIdentity::Full;
+        let key = if is_full { self.catalog.primary_keys(&[relation.id]).await?.remove(&relation.id) } else { None };
+        Ok(self.memory().recall(found, key, relation, transaction))
+    }
+
+    fn memory(&self) -> MutexGuard<'_, Memory> {
+        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn prepare(
@@ -270,8 +315,15 @@ impl Relations {
         facts: TableFacts,
     ) -> Result<Table, Failure> {
         let place = |failure: Failure| failure.in_table(&relation.schema, &relation.name);
-        let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
-        let plan = TablePlan::compile(&relation, &facts, &self.naming, &options)
+        if let Some(pattern) = self.shaping.doubt(&identity) {
+            let found = format!(
+                "nobody can say any more what the table was a partition of, and what [[tables]] says of {pattern} may be meant for it"
+            );
+            return Err(place(Failure::new(Code::PartitionUnknown, found)));
+        }
+        let plan = self
+            .shaping
+            .plan(&relation, &identity, &facts, &self.naming)
             .map_err(|error| place(failures::of_plan(error)))?;
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation).await.map_err(place)?;
@@ -283,10 +335,24 @@ impl Relations {
             let are_kept = self.shaping.on_incompatible(&identity) == OnIncompatible::Quarantine;
             self.ensure_topic(&letters, TopicKind::OfDeadLetters { are_kept }).await.map_err(place)?;
         }
-        let plan = self.bind(plan, &relation, &identity, &facts, &options).await.map_err(place)?;
+        let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
+        let plan = Arc::new(self.bind(plan, &relation, &identity, &facts, &options).await.map_err(place)?);
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
-        Ok(Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), relation, identity, facts })
+        let row_key = RowKey::of(&relation, facts.primary_key.as_deref());
+        Ok(Table {
+            plan,
+            metrics,
+            events: 0,
+            events_of: 0,
+            name,
+            row_key,
+            mark: Mark::default(),
+            relation,
+            identity,
+            facts,
+            key_replaced_by: None,
+        })
     }
 
     /// Makes sure of a topic that is beside those of tables, and returns the ids of its schemas.
@@ -295,7 +361,9 @@ impl Relations {
         topic: &str,
         schemas: Option<(&Schema, &Schema)>,
     ) -> Result<Option<(u32, u32)>, Failure> {
-        self.refuse_own_topic(topic)?;
+        if let Some(own) = self.side_topics.purpose(topic).filter(|purpose| purpose.is_own()) {
+            return Err(Failure::new(Code::SchemaUnrepresentable, format!("it would be {own}")).for_topic(topic));
+        }
         let shared = self.known.values().find_map(|known| match known {
             Known::Watched(table) if table.plan.plan().topics().any(|other| **other == *topic) => Some(&table.name),
             _ => None,
@@ -319,22 +387,8 @@ impl Relations {
         // A table that was dropped and created again goes on where it was.
         let name = format!("{}.{}", relation.schema, relation.name);
         let is_same = |table: &str| table == name;
-        self.refuse_own_topic(topic)?;
-        if self.metadata.transaction_topic && *topic == *self.naming.transaction_topic() {
-            return refuse("it would be the topic of transactions".to_owned());
-        }
-        if self.metadata.messages && *topic == *self.naming.message_topic() {
-            return refuse("it would be the topic of logical decoding messages".to_owned());
-        }
-        if self.metadata.heartbeat_interval.is_some()
-            && HeartbeatTopic::new(
-                &self.naming,
-                self.metadata.heartbeat_topic.as_ref().map(TopicName::as_str),
-                self.shaping.format(),
-            )
-            .is_ok_and(|heartbeats| **heartbeats.topic() == *topic)
-        {
-            return refuse("it would be the topic of heartbeats".to_owned());
+        if let Some(purpose) = self.side_topics.purpose(topic) {
+            return refuse(format!("it would be {purpose}"));
         }
         for (oid, known) in &self.known {
             if let Known::Watched(other) = known
@@ -350,50 +404,25 @@ impl Relations {
             self.owners = Some(self.topic_owners().await?);
         }
         let mut owners = self.owners.iter().flatten();
-        match owners.find(|(oid, owner)| **oid != relation.id && !is_same(&owner.table) && *owner.topic == *topic) {
+        let is_shared = |owner: &TopicOwner| !is_same(&owner.table) && owner.topics.iter().any(|its| its == topic);
+        match owners.find(|(oid, owner)| **oid != relation.id && is_shared(owner)) {
             Some((_, owner)) => refuse(format!("the topic is that of table {} too", owner.table)),
             None => Ok(()),
         }
     }
 
-    /// The topics of the tables that are asked for now.
+    /// The topics of the tables that are asked for now, but for those that are left out until they fit.
     async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let matched = match self.catalog.matching_tables(&self.selection).await {
-            Err(failure) if failure.code() == Code::TablesMissing => Vec::new(),
-            outcome => outcome?,
-        };
-        let publishes_leaves = membership::publishes_leaves(&self.scope);
-        let mut owners = FxHashMap::default();
-        for table in matched {
-            let root = (table.table.schema.clone(), table.table.name.clone());
-            let mut add = |oid: Oid, names: Vec<(String, String)>| {
-                let (schema, name) = &names[0];
-                let name = format!("{schema}.{name}");
-                if let Some(topic) = self.shaping.topic(&TableIdentity { names, is_certain: true }) {
-                    owners.insert(oid, TopicOwner { topic: encoder::legal_topic(&topic), table: name });
-                }
-            };
-            if publishes_leaves && table.is_partitioned {
-                for (leaf, oid) in table.leaves.into_iter().zip(table.leaf_oids) {
-                    add(oid, vec![(leaf.schema, leaf.name), root.clone()]);
-                }
-            } else {
-                add(table.oid, vec![root]);
-            }
-        }
-        Ok(owners)
+        let mut matched = self.matching_tables().await?;
+        let publishes_leaves = membership::leave_out_unfit(&self.scope, &mut matched);
+        Ok(owners(&self.shaping, &matched, publishes_leaves))
     }
 
-    /// The topics that pgsluice keeps for itself are for nothing else.
-    fn refuse_own_topic(&self, topic: &str) -> Result<(), Failure> {
-        let refuse = |found| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
-        if topic == self.checkpoint_topic {
-            return refuse("it would be the checkpoint topic");
+    async fn matching_tables(&mut self) -> Result<Vec<MatchedTable>, Failure> {
+        match self.catalog.matching_tables(&self.selection).await {
+            Err(failure) if failure.code() == Code::TablesMissing => Ok(Vec::new()),
+            outcome => outcome,
         }
-        if self.schemas.topic() == Some(topic) {
-            return refuse("it would be the topic of schemas");
-        }
-        Ok(())
     }
 
     pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
@@ -449,7 +478,9 @@ impl Relations {
         loop {
             let refusal = match self.schemas.register(subject, schema).await {
                 Ok(id) => {
-                    self.metrics.resumed();
+                    if self.waits {
+                        self.metrics.resumed();
+                    }
                     return Ok(id.get());
                 }
                 Err(refusal) => refusal,
@@ -457,7 +488,7 @@ impl Relations {
             let failure = place(Failure::new(refusal.code, refusal.found));
             let is_final =
                 on_incompatible == OnIncompatible::Quarantine && failure.code() == Code::RegistryIncompatible;
-            if is_final || failure.code().recovery() == Recovery::Stop {
+            if is_final || failure.code().recovery() == Recovery::Stop || !self.waits {
                 return Err(failure);
             }
             self.metrics.paused(&failure);
@@ -478,36 +509,8 @@ fn unrepresentable(error: PlanError) -> Failure {
 #[cfg(test)]
 use {
     crate::config::{Config, PrefixPattern},
-    encoder::{EncodeOptions, Format},
+    encoder::{EncodeOptions, Format, TablePlan},
 };
-
-/// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
-fn describes(facts: &TableFacts, relation: &Relation) -> bool {
-    let is_known =
-        |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
-    // The stream names the key itself, but for whole rows.
-    let key_is_known =
-        relation.replica_identity != ReplicaIdentity::Full || facts.primary_key.is_none() || has_key(facts, relation);
-    key_is_known && relation.columns.iter().all(is_known)
-}
-
-/// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.
-fn completed(found: &TableFacts, held: &TableFacts, relation: &Relation) -> TableFacts {
-    let facts_of = |column: &RelationColumn| {
-        let of = |facts: &TableFacts| facts.column(&column.name).filter(|it| it.type_oid == column.type_oid).cloned();
-        of(found).or_else(|| of(held))
-    };
-    let key_of = if has_key(found, relation) || !has_key(held, relation) { found } else { held };
-    TableFacts {
-        columns: relation.columns.iter().filter_map(facts_of).collect(),
-        primary_key: key_of.primary_key.clone(),
-    }
-}
-
-fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
-    let is_there = |name: &String| relation.columns.iter().any(|column| column.name == *name);
-    facts.primary_key.as_ref().is_some_and(|key| key.iter().all(is_there))
-}
 
 #[cfg(test)]
 impl Relations {
@@ -528,16 +531,18 @@ impl Relations {
             });
         const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
                              [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
+        let config = Config::parse(LEAST, []).expect("a configuration");
         let nobody = "postgres://nobody@127.0.0.1:1/nowhere".parse().expect("a URL");
         Self {
             catalog: Catalog::new(Arc::new(nobody)),
             schemas: Schemas::Remote(Arc::clone(&CLIENTS.1)),
             topics: Arc::clone(&CLIENTS.0),
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
-            checkpoint_topic: "checkpoints".to_owned(),
+            side_topics: SideTopics::new(&config),
             is_resumed: false,
+            waits: true,
             naming: Naming::new("test", "nowhere"),
-            shaping: Shaping::new(&Config::parse(LEAST, []).expect("a configuration")),
+            shaping: Shaping::new(&config),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
             metadata: Metadata {
                 transaction_topic: true,
@@ -548,7 +553,7 @@ impl Relations {
                 heartbeat_topic: None,
             },
             scope: Arc::default(),
-            facts: Arc::default(),
+            memory: Arc::default(),
             metrics: Arc::clone(metrics),
             existing_topics: BTreeMap::new(),
             ready_topics: BTreeSet::new(),
@@ -565,12 +570,24 @@ impl Relations {
     pub(super) fn know(&mut self, relation: Relation, options: &EncodeOptions) {
         let facts = TableFacts::default();
         let plan = TablePlan::compile(&relation, &facts, &self.naming, options).expect("a plan");
-        let plan = plan.bind(Some(1), Some(2)).expect("it has a key");
+        let plan = Arc::new(plan.bind(Some(1), Some(2)).expect("it has a key"));
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let identity = TableIdentity::plain(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
-        let table =
-            Table { plan, metrics, events: 0, events_of: 0, name, mark: Mark::default(), facts, relation, identity };
+        let row_key = RowKey::of(&relation, None);
+        let table = Table {
+            plan,
+            metrics,
+            events: 0,
+            events_of: 0,
+            name,
+            row_key,
+            mark: Mark::default(),
+            facts,
+            relation,
+            identity,
+            key_replaced_by: None,
+        };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");
         self.transaction_topic = Some(topic.bind(Some((3, 4))).expect("it has schemas"));

@@ -18,8 +18,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use encoder::{BoundHeartbeatTopic, Naming, TableFacts};
-use pgoutput::Oid;
+use encoder::{BoundHeartbeatTopic, Naming};
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, KafkaSettings, MemoryBudget, Position, Producer,
     TopicAdmin, TopicSettings,
@@ -33,11 +32,14 @@ use walreceiver::{
 };
 
 use super::{
-    membership::{Beginning, Membership},
+    copier::{self, CopierParts},
+    membership::{Beginning, Membership, Scope},
+    memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
     quarantine::{copy_of, remind_of},
     relations::Relations,
     source::Source,
+    topics::SideTopics,
 };
 use crate::{
     catalog::Catalog,
@@ -45,17 +47,20 @@ use crate::{
         Committed,
         start::{Server, Start, TimelineEnd, Wanted, decide, verify_started},
     },
-    config::{Config, Origin, Shaping},
+    config::{Config, Origin, Shaping, SnapshotMode},
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
     quarantine::Quarantine,
     schemas::Schemas,
+    snapshot::{Progress, Request, StreamRecord},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
 /// those that have none.
 const QUEUE_LEN_MAX: usize = 256;
+/// How many requests of copies may wait for the source.
+const COPY_QUEUE_LEN_MAX: usize = 16;
 /// After the request to stop: how long the source may take to reach the end of a transaction, and the rest to end.
 const BOUNDARY_TIMEOUT: Duration = Duration::from_millis(1500);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
@@ -73,8 +78,8 @@ pub(super) struct Shared {
     pub(super) schemas: Schemas,
     pub(super) wanted: Wanted,
     pub(super) membership: tokio::sync::Mutex<Membership>,
-    /// What the catalog said of each table, for rows that come after it is gone.
-    pub(super) facts: Arc<Mutex<FxHashMap<Oid, TableFacts>>>,
+    /// What the catalog said of each table, for rows that come after it has changed or is gone.
+    pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) instance: String,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
     pub(super) has_owned: AtomicBool,
@@ -92,6 +97,8 @@ struct Started {
     topic: CheckpointTopic,
     budget: Arc<MemoryBudget>,
     heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
+    /// What copies rows that were there before, and what it asks the stream.
+    copier: Option<(CopierParts, mpsc::Receiver<Request>)>,
 }
 
 /// Runs one session until it is asked to stop, or fails.
@@ -146,10 +153,12 @@ impl Starting<'_> {
         let admin = Arc::new(admin);
         self.yield_to_a_successor(&topic).await?;
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
-        let removals = held.removals();
+        let mut attachments = held.removals();
+        let mut progress = Progress::read(&held.attachments)?;
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
         metrics.quarantined(quarantine.iter().len());
+        let quarantine = Arc::new(Mutex::new(quarantine));
         let held = held.checkpoint;
         if let Some(held) = &held {
             self.check_owner(held)?;
@@ -185,9 +194,10 @@ impl Starting<'_> {
         if postgres.manage {
             membership.ensure(beginning).await?;
         }
+        let is_first = self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
         let template = self.template(&server);
         let (producer, checkpoint) =
-            self.take_position(start, template, &removals, &mut client, producer, &topic).await?;
+            self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
         metrics.resumed_at(position);
@@ -196,31 +206,102 @@ impl Starting<'_> {
             verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
         }
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
-        let mut relations = Relations {
+        let relations =
+            |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
+        let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
+            let catalog = Catalog::new(Arc::clone(&self.shared.connect));
+            let relations = Relations { waits: false, ..relations(catalog) };
+            self.copier(relations, &budget, progress, is_first)
+        });
+        let mut relations = relations(catalog);
+        relations.remember_whole_rows().await?;
+        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, copier })
+    }
+
+    /// Decides which tables are not to be copied, where that was not decided before. Whether nothing was streamed before this session.
+    async fn prepare_copies(
+        &self,
+        start: Start,
+        progress: &mut Progress,
+        attachments: &mut Vec<Attachment>,
+        catalog: &mut Catalog,
+    ) -> Result<bool, Failure> {
+        let (is_created, is_new) = match start {
+            Start::CreateSlot { forced } => (!forced, !forced),
+            Start::Adopt { forced, .. } => (false, !forced),
+            Start::Resume(_) => (false, false),
+        };
+        if self.shared.config.snapshot.mode == SnapshotMode::Initial && progress.stream.is_none() {
+            let tables =
+                if is_new { Vec::new() } else { catalog.published_tables(&self.shared.wanted.publication).await? };
+            let record = StreamRecord::new(tables.into_iter().map(u32::from).collect());
+            attachments.push(record.attachment());
+            progress.stream = Some(record);
+        }
+        Ok(is_created)
+    }
+
+    fn copier(
+        &self,
+        relations: Relations,
+        budget: &Arc<MemoryBudget>,
+        progress: Progress,
+        is_first: bool,
+    ) -> (CopierParts, mpsc::Receiver<Request>) {
+        let config = &self.shared.config;
+        let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
+        let parts = CopierParts {
+            relations,
+            connect: Arc::clone(&self.shared.connect),
+            publication: config.postgres.publication.clone(),
+            settings: config.snapshot.clone(),
+            match_interval: config.postgres.match_interval,
+            memory_limit_bytes: config.memory_limit_bytes,
+            budget: Arc::clone(budget),
+            requests,
+            metrics: Arc::clone(&self.shared.metrics),
+            progress,
+            is_first,
+        };
+        (parts, receiver)
+    }
+
+    /// Relations of which nothing is known yet.
+    fn relations(
+        &self,
+        catalog: Catalog,
+        admin: &Arc<TopicAdmin>,
+        existing_topics: &BTreeMap<String, usize>,
+        scope: Arc<Mutex<Scope>>,
+        quarantine: &Arc<Mutex<Quarantine>>,
+        is_resumed: bool,
+    ) -> Relations {
+        let config = &self.shared.config;
+        Relations {
             catalog,
             schemas: self.shared.schemas.clone(),
-            topics: admin,
+            topics: Arc::clone(admin),
             topic_settings: topic_settings(config),
-            checkpoint_topic: topic.name().to_owned(),
-            is_resumed: has_streamed,
+            side_topics: SideTopics::new(config),
+            is_resumed,
+            waits: true,
             naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
             shaping: Shaping::new(config),
             metadata: config.metadata.clone(),
-            selection: postgres.tables.clone(),
-            scope: membership.scope(),
-            facts: Arc::clone(&self.shared.facts),
-            metrics: Arc::clone(metrics),
-            existing_topics: topics,
+            selection: config.postgres.tables.clone(),
+            scope,
+            memory: Arc::clone(&self.shared.memory),
+            metrics: Arc::clone(&self.shared.metrics),
+            existing_topics: existing_topics.clone(),
             ready_topics: BTreeSet::new(),
             known: FxHashMap::default(),
-            quarantine: Arc::new(Mutex::new(quarantine)),
+            quarantine: Arc::clone(quarantine),
             quarantine_has_grown: false,
             owners: None,
             transaction_topic: None,
             message_topic: None,
-        };
-        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat })
+        }
     }
 
     /// Steps 1 and 2.
@@ -289,7 +370,7 @@ impl Starting<'_> {
         &self,
         start: Start,
         template: Checkpoint,
-        removals: &[Attachment],
+        attachments: &[Attachment],
         client: &mut ReplicationClient,
         producer: Producer,
         topic: &CheckpointTopic,
@@ -301,19 +382,19 @@ impl Starting<'_> {
             ..template.clone()
         };
         match start {
-            Start::Resume(position) => commit_alone(producer, topic, at(position, false), removals).await,
+            Start::Resume(position) => commit_alone(producer, topic, at(position, false), attachments).await,
             Start::Adopt { position, forced } => {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
                 } else {
                     warn_of_what_is_not_copied(position.end_lsn);
                 }
-                commit_alone(producer, topic, at(position, forced), removals).await
+                commit_alone(producer, topic, at(position, forced), attachments).await
             }
             Start::CreateSlot { forced } => {
                 // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
                 let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
-                let (producer, _) = commit_alone(producer, topic, pending, removals).await?;
+                let (producer, _) = commit_alone(producer, topic, pending, attachments).await?;
                 let name = slot_name(&self.shared.wanted.slot)?;
                 let mut slot = CreateSlot::new(&name);
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
@@ -376,7 +457,7 @@ impl Starting<'_> {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat } = started;
+    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, copier } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let quarantine = Arc::clone(&relations.quarantine);
@@ -402,10 +483,15 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
 
     shared.metrics.state("streaming");
     let mut source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
+    let (parts, requests) = copier.unzip();
+    if let (Some(parts), Some(requests)) = (&parts, requests) {
+        source = source.copying(requests, parts.progress.moved_rows());
+    }
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
+        failure = copy(parts) => Err(failure),
         () = remind_of(&quarantine) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
@@ -443,6 +529,13 @@ async fn keep_membership(shared: &Shared, topic: &CheckpointTopic) {
     loop {
         tokio::time::sleep(shared.config.postgres.match_interval).await;
         membership.look_again(async || starting.yield_to_a_successor(topic).await.is_ok()).await;
+    }
+}
+
+async fn copy(parts: Option<CopierParts>) -> Failure {
+    match parts {
+        Some(parts) => copier::run(parts).await,
+        None => std::future::pending().await,
     }
 }
 

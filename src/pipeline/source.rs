@@ -23,15 +23,16 @@ use std::{
 
 use encoder::{Change, Encoded, EventContext, EventOrder, MessageTopic, RecordBatch, TransactionContext};
 use pgoutput::{Begin, Commit, Decoder, Frame, LogicalMessage, Lsn, Message, Oid, ProtocolVersion, Timestamp, WalData};
-use publisher::{MemoryBudget, Position, Split, headers_cost, record_cost};
+use publisher::{Attachment, MemoryBudget, Position, Split};
 use tokio::sync::mpsc::Sender;
 use tracing::warn;
 use walreceiver::WalReader;
 
+use self::copies::Copies;
 use super::{
     collections::{Collections, Mark},
     relations::{Known, Relations},
-    work::{Boundary, Delivery, QuietPosition, Work},
+    work::{Boundary, Delivery, QuietPosition, Work, cost_of},
 };
 use crate::{
     failure::{Code, Failure},
@@ -57,6 +58,7 @@ pub(super) struct Source {
     end_lsn: Lsn,
     transaction: Option<OpenTransaction>,
     transactions_begun: u64,
+    copies: Copies,
     pending: Pending,
     budget: Arc<MemoryBudget>,
     queue: Sender<Work>,
@@ -121,6 +123,7 @@ struct Pending {
     received_at: Instant,
     oldest_commit_unix_us: i64,
     transactions: u64,
+    attachments: Vec<Attachment>,
 }
 
 impl Source {
@@ -139,6 +142,7 @@ impl Source {
             end_lsn: resume.end_lsn,
             transaction: None,
             transactions_begun: 0,
+            copies: Copies::new(),
             pending: Pending::new(),
             budget,
             queue,
@@ -165,6 +169,10 @@ impl Source {
                 chunk = reader.read() => chunk.map_err(|error| failures::of_stream(&error))?,
                 // Looked at above; `read` loses nothing when it is dropped.
                 Ok(()) = asked.changed() => continue,
+                request = self.copies.next(), if self.transaction.is_none() => {
+                    self.serve_copy(request).await?;
+                    continue;
+                }
             };
             self.metrics.source_works();
             self.pending.received_at = Instant::now();
@@ -207,6 +215,7 @@ impl Source {
                         self.position().quiet_until(keepalive.wal_end).ok_or_else(|| self.split_is_gone())?;
                     self.end_lsn = position.end_lsn;
                     self.send(Work::Position(QuietPosition { position, urgent: keepalive.reply_requested })).await?;
+                    self.serve_copies().await?;
                 }
                 return Ok(());
             }
@@ -229,7 +238,13 @@ impl Source {
             Message::Relation(relation) => {
                 // Learning may have to wait, and what was encoded before need not.
                 self.flush(false).await?;
-                self.relations.learn(relation).await?;
+                let Some(transaction) = &self.transaction else {
+                    let found = "a relation outside of a transaction";
+                    return Err(Failure::new(Code::ProtocolViolation, found).at(wal_start));
+                };
+                let table = relation.id;
+                self.relations.learn(relation, transaction.begin.xid).await?;
+                self.copies.learn(table, self.relations.row_key(table));
                 self.hand_on_quarantine().await
             }
             Message::Origin(origin) => {
@@ -266,6 +281,7 @@ impl Source {
             (Covered::Nothing, 0)
         };
         self.transactions_begun += 1;
+        self.copies.begin(begin.xid);
         self.transaction = Some(OpenTransaction {
             context: TransactionContext::new(&begin),
             begin,
@@ -312,7 +328,7 @@ impl Source {
         self.pending.transactions += 1;
         self.pending.boundary =
             Some(Boundary { records: self.pending.batch.len(), position: Position::at(commit.end_lsn) });
-        Ok(())
+        self.serve_copies().await
     }
 
     /// The END is a record like those before it: the checkpoint covers it if it covers the boundary that follows.
@@ -444,6 +460,11 @@ impl Source {
                 Known::Watched(table) => table,
                 Known::Unwatched => return Ok(()),
             };
+            if table.key_is_replaced(transaction.begin.xid) {
+                self.relations.learn_again(relation, transaction.begin.xid).await?;
+                self.copies.learn(relation, self.relations.row_key(relation));
+                continue;
+            }
             if table.events_of != transaction.number {
                 (table.events, table.events_of) = (0, transaction.number);
             }
@@ -455,6 +476,10 @@ impl Source {
                     transaction.collections.add(&table.name, &mut table.mark, transaction.number, events);
                 }
                 return Ok(());
+            }
+            if self.copies.watch(relation) {
+                let place = (transaction.begin.commit_lsn, transaction.changes);
+                self.pending.attachments.extend(self.copies.note(relation, change, table.row_key.as_ref(), place));
             }
             let mut order = EventOrder { total: transaction.events, collection: table.events };
             let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
@@ -521,20 +546,14 @@ impl Source {
             _ => self.position(),
         };
         let pending = std::mem::replace(&mut self.pending, Pending::new());
-        let cost = pending
-            .batch
-            .iter()
-            .map(|record| {
-                let headers = headers_cost(record.headers().map(|(name, value)| (name.len(), value.len())));
-                record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers)
-            })
-            .sum();
+        let cost = pending.batch.iter().map(|record| cost_of(&record)).sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
         let encoded_at = Instant::now();
         self.metrics.encoded(encoded_at - pending.received_at);
         self.budget.acquire(cost).await;
         self.send(Work::Records(Box::new(Delivery {
             batch: pending.batch,
+            attachments: pending.attachments,
             boundary: pending.boundary,
             end,
             source_idle,
@@ -577,6 +596,7 @@ impl Pending {
             received_at: Instant::now(),
             oldest_commit_unix_us: i64::MAX,
             transactions: 0,
+            attachments: Vec::new(),
         }
     }
 
@@ -591,5 +611,6 @@ fn unix_ns() -> i64 {
     i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
+mod copies;
 #[cfg(test)]
 mod tests;

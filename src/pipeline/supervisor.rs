@@ -103,8 +103,7 @@ async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Re
 impl Shared {
     fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>, schemas: Schemas) -> Self {
         let connect = Arc::new(config.postgres.connect.clone());
-        let membership =
-            Membership::new(Catalog::new(Arc::clone(&connect)), config.postgres.clone(), Arc::clone(&metrics));
+        let membership = Membership::new(Catalog::new(Arc::clone(&connect)), &config, Arc::clone(&metrics));
         let kafka = kafka_settings(&config);
         let wanted = Wanted {
             database: connect.database().to_owned(),
@@ -119,7 +118,7 @@ impl Shared {
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
-            facts: Arc::default(),
+            memory: Arc::default(),
             connect,
             schemas,
             wanted,

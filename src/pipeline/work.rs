@@ -2,8 +2,8 @@
 
 use std::time::Instant;
 
-use encoder::RecordBatch;
-use publisher::Position;
+use encoder::{Record, RecordBatch};
+use publisher::{Attachment, Position, headers_cost, record_cost};
 
 use crate::quarantine::Quarantine;
 
@@ -16,6 +16,23 @@ pub(super) enum Work {
     Quarantine(Quarantine),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),
+    /// Rows that were copied from a table, or what the checkpoint is to say of that.
+    Copied(Box<Copied>),
+}
+
+/// Rows that were copied from a table, whose cost is charged to the memory budget, in their place between transactions.
+#[derive(Debug)]
+pub(super) struct Copied {
+    /// The records.
+    pub(super) batch: RecordBatch,
+    /// What the checkpoint says once they are committed: in the same Kafka transaction.
+    pub(super) attachments: Vec<Attachment>,
+}
+
+/// What a record costs in the memory budget.
+pub(super) fn cost_of(record: &Record<'_>) -> usize {
+    let headers = headers_cost(record.headers().map(|(name, value)| (name.len(), value.len())));
+    record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers)
 }
 
 /// Encoded events, whose cost is charged to the memory budget.
@@ -23,6 +40,8 @@ pub(super) enum Work {
 pub(super) struct Delivery {
     /// The records, in order.
     pub(super) batch: RecordBatch,
+    /// What the checkpoint is to say as soon as any of them is committed.
+    pub(super) attachments: Vec<Attachment>,
     /// The last end of a transaction, or of a message outside of any, inside the batch.
     pub(super) boundary: Option<Boundary>,
     /// The position after the last record: the boundary's, or one inside the transaction that is not over yet.

@@ -8,6 +8,7 @@ use std::{
 use rdkafka::{Message, message::Headers};
 
 use crate::harness::{
+    event::Record,
     kafka,
     stack::Stack,
     stream::{START_TIMEOUT, Stream},
@@ -178,12 +179,18 @@ fn a_hidden_value_is_in_no_dead_letter_no_header_and_no_upsert() {
 fn a_key_column_that_is_left_out_stops_the_stream() {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "keyless_rule");
-    stream.set("columns.exclude", "public.item.id");
-    stream.database.execute("create table public.item (id int primary key, v text)");
-    let mut program = stream.start_ready();
-    stream.database.execute("insert into public.item values (1, 'a')");
+    stream.set("columns.exclude", "public.item.code");
+    let said = "column \\\"code\\\" of public.item is part of the key";
+    stream.database.execute("create table public.item (id int not null, code int primary key)");
+    let mut program = stream.start();
     program.exits_with(3, "column-rule-unfit", START_TIMEOUT);
-    assert!(program.log().contains("column \\\"id\\\" of public.item is part of the key"), "{}", program.log());
+    assert!(program.log().contains(said), "a first start refuses it: {}", program.log());
+    stream.database.execute("alter table public.item drop constraint item_pkey, add primary key (id)");
+    program = stream.start_ready();
+    stream.database.execute("alter table public.item drop constraint item_pkey, add primary key (code)");
+    stream.database.execute("insert into public.item values (1, 1)");
+    program.exits_with(3, "column-rule-unfit", START_TIMEOUT);
+    assert!(program.log().contains(said), "what is streamed already stops: {}", program.log());
 }
 
 #[test]
@@ -245,13 +252,33 @@ fn tables_go_to_the_topics_that_they_are_routed_to() {
     kafka::read_to_end(&stream.bootstrap_servers, |topic| topic.starts_with(&format!("{name}.")), visit);
     let expected = ["current.item", "public.item", "public.marker"].map(|topic| format!("{name}.{topic}"));
     assert_eq!(topics.into_inner(), BTreeSet::from(expected));
-    // The keys of two tables could be the same: neither may begin.
+    // The keys of two tables could be the same: neither may begin, and the others go on.
     stream.database.execute(
         "create table public.shared_a (id int primary key); create table public.shared_b (id int primary key)",
     );
     program.terminate();
     program = stream.start_ready();
-    stream.database.execute("insert into public.shared_a values (1); insert into public.shared_b values (1)");
+    stream.database.execute("insert into public.shared_a values (1); insert into public.item values (3)");
+    stream.drain();
+    for (table, other) in [("a", "b"), ("b", "a")] {
+        let said = format!(
+            "table public.shared_{table} has appeared and is NOT streamed: [schema-unrepresentable] the topic of public.shared_{table}: \
+             it is the topic of table public.shared_{other} too"
+        );
+        assert!(program.log().contains(&said), "{}", program.log());
+    }
+    let is_there = |record: &Record| {
+        record.table == "item" && record.key.as_ref().is_some_and(|key| key["id"].as_deref() == Some("3"))
+    };
+    assert!(stream.records().iter().any(is_there), "the others go on");
+    // Where somebody has published them, the stream stops.
+    stream.set("postgres.manage", "false");
+    stream
+        .database
+        .execute(&format!("alter publication {} add table public.shared_a, public.shared_b", stream.publication));
+    program.terminate();
+    program = stream.start_ready();
+    stream.database.execute("insert into public.shared_a values (2); insert into public.shared_b values (2)");
     program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
     assert!(program.log().contains("the topic is that of table public.shared_b too"), "{}", program.log());
 }

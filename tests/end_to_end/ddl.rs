@@ -224,8 +224,8 @@ const CASES: &[Case] = &[
     },
 ];
 
-/// With the whole row as the identity, the stream does not say what the key is: it is the primary key that the catalog has when the first
-/// row behind the change is decoded. So each row here is decoded before the next change.
+/// With the whole row as the identity, the stream does not say what the key is. A process that was not there when it was replaced knows the
+/// newest only, so that each row here is decoded before the next change.
 const WHOLE_ROWS: &[Case] = &[
     Case {
         create: "create table public.full_key (id int primary key, code int not null);
@@ -252,6 +252,64 @@ const WHOLE_ROWS: &[Case] = &[
         expected: &[("public.full_gone", &["c id=1: a=10 id=1"])],
     },
 ];
+
+/// The stream names no key of a whole row, and the catalog only the newest. So the keys of the time are remembered.
+#[test]
+fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "ddl_keys");
+    for table in ["rows", "idle", "busy"] {
+        stream.database.execute(&format!(
+            "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
+        ));
+    }
+    let replace =
+        |table: &str| format!("alter table public.{table} drop constraint {table}_pkey, add primary key (code)");
+    let program = stream.start_ready();
+    stream.drain();
+    // Nothing of these tables has come yet, and nothing is read while all of this happens.
+    program.signal("STOP");
+    let (mut early, mut client) = (stream.database.client(), stream.database.client());
+    let mut run =
+        |statement: &str| client.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+    run("insert into public.rows values (1, 10)");
+    run("update public.rows set code = 11");
+    run(&replace("rows"));
+    run("insert into public.rows values (2, 20)");
+    run("update public.rows set id = 3 where code = 20");
+    run("alter table public.rows add note text");
+    run("delete from public.rows where code = 11");
+    run(&replace("idle"));
+    run("insert into public.idle values (1, 10)");
+    // Of a transaction that has run meanwhile nobody can say it; those after it are not taken for it.
+    early.batch_execute("begin; insert into public.marker default values").expect("it begins");
+    run("insert into public.busy values (1, 10)");
+    run(&replace("busy"));
+    early.batch_execute("insert into public.busy values (2, 20); commit").expect("it ends");
+    run("insert into public.busy values (3, 30)");
+    program.signal("CONT");
+    stream.drain();
+    stream.database.execute("insert into public.rows values (4, 40); insert into public.busy values (4, 40)");
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    assert_eq!(
+        shown(&records, "public.rows"),
+        [
+            "c id=1: code=10 id=1",
+            "u id=1: code=11 id=1, before: code=10 id=1",
+            "c code=20: code=20 id=2",
+            "u code=20: code=20 id=3, before: code=20 id=2",
+            "d code=11",
+            "tombstone code=11",
+            "c code=40: code=40 id=4 note=null",
+        ]
+    );
+    assert_eq!(shown(&records, "public.idle"), ["c code=10: code=10 id=1"]);
+    let busy = shown(&records, "public.busy");
+    assert_eq!(busy.first().map(String::as_str), Some("c id=1: code=10 id=1"));
+    assert_eq!(busy[2..], ["c code=30: code=30 id=3", "c code=40: code=40 id=4"], "{busy:?}");
+}
 
 /// A value of an enum cannot be used in the transaction that adds it.
 const ADDED_VALUE: Case = Case {

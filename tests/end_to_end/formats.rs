@@ -40,14 +40,18 @@ fn a_table_without_a_key_stops_upserts_with_a_name() {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "keyless");
     stream.set("events.envelope", "upsert");
-    stream.database.execute(
-        "create table public.item (v text not null); create unique index item_v on public.item (v); \
-         alter table public.item replica identity full",
-    );
-    let mut program = stream.start_ready();
+    let keyless = "create table public.item (v text not null); create unique index item_v on public.item (v);
+                   alter table public.item replica identity full";
+    stream.database.execute(keyless);
+    let mut program = stream.start();
+    program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("public.item has no key"), "a first start refuses it: {}", program.log());
+    stream.database.execute("alter table public.item add primary key (v)");
+    program = stream.start_ready();
+    stream.database.execute("alter table public.item drop constraint item_pkey");
     stream.database.execute("insert into public.item values ('a')");
     program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
-    assert!(program.log().contains("public.item"), "{}", program.log());
+    assert!(program.log().contains("public.item has no key"), "what is streamed already stops: {}", program.log());
 }
 
 /// Beside those of tables there are the topics of transactions and of messages.

@@ -21,6 +21,7 @@ mod changes;
 mod checkpoint_guards;
 mod choosing;
 mod confluent_client;
+mod copy_rows;
 mod ddl;
 #[cfg(feature = "fault-points")]
 mod fault_points;
@@ -43,5 +44,7 @@ mod round_trip;
 mod sigkill;
 mod slot_guards;
 mod slot_lost;
+mod snapshot;
+mod snapshot_catalog;
 mod termination;
 mod topics;

@@ -8,7 +8,7 @@ use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, write
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
     BoundPlan, Bytea, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Hstore, Naming, RecordBatch,
-    TableFacts, TablePlan, TransactionContext, TypeKind,
+    SnapshotContext, SnapshotKind, TableFacts, TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -109,6 +109,20 @@ fn bench_rows(bencher: Bencher<'_, '_>, plan: &BoundPlan, change: Change<'_>, ro
 fn insert(bencher: Bencher<'_, '_>) {
     let insert = Insert { xid: None, relation: Oid::from(1), new: row() };
     bench(bencher, &plan(ReplicaIdentity::Default), Change::Insert(&insert));
+}
+
+/// A row that was there before the stream.
+#[divan::bench]
+fn read(bencher: Bencher<'_, '_>) {
+    let (plan, row) = (plan(ReplicaIdentity::Default), row());
+    let snapshot = SnapshotContext::new(SnapshotKind::Initial, Lsn::from(1), None, Timestamp::from(1));
+    let mut batch = RecordBatch::new();
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
+        batch.clear();
+        for _ in 0..ROWS {
+            plan.encode_read(divan::black_box(&row), &snapshot, 1, &mut batch).unwrap();
+        }
+    });
 }
 
 #[divan::bench]

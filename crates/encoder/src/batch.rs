@@ -88,6 +88,17 @@ impl RecordBatch {
         })
     }
 
+    /// Drops all records but those at the positions for which `keep` says so. Their bytes stay until the batch is cleared.
+    pub fn retain(&mut self, mut keep: impl FnMut(usize) -> bool) {
+        let mut position = 0;
+        self.records.retain(|_| {
+            position += 1;
+            keep(position - 1)
+        });
+        // Headers behind the last record belong to the one that is pushed next.
+        self.headers.truncate(self.records.last().map_or(0, |last| last.headers.end));
+    }
+
     /// Drops the records and keeps the memory.
     pub fn clear(&mut self) {
         self.data.clear();
@@ -202,6 +213,12 @@ mod tests {
         batch.push(&topic, Lsn::INVALID, None, None);
         let headers: Vec<_> = contents(&batch).into_iter().map(|record| record.3).collect();
         assert_eq!(headers, [vec![], vec![("a", b"a".to_vec())], vec![("b", b"b".to_vec())]]);
+        batch.retain(|position| position != 2);
+        batch.add_header("a", 0..1);
+        batch.push(&topic, Lsn::INVALID, None, None);
+        batch.retain(|position| position != 0);
+        let headers: Vec<_> = contents(&batch).into_iter().map(|record| record.3).collect();
+        assert_eq!(headers, [vec![("a", b"a".to_vec())], vec![("a", b"a".to_vec())]]);
         batch.clear();
         assert!(batch.is_empty());
     }

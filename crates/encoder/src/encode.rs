@@ -4,11 +4,13 @@
 //! - [`dead_letter`]: what becomes of a change that cannot be written;
 //! - [`held_back`]: what becomes of all changes of a table whose schemas are not accepted, and how they are written later;
 //! - [`debezium_json`]: the same envelope in JSON;
+//! - [`snapshot`]: a row that was there before the stream, and the keys by which it is the row of a change;
 //! - [`upsert`]: the row alone, in either.
 
 mod dead_letter;
 mod debezium_json;
 mod held_back;
+mod snapshot;
 mod upsert;
 
 use std::ops::Range;
@@ -19,12 +21,12 @@ use crate::{
     Change, EncodeError, EncodeErrorKind, Envelope, EventContext, EventOrder, Format, Operation, PlanError,
     RecordBatch, TablePlan, TransactionContext,
     avro::{self, Reader},
-    event::{NULL, SEQUENCE_END, SOME, write_optional_long},
+    event::{NULL, SEQUENCE_END, SOME, write_optional_long, write_transaction},
     json,
     plan::{Column, Presence},
 };
 
-use dead_letter::Reason;
+use dead_letter::{Dead, Reason};
 
 pub(crate) use dead_letter::DeadLetters;
 pub(crate) use held_back::Letters;
@@ -100,7 +102,7 @@ impl BoundPlan {
     ) -> Result<Encoded, EncodeError> {
         let mut advanced = *order;
         let result = batch.append(|batch| {
-            let mut encoder = Encoder { bound: self, plan: &self.plan, context, order: &mut advanced, batch };
+            let mut encoder = self.encoder(context, Some(&mut advanced), batch);
             match change {
                 Change::Insert(insert) => encoder.insert(insert),
                 Change::Update(update) => encoder.update(update),
@@ -113,26 +115,35 @@ impl BoundPlan {
                 *order = advanced;
                 Ok(Encoded::Events)
             }
-            Err(error) => self.bury(change, context, order, error, batch),
+            Err(error) => self.bury(&change.into(), context, Some(order), error, batch),
         }
+    }
+
+    #[inline]
+    fn encoder<'a>(
+        &'a self,
+        context: &'a EventContext<'a>,
+        order: Option<&'a mut EventOrder>,
+        batch: &'a mut RecordBatch,
+    ) -> Encoder<'a> {
+        Encoder { bound: self, plan: &self.plan, context, order, batch }
     }
 
     #[cold]
     fn bury(
         &self,
-        change: Change<'_>,
+        dead: &Dead<'_>,
         context: &EventContext<'_>,
-        order: &mut EventOrder,
+        order: Option<&mut EventOrder>,
         error: EncodeError,
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
         let Some(letters) = self.plan.dead_letters.as_ref().filter(|_| error.kind().is_about_the_value()) else {
             return Err(error);
         };
-        order.total += 1;
-        order.collection += 1;
+        let ordinal = order.map(EventOrder::advance);
         let reason = Reason { code: error.kind().as_str(), error: &error.to_string() };
-        letters.append(change, context, (order.total, b""), &reason, &self.plan.columns, batch);
+        letters.append(dead, context, (ordinal, b""), &reason, &self.plan.columns, batch);
         Ok(Encoded::DeadLetter(error))
     }
 
@@ -171,12 +182,13 @@ pub enum Encoded {
     HeldBack,
 }
 
-/// One change being encoded.
+/// One change, or one row of a snapshot, being encoded.
 struct Encoder<'a> {
     bound: &'a BoundPlan,
     plan: &'a TablePlan,
     context: &'a EventContext<'a>,
-    order: &'a mut EventOrder,
+    /// None for a row of a snapshot, which has no place in a transaction.
+    order: Option<&'a mut EventOrder>,
     batch: &'a mut RecordBatch,
 }
 
@@ -294,8 +306,14 @@ impl Encoder<'_> {
 
     #[inline]
     fn count(&mut self) {
-        self.order.total += 1;
-        self.order.collection += 1;
+        if let Some(order) = &mut self.order {
+            order.advance();
+        }
+    }
+
+    #[inline]
+    fn order(&self) -> Option<EventOrder> {
+        self.order.as_deref().copied()
     }
 
     /// Appends the key of a row with its framing, and returns where it is; none for a table without a key.
@@ -335,6 +353,7 @@ impl Encoder<'_> {
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
         self.count();
+        let order = self.order();
         match (self.plan.envelope, self.plan.format) {
             (Envelope::Debezium, Format::Avro) => {}
             (Envelope::Debezium, Format::Json) => return self.debezium_json(key, operation, before, after),
@@ -346,20 +365,18 @@ impl Encoder<'_> {
         self.plan.write_row(before, self.context.lsn, data)?;
         self.plan.write_row(after, self.context.lsn, data)?;
         self.plan.write_source(self.context, data);
-        self.context.transaction.transaction_id.append_to(data);
-        avro::write_long(data, self.order.total.cast_signed());
-        avro::write_long(data, self.order.collection.cast_signed());
+        write_transaction(self.context, order, data);
         avro::write_bytes(data, operation.letter().as_bytes());
         write_processed(self.context.processed_unix_ns, data);
         let value = start..data.len();
-        self.plan.headers.add(operation, self.context, self.order, self.batch);
+        self.plan.headers.add(operation, self.context, order, self.batch);
         self.batch.push(&self.plan.topic, self.context.lsn, key, Some(value));
         Ok(())
     }
 
     /// Appends a record without a value, which lets Kafka forget the key.
     fn tombstone(&mut self, key: Option<Range<usize>>) {
-        self.plan.headers.add(Operation::Delete, self.context, self.order, self.batch);
+        self.plan.headers.add(Operation::Delete, self.context, self.order(), self.batch);
         self.batch.push(&self.plan.topic, self.context.lsn, key, None);
     }
 
@@ -493,6 +510,7 @@ impl TablePlan {
         let lsn_text = buffer.format(lsn).as_bytes();
         out.extend_from_slice(&self.source_start);
         transaction.commit_millis.append_to(out);
+        transaction.snapshot.append_to(out);
         out.extend_from_slice(&self.source_database);
         out.push(SOME);
         avro::write_length(out, transaction.sequence_start.len() + lsn_text.len() + SEQUENCE_END.len());

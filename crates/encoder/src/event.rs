@@ -1,8 +1,13 @@
 //! What an event says besides the row: which change it is, where it comes from, and its place in its transaction.
 
+use std::fmt;
+
 use pgoutput::{Begin, Delete, Insert, Lsn, Timestamp, Update, Xid};
 
-use crate::avro::{self, Fragment};
+use crate::{
+    SnapshotKind,
+    avro::{self, Fragment},
+};
 
 /// One change of one table.
 #[derive(Debug, Clone, Copy)]
@@ -25,6 +30,8 @@ pub struct TransactionContext {
     pub(crate) facts: TransactionFacts,
     /// `source.ts_ms`
     pub(crate) commit_millis: Fragment<16>,
+    /// `source.snapshot`
+    pub(crate) snapshot: Fragment<16>,
     /// The text of `source.sequence` up to the change's LSN: 20 digits and four marks at most.
     pub(crate) sequence_start: Fragment<32>,
     /// The rest of that text, `source.ts_us` and `source.ts_ns`.
@@ -37,14 +44,18 @@ pub struct TransactionContext {
     pub(crate) transaction_id: Fragment<48>,
 }
 
-/// A transaction.
+/// A transaction, or what stands for one.
 #[derive(Debug, Clone)]
 pub(crate) struct TransactionFacts {
-    pub(crate) xid: Xid,
-    pub(crate) commit_lsn: Lsn,
+    /// None outside of any transaction, and where a snapshot's is not known.
+    pub(crate) xid: Option<Xid>,
+    /// None in a snapshot.
+    pub(crate) commit_lsn: Option<Lsn>,
     pub(crate) commit_unix_us: i64,
     /// Name and commit LSN of where it was replicated from.
     pub(crate) origin: Option<(String, Lsn)>,
+    /// None for what the stream brings.
+    pub(crate) snapshot: Option<SnapshotKind>,
 }
 
 impl TransactionContext {
@@ -55,31 +66,48 @@ impl TransactionContext {
 
     /// The context of a transaction by its parts: for rows that do not come from a Begin.
     pub fn from_parts(xid: Xid, commit_lsn: Lsn, commit_time: Timestamp) -> Self {
-        let commit_micros = commit_time.unix_micros();
-        let facts = TransactionFacts { xid, commit_lsn, commit_unix_us: commit_micros, origin: None };
-        let commit_lsn = u64::from(commit_lsn);
+        Self::encoded(TransactionFacts {
+            xid: Some(xid),
+            commit_lsn: Some(commit_lsn),
+            commit_unix_us: commit_time.unix_micros(),
+            origin: None,
+            snapshot: None,
+        })
+    }
+
+    /// What stands for a context outside of any transaction: where the change ends in the log, and when it was sent.
+    pub(crate) fn outside(lsn: Lsn, sent_at: Timestamp) -> Self {
+        Self::encoded(TransactionFacts { xid: None, ..Self::from_parts(Xid::from(0), lsn, sent_at).facts })
+    }
+
+    /// The context of what these facts are about, which has no origin yet.
+    pub(crate) fn encoded(facts: TransactionFacts) -> Self {
+        let (commit_micros, commit_lsn) = (facts.commit_unix_us, facts.commit_lsn.map(u64::from));
         Self {
-            facts,
             commit_millis: Fragment::new(|out| avro::write_long(out, commit_micros.div_euclid(1000))),
-            sequence_start: Fragment::new(|out| out.extend_from_slice(format!("[\"{commit_lsn}\",\"").as_bytes())),
+            snapshot: Fragment::new(|out| {
+                // The value is the first branch of this union.
+                out.push(0);
+                avro::write_bytes(out, snapshot_text(facts.snapshot).as_bytes());
+            }),
+            sequence_start: Fragment::new(|out| match commit_lsn {
+                Some(commit_lsn) => out.extend_from_slice(format!("[\"{commit_lsn}\",\"").as_bytes()),
+                None => out.extend_from_slice(b"[null,\""),
+            }),
             sequence_end: Fragment::new(|out| {
                 out.extend_from_slice(SEQUENCE_END);
                 write_optional_long(out, Some(commit_micros));
                 // Past the year 2262 nanoseconds do not fit.
                 write_optional_long(out, commit_micros.checked_mul(1000));
             }),
-            xid: Fragment::new(|out| write_optional_long(out, Some(u32::from(xid).into()))),
+            xid: Fragment::new(|out| write_optional_long(out, facts.xid.map(|xid| u32::from(xid).into()))),
             origin: vec![NULL, NULL, NULL],
             transaction_id: Fragment::new(|out| {
                 out.push(SOME);
-                avro::write_bytes(out, format!("{xid}:{commit_lsn}").as_bytes());
+                avro::write_bytes(out, facts.id().to_string().as_bytes());
             }),
+            facts,
         }
-    }
-
-    /// What stands for a context outside of any transaction: where the change ends in the log, and when it was sent.
-    pub(crate) fn outside(lsn: Lsn, sent_at: Timestamp) -> Self {
-        Self { xid: Fragment::new(|out| out.push(NULL)), ..Self::from_parts(Xid::from(0), lsn, sent_at) }
     }
 
     /// Appends the transaction's id as a `string`: as it is in the events, where it is a branch of a union.
@@ -96,6 +124,25 @@ impl TransactionContext {
         self.origin.extend_from_slice(&[NULL, SOME]);
         avro::write_bytes(&mut self.origin, name.as_bytes());
         write_optional_long(&mut self.origin, Some(u64::from(commit_lsn).cast_signed()));
+    }
+}
+
+impl TransactionFacts {
+    /// What a transaction is called by: its number and the position of its commit. Nothing for what is of no transaction.
+    pub(crate) fn id(&self) -> impl fmt::Display {
+        fmt::from_fn(|f| match (self.xid, self.commit_lsn) {
+            (Some(xid), Some(commit_lsn)) => write!(f, "{xid}:{}", u64::from(commit_lsn)),
+            _ => Ok(()),
+        })
+    }
+}
+
+/// The value of `source.snapshot`.
+pub(crate) const fn snapshot_text(snapshot: Option<SnapshotKind>) -> &'static str {
+    match snapshot {
+        None => "false",
+        Some(SnapshotKind::Initial) => "true",
+        Some(SnapshotKind::Incremental) => "incremental",
     }
 }
 
@@ -120,6 +167,29 @@ pub struct EventOrder {
     pub total: u64,
     /// `transaction.data_collection_order` of the last event of the table, 0 before the first.
     pub collection: u64,
+}
+
+impl EventOrder {
+    /// Counts one event, and returns its ordinal in the transaction.
+    #[inline]
+    pub(crate) fn advance(&mut self) -> u64 {
+        self.total += 1;
+        self.collection += 1;
+        self.total
+    }
+}
+
+/// Appends `transaction`; what has no order is of no transaction.
+#[inline]
+pub(crate) fn write_transaction(context: &EventContext<'_>, order: Option<EventOrder>, out: &mut Vec<u8>) {
+    match order {
+        Some(order) => {
+            context.transaction.transaction_id.append_to(out);
+            avro::write_long(out, order.total.cast_signed());
+            avro::write_long(out, order.collection.cast_signed());
+        }
+        None => out.push(NULL),
+    }
 }
 
 /// The second branch of a union, which is a value in all optional fields of the envelope but `source.snapshot`.

@@ -2,6 +2,7 @@
 
 use crate::{
     EventContext, EventOrder, Naming,
+    event::snapshot_text,
     json::{self, append},
 };
 
@@ -30,7 +31,7 @@ impl JsonSource {
             [("version", naming.version.as_str()), ("connector", "postgresql"), ("name", &naming.topic_prefix)];
         Self {
             start: fields("{", &server, ",\"ts_ms\":"),
-            database: fields(",\"snapshot\":\"false\",", &[("db", &naming.database)], ",\"sequence\":"),
+            database: fields(",", &[("db", &naming.database)], ",\"sequence\":"),
             table: fields(",", &[("schema", schema), ("table", table)], ",\"txId\":"),
         }
     }
@@ -38,20 +39,23 @@ impl JsonSource {
     /// Appends `source`.
     pub(crate) fn write(&self, context: &EventContext<'_>, out: &mut Vec<u8>) {
         let facts = &context.transaction.facts;
-        let (commit_us, commit_lsn, lsn) = (facts.commit_unix_us, u64::from(facts.commit_lsn), u64::from(context.lsn));
+        let (commit_us, lsn) = (facts.commit_unix_us, u64::from(context.lsn));
         out.extend_from_slice(&self.start);
-        append(out, commit_us.div_euclid(1000));
+        append(out, format_args!("{},\"snapshot\":\"{}\"", commit_us.div_euclid(1000), snapshot_text(facts.snapshot)));
         out.extend_from_slice(&self.database);
-        append(out, format_args!("\"[\\\"{commit_lsn}\\\",\\\"{lsn}\\\"]\",\"ts_us\":{commit_us},\"ts_ns\":"));
+        match facts.commit_lsn {
+            Some(commit_lsn) => append(out, format_args!("\"[\\\"{}\\\"", u64::from(commit_lsn))),
+            None => out.extend_from_slice(b"\"[null"),
+        }
+        append(out, format_args!(",\\\"{lsn}\\\"]\",\"ts_us\":{commit_us},\"ts_ns\":"));
         match commit_us.checked_mul(1000) {
             Some(nanos) => append(out, nanos),
             None => out.extend_from_slice(b"null"),
         }
         out.extend_from_slice(&self.table);
-        // What is outside of any transaction has no id of one.
-        match u32::from(facts.xid) {
-            0 => out.extend_from_slice(b"null"),
-            xid => append(out, xid),
+        match facts.xid {
+            Some(xid) => append(out, xid),
+            None => out.extend_from_slice(b"null"),
         }
         append(out, format_args!(",\"lsn\":{lsn},\"xmin\":null,\"origin\":"));
         match &facts.origin {
@@ -64,15 +68,12 @@ impl JsonSource {
     }
 }
 
-/// Appends `transaction`.
-pub(crate) fn write_transaction(context: &EventContext<'_>, order: EventOrder, out: &mut Vec<u8>) {
-    let facts = &context.transaction.facts;
-    let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
-    let EventOrder { total, collection } = order;
-    append(
-        out,
-        format_args!(
-            "{{\"id\":\"{xid}:{commit_lsn}\",\"total_order\":{total},\"data_collection_order\":{collection}}}"
-        ),
-    );
+/// Appends `transaction`; what has no order is of no transaction.
+pub(crate) fn write_transaction(context: &EventContext<'_>, order: Option<EventOrder>, out: &mut Vec<u8>) {
+    let Some(EventOrder { total, collection }) = order else {
+        out.extend_from_slice(b"null");
+        return;
+    };
+    let id = context.transaction.facts.id();
+    append(out, format_args!("{{\"id\":\"{id}\",\"total_order\":{total},\"data_collection_order\":{collection}}}"));
 }

@@ -47,6 +47,9 @@
 //! its commit LSN and its ordinal in the transaction, which `transaction.id` (`<xid>:<commit LSN>`) and `transaction.total_order` hold.
 //! `source.sequence` is the commit LSN and the change's LSN; several changes can share one.
 //!
+//! A row that was there before the stream is an event with `op` `r` and no transaction, [`BoundPlan::encode_read`]; what the snapshot is that
+//! it was read in, a [`SnapshotContext`] says once. The row is written as that of an insert.
+//!
 //! Where Debezium writes something wrong, this crate does not follow:
 //!
 //! | what | Debezium | here |
@@ -117,6 +120,7 @@ mod options;
 mod plan;
 mod reference;
 mod schema;
+mod snapshot;
 mod transaction_topic;
 mod transform;
 mod types;
@@ -130,7 +134,7 @@ pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use heartbeat::{BoundHeartbeatTopic, HeartbeatTopic};
 pub use logical_message::{BoundMessageTopic, MessageTopic};
 pub use metadata::Metadata;
-pub use naming::{Naming, legal_topic};
+pub use naming::{Naming, dead_letter_topic, legal_topic};
 pub use operation::{Operation, Operations};
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times,
@@ -139,5 +143,6 @@ pub use options::{
 pub use plan::TablePlan;
 pub use reference::types_markdown;
 pub use schema::Schema;
+pub use snapshot::{SnapshotContext, SnapshotKind};
 pub use transaction_topic::{BoundTransactionTopic, TransactionTopic};
 pub use transform::{ColumnRule, Mask, Salt};

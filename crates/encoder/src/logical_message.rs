@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::{
     EventContext, EventOrder, Format, Naming, PlanError, RecordBatch, Schema, TransactionContext, avro,
     encode::{Framing, bound_framing},
-    event::{NULL, SEQUENCE_END, SOME, write_optional_long},
+    event::{SEQUENCE_END, SOME, write_optional_long, write_transaction},
     json::{self, append},
     json_envelope::{self, JsonSource},
     schema,
@@ -24,7 +24,7 @@ pub struct MessageTopic {
     topic: Arc<str>,
     /// `source` up to the time.
     source_start: Vec<u8>,
-    /// `source.snapshot` and `source.db`.
+    /// `source.db`
     source_database: Vec<u8>,
     json_source: JsonSource,
     schemas: Option<(Schema, Schema)>,
@@ -44,13 +44,11 @@ impl MessageTopic {
             Format::Avro => Some((Schema::new(&key(), &topic)?, Schema::new(&value(), &topic)?)),
             Format::Json => None,
         };
-        let (mut source_start, mut source_database) = (Vec::new(), vec![0]);
+        let (mut source_start, mut source_database) = (Vec::new(), Vec::new());
         for text in [naming.version.as_str(), "postgresql", &naming.topic_prefix] {
             avro::write_bytes(&mut source_start, text.as_bytes());
         }
-        for text in ["false", &naming.database] {
-            avro::write_bytes(&mut source_database, text.as_bytes());
-        }
+        avro::write_bytes(&mut source_database, naming.database.as_bytes());
         Ok(Self {
             topic: topic.into(),
             source_start,
@@ -134,14 +132,7 @@ impl BoundMessageTopic {
         avro::write_bytes(data, b"m");
         write_optional_long(data, Some(context.processed_unix_ns.div_euclid(1_000_000)));
         self.write_source(context, data);
-        match order {
-            Some(order) => {
-                context.transaction.transaction_id.append_to(data);
-                avro::write_long(data, order.total.cast_signed());
-                avro::write_long(data, order.collection.cast_signed());
-            }
-            None => data.push(NULL),
-        }
+        write_transaction(context, order, data);
         data.push(SOME);
         avro::write_bytes(data, message.prefix.as_bytes());
         data.push(SOME);
@@ -167,10 +158,7 @@ impl BoundMessageTopic {
         append(data, format_args!("{{\"op\":\"m\",\"ts_ms\":{ts_ms},\"source\":"));
         self.plan.json_source.write(context, data);
         data.extend_from_slice(b",\"transaction\":");
-        match order {
-            Some(order) => json_envelope::write_transaction(context, order, data),
-            None => data.extend_from_slice(b"null"),
-        }
+        json_envelope::write_transaction(context, order, data);
         data.extend_from_slice(b",\"message\":{\"prefix\":");
         json::write_string(data, &message.prefix);
         data.extend_from_slice(b",\"content\":");
@@ -186,6 +174,7 @@ impl BoundMessageTopic {
         let lsn_text = lsn.to_string();
         out.extend_from_slice(&self.plan.source_start);
         transaction.commit_millis.append_to(out);
+        transaction.snapshot.append_to(out);
         out.extend_from_slice(&self.plan.source_database);
         out.push(SOME);
         avro::write_length(out, transaction.sequence_start.len() + lsn_text.len() + SEQUENCE_END.len());

@@ -1,13 +1,11 @@
 //! What an event says about itself, as headers of its record: for consumers that want to choose without decoding the value.
 
-use pgoutput::Lsn;
-
 use crate::{EventContext, EventOrder, Operation, RecordBatch};
 
-/// Something that a header can say. Its name is the one that Debezium's `ExtractNewRecordState` gives it with `add.headers`, where there is one.
+/// Something that a header can say, where there is such a thing: a row of a snapshot has no commit and no ordinal. Its name is the one that Debezium's `ExtractNewRecordState` gives it with `add.headers`, where there is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Metadata {
-    /// `__op`: the letter of the operation, `c`, `u`, `d` or `t`; of a tombstone that of its deletion.
+    /// `__op`: the letter of the operation, `c`, `u`, `d`, `t` or `r`; of a tombstone that of its deletion.
     Operation,
     /// `__db`: the database.
     Database,
@@ -15,7 +13,7 @@ pub enum Metadata {
     Schema,
     /// `__table`
     Table,
-    /// `__lsn`: the position of the change, in decimal.
+    /// `__lsn`: the position of the change or of the snapshot, in decimal.
     Lsn,
     /// `__commit_lsn`: the position of its transaction's commit, in decimal.
     CommitLsn,
@@ -23,7 +21,7 @@ pub enum Metadata {
     TransactionId,
     /// `__transaction_id`: the transaction's id and its commit LSN, as in the events of Debezium's envelope.
     Transaction,
-    /// `__source_ts_ms`: when it was committed, in milliseconds since 1970.
+    /// `__source_ts_ms`: when it was committed, or the snapshot taken, in milliseconds since 1970.
     CommitMillis,
     /// `__source_ts_us`: the same in microseconds.
     CommitMicros,
@@ -77,7 +75,7 @@ impl MetadataHeaders {
         &self,
         operation: Operation,
         context: &EventContext<'_>,
-        order: &EventOrder,
+        order: Option<EventOrder>,
         batch: &mut RecordBatch,
     ) {
         if !self.wanted.is_empty() {
@@ -89,34 +87,48 @@ impl MetadataHeaders {
         &self,
         operation: Operation,
         context: &EventContext<'_>,
-        order: &EventOrder,
+        order: Option<EventOrder>,
         batch: &mut RecordBatch,
     ) {
-        let transaction = &context.transaction.facts;
-        let decimal = |lsn: Lsn| u64::from(lsn);
         for metadata in &self.wanted {
             let data = batch.data();
             let start = data.len();
-            match metadata {
-                Metadata::Operation => data.extend_from_slice(operation.letter().as_bytes()),
-                Metadata::Database => data.extend_from_slice(self.database.as_bytes()),
-                Metadata::Schema => data.extend_from_slice(self.schema.as_bytes()),
-                Metadata::Table => data.extend_from_slice(self.table.as_bytes()),
-                Metadata::Lsn => write_number(decimal(context.lsn), data),
-                Metadata::CommitLsn => write_number(decimal(transaction.commit_lsn), data),
-                Metadata::TransactionId => write_number(u32::from(transaction.xid), data),
-                Metadata::Transaction => {
-                    write_number(u32::from(transaction.xid), data);
-                    data.push(b':');
-                    write_number(decimal(transaction.commit_lsn), data);
-                }
-                Metadata::CommitMillis => write_number(transaction.commit_unix_us.div_euclid(1000), data),
-                Metadata::CommitMicros => write_number(transaction.commit_unix_us, data),
-                Metadata::TotalOrder => write_number(order.total, data),
+            if self.write(*metadata, operation, context, order, data).is_some() {
+                let value = start..data.len();
+                batch.add_header(metadata.header(), value);
             }
-            let value = start..data.len();
-            batch.add_header(metadata.header(), value);
         }
+    }
+
+    /// Appends a value, if there is one.
+    fn write(
+        &self,
+        metadata: Metadata,
+        operation: Operation,
+        context: &EventContext<'_>,
+        order: Option<EventOrder>,
+        out: &mut Vec<u8>,
+    ) -> Option<()> {
+        let transaction = &context.transaction.facts;
+        match metadata {
+            Metadata::Operation => out.extend_from_slice(operation.letter().as_bytes()),
+            Metadata::Database => out.extend_from_slice(self.database.as_bytes()),
+            Metadata::Schema => out.extend_from_slice(self.schema.as_bytes()),
+            Metadata::Table => out.extend_from_slice(self.table.as_bytes()),
+            Metadata::Lsn => write_number(u64::from(context.lsn), out),
+            Metadata::CommitLsn => write_number(u64::from(transaction.commit_lsn?), out),
+            Metadata::TransactionId => write_number(u32::from(transaction.xid?), out),
+            Metadata::Transaction => {
+                let (xid, commit_lsn) = (transaction.xid?, transaction.commit_lsn?);
+                write_number(u32::from(xid), out);
+                out.push(b':');
+                write_number(u64::from(commit_lsn), out);
+            }
+            Metadata::CommitMillis => write_number(transaction.commit_unix_us.div_euclid(1000), out),
+            Metadata::CommitMicros => write_number(transaction.commit_unix_us, out),
+            Metadata::TotalOrder => write_number(order?.total, out),
+        }
+        Some(())
     }
 }
 

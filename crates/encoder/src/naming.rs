@@ -54,6 +54,11 @@ pub fn legal_topic(name: &str) -> String {
     replaced(name, legal).collect()
 }
 
+/// The topic of the dead letters of a table with this topic.
+pub fn dead_letter_topic(topic: &str) -> String {
+    format!("{topic}.dead-letters")
+}
+
 /// The topic of this name, if Kafka takes it.
 pub(crate) fn checked_topic(name: &str) -> Result<String, PlanError> {
     let topic = legal_topic(name);

@@ -11,6 +11,8 @@ pub enum Operation {
     Delete,
     /// `t`
     Truncate,
+    /// `r`: a row that was there before the stream, read in a snapshot.
+    Read,
 }
 
 impl Operation {
@@ -21,6 +23,7 @@ impl Operation {
             Self::Update => "u",
             Self::Delete => "d",
             Self::Truncate => "t",
+            Self::Read => "r",
         }
     }
 

@@ -12,7 +12,7 @@ use crate::{
     json,
     json_envelope::JsonSource,
     metadata::MetadataHeaders,
-    naming::checked_topic,
+    naming::{checked_topic, dead_letter_topic},
     schema::{self, AvroType, Field, Physical, Properties, Schema},
     transform::Omitted,
     types::{self, Codec, DefaultRule},
@@ -31,7 +31,7 @@ pub struct TablePlan {
     pub(crate) key_columns: Vec<usize>,
     /// `source` up to the commit time.
     pub(crate) source_start: Vec<u8>,
-    /// `source.snapshot` and `source.db`.
+    /// `source.db`
     pub(crate) source_database: Vec<u8>,
     /// `source.schema` and `source.table`.
     pub(crate) source_table: Vec<u8>,
@@ -81,9 +81,6 @@ pub(crate) enum Presence {
         value: u8,
     },
 }
-
-/// What follows the name of the table's topic.
-const DEAD_LETTERS_SUFFIX: &str = ".dead-letters";
 
 impl TablePlan {
     /// Decides everything that a relation and the catalog's facts about it determine.
@@ -159,7 +156,7 @@ impl TablePlan {
         let dead_letters = match options.unrepresentable {
             Unrepresentable::Stop => None,
             Unrepresentable::DeadLetter => {
-                let topic = dead_letter_topic(&topic)?;
+                let topic = checked_topic(&dead_letter_topic(&topic))?;
                 Some(DeadLetters::new(relation, schema_name, options, topic))
             }
         };
@@ -171,7 +168,7 @@ impl TablePlan {
             format,
             json_source: JsonSource::new(naming, schema_name, &relation.name),
             source_start: strings([naming.version.as_str(), "postgresql", &naming.topic_prefix]),
-            source_database: [vec![0], strings(["false", &naming.database])].concat(),
+            source_database: strings([naming.database.as_str()]),
             source_table: strings([schema_name, &relation.name]),
             tombstones: options.tombstones && envelope == Envelope::Debezium,
             headers: MetadataHeaders::new(&options.headers, &naming.database, schema_name, &relation.name),
@@ -287,11 +284,6 @@ impl Column {
         }
         self.codec.write_unavailable(placeholder.as_bytes(), out)
     }
-}
-
-/// Where what cannot be written goes.
-pub(crate) fn dead_letter_topic(topic: &str) -> Result<String, PlanError> {
-    checked_topic(&format!("{topic}{DEAD_LETTERS_SUFFIX}"))
 }
 
 /// Which columns are the key.

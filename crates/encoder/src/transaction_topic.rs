@@ -150,10 +150,10 @@ fn write_json<'a, C: ExactSizeIterator<Item = (&'a str, u64)>>(
     out: &mut Vec<u8>,
 ) -> usize {
     let facts = &transaction.facts;
-    let (xid, commit_lsn) = (facts.xid, u64::from(facts.commit_lsn));
-    append(out, format_args!("{{\"id\":\"{xid}:{commit_lsn}\"}}"));
+    let id = facts.id();
+    append(out, format_args!("{{\"id\":\"{id}\"}}"));
     let key_end = out.len();
-    append(out, format_args!("{{\"status\":\"{status}\",\"id\":\"{xid}:{commit_lsn}\","));
+    append(out, format_args!("{{\"status\":\"{status}\",\"id\":\"{id}\","));
     match counts {
         None => out.extend_from_slice(b"\"event_count\":null,\"data_collections\":null"),
         Some((events, collections)) => {

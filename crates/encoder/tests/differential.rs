@@ -11,7 +11,7 @@ use common::{
     cells::{Cell, cells, options},
     table::{self, Column, column},
 };
-use encoder::{Change, EventOrder, RecordBatch};
+use encoder::{Change, EncodeOptions, Envelope, EventOrder, Format, RecordBatch, TablePlan};
 use pgoutput::{Insert, Oid, OldTuple, ReplicaIdentity, Tuple, Update, Value};
 use proptest::prelude::*;
 
@@ -75,6 +75,16 @@ fn field<'a>(record: &'a Avro, name: &str) -> &'a Avro {
     &fields.iter().find(|(field, _)| field == name).unwrap().1
 }
 
+/// An event without its row, of which the JSON of the recordings cannot have every type.
+fn without_row(mut event: Avro) -> Avro {
+    let Avro::Record(fields) = &mut event else { panic!("{event:?} is no record") };
+    fields
+        .iter_mut()
+        .filter(|(name, _)| name == "after")
+        .for_each(|(_, row)| *row = Avro::Union(0, Box::new(Avro::Null)));
+    event
+}
+
 /// NaN is not equal to itself, and Debug tells every other value apart.
 fn assert_same(found: &Avro, expected: &Avro) {
     assert_eq!(format!("{found:?}"), format!("{expected:?}"));
@@ -108,6 +118,60 @@ proptest! {
             let (_, key) = common::decode(plan.plan().key_schema().unwrap(), framed);
             assert_same(&key, &Avro::Record(expected(&slots, true)));
         }
+    }
+
+    /// All that is before `source` are the bytes of the insert: the row. What is behind it differs where it says so.
+    #[test]
+    fn a_row_of_a_snapshot_is_what_its_insert_is(
+        mut slots in slots(),
+        options in options(),
+        envelope in prop::sample::select(vec![Envelope::Debezium, Envelope::Upsert]),
+        format in prop::sample::select(vec![Format::Avro, Format::Json]),
+    ) {
+        // An upsert needs a key.
+        slots[0] = Slot { is_key: true, null: false, ..slots[0].clone() };
+        let options = EncodeOptions { format, envelope, ..options };
+        let (relation, facts) = (table::relation(ReplicaIdentity::Default, &columns(&slots)), table::facts(&columns(&slots)));
+        // Some forms make no key of an upsert.
+        let Ok(plan) = TablePlan::compile(&relation, &facts, &table::naming(), &options) else { return Ok(()) };
+        let plan = table::bind(plan);
+        let insert = Insert { xid: None, relation: Oid::from(1), new: tuple(&slots) };
+        let mut read = RecordBatch::new();
+        let encoded = plan.encode_read(&insert.new, &table::snapshot(), table::PROCESSED_UNIX_NS, &mut read);
+        let inserted = match table::encode(&plan, Change::Insert(&insert)) {
+            Ok(inserted) => inserted,
+            Err(error) => {
+                // The form has no room for the value.
+                prop_assert_eq!(encoded.unwrap_err(), error);
+                return Ok(());
+            }
+        };
+        prop_assert_eq!((read.len(), inserted.len()), (1, 1));
+        let (read, inserted) = (read.iter().next().unwrap(), inserted.iter().next().unwrap());
+        prop_assert_eq!((read.topic, read.key), (inserted.topic, inserted.key));
+        let (read, inserted) = (read.value.unwrap(), inserted.value.unwrap());
+        if envelope == Envelope::Upsert {
+            prop_assert_eq!(read, inserted);
+            return Ok(());
+        }
+        let source: &[u8] = if format == Format::Avro { b"\x0a1.2.3\x14postgresql\x08shop" } else { b",\"source\":{" };
+        let start = |value: &[u8]| value.windows(source.len()).position(|window| window == source).unwrap();
+        prop_assert_eq!(&read[..start(read)], &inserted[..start(inserted)]);
+        let decoded = |value: &[u8]| match plan.plan().value_schema() {
+            Some(schema) => common::to_json(schema, &without_row(common::decode(schema, value).1)),
+            None => serde_json::from_slice(value).unwrap(),
+        };
+        let (mut read, inserted) = (decoded(read), decoded(inserted));
+        prop_assert_eq!(&read["op"], "r");
+        for (pointer, of_snapshots) in [
+            ("/op", "\"r\""), ("/transaction", "null"), ("/source/snapshot", "\"incremental\""), ("/source/txId", "null"),
+            ("/source/sequence", r#""[null,\"97500059720\"]""#), ("/source/ts_ms", "1700000000123"),
+            ("/source/ts_us", "1700000000123456"), ("/source/ts_ns", "1700000000123456000"),
+        ] {
+            prop_assert_eq!(read.pointer(pointer).map(ToString::to_string), Some(of_snapshots.to_owned()), "{}", pointer);
+            *read.pointer_mut(pointer).unwrap() = inserted.pointer(pointer).unwrap().clone();
+        }
+        prop_assert_eq!(read.to_string(), inserted.to_string());
     }
 
     #[test]
@@ -164,8 +228,18 @@ proptest! {
         }
         let plan = table::bind(table::compile(ReplicaIdentity::Full, &columns(&old)));
         let update = Update { xid: None, relation: Oid::from(1), old: OldTuple::Full(tuple(&old)), new: tuple(&new) };
-        let mut order = EventOrder::default();
-        table::append(&plan, Change::Update(&update), &mut order, &mut RecordBatch::new()).unwrap();
+        let (mut order, mut batch) = (EventOrder::default(), RecordBatch::new());
+        table::append(&plan, Change::Update(&update), &mut order, &mut batch).unwrap();
+        // Whoever asks for the keys hears of those that are in the records.
+        let mut shown = Vec::new();
+        plan.keys_of(Change::Update(&update), 1.into(), &mut Vec::new(), |key| shown.push(key.to_vec())).unwrap();
+        let mut written: Vec<_> = batch.iter().filter_map(|record| Some(record.key?[5..].to_vec())).collect();
+        shown.dedup();
+        written.dedup();
+        prop_assert_eq!(&shown, &written);
+        let mut key = Vec::new();
+        prop_assert_eq!(plan.key_of(&update.new, 1.into(), &mut key).unwrap(), !written.is_empty());
+        prop_assert_eq!(key, written.last().cloned().unwrap_or_default());
         prop_assert_eq!(plan.count_events(Change::Update(&update), pgoutput::Lsn::from(1)), Ok(order.total));
         let same = format!("{:?}", expected(&old, true)) == format!("{:?}", expected(&new, true));
         prop_assert_eq!(order.total, if same { 1 } else { 2 });

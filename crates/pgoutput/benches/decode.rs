@@ -1,4 +1,4 @@
-//! What one row costs: an Insert of ten columns, as a table of mixed types gives it, and one item is one row.
+//! What one row costs: ten columns, as a table of mixed types gives them, in an Insert or in COPY, and one item is one row.
 //!
 //! `cargo bench -p pgoutput`
 
@@ -6,13 +6,26 @@ use std::hint::black_box;
 
 use bytes::Bytes;
 use divan::{AllocProfiler, Bencher, counter::ItemsCount};
-use pgoutput::{Decoder, Message, ProtocolVersion, Value};
+use pgoutput::{CopyRows, Decoder, Message, ProtocolVersion, Value};
 
 /// Shows that decoding a row allocates nothing.
 #[global_allocator]
 static ALLOCATOR: AllocProfiler = AllocProfiler::system();
 
 const ROWS: usize = 1_000;
+
+const VALUES: [&str; 10] = [
+    "1234567",
+    "customer-00012345",
+    "someone@example.com",
+    "42",
+    "19.990",
+    "t",
+    "2024-02-29 12:34:56.789+00",
+    "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
+    "a note of an ordinary length for a row",
+    "-1",
+];
 
 fn main() {
     divan::main();
@@ -50,6 +63,18 @@ fn update_full(bencher: Bencher<'_, '_>) {
     decode(bencher, &message);
 }
 
+/// A row of COPY, written anew as a tuple.
+#[divan::bench]
+fn copy(bencher: Bencher<'_, '_>) {
+    let line = VALUES.join("\t") + "\n";
+    let mut rows = CopyRows::new(10);
+    bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
+        for _ in 0..ROWS {
+            black_box(rows.decode(black_box(line.as_bytes()))).expect("a well-formed line");
+        }
+    });
+}
+
 fn decode(bencher: Bencher<'_, '_>, message: &Bytes) {
     let mut decoder = Decoder::new(ProtocolVersion::V1);
     bencher.counter(ItemsCount::new(ROWS)).bench_local(|| {
@@ -60,20 +85,8 @@ fn decode(bencher: Bencher<'_, '_>, message: &Bytes) {
 }
 
 fn insert_message() -> Bytes {
-    let values = [
-        "1234567",
-        "customer-00012345",
-        "someone@example.com",
-        "42",
-        "19.990",
-        "t",
-        "2024-02-29 12:34:56.789+00",
-        "a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11",
-        "a note of an ordinary length for a row",
-        "-1",
-    ];
     let mut message = b"I\x00\x00\x40\x00N\x00\x0a".to_vec();
-    for value in values {
+    for value in VALUES {
         message.push(b't');
         message.extend(u32::try_from(value.len()).expect("short").to_be_bytes());
         message.extend(value.as_bytes());

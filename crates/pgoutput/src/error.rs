@@ -33,6 +33,10 @@ pub(crate) enum Problem {
     TooOld { needed: ProtocolVersion, negotiated: ProtocolVersion },
     InsideStreamedBlock,
     OutsideStreamedBlock,
+    NoLineEnd,
+    ColumnCount { expected: u16 },
+    UnknownEscape(u8),
+    TooLong { size: usize },
 }
 
 impl DecodeError {
@@ -47,7 +51,7 @@ impl DecodeError {
     }
 
     /// The message or frame as the PostgreSQL documentation names it, such as `Stream Commit`; `message` while its kind
-    /// is not known.
+    /// is not known. `COPY row` for a [row of COPY](crate::CopyRows).
     pub const fn message(&self) -> &'static str {
         self.message
     }
@@ -69,7 +73,10 @@ impl DecodeError {
 
     /// Whether the message ended too early: an announced length, or a field of fixed size, goes past its last byte.
     pub const fn is_truncated(&self) -> bool {
-        matches!(self.problem, Problem::Truncated { .. } | Problem::CountPastEnd { .. } | Problem::Unterminated)
+        matches!(
+            self.problem,
+            Problem::Truncated { .. } | Problem::CountPastEnd { .. } | Problem::Unterminated | Problem::NoLineEnd
+        )
     }
 
     /// Whether the bytes are of a kind that this decoder does not know, or that the negotiated version does not have:
@@ -119,6 +126,10 @@ impl fmt::Display for Problem {
             }
             Self::InsideStreamedBlock => f.write_str("came between Stream Start and Stream Stop"),
             Self::OutsideStreamedBlock => f.write_str("came without a Stream Start before it"),
+            Self::NoLineEnd => f.write_str("no newline ends the line"),
+            Self::ColumnCount { expected } => write!(f, "the line does not have {expected} columns"),
+            Self::UnknownEscape(found) => write!(f, "COPY writes no backslash before {}", Byte(found)),
+            Self::TooLong { size } => write!(f, "{size} bytes are more than a message can hold"),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! Decodes PostgreSQL's logical replication stream: the messages of the `pgoutput` plugin, protocol versions 1 to 4,
-//! and the replication frames that carry them.
+//! and the replication frames that carry them. Rows from before the stream come by COPY, which [`CopyRows`] decodes.
 //!
 //! It does no I/O and reads no clock: bytes go in, messages come out. Nothing is copied but names: tuples and contents
 //! share the buffer of the [`Bytes`](bytes::Bytes) they came in, and decoding an Insert, Update or Delete allocates
@@ -85,6 +85,8 @@ mod version;
 mod message;
 mod tuple;
 
+mod copy;
+
 mod frame;
 
 mod ids;
@@ -94,6 +96,7 @@ mod timestamp;
 mod error;
 mod reader;
 
+pub use copy::CopyRows;
 pub use decoder::Decoder;
 pub use error::DecodeError;
 pub use frame::{Frame, Keepalive, StatusUpdate, WalData};

@@ -7,10 +7,12 @@ use thiserror::Error;
 
 use crate::{DecodeError, error::Problem, reader::Reader};
 
-const NULL: u8 = b'n';
+pub(crate) const NULL: u8 = b'n';
 const UNCHANGED_TOAST: u8 = b'u';
-const TEXT: u8 = b't';
+pub(crate) const TEXT: u8 = b't';
 const BINARY: u8 = b'b';
+/// What precedes a value's bytes: its kind and its length.
+pub(crate) const VALUE_HEADER_BYTES: usize = 5;
 
 /// One row, or the key of one, with its columns in the order of the [`Relation`](crate::Relation) message.
 ///
@@ -67,9 +69,35 @@ impl Tuple {
         Values { rest: &self.bytes, columns: self.columns }
     }
 
+    /// Its first columns, and the rest; `None` if it has fewer. They share its buffer.
+    ///
+    /// ```
+    /// use pgoutput::{Tuple, Value};
+    ///
+    /// let tuple = Tuple::from_values([Value::Text(b"(0,1)"), Value::Null, Value::Text(b"a")]).unwrap();
+    /// let (place, row) = tuple.split_at(1).unwrap();
+    /// assert!(place.iter().eq([Value::Text(b"(0,1)")]));
+    /// assert!(row.iter().eq([Value::Null, Value::Text(b"a")]));
+    /// assert!(tuple.split_at(4).is_none());
+    /// ```
+    pub fn split_at(&self, columns: u16) -> Option<(Self, Self)> {
+        let columns_left = self.columns.checked_sub(columns)?;
+        let mut values = self.iter();
+        values.by_ref().take(columns.into()).for_each(drop);
+        let first_bytes = self.bytes.len() - values.rest.len();
+        let first = Self { bytes: self.bytes.slice(..first_bytes), columns };
+        Some((first, Self { bytes: self.bytes.slice(first_bytes..), columns: columns_left }))
+    }
+
     /// Its size on the wire in bytes, without the count of columns.
     pub fn wire_bytes(&self) -> usize {
         self.bytes.len()
+    }
+
+    /// A row that has been written as on the wire, with exactly so many well-formed columns.
+    #[inline]
+    pub(crate) fn from_wire(bytes: Bytes, columns: u16) -> Self {
+        Self { bytes, columns }
     }
 
     /// Reads the count and checks every column; the values stay where they are.
@@ -229,7 +257,7 @@ fn checked_size(reader: &Reader, fields: &'static TupleFields, columns: u16) -> 
 
 fn put_value(bytes: &mut BytesMut, kind: u8, value: &[u8]) -> Result<(), TupleSizeError> {
     let length = i32::try_from(value.len()).map_err(|_| TupleSizeError(()))?;
-    bytes.reserve(5 + value.len());
+    bytes.reserve(VALUE_HEADER_BYTES + value.len());
     bytes.put_u8(kind);
     bytes.put_i32(length);
     bytes.put_slice(value);

@@ -8,7 +8,6 @@ use super::{
     CONNECT_TIMEOUT, STEP_TIMEOUT,
     kafka::HeldCheckpoint,
     report::{Findings, Problem, System, seconds_text},
-    schemas::Described,
     slot::SlotView,
     tables::Tables,
 };
@@ -17,6 +16,7 @@ use crate::{
     checkpoint::start::Wanted,
     config::Config,
     failure::Failure,
+    pipeline::Described,
 };
 
 /// What is known of PostgreSQL. Each step adds to the findings at once, so that they stay when it is given up.

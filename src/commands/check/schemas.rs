@@ -2,23 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use encoder::{EncodeOptions, MessageTopic, Naming, PlanError, TableFacts, TablePlan, TransactionTopic, TypeKind};
+use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TypeKind};
 use pgoutput::Relation;
 use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
 
 use super::report::{Findings, Problem, Severity, grouped, some_of};
 use crate::{
-    config::{ColumnPattern, Config, OnIncompatible, SchemaRegistry, Shaping, TableIdentity, TablePattern},
+    config::{ColumnPattern, Config, OnIncompatible, Shaping, TablePattern},
     failure::Code,
+    pipeline::{Described, SideTopics},
 };
-
-/// A table as its Relation message would describe it, with what the catalog knows besides.
-pub(super) struct Described {
-    pub(super) relation: Relation,
-    pub(super) identity: TableIdentity,
-    pub(super) facts: TableFacts,
-}
 
 /// The plans of all tables for which there can be one.
 pub(super) struct Schemas {
@@ -38,10 +32,10 @@ impl Schemas {
         let shaping = Shaping::new(config);
         unmatched_tables(config, tables, findings);
         unmatched_columns(config, tables, findings);
-        for Described { relation, identity, facts } in tables {
-            let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));
+        for described in tables {
+            let Described { relation, identity, facts } = described;
             let table = format!("{}.{}", relation.schema, relation.name);
-            let plan = match TablePlan::compile(relation, facts, &naming, &options) {
+            let plan = match described.plan(&shaping, &naming) {
                 Ok(plan) => plan,
                 Err(error) => {
                     findings.about(Severity::Error, &table, uncompiled(relation, &error));
@@ -51,6 +45,7 @@ impl Schemas {
             if !plan.has_key() {
                 keyless.push(table.clone());
             }
+            let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));
             let text = columns_as_text(relation, facts, &naming, &options);
             if !text.is_empty() {
                 findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
@@ -203,13 +198,8 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
 }
 
 fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
-    let naming = Naming::new(config.name.as_str(), "");
-    let transactions =
-        config.metadata.transaction_topic.then(|| TransactionTopic::new(&naming, config.events.format).ok()).flatten();
-    let messages = config.metadata.messages.then(|| MessageTopic::new(&naming, config.events.format).ok()).flatten();
-    let transactions = transactions.iter().map(|side| (side.topic(), "the transactions"));
-    let side_topics = transactions.chain(messages.iter().map(|side| (side.topic(), "the logical decoding messages")));
-    for (topic, tables) in grouped(plans.iter().map(|plan| (plan.topic(), plan.table())).chain(side_topics)) {
+    let side_topics = SideTopics::new(config);
+    for (topic, tables) in grouped(plans.iter().flat_map(|plan| plan.topics().map(|topic| (topic, plan.table())))) {
         let mut problem = |found: String| {
             let problem = Problem {
                 id: "topic-collision",
@@ -223,13 +213,8 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
         if tables.len() > 1 {
             problem(format!("{} would share this topic", some_of(&tables, 5)));
         }
-        if **topic == *config.kafka.checkpoint_topic.as_str() {
-            problem(format!("it is the checkpoint topic too, and the topic of {}", tables[0]));
-        }
-        if let SchemaRegistry::BuiltIn { topic: schemas } = &config.schema_registry
-            && **topic == *schemas.as_str()
-        {
-            problem(format!("it is the topic of schemas too, and the topic of {}", tables[0]));
+        if let Some(purpose) = side_topics.purpose(topic) {
+            problem(format!("it is {purpose} too, and the topic of {}", tables[0]));
         }
         if topic.starts_with("__") {
             problem(format!("names that start with __ are Kafka's own, and it is the topic of {}", tables[0]));

@@ -7,13 +7,12 @@ use postgres_protocol::escape::escape_identifier;
 use super::{
     postgres::Session,
     report::{Findings, Problem, Severity, grouped, some_of},
-    schemas::Described,
 };
 use crate::{
     catalog::{MatchedTable, PublicationPlan, PublicationShape, PublishedTable, TablePrivileges},
-    config::{TableIdentity, TablePattern, TableSelection},
+    config::{TablePattern, TableSelection},
     failure::{Code, Failure},
-    pipeline,
+    pipeline::{self, Described, SentColumns},
 };
 
 /// So many tables are named one by one; of the others there is a count.
@@ -200,26 +199,18 @@ impl Tables {
         // As the publication will be: as it is, unless it would be made to fit.
         let existing = plan.existing.as_ref().filter(|_| !postgres.manage || plan.statements().is_empty());
         let via_root = existing.map_or(postgres.publish_via_partition_root, |publication| publication.via_root);
-        let tables = if via_root { self.roots() } else { self.leaves() };
         let columns = match existing {
             Some(_) => session.catalog.published_columns(&postgres.publication).await?,
             None => std::collections::BTreeMap::new(),
         };
-        for table in session.catalog.described_tables(&tables).await? {
-            let mut relation = table.relation;
-            let name = PublishedTable { schema: relation.schema.clone(), name: relation.name.clone() };
-            if let Some(published) = columns.get(&name) {
-                relation.columns.retain(|column| published.contains(&column.name));
-            } else {
-                let publishes = |is_stored: &bool| *is_stored && postgres.publish_generated_columns;
-                relation.columns.retain(|column| table.generated.get(&column.name).is_none_or(publishes));
-            }
-            let facts = session.catalog.table_facts(relation.id).await?;
-            let mut identity = TableIdentity::plain(&name.schema, &name.name);
-            let roots = self.matched.iter().filter(|root| root.leaves.contains(&name)).map(|root| &root.table);
-            identity.names.extend(roots.map(|root| (root.schema.clone(), root.name.clone())));
-            described.push(Described { relation, identity, facts });
-        }
+        // What has no partitions yet will have some like itself.
+        let of_table = |matched: &MatchedTable| match matched.relations(!via_root) {
+            none if none.is_empty() => matched.relations(false),
+            relations => relations,
+        };
+        let relations: Vec<_> = self.matched.iter().flat_map(of_table).collect();
+        let sent = SentColumns { of_tables: &columns, generated: postgres.publish_generated_columns };
+        described.extend(pipeline::describe(&mut session.catalog, &relations, sent).await?);
         Ok(())
     }
 
@@ -316,16 +307,11 @@ impl Tables {
         self.matched.iter().map(|matched| matched.table.clone()).collect()
     }
 
-    fn leaves(&self) -> Vec<PublishedTable> {
-        let leaves = |matched: &MatchedTable| match matched.leaves.as_slice() {
-            [] => vec![matched.table.clone()],
-            leaves => leaves.to_vec(),
-        };
-        self.matched.iter().flat_map(leaves).collect()
-    }
-
     fn with_leaves(&self) -> Vec<PublishedTable> {
-        let all = |matched: &MatchedTable| [std::slice::from_ref(&matched.table), matched.leaves.as_slice()].concat();
+        let all = |matched: &MatchedTable| {
+            let leaves = matched.leaves.iter().map(|leaf| leaf.table.clone());
+            std::iter::once(matched.table.clone()).chain(leaves).collect::<Vec<_>>()
+        };
         self.matched.iter().flat_map(all).collect()
     }
 }

@@ -8,7 +8,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
 use encoder::{EncodeOptions, HeldBack, Naming, Operation, TableFacts, TablePlan};
-use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp};
+use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp, Xid};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
 
@@ -45,7 +45,7 @@ impl Fixture {
         let plan = TablePlan::compile(relation, facts, &Naming::new("test", "nowhere"), options).expect("a plan");
         let held = HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
         let Ok(Known::Watched(table)) = self.source.relations.get(WATCHED.into()) else { panic!("it is watched") };
-        table.plan = plan.hold_back(&held).expect("it has a name");
+        table.plan = Arc::new(plan.hold_back(&held).expect("it has a name"));
     }
 
     async fn message(&mut self, wal_start: u64, payload: Bytes) -> Result<(), Failure> {
@@ -68,7 +68,7 @@ impl Fixture {
         let position = |work: &Work| match work {
             Work::Records(delivery) => delivery.end,
             Work::Position(quiet) => quiet.position,
-            Work::Quarantine(list) => panic!("nothing is in quarantine: {list:?}"),
+            Work::Copied(_) | Work::Quarantine(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         };
         self.handed_on().iter().map(position).collect()
     }
@@ -101,6 +101,15 @@ fn commit(commit_lsn: u64, end_lsn: u64) -> Bytes {
     bytes.put_u64(commit_lsn);
     bytes.put_u64(end_lsn);
     bytes.put_i64(0);
+    bytes.freeze()
+}
+
+fn relation() -> Bytes {
+    let mut bytes = BytesMut::from(&b"R"[..]);
+    bytes.put_u32(WATCHED);
+    bytes.put_slice(b"public\0item\0d\0\x01\x01id\0");
+    bytes.put_u32(23);
+    bytes.put_i32(-1);
     bytes.freeze()
 }
 
@@ -228,6 +237,25 @@ fn a_split_transaction_that_does_not_come_is_a_mismatch() {
     assert_eq!(failure.code(), Code::CheckpointMismatch);
 }
 
+/// The server does not always announce a relation again behind the transaction that replaces its key.
+#[test]
+fn a_table_whose_key_was_replaced_is_looked_up_again() {
+    let runtime = runtime();
+    for (replaced_by, is_looked_up) in [(None, false), (Some(701), false), (Some(700), true), (Some(699), true)] {
+        let mut fixture = Fixture::new(Position::at(Lsn::from(100)));
+        let known = fixture.source.relations.known.get_mut(&Oid::from(WATCHED));
+        let Some(Known::Watched(table)) = known else { panic!("it is watched") };
+        table.key_replaced_by = replaced_by.map(Xid::from);
+        let outcome = runtime.block_on(async {
+            fixture.message(190, begin(200)).await.expect("it begins");
+            fixture.message(190, insert(WATCHED)).await
+        });
+        // Nobody is there to be asked.
+        let code = outcome.err().map(|failure| failure.code());
+        assert_eq!(code, is_looked_up.then_some(Code::PostgresUnavailable), "{replaced_by:?}");
+    }
+}
+
 #[test]
 fn a_message_outside_of_any_transaction_is_whole_by_itself() {
     let runtime = runtime();
@@ -282,12 +310,13 @@ fn messages_that_are_asked_for_later_move_no_position_back() {
 #[test]
 fn messages_out_of_place_are_violations() {
     let runtime = runtime();
-    let sequences: [&[Bytes]; 7] = [
+    let sequences: [&[Bytes]; 8] = [
         &[begin(200), begin(300)],
         &[commit(200, 210)],
         &[begin(200), commit(201, 210)],
         &[begin(200), commit(200, 200)],
         &[insert(WATCHED)],
+        &[relation()],
         &[message(150, true, true)],
         &[begin(200), message(150, false, true)],
     ];
@@ -507,7 +536,7 @@ fn ends(works: &[Work], events: &mut Vec<Written>) -> Vec<(Position, usize)> {
                 ends.push((delivery.end, events.len()));
             }
             Work::Position(quiet) => ends.push((quiet.position, events.len())),
-            Work::Quarantine(list) => panic!("nobody was asked for ids: {list:?}"),
+            Work::Copied(_) | Work::Quarantine(_) => panic!("nothing is copied or in quarantine: {work:?}"),
         }
     }
     ends

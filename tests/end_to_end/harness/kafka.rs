@@ -161,26 +161,28 @@ fn record(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Record {
 
 fn event(decoder: &mut Decoder, value: &[u8]) -> Event {
     let mut envelope = decoder.decode(value);
-    let mut transaction = envelope.take_fields("transaction").expect("a transaction");
-    let id = transaction.take_text("id").expect("an id");
+    let mut transaction = envelope.take_fields("transaction");
+    let mut take = |name| transaction.as_mut().and_then(|transaction| transaction.take_text(name));
+    // A row that was copied belongs to no transaction.
+    let id = take("id").unwrap_or_else(|| "0:0".to_owned());
+    let (ordinal, table_ordinal) = (take("total_order"), take("data_collection_order"));
     let (xid, commit_lsn) = id.split_once(':').expect("an id of two parts");
     let mut source = envelope.take_fields("source").expect("a source");
     let number = |text: Option<String>| -> u64 { text.expect("a number").parse().expect("a number") };
+    let ordinal_of = |text: Option<String>| text.map_or(0, |text| text.parse().expect("a number"));
     let event = Event {
-        identity: Identity {
-            commit_lsn: commit_lsn.parse().expect("an LSN"),
-            ordinal: number(transaction.take_text("total_order")),
-        },
+        identity: Identity { commit_lsn: commit_lsn.parse().expect("an LSN"), ordinal: ordinal_of(ordinal) },
         xid: xid.parse().expect("a transaction id"),
         operation: envelope.take_text("op").expect("an operation"),
         lsn: number(source.take_text("lsn")),
-        table_ordinal: number(transaction.take_text("data_collection_order")),
+        table_ordinal: ordinal_of(table_ordinal),
         before: envelope.take_fields("before").map(super::avro::Fields::row),
         after: envelope.take_fields("after").map(super::avro::Fields::row),
     };
+    let commit_lsn = if id == "0:0" { "null".to_owned() } else { format!("\"{commit_lsn}\"") };
     assert_eq!(
         source.take_text("sequence"),
-        Some(format!("[\"{commit_lsn}\",\"{}\"]", event.lsn)),
+        Some(format!("[{commit_lsn},\"{}\"]", event.lsn)),
         "source.sequence is the commit's and the change's LSN"
     );
     event

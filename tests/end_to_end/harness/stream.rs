@@ -108,6 +108,7 @@ impl Stream {
             "name = {:?}\n\
              [postgres]\nurl = {:?}\ntables = [\"public.*\"]\n\
              [kafka]\nbootstrap_servers = {:?}\ncheckpoint_topic = {:?}\ntopics.partitions = 3\n\
+             [snapshot]\nmode = \"never\"\n\
              [schema_registry]\n{registry}\n\
              [http]\nlisten = \"127.0.0.1:{}\"\n\
              [log]\nformat = \"json\"\n",

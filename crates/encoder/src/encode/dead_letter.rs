@@ -7,17 +7,23 @@
 //!  "old":{"kind":"key","values":["1",null]},"new":["1","NaN"]}
 //! ```
 //!
+//! A row of a snapshot, `"op":"r"`, has no `commit_lsn` and no `ordinal`; its `lsn` and `commit_ts_us` are those of the snapshot.
+//!
 //! A value is PostgreSQL's text, or null; `{"unchanged_toast":true}` where it was not sent; `{"base64":".."}` where it is not UTF-8; and
 //! `{"hidden":true}` where a [`ColumnRule`](crate::ColumnRule) leaves the column out or hides what it holds, since a raw value would tell. Who reads
 //! the topic can write the change again, or have it written once there is room for it.
 //!
 //! Changes that are [held back](super::held_back) have the same form and more.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use pgoutput::{OldTuple, Relation, ReplicaIdentity, Tuple, Value};
 
-use crate::{Change, ColumnRule, EncodeOptions, EventContext, RecordBatch, base64, json, plan::Column};
+use crate::{
+    Change, ColumnRule, EncodeOptions, EventContext, Operation, RecordBatch, base64,
+    json::{self, append},
+    plan::Column,
+};
 
 /// The version of the record's format.
 pub(super) const VERSION: u32 = 1;
@@ -45,6 +51,32 @@ pub(super) enum Shown {
 pub(super) struct Reason<'a> {
     pub(super) code: &'a str,
     pub(super) error: &'a str,
+}
+
+/// What could not be written.
+pub(super) struct Dead<'a> {
+    operation: Operation,
+    old: &'a OldTuple,
+    new: Option<&'a Tuple>,
+}
+
+impl<'a> Dead<'a> {
+    /// A row of a snapshot.
+    pub(super) fn read(row: &'a Tuple) -> Self {
+        Self { operation: Operation::Read, old: &OldTuple::Absent, new: Some(row) }
+    }
+}
+
+impl<'a> From<Change<'a>> for Dead<'a> {
+    fn from(change: Change<'a>) -> Self {
+        let (operation, old, new) = match change {
+            Change::Insert(insert) => (Operation::Create, &OldTuple::Absent, Some(&insert.new)),
+            Change::Update(update) => (Operation::Update, &update.old, Some(&update.new)),
+            Change::Delete(delete) => (Operation::Delete, &delete.old, None),
+            Change::Truncate => (Operation::Truncate, &OldTuple::Absent, None),
+        };
+        Self { operation, old, new }
+    }
 }
 
 impl DeadLetters {
@@ -79,47 +111,37 @@ impl DeadLetters {
     /// one has besides, behind its place.
     pub(super) fn append(
         &self,
-        change: Change<'_>,
+        dead: &Dead<'_>,
         context: &EventContext<'_>,
-        (ordinal, more): (u64, &[u8]),
+        (ordinal, more): (Option<u64>, &[u8]),
         reason: &Reason<'_>,
         plan: &[Column],
         batch: &mut RecordBatch,
     ) {
         let facts = &context.transaction.facts;
-        let (op, old, new) = match change {
-            Change::Insert(insert) => ("c", &OldTuple::Absent, Some(&insert.new)),
-            Change::Update(update) => ("u", &update.old, Some(&update.new)),
-            Change::Delete(delete) => ("d", &delete.old, None),
-            Change::Truncate => ("t", &OldTuple::Absent, None),
-        };
-        let mut place = String::new();
-        write!(
-            place,
-            ",\"xid\":{},\"commit_lsn\":\"{}\",\"commit_ts_us\":{},\"lsn\":\"{}\",\"ordinal\":{ordinal}",
-            facts.xid, facts.commit_lsn, facts.commit_unix_us, context.lsn
-        )
-        .expect("a String takes all that is written to it");
         let data = batch.data();
         let start = data.len();
         data.extend_from_slice(&self.start);
         data.extend_from_slice(b",\"op\":\"");
-        data.extend_from_slice(op.as_bytes());
+        data.extend_from_slice(dead.operation.letter().as_bytes());
         data.extend_from_slice(b"\",\"code\":\"");
         data.extend_from_slice(reason.code.as_bytes());
         data.extend_from_slice(b"\",\"error\":");
         json::write_string(data, reason.error);
-        data.extend_from_slice(place.as_bytes());
+        let commit_lsn = facts.commit_lsn.map(|lsn| format!("\"{lsn}\""));
+        append(data, format_args!(",\"xid\":{},\"commit_lsn\":{}", OrNull(facts.xid), OrNull(commit_lsn)));
+        append(data, format_args!(",\"commit_ts_us\":{},\"lsn\":\"{}\"", facts.commit_unix_us, context.lsn));
+        append(data, format_args!(",\"ordinal\":{}", OrNull(ordinal)));
         data.extend_from_slice(more);
         data.extend_from_slice(&self.columns);
         data.extend_from_slice(b",\"old\":");
-        match old {
+        match dead.old {
             OldTuple::Absent => data.extend_from_slice(b"null"),
             OldTuple::Key(old) => self.old_row("key", old, plan, data),
             OldTuple::Full(old) => self.old_row("full", old, plan, data),
         }
         data.extend_from_slice(b",\"new\":");
-        match new {
+        match dead.new {
             None => data.extend_from_slice(b"null"),
             Some(new) => self.row(new, plan, data),
         }
@@ -177,6 +199,18 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"base64\":\"");
         base64::write(base64::STANDARD, bytes, out);
         out.extend_from_slice(b"\"}");
+    }
+}
+
+/// A value in JSON, if there is one.
+struct OrNull<T>(Option<T>);
+
+impl<T: fmt::Display> fmt::Display for OrNull<T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(value) => value.fmt(f),
+            None => f.write_str("null"),
+        }
     }
 }
 

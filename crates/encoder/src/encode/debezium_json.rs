@@ -17,7 +17,7 @@ impl Encoder<'_> {
         before: Row<'_>,
         after: Row<'_>,
     ) -> Result<(), EncodeError> {
-        let (plan, context, order) = (self.plan, self.context, *self.order);
+        let (plan, context, order) = (self.plan, self.context, self.order());
         let mut scratch = self.batch.take_scratch();
         let data = self.batch.data();
         let start = data.len();
@@ -34,7 +34,7 @@ impl Encoder<'_> {
         append(data, format_args!(",\"op\":\"{op}\",\"ts_ms\":{ms},\"ts_us\":{us},\"ts_ns\":{unix_ns}}}"));
         let value = start..data.len();
         self.batch.put_scratch(scratch);
-        plan.headers.add(operation, context, self.order, self.batch);
+        plan.headers.add(operation, context, order, self.batch);
         self.batch.push(&plan.topic, context.lsn, key, Some(value));
         Ok(())
     }

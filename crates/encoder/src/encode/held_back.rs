@@ -28,7 +28,8 @@ use crate::{
     BoundPlan, Change, ColumnRule, DeadLetters, EncodeError, EncodeErrorKind, EncodeOptions, Encoded, EventContext,
     EventOrder, Naming, PlanError, RecordBatch, TableFacts, TablePlan, TransactionContext, Unrepresentable, avro,
     base64, defaults, json,
-    plan::{Column, dead_letter_topic},
+    naming::{checked_topic, dead_letter_topic},
+    plan::Column,
     schema::{AvroType, Physical},
     types::Codec,
 };
@@ -69,7 +70,7 @@ impl TablePlan {
         more.extend_from_slice(b",\"facts\":");
         json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
         let shown = rules.iter().map(|rule| rule.shown()).collect();
-        let topic = dead_letter_topic(&self.topic)?;
+        let topic = checked_topic(&dead_letter_topic(&self.topic))?;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let letters = DeadLetters::with(relation, schema, topic, shown, &more);
         self.held_back = Some(Letters { letters, error: (*error).to_owned() });
@@ -102,6 +103,11 @@ pub(crate) struct Letters {
 }
 
 impl BoundPlan {
+    /// Whether changes are held back, and nothing is written to the topic.
+    pub fn holds_back(&self) -> bool {
+        self.plan.held_back.is_some()
+    }
+
     #[cold]
     pub(super) fn hold_back(
         &self,
@@ -121,7 +127,7 @@ impl BoundPlan {
         };
         let reason = Reason { code: CODE, error };
         let more = place(context.transaction, before, after);
-        letters.append(change, context, (before.total + 1, &more), &reason, &self.plan.columns, batch);
+        letters.append(&change.into(), context, (Some(before.total + 1), &more), &reason, &self.plan.columns, batch);
         Ok(Encoded::HeldBack)
     }
 }
@@ -310,7 +316,8 @@ impl HeldChange {
 
     /// Where its first event is in the source's history: its commit and its ordinal.
     pub fn identity(&self) -> (Lsn, u64) {
-        (self.transaction.facts.commit_lsn, self.order.total + 1)
+        // What is held back was streamed, and has one.
+        (self.transaction.facts.commit_lsn.unwrap_or(Lsn::INVALID), self.order.total + 1)
     }
 
     /// Appends its records to a batch. On error nothing is.

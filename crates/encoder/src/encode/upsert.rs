@@ -40,7 +40,7 @@ impl Encoder<'_> {
             }
             Row::Null | Row::Key(_) => None,
         };
-        plan.headers.add(operation, context, self.order, self.batch);
+        plan.headers.add(operation, context, self.order(), self.batch);
         self.batch.push(&plan.topic, context.lsn, key, value);
         Ok(())
     }

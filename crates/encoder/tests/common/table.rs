@@ -2,7 +2,7 @@
 
 use encoder::{
     BoundPlan, Change, ColumnFacts, ElementFacts, EncodeError, EncodeOptions, EventContext, EventOrder, Naming,
-    RecordBatch, TableFacts, TablePlan, TransactionContext, TypeKind,
+    RecordBatch, SnapshotContext, SnapshotKind, TableFacts, TablePlan, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Delete, Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -10,6 +10,8 @@ use pgoutput::{
 
 /// The position that every change here has.
 pub(crate) const LSN: u64 = 0x16_B374_D848;
+/// When every change here is processed.
+pub(crate) const PROCESSED_UNIX_NS: i64 = 1_700_000_001_987_654_321;
 
 /// A column: name, type's OID and modifier, and what the stream and the catalog say about it.
 #[derive(Debug, Clone, PartialEq)]
@@ -188,7 +190,12 @@ pub(crate) fn append(
         Lsn::from(LSN + 8),
         Timestamp::from_unix_micros(1_700_000_000_123_456),
     );
-    let context =
-        EventContext { transaction: &transaction, lsn: Lsn::from(LSN), processed_unix_ns: 1_700_000_001_987_654_321 };
+    let context = EventContext { transaction: &transaction, lsn: Lsn::from(LSN), processed_unix_ns: PROCESSED_UNIX_NS };
     plan.encode(change, &context, order, batch)
+}
+
+/// A snapshot at the position and the time of the changes.
+pub(crate) fn snapshot() -> SnapshotContext {
+    let taken_at = Timestamp::from_unix_micros(1_700_000_000_123_456);
+    SnapshotContext::new(SnapshotKind::Incremental, Lsn::from(LSN), None, taken_at)
 }

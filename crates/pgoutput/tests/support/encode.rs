@@ -6,6 +6,35 @@
 
 use pgoutput::{Frame, Message, OldTuple, ReplicaIdentity, Tuple, Value, Xid};
 
+/// The row as COPY would write it in text format, with the end of its line.
+pub fn encode_copy(row: &Tuple) -> Vec<u8> {
+    let mut line = Vec::new();
+    for (position, value) in row.iter().enumerate() {
+        if position > 0 {
+            line.push(b'\t');
+        }
+        match value {
+            Value::Null => line.extend(b"\\N"),
+            Value::Text(text) => line.extend(text.iter().flat_map(|&byte| {
+                let letter = match byte {
+                    8 => b'b',
+                    9 => b't',
+                    10 => b'n',
+                    11 => b'v',
+                    12 => b'f',
+                    13 => b'r',
+                    b'\\' => b'\\',
+                    _ => return vec![byte],
+                };
+                vec![b'\\', letter]
+            })),
+            Value::UnchangedToast | Value::Binary(_) => panic!("COPY in text format has no such value"),
+        }
+    }
+    line.push(b'\n');
+    line
+}
+
 /// The message as the server would write it.
 pub fn encode(message: &Message) -> Vec<u8> {
     match message {

@@ -1,0 +1,175 @@
+//! The statements that copy rows which are in a table already, as text.
+//!
+//! What is a name is quoted, and what is a value is a literal (`escape_literal`, which holds whatever `standard_conforming_strings` says). The
+//! publication's row filter is the server's own text, deparsed where nothing but `pg_catalog` is in the search path, so that it names everything
+//! else by its schema. Rows are copied from one table alone: what inherits from it is another table, and is published for itself.
+
+use std::fmt::Write as _;
+
+use pgoutput::{Relation, Tuple, Value};
+use postgres_protocol::escape::{escape_identifier, escape_literal};
+
+use super::{KeyColumn, ReadOrder};
+
+/// What is copied, and from where.
+#[derive(Debug, Clone, Copy)]
+pub struct CopyStatement<'a> {
+    /// The table as its rows are published: its columns, and the name that the filter may call it by.
+    pub relation: &'a Relation,
+    /// The condition of the publication.
+    pub filter: Option<&'a str>,
+    /// Where the rows are, schema and name: the table itself, or a leaf of it.
+    pub source: (&'a str, &'a str),
+    /// Whether the rows of its partitions are meant too, which are not asked for one by one.
+    pub with_partitions: bool,
+}
+
+/// Rows in the order of a key.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyRange<'a> {
+    /// The key.
+    pub key: &'a ReadOrder,
+    /// The key of the last row before; none to begin with the first.
+    pub after: Option<&'a Tuple>,
+    /// How many at most.
+    pub rows_max: u64,
+}
+
+impl CopyStatement<'_> {
+    /// The next rows by their key, each with the columns of the key before its own. None if `after` is no key of the table.
+    ///
+    /// Both the comparison and the order are those of the key's index: the operator is the one that its family has, whatever the search
+    /// path, and the collation is the column's, since a constant has none that counts against it.
+    pub fn of_keys(&self, range: &KeyRange<'_>) -> Option<String> {
+        let names: Vec<String> = range.key.columns.iter().map(|column| escape_identifier(&column.name)).collect();
+        let mut conditions = Vec::new();
+        if let Some(after) = range.after {
+            let (names, literals) = (names.join(", "), literals(range.key, after)?.join(", "));
+            conditions.push(format!("({names}) {} ({literals})", range.key.greater));
+        }
+        let order = format!(" ORDER BY {} LIMIT {}", names.join(", "), range.rows_max);
+        Some(self.statement(&names, conditions, &order))
+    }
+
+    /// The rows with these values of some columns, each with the columns of the key before its own.
+    ///
+    /// A literal without a type takes that of the column. Where the type's own operator is not in the search path, texts are compared: the
+    /// values are such as the server has printed, so that they are equal then too.
+    pub fn of_rows(&self, key: &ReadOrder, columns: &[String], rows: &[Vec<String>]) -> String {
+        let names: Vec<String> = key.columns.iter().map(|column| escape_identifier(&column.name)).collect();
+        let columns: Vec<String> = columns.iter().map(|column| escape_identifier(column)).collect();
+        let row = |row: &Vec<String>| {
+            let values: Vec<String> = row.iter().map(|value| escape_literal(value).trim_start().to_owned()).collect();
+            format!("({})", values.join(", "))
+        };
+        let rows: Vec<String> = rows.iter().map(row).collect();
+        let condition = format!("({}) IN ({})", columns.join(", "), rows.join(", "));
+        self.statement(&names, vec![condition], "")
+    }
+
+    fn statement(&self, before: &[String], mut conditions: Vec<String>, order: &str) -> String {
+        let columns = self.relation.columns.iter().map(|column| escape_identifier(&column.name));
+        let columns: Vec<String> = before.iter().cloned().chain(columns).collect();
+        let only = if self.with_partitions { "" } else { "ONLY " };
+        let mut statement = format!(
+            "COPY (SELECT {} FROM {only}{}.{} AS {}",
+            columns.join(", "),
+            escape_identifier(self.source.0),
+            escape_identifier(self.source.1),
+            escape_identifier(&self.relation.name)
+        );
+        conditions.extend(self.filter.map(|filter| format!("({filter})")));
+        if !conditions.is_empty() {
+            write!(statement, " WHERE {}", conditions.join(" AND ")).expect("a String takes all that is written to it");
+        }
+        statement + order + ") TO STDOUT"
+    }
+}
+
+/// The values of a key as constants of their types.
+fn literals(key: &ReadOrder, values: &Tuple) -> Option<Vec<String>> {
+    let literal = |(column, value): (&KeyColumn, Value<'_>)| match value {
+        Value::Text(text) => {
+            let text = std::str::from_utf8(text).ok()?;
+            Some(format!("{}::{}", escape_literal(text).trim_start(), column.cast))
+        }
+        Value::Null | Value::UnchangedToast | Value::Binary(_) => None,
+    };
+    (values.len() == key.columns.len()).then(|| key.columns.iter().zip(values).map(literal).collect())?
+}
+
+#[cfg(test)]
+mod tests {
+    use pgoutput::{Oid, RelationColumn, ReplicaIdentity};
+
+    use super::*;
+
+    fn relation(columns: &[&str]) -> Relation {
+        let column = |name: &&str| RelationColumn {
+            is_key: false,
+            name: (*name).to_owned(),
+            type_oid: Oid::from(23),
+            type_modifier: -1,
+        };
+        Relation {
+            xid: None,
+            id: Oid::from(1),
+            schema: "public".into(),
+            name: "ro\"ot".into(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: columns.iter().map(column).collect(),
+        }
+    }
+
+    fn key(columns: &[(&str, &str)]) -> ReadOrder {
+        let column = |(name, cast): &(&str, &str)| KeyColumn {
+            name: (*name).into(),
+            type_oid: Oid::from(23),
+            cast: (*cast).into(),
+        };
+        ReadOrder { columns: columns.iter().map(column).collect(), greater: "OPERATOR(pg_catalog.>)".into() }
+    }
+
+    fn tuple(values: &[&str]) -> Tuple {
+        Tuple::from_values(values.iter().map(|value| Value::Text(value.as_bytes()))).expect("it is small")
+    }
+
+    #[test]
+    fn keys() {
+        let (relation, source) = (relation(&["v", "a"]), ("s", "t"));
+        let statement = CopyStatement { relation: &relation, filter: None, source, with_partitions: true };
+        let key = key(&[("a", "integer"), ("b\"b", "text")]);
+        let range = KeyRange { key: &key, after: None, rows_max: 100 };
+        let first =
+            r#"COPY (SELECT "a", "b""b", "v", "a" FROM "s"."t" AS "ro""ot" ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
+        assert_eq!(statement.of_keys(&range).as_deref(), Some(first));
+        let after = tuple(&["7", r"it's \ a"]);
+        let next = r#"COPY (SELECT "a", "b""b", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.>) ('7'::integer, E'it''s \\ a'::text) AND (v IS NULL) ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
+        let filtered = CopyStatement { filter: Some("v IS NULL"), with_partitions: false, ..statement };
+        let range = KeyRange { after: Some(&after), ..range };
+        assert_eq!(filtered.of_keys(&range).as_deref(), Some(next));
+    }
+
+    #[test]
+    fn rows() {
+        let (relation, source) = (relation(&["v", "a"]), ("s", "t"));
+        let statement = CopyStatement { relation: &relation, filter: Some("v > 0"), source, with_partitions: false };
+        let rows = [vec!["7".to_owned(), r"it's \ a".to_owned()], vec!["8".to_owned(), String::new()]];
+        assert_eq!(
+            statement.of_rows(&key(&[("a", "integer")]), &["a".to_owned(), "Ω".to_owned()], &rows),
+            r#"COPY (SELECT "a", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "Ω") IN (('7', E'it''s \\ a'), ('8', '')) AND (v > 0)) TO STDOUT"#
+        );
+    }
+
+    #[test]
+    fn what_is_no_key() {
+        let (relation, source) = (relation(&["a"]), ("s", "t"));
+        let statement = CopyStatement { relation: &relation, filter: None, source, with_partitions: false };
+        let key = key(&[("a", "integer")]);
+        let null = Tuple::from_values([Value::Null]).expect("it is small");
+        let not_utf8 = Tuple::from_values([Value::Text(b"\xff")]).expect("it is small");
+        for after in [&tuple(&[]), &tuple(&["1", "2"]), &null, &not_utf8] {
+            assert_eq!(statement.of_keys(&KeyRange { key: &key, after: Some(after), rows_max: 1 }), None, "{after:?}");
+        }
+    }
+}

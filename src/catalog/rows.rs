@@ -1,0 +1,158 @@
+//! The rows of a table, as one snapshot of the server has them.
+
+use std::{pin::Pin, sync::Arc, time::Duration};
+
+use bytes::Bytes;
+use futures_util::TryStreamExt;
+use pgoutput::Lsn;
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::CopyOutStream;
+use walreceiver::ConnectOptions;
+
+use super::connection::{Live, connect, failure_of};
+use crate::{
+    failure::{Code, Failure},
+    snapshot::Visibility,
+};
+
+/// A connection that reads rows: in short transactions, with no lock that is stronger than any SELECT's.
+///
+/// `row_security = off` makes the server refuse to read a table whose policies would hide rows, rather than hide them.
+pub(crate) struct RowReader {
+    options: Arc<ConnectOptions>,
+    settings: Vec<(&'static str, String)>,
+    live: Option<Live>,
+}
+
+/// What a snapshot sees, and where the log ended when that was asked for.
+#[derive(Debug)]
+pub(crate) struct TakenSnapshot {
+    /// `pg_current_snapshot()`
+    pub(crate) visibility: Visibility,
+    /// The end of the log: every commit that the snapshot sees lies before it.
+    pub(crate) insert_lsn: Lsn,
+    /// When it was taken, in microseconds since 1970.
+    pub(crate) taken_unix_us: i64,
+}
+
+impl RowReader {
+    /// A reader that connects when it is first asked. A statement is given up after `statement_timeout`.
+    pub(crate) fn new(options: Arc<ConnectOptions>, statement_timeout: Duration) -> Self {
+        let settings = vec![
+            ("search_path", "pg_catalog".to_owned()),
+            ("row_security", "off".to_owned()),
+            ("lock_timeout", "10s".to_owned()),
+            ("statement_timeout", statement_timeout.as_millis().to_string()),
+            ("idle_in_transaction_session_timeout", "0".to_owned()),
+            // A row is wanted at once, as many as there are.
+            ("cursor_tuple_fraction", "1".to_owned()),
+        ];
+        Self { options, settings, live: None }
+    }
+
+    /// Begins a transaction that takes its snapshot with its first query, and takes the lock of a SELECT on the table, so that nobody alters it until
+    /// [`end`](Self::end).
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses the lock.
+    pub(crate) async fn begin(&mut self, schema: &str, table: &str) -> Result<(), Failure> {
+        if self.live.as_ref().is_none_or(Live::is_closed) {
+            let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            self.live = Some(connect(&self.options, &settings).await?);
+        }
+        self.execute(&format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE",
+            escape_identifier(schema),
+            escape_identifier(table)
+        ))
+        .await
+    }
+
+    /// The transaction's snapshot, which is taken now if it was not yet.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn snapshot(&mut self) -> Result<TakenSnapshot, Failure> {
+        // Functions are evaluated after the snapshot of their statement was taken.
+        let row = self
+            .one(
+                "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, current_setting('wal_block_size'), \
+                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text",
+            )
+            .await?;
+        let [snapshot, insert_lsn, page_bytes, taken_unix_us] = <[String; 4]>::try_from(row)
+            .map_err(|_| Failure::new(Code::Internal, "the query of a snapshot did not return four values"))?;
+        Ok(TakenSnapshot {
+            visibility: number(&snapshot)?,
+            insert_lsn: record_end(number(&insert_lsn)?, number(&page_bytes)?),
+            taken_unix_us: number(&taken_unix_us)?,
+        })
+    }
+
+    /// The lines of `COPY ... TO STDOUT`.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub(crate) async fn copy(&mut self, statement: &str) -> Result<Lines, Failure> {
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let stream = client.copy_out(statement).await.map_err(|error| failure_of(&error))?;
+        Ok(Lines { stream: Box::pin(stream) })
+    }
+
+    /// Ends the transaction, and with it the lock; there is none once the connection was given up.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn end(&mut self) -> Result<(), Failure> {
+        if self.live.is_some() { self.execute("ROLLBACK").await } else { Ok(()) }
+    }
+
+    /// Gives the connection up, with whatever was still to come on it.
+    pub(crate) fn disconnect(&mut self) {
+        self.live = None;
+    }
+
+    async fn execute(&mut self, statements: &str) -> Result<(), Failure> {
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        client.batch_execute(statements).await.map_err(|error| failure_of(&error))
+    }
+
+    async fn one(&mut self, query: &str) -> Result<Vec<String>, Failure> {
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let row = client.query_one(query, &[]).await.map_err(|error| failure_of(&error))?;
+        Ok((0..row.len()).map(|column| row.get(column)).collect())
+    }
+}
+
+/// The lines of a COPY, as they come.
+pub(crate) struct Lines {
+    stream: Pin<Box<CopyOutStream>>,
+}
+
+impl Lines {
+    /// The next line; none after the last one.
+    ///
+    /// # Errors
+    /// The server has given up, or the connection is lost.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
+        self.stream.try_next().await.map_err(|error| failure_of(&error))
+    }
+}
+
+fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
+    text.parse().map_err(|_| Failure::new(Code::Internal, format!("the server says {text:?} where a number is")))
+}
+
+/// Where the last record ends, given where the next one will begin: at the start of a page that is behind the page's header, of 24 bytes or, at
+/// the start of a segment, 40 (`SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`). The stream's positions never come that far on a server where nothing happens.
+fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
+    let lsn = u64::from(insert_lsn);
+    match lsn % page_bytes.max(1) {
+        header @ (24 | 40) => Lsn::from(lsn - header),
+        _ => insert_lsn,
+    }
+}
+
+fn gone() -> Failure {
+    Failure::new(Code::PostgresUnavailable, "the connection that reads rows is gone")
+}

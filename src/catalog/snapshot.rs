@@ -1,0 +1,181 @@
+//! Tables whose rows are to be copied: what the stream will announce them as, which of their rows are published, and where these lie.
+//!
+//! It is what the catalog says at the time it is asked, and may be otherwise a moment later: what a copy has read is to be held against what the
+//! stream announces. Nothing here takes a lock on a table, but for [`Catalog::snapshot_table`], which asks for sizes of files.
+
+use std::collections::BTreeSet;
+
+use pgoutput::{Oid, Relation};
+use postgres_protocol::escape::escape_identifier;
+use tokio_postgres::Row;
+
+use super::{Catalog, CopyStatement};
+use crate::failure::Failure;
+
+/// A table whose rows are to be copied.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SnapshotTable {
+    /// As the server would announce it in the stream.
+    pub relation: Relation,
+    /// The condition that the publication has for its rows, if it has one.
+    pub filter: Option<String>,
+    /// What its rows can be read in the order of, if there is anything.
+    pub read_order: Option<ReadOrder>,
+    /// Whether it is partitioned, with or without leaves.
+    pub is_partitioned: bool,
+}
+
+/// A key whose index gives rows in order: the primary key, or else the index that is the replica identity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ReadOrder {
+    /// Its columns, in its order.
+    pub columns: Vec<KeyColumn>,
+    /// The operator "greater than" of all of them: `OPERATOR(pg_catalog.>)`. A type of an extension has one of its own, which need not be in the
+    /// search path, and the one that is found in its place may have another order.
+    pub greater: String,
+}
+
+/// A column of such a key.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyColumn {
+    /// Its name.
+    pub name: String,
+    /// Its type.
+    pub type_oid: Oid,
+    /// What its text is cast to for a constant to compare it with: its type, or what that is a domain over, without a modifier. So the constant
+    /// is not cut, and brings no collation of its own.
+    pub cast: String,
+}
+
+impl SnapshotTable {
+    /// What copies its rows, those of its partitions among them.
+    pub fn copy(&self) -> CopyStatement<'_> {
+        let (relation, filter) = (&self.relation, self.filter.as_deref());
+        let source = (relation.schema.as_str(), relation.name.as_str());
+        CopyStatement { relation, filter, source, with_partitions: self.is_partitioned }
+    }
+}
+
+impl Catalog {
+    /// What a publication comes to: roots or leaves, as its setting says.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn published_tables(&mut self, publication: &str) -> Result<Vec<Oid>, Failure> {
+        let rows = self
+            .query(
+                "SELECT class.oid FROM pg_publication_tables published
+                 JOIN pg_namespace namespace ON namespace.nspname = published.schemaname
+                 JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = published.tablename
+                 WHERE published.pubname = $1 ORDER BY published.schemaname, published.tablename",
+                &[&publication],
+            )
+            .await?;
+        Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
+    }
+
+    /// What is to be known of a table to copy its rows as the publication has them: a root whose partitions are published under its name, or a
+    /// table that is published under its own. Whether the publication holds it is not asked. None if either is gone.
+    ///
+    /// # Errors
+    /// The server cannot be asked, or a table is locked for too long.
+    pub async fn snapshot_table(&mut self, publication: &str, table: Oid) -> Result<Option<SnapshotTable>, Failure> {
+        let described = self.described_tables(&[table]).await?.pop();
+        let published = self.published_rows(publication, table).await?;
+        let (Some(described), Some(published)) = (described, published) else { return Ok(None) };
+        let read_order = self.read_order(table).await?;
+        Ok(Some(SnapshotTable {
+            relation: described.published(published.columns.as_ref(), published.generated_columns),
+            filter: published.filter,
+            read_order,
+            is_partitioned: published.is_partitioned,
+        }))
+    }
+
+    async fn published_rows(&mut self, publication: &str, table: Oid) -> Result<Option<PublishedRows>, Failure> {
+        let oid = u32::from(table);
+        // Lists of columns, conditions and schemas came with version 15. As JSON, what is missing is simply not there; a table or a condition
+        // that is no JSON cannot be asked for in this way.
+        let version = self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
+        let sql = if version.get::<_, i32>(0) < 150_000 {
+            "SELECT class.relkind = 'p', false, NULL::text[], NULL::text
+             FROM pg_publication publication JOIN pg_class class ON class.oid = $2 WHERE publication.pubname = $1"
+        } else {
+            // A publication that has the table's whole schema has all of its rows, whatever it says of the table besides.
+            "SELECT class.relkind = 'p', coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false),
+                    CASE WHEN member.prattrs IS NOT NULL THEN
+                        ARRAY(SELECT attname::text FROM pg_attribute
+                              WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
+                    pg_get_expr(member.prqual, member.prrelid)
+             FROM pg_publication publication JOIN pg_class class ON class.oid = $2
+             LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
+                AND NOT EXISTS (SELECT FROM pg_publication_namespace
+                                WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)
+             WHERE publication.pubname = $1"
+        };
+        let rows = self.query(sql, &[&publication, &oid]).await?;
+        Ok(rows.first().map(|row| PublishedRows {
+            is_partitioned: row.get(0),
+            generated_columns: row.get(1),
+            columns: row.get::<_, Option<Vec<String>>>(2).map(|columns| columns.into_iter().collect()),
+            filter: row.get(3),
+        }))
+    }
+
+    /// The key; none if rows cannot be compared by all of it at once, since its columns have operators of different names.
+    async fn read_order(&mut self, table: Oid) -> Result<Option<ReadOrder>, Failure> {
+        let oid = u32::from(table);
+        let rows = self
+            .query(
+                // A domain leads to its base type in any number of steps.
+                "WITH RECURSIVE key AS (
+                     SELECT key.position, key.attnum, index.indrelid, class.opcfamily, class.opcintype
+                     FROM pg_index index
+                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass) WITH ORDINALITY key(attnum, opclass, position)
+                     JOIN pg_opclass class ON class.oid = key.opclass
+                     WHERE index.indexrelid = (
+                         SELECT candidate.indexrelid FROM pg_index candidate
+                         WHERE candidate.indrelid = $1 AND (candidate.indisprimary OR candidate.indisreplident)
+                           AND (candidate.indisvalid
+                                OR EXISTS (SELECT FROM pg_class WHERE pg_class.oid = candidate.indrelid AND relkind = 'p'))
+                         ORDER BY candidate.indisprimary DESC LIMIT 1)
+                 ), step AS (
+                     SELECT key.position, type.oid, type.typtype, type.typbasetype, 0 AS depth
+                     FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
+                     JOIN pg_type type ON type.oid = attribute.atttypid
+                     UNION ALL
+                     SELECT step.position, base.oid, base.typtype, base.typbasetype, step.depth + 1
+                     FROM step JOIN pg_type base ON base.oid = step.typbasetype
+                     WHERE step.typtype = 'd'
+                 )
+                 SELECT attribute.attname::text, attribute.atttypid,
+                        (SELECT format_type(step.oid, -1) FROM step WHERE step.position = key.position ORDER BY depth DESC LIMIT 1),
+                        namespace.nspname::text, operator.oprname::text
+                 FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
+                 JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
+                     AND member.amoplefttype = key.opcintype AND member.amoprighttype = key.opcintype
+                 JOIN pg_operator operator ON operator.oid = member.amopopr
+                 JOIN pg_namespace namespace ON namespace.oid = operator.oprnamespace
+                 ORDER BY key.position",
+                &[&oid],
+            )
+            .await?;
+        let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
+        let Some(greater) = rows.first().map(operator) else { return Ok(None) };
+        if rows.iter().any(|row| operator(row) != greater) {
+            return Ok(None);
+        }
+        let column =
+            |row: &Row| KeyColumn { name: row.get(0), type_oid: row.get::<_, u32>(1).into(), cast: row.get(2) };
+        Ok(Some(ReadOrder { columns: rows.iter().map(column).collect(), greater }))
+    }
+}
+
+/// What of a table a publication has.
+struct PublishedRows {
+    is_partitioned: bool,
+    generated_columns: bool,
+    /// Those that it lists, if it does.
+    columns: Option<BTreeSet<String>>,
+    filter: Option<String>,
+}

@@ -1,0 +1,113 @@
+//! What the catalog said of tables, for rows that are decoded after it says something else.
+
+use encoder::TableFacts;
+use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity, Xid};
+use rustc_hash::{FxHashMap, FxHashSet};
+use tracing::warn;
+
+use super::keys::KeyHistory;
+use crate::catalog::PrimaryKey;
+
+/// What is remembered. Bounded by the tables that were streamed since the process began, and those that have REPLICA IDENTITY FULL.
+#[derive(Default)]
+pub(super) struct Memory {
+    facts: FxHashMap<Oid, TableFacts>,
+    /// Of tables with REPLICA IDENTITY FULL.
+    keys: FxHashMap<Oid, KeyHistory>,
+    /// Those that were announced, and of which the catalog knew what they were.
+    streamed: FxHashSet<Oid>,
+}
+
+impl Memory {
+    /// Takes note of tables of which nothing may have come yet.
+    pub(super) fn look_ahead(&mut self, keys: FxHashMap<Oid, PrimaryKey>, facts: FxHashMap<Oid, TableFacts>) {
+        for (table, key) in keys {
+            self.keys.entry(table).or_default().observe(key);
+        }
+        for (table, facts) in facts {
+            // What is there already is of the rows that are still to come.
+            self.facts.entry(table).or_insert(facts);
+        }
+    }
+
+    /// Whether the table was streamed under some name.
+    pub(super) fn has_streamed(&self, table: Oid) -> bool {
+        self.streamed.contains(&table)
+    }
+
+    /// What was found of a table, and its primary key, completed by what is remembered for the rows of a transaction; and the transaction that has
+    /// replaced the key since, if one has.
+    pub(super) fn recall(
+        &mut self,
+        found: TableFacts,
+        key: Option<PrimaryKey>,
+        relation: &Relation,
+        transaction: Xid,
+    ) -> (TableFacts, Option<Xid>) {
+        // A table that is there without a key has lost it, and nobody can say when.
+        let is_told = key.is_some() || found.columns.is_empty();
+        let then = if relation.replica_identity == ReplicaIdentity::Full && is_told {
+            let history = self.keys.entry(relation.id).or_default();
+            if let Some(key) = key {
+                history.observe(key);
+            }
+            history.at(transaction, |column| relation.columns.iter().any(|its| its.name == column))
+        } else {
+            None
+        };
+        let mut facts = self.complete(found, relation, then.is_some());
+        let Some(then) = then else { return (facts, None) };
+        facts.primary_key = Some(then.columns);
+        (facts, then.replaced_by)
+    }
+
+    fn complete(&mut self, found: TableFacts, relation: &Relation, key_is_known: bool) -> TableFacts {
+        if describes(&found, relation) {
+            self.facts.insert(relation.id, found.clone());
+            self.streamed.insert(relation.id);
+            return found;
+        }
+        if let Some(held) = self.facts.get(&relation.id) {
+            return completed(&found, held, relation);
+        }
+        let lacks_key =
+            relation.replica_identity == ReplicaIdentity::Full && !key_is_known && !has_key(&found, relation);
+        warn!(
+            schema = relation.schema,
+            table = relation.name,
+            lacks_key,
+            "{}, and this process has not seen it as it was: what is still to come of that time is described by the stream alone, so that \
+             columns are optional, and a table with REPLICA IDENTITY FULL may have no key",
+            if found.columns.is_empty() { "the table is gone" } else { "the table has been changed since" }
+        );
+        found
+    }
+}
+
+/// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
+fn describes(facts: &TableFacts, relation: &Relation) -> bool {
+    let is_known =
+        |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
+    // The stream names the key itself, but for whole rows.
+    let key_is_known =
+        relation.replica_identity != ReplicaIdentity::Full || facts.primary_key.is_none() || has_key(facts, relation);
+    key_is_known && relation.columns.iter().all(is_known)
+}
+
+/// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.
+fn completed(found: &TableFacts, held: &TableFacts, relation: &Relation) -> TableFacts {
+    let facts_of = |column: &RelationColumn| {
+        let of = |facts: &TableFacts| facts.column(&column.name).filter(|it| it.type_oid == column.type_oid).cloned();
+        of(found).or_else(|| of(held))
+    };
+    let key_of = if has_key(found, relation) || !has_key(held, relation) { found } else { held };
+    TableFacts {
+        columns: relation.columns.iter().filter_map(facts_of).collect(),
+        primary_key: key_of.primary_key.clone(),
+    }
+}
+
+fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
+    let is_there = |name: &String| relation.columns.iter().any(|column| column.name == *name);
+    facts.primary_key.as_ref().is_some_and(|key| key.iter().all(is_there))
+}

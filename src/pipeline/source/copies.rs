@@ -1,0 +1,225 @@
+//! Rows that are copied from tables beside the stream: the source's part of [`snapshot`](crate::snapshot).
+//!
+//! A copy asks through a channel, which is looked at between transactions; what it has read is written there too. The argument for where is
+//! in [`Windows`].
+
+use encoder::Change;
+use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
+use publisher::Attachment;
+use tokio::sync::mpsc::{Receiver, error::TryRecvError};
+
+use super::Source;
+use crate::{
+    failure::Failure,
+    pipeline::{
+        relations::Known,
+        work::{Copied, Work, cost_of},
+    },
+    snapshot::{Chunk, Closed, Fate, MovedRows, Outcome, Request, RowKey, Spoilt, Windows},
+};
+
+/// What copies have asked for.
+pub(super) struct Copies {
+    requests: Option<Receiver<Request>>,
+    windows: Windows<Box<Chunk>>,
+    moved: MovedRows,
+    /// Kept for their memory.
+    old_key: Vec<u8>,
+    new_key: Vec<u8>,
+}
+
+impl Copies {
+    pub(super) fn new() -> Self {
+        Self {
+            requests: None,
+            windows: Windows::new(),
+            moved: MovedRows::default(),
+            old_key: Vec::new(),
+            new_key: Vec::new(),
+        }
+    }
+
+    /// The next request; never, once nobody asks.
+    pub(super) async fn next(&mut self) -> Request {
+        if let Some(requests) = &mut self.requests
+            && let Some(request) = requests.recv().await
+        {
+            return request;
+        }
+        self.requests = None;
+        std::future::pending().await
+    }
+
+    fn try_next(&mut self) -> Option<Request> {
+        match self.requests.as_mut()?.try_recv() {
+            Ok(request) => Some(request),
+            Err(TryRecvError::Empty) => None,
+            Err(TryRecvError::Disconnected) => {
+                self.requests = None;
+                None
+            }
+        }
+    }
+
+    pub(super) fn begin(&mut self, xid: pgoutput::Xid) {
+        self.windows.transaction(xid);
+    }
+
+    pub(super) fn learn(&mut self, table: Oid, key: Option<&RowKey>) {
+        self.windows.learn(table, key.map(RowKey::names));
+    }
+
+    #[inline]
+    pub(super) fn watch(&self, table: Oid) -> bool {
+        self.moved.watch(table)
+    }
+
+    /// Takes note of a change of a table that is being copied; its place is its transaction's commit LSN, and its number there. What the checkpoint is to
+    /// say of it is to be committed with its events at the latest.
+    pub(super) fn note(
+        &mut self,
+        table: Oid,
+        change: Change<'_>,
+        key: Option<&RowKey>,
+        place: (Lsn, u64),
+    ) -> Option<Attachment> {
+        let (old, new) = match change {
+            Change::Insert(insert) => (None, Some(&insert.new)),
+            Change::Update(update) => (
+                match &update.old {
+                    OldTuple::Absent => None,
+                    OldTuple::Key(old) | OldTuple::Full(old) => Some(old),
+                },
+                Some(&update.new),
+            ),
+            Change::Delete(delete) => match &delete.old {
+                OldTuple::Absent => (None, None),
+                OldTuple::Key(old) | OldTuple::Full(old) => (Some(old), None),
+            },
+            Change::Truncate => {
+                self.windows.spoil(table, Spoilt::Truncated);
+                return None;
+            }
+        };
+        let has_all = matches!(change, Change::Update(update) if matches!(update.old, OldTuple::Full(_)));
+        let is_incomplete = !has_all && new.is_some_and(|new| new.iter().any(|value| value == Value::UnchangedToast));
+        let (mut old_key, mut new_key) = (std::mem::take(&mut self.old_key), std::mem::take(&mut self.new_key));
+        old_key.clear();
+        new_key.clear();
+        let write =
+            |row: Option<&Tuple>, out: &mut Vec<u8>| row.is_none_or(|row| key.is_some_and(|key| key.write(row, out)));
+        let is_known = write(old, &mut old_key) && write(new, &mut new_key) && (old.is_some() || new.is_some());
+        let mut moved = None;
+        if is_known {
+            if old.is_some() && old_key != new_key {
+                self.windows.note(table, &old_key, false);
+            }
+            if new.is_some() {
+                self.windows.note(table, &new_key, is_incomplete);
+                if is_incomplete && old.is_some() && old_key != new_key {
+                    moved = self.moved.remember(table, RowKey::read(&new_key), place);
+                }
+            }
+        } else {
+            self.windows.spoil(table, Spoilt::UnknownRow);
+        }
+        (self.old_key, self.new_key) = (old_key, new_key);
+        moved
+    }
+}
+
+impl Source {
+    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
+    pub(in crate::pipeline) fn copying(mut self, requests: Receiver<Request>, moved: MovedRows) -> Self {
+        self.copies.requests = Some(requests);
+        self.copies.moved = moved;
+        self
+    }
+
+    /// Serves what was asked for, and writes what can be written: between transactions.
+    pub(super) async fn serve_copies(&mut self) -> Result<(), Failure> {
+        while let Some(request) = self.copies.try_next() {
+            self.serve_copy(request).await?;
+        }
+        self.write_copies().await
+    }
+
+    pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
+        match request {
+            Request::Open { window, table, key, opened } => {
+                self.copies.moved.begin(table);
+                let epoch = self.copies.windows.open(window, table, key);
+                if matches!(self.relations.known.get(&table), Some(Known::Watched(known)) if known.plan.holds_back()) {
+                    self.copies.windows.spoil(table, Spoilt::HeldBack);
+                }
+                if opened.send(epoch).is_err() {
+                    self.copies.windows.abandon(window);
+                }
+                Ok(())
+            }
+            Request::Load { window, chunk, snapshot, until } => {
+                self.copies.windows.load(window, chunk, snapshot, until);
+                self.write_copies().await
+            }
+            Request::Abandon { window } => {
+                self.copies.windows.abandon(window);
+                Ok(())
+            }
+            Request::Forget { table } => {
+                self.copies.moved.end(table);
+                Ok(())
+            }
+        }
+    }
+
+    async fn write_copies(&mut self) -> Result<(), Failure> {
+        while !self.copies.windows.is_empty()
+            && let Some(closed) = self.copies.windows.close_due(self.end_lsn)
+        {
+            // What was streamed before is written before.
+            self.flush(false).await?;
+            self.write_copy(closed).await?;
+        }
+        Ok(())
+    }
+
+    async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
+        let Closed { table, chunk, fates } = closed;
+        let Chunk { mut batch, keys, cursor, end, settles, outcome } = *chunk;
+        self.budget.release(keys.cost_bytes());
+        let told = match fates {
+            Err(why) => {
+                self.budget.release(batch.iter().map(|record| cost_of(&record)).sum());
+                Outcome::Spoilt(why)
+            }
+            Ok(fates) => {
+                let mut superseded = 0;
+                let mut attachments = self.copies.moved.settle(table, &settles);
+                if !fates.are_all_written() {
+                    let decided: Vec<Fate> = keys.iter().map(|key| fates.of(key)).collect();
+                    for (record, fate) in batch.iter().zip(&decided).filter(|(_, fate)| **fate != Fate::Write) {
+                        self.budget.release(cost_of(&record));
+                        superseded += u64::from(*fate == Fate::Superseded);
+                    }
+                    for (key, _) in keys.iter().zip(&decided).filter(|(_, fate)| **fate == Fate::ReadAgain) {
+                        attachments.extend(self.copies.moved.remember(table, RowKey::read(key), (fates.until, 0)));
+                    }
+                    batch.retain(|position| decided.get(position) == Some(&Fate::Write));
+                }
+                let left = end.as_ref().and_then(|_| self.copies.moved.left(table));
+                attachments.push(match end {
+                    Some(end) if left.is_none() => {
+                        self.copies.moved.end(table);
+                        end
+                    }
+                    _ => cursor,
+                });
+                self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
+                Outcome::Written { superseded, left }
+            }
+        };
+        // Who has asked may be gone, as at the end of a session.
+        let _nobody_waits_any_more = outcome.send(told);
+        Ok(())
+    }
+}

@@ -1,0 +1,102 @@
+//! Which topic is for what. Records of different kinds in one topic could not be told apart, and those of two tables could have one key.
+
+use std::fmt;
+
+use encoder::{HeartbeatTopic, Naming};
+use pgoutput::Oid;
+use rustc_hash::FxHashMap;
+
+use crate::{
+    catalog::{MatchedTable, PublishedTable},
+    config::{Config, SchemaRegistry, Shaping, TopicName},
+};
+
+/// The topics that are for no table.
+#[derive(Debug, Clone)]
+pub(crate) struct SideTopics(Vec<(String, Purpose)>);
+
+/// What a topic is for that is no table's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    Checkpoints,
+    Schemas,
+    Transactions,
+    Messages,
+    Heartbeats,
+}
+
+impl SideTopics {
+    /// What the configuration says.
+    pub(crate) fn new(config: &Config) -> Self {
+        // None of these names has the database in it.
+        let naming = Naming::new(config.name.as_str(), "");
+        let metadata = &config.metadata;
+        let mut topics = vec![(config.kafka.checkpoint_topic.as_str().to_owned(), Purpose::Checkpoints)];
+        if let SchemaRegistry::BuiltIn { topic } = &config.schema_registry {
+            topics.push((topic.as_str().to_owned(), Purpose::Schemas));
+        }
+        if metadata.transaction_topic {
+            topics.push((naming.transaction_topic(), Purpose::Transactions));
+        }
+        if metadata.messages {
+            topics.push((naming.message_topic(), Purpose::Messages));
+        }
+        let name = metadata.heartbeat_topic.as_ref().map(TopicName::as_str);
+        if metadata.heartbeat_interval.is_some()
+            && let Ok(heartbeats) = HeartbeatTopic::new(&naming, name, config.events.format)
+        {
+            topics.push((heartbeats.topic().to_string(), Purpose::Heartbeats));
+        }
+        Self(topics)
+    }
+
+    /// What the topic is for, if it is for no table.
+    pub(crate) fn purpose(&self, topic: &str) -> Option<Purpose> {
+        self.0.iter().find(|(other, _)| other == topic).map(|(_, purpose)| *purpose)
+    }
+}
+
+impl Purpose {
+    /// Whether nothing else that is written may go there either.
+    pub(super) fn is_own(self) -> bool {
+        matches!(self, Self::Checkpoints | Self::Schemas)
+    }
+}
+
+impl fmt::Display for Purpose {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Checkpoints => "the checkpoint topic",
+            Self::Schemas => "the topic of schemas",
+            Self::Transactions => "the topic of transactions",
+            Self::Messages => "the topic of logical decoding messages",
+            Self::Heartbeats => "the topic of heartbeats",
+        })
+    }
+}
+
+/// A relation of the stream that has topics.
+pub(super) struct TopicOwner {
+    /// What was asked for: the relation, or what it is a partition of.
+    pub(super) root: PublishedTable,
+    /// `schema.table`: the relation. A table that was dropped and created again goes on where it was, so that it is known by its name.
+    pub(super) table: String,
+    /// Its topic, and that of its dead letters if there are to be any.
+    pub(super) topics: Vec<String>,
+}
+
+/// The topics of tables.
+pub(super) fn owners(
+    shaping: &Shaping,
+    matched: &[MatchedTable],
+    publishes_leaves: bool,
+) -> FxHashMap<Oid, TopicOwner> {
+    let of_table = |matched: &MatchedTable| {
+        let root = matched.table.clone();
+        matched.relations(publishes_leaves).into_iter().map(move |(oid, identity)| {
+            let table = identity.names.first().map(|(schema, name)| format!("{schema}.{name}")).unwrap_or_default();
+            (oid, TopicOwner { root: root.clone(), table, topics: shaping.topics(&identity) })
+        })
+    };
+    matched.iter().flat_map(of_table).collect()
+}

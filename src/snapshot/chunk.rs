@@ -1,0 +1,82 @@
+//! What goes from a copy to the stream, and back.
+
+use encoder::RecordBatch;
+use pgoutput::{Lsn, Oid};
+use publisher::Attachment;
+use tokio::sync::oneshot;
+
+use super::{
+    moved::{Left, Settles},
+    visibility::Visibility,
+    window::{Epoch, Spoilt, WindowId},
+};
+
+/// What a copy asks of the stream. Everything is done between transactions.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// Opens a window on a table, by the names of the columns of its [row key](super::RowKey).
+    Open { window: WindowId, table: Oid, key: Vec<String>, opened: oneshot::Sender<Epoch> },
+    /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
+    Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
+    /// There will be no chunk.
+    Abandon { window: WindowId },
+    /// The table is not copied any more.
+    Forget { table: Oid },
+}
+
+/// Rows that were read, encoded, and charged to the memory budget.
+#[derive(Debug)]
+pub(crate) struct Chunk {
+    /// A record for each row.
+    pub(crate) batch: RecordBatch,
+    /// The row key of each record.
+    pub(crate) keys: Keys,
+    /// What the checkpoint is to say in the Kafka transaction that holds them.
+    pub(crate) cursor: Attachment,
+    /// What it is to say instead if they are the last ones, and nothing else is left to read.
+    pub(crate) end: Option<Attachment>,
+    /// Which of the rows that have moved it settles.
+    pub(crate) settles: Settles,
+    /// Where the outcome is told.
+    pub(crate) outcome: oneshot::Sender<Outcome>,
+}
+
+/// What became of a chunk.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Outcome {
+    /// Its rows are on their way to Kafka, or superseded by what is, and its cursor with them.
+    Written {
+        /// How many rows were superseded.
+        superseded: u64,
+        /// If it had an end, what is left to read before the copy is over.
+        left: Option<Left>,
+    },
+    /// Nothing of it was written.
+    Spoilt(Spoilt),
+}
+
+/// Row keys, in one buffer.
+#[derive(Debug, Default)]
+pub(crate) struct Keys {
+    bytes: Vec<u8>,
+    ends: Vec<usize>,
+}
+
+impl Keys {
+    /// Adds one.
+    pub(crate) fn push(&mut self, key: &[u8]) {
+        self.bytes.extend_from_slice(key);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// Them all, in order.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        let starts = std::iter::once(0).chain(self.ends.iter().copied());
+        self.ends.iter().zip(starts).map(|(end, start)| &self.bytes[start..*end])
+    }
+
+    /// What they cost in memory.
+    pub(crate) fn cost_bytes(&self) -> usize {
+        self.bytes.len() + self.ends.len() * size_of::<usize>()
+    }
+}

@@ -1,0 +1,256 @@
+//! What the checkpoint says of copies: which tables need none, and how far each of the others is.
+//!
+//! It is attached to the checkpoint, one record for the stream and one for each table, and committed with the rows that it speaks of. So a
+//! cursor never says more than what is in Kafka, nor less.
+
+use std::collections::BTreeMap;
+
+use pgoutput::Oid;
+use publisher::Attachment;
+use serde::{Deserialize, Serialize};
+
+use super::moved::MovedRows;
+use crate::failure::{Code, Failure};
+
+/// The version of the records' format.
+const VERSION: u32 = 1;
+/// The suffix of the stream's record; a table's has its OID behind that and a `/`.
+const SUFFIX: &str = "snapshot";
+/// Stands between that and the name of a row that was moved.
+const MOVED: &str = "/moved/";
+
+/// What is known of copies when a session begins.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Progress {
+    /// None if the stream was there before copies were.
+    pub(crate) stream: Option<StreamRecord>,
+    /// By OID.
+    pub(crate) tables: BTreeMap<u32, TableRecord>,
+    /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
+    pub(crate) moved: BTreeMap<u32, BTreeMap<String, Vec<String>>>,
+}
+
+/// A row that is to be read before its table's copy is over.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct MovedRecord {
+    version: u32,
+    key: Vec<String>,
+}
+
+/// What is said for the stream.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct StreamRecord {
+    version: u32,
+    /// Tables that were streamed before anything was copied, by OID: their rows from before are not in Kafka.
+    pub(crate) not_copied: Vec<u32>,
+}
+
+/// What is said of one table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct TableRecord {
+    version: u32,
+    /// Its schema, when it was last looked at.
+    pub(crate) schema: String,
+    /// Its name.
+    pub(crate) table: String,
+    /// The columns that it is read in the order of.
+    pub(crate) key: Vec<String>,
+    /// The values of these columns in the last row that is in Kafka; none before the first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) after: Option<Vec<String>>,
+    /// How many rows were written.
+    pub(crate) rows: u64,
+    /// When its copy began, in milliseconds since 1970.
+    pub(crate) started_at_ms: i64,
+    /// When it ended; none as long as rows are missing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) ended_at_ms: Option<i64>,
+}
+
+impl Progress {
+    /// Reads what is attached to the checkpoint.
+    ///
+    /// # Errors
+    /// A record cannot be used.
+    pub(crate) fn read(attachments: &BTreeMap<String, Vec<u8>>) -> Result<Self, Failure> {
+        let mut progress = Self::default();
+        for (suffix, value) in attachments {
+            match suffix.strip_prefix(SUFFIX) {
+                Some("") => {
+                    let record: StreamRecord = parse(suffix, value)?;
+                    check_version(suffix, record.version)?;
+                    progress.stream = Some(record);
+                }
+                Some(rest) => {
+                    let rest = rest.strip_prefix('/').ok_or_else(|| corrupt(suffix, "it names no table"))?;
+                    let (oid, moved) = match rest.split_once(MOVED) {
+                        Some((oid, moved)) => (oid, Some(moved)),
+                        None => (rest, None),
+                    };
+                    let oid = oid.parse().map_err(|_| corrupt(suffix, "it names no table"))?;
+                    if let Some(name) = moved {
+                        let record: MovedRecord = parse(suffix, value)?;
+                        check_version(suffix, record.version)?;
+                        progress.moved.entry(oid).or_default().insert(name.to_owned(), record.key);
+                    } else {
+                        let record: TableRecord = parse(suffix, value)?;
+                        check_version(suffix, record.version)?;
+                        progress.tables.insert(oid, record);
+                    }
+                }
+                None => {}
+            }
+        }
+        Ok(progress)
+    }
+
+    /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
+    pub(crate) fn moved_rows(&self) -> MovedRows {
+        let unfinished = self.tables.iter().filter(|(_, record)| record.ended_at_ms.is_none());
+        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
+    }
+
+    /// Whether the table is to be copied, or copied on.
+    pub(crate) fn lacks(&self, table: Oid) -> bool {
+        let oid = u32::from(table);
+        let is_exempt = self.stream.as_ref().is_some_and(|stream| stream.not_copied.contains(&oid));
+        !is_exempt && self.tables.get(&oid).is_none_or(|record| record.ended_at_ms.is_none())
+    }
+}
+
+impl StreamRecord {
+    /// For a stream that has streamed these tables before.
+    pub(crate) fn new(not_copied: Vec<u32>) -> Self {
+        Self { version: VERSION, not_copied }
+    }
+
+    pub(crate) fn attachment(&self) -> Attachment {
+        Attachment { suffix: SUFFIX.to_owned(), value: Some(json(self)) }
+    }
+}
+
+impl MovedRecord {
+    pub(crate) fn new(key: Vec<String>) -> Self {
+        Self { version: VERSION, key }
+    }
+
+    pub(crate) fn attachment(&self, table: Oid, name: &str) -> Attachment {
+        Attachment { suffix: moved_suffix(table, name), value: Some(json(self)) }
+    }
+}
+
+/// Under what a row of a table is remembered.
+pub(crate) fn moved_suffix(table: Oid, name: &str) -> String {
+    format!("{SUFFIX}/{table}{MOVED}{name}")
+}
+
+impl TableRecord {
+    /// For a table whose copy begins.
+    pub(crate) fn new(schema: &str, table: &str, key: Vec<String>, started_at_ms: i64) -> Self {
+        Self {
+            version: VERSION,
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+            key,
+            after: None,
+            rows: 0,
+            started_at_ms,
+            ended_at_ms: None,
+        }
+    }
+
+    /// The same after another chunk: up to `last`, the last of its rows, if it has any.
+    pub(crate) fn advanced(&self, last: Option<Vec<String>>, rows: u64) -> Self {
+        let after = last.or_else(|| self.after.clone());
+        Self { after, rows: self.rows + rows, ..self.clone() }
+    }
+
+    /// The same once nothing is left to copy.
+    pub(crate) fn ended(&self, at_ms: i64) -> Self {
+        Self { ended_at_ms: Some(at_ms), ..self.clone() }
+    }
+
+    pub(crate) fn attachment(&self, table: Oid) -> Attachment {
+        Attachment { suffix: format!("{SUFFIX}/{table}"), value: Some(json(self)) }
+    }
+}
+
+fn json(record: &impl Serialize) -> Vec<u8> {
+    // Neither maps with other than string keys nor fallible `Serialize` implementations occur in it.
+    serde_json::to_vec(record).expect("a record is representable as JSON")
+}
+
+fn parse<T: for<'a> Deserialize<'a>>(suffix: &str, value: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(value).map_err(|error| corrupt(suffix, &error.to_string()))
+}
+
+fn check_version(suffix: &str, found: u32) -> Result<(), Failure> {
+    if found == VERSION {
+        return Ok(());
+    }
+    Err(corrupt(suffix, &format!("its format version is {found}, and this build reads version {VERSION}")))
+}
+
+fn corrupt(suffix: &str, found: &str) -> Failure {
+    Failure::new(Code::CheckpointCorrupt, format!("the checkpoint's attachment {suffix} cannot be used: {found}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(ended_at_ms: Option<i64>) -> TableRecord {
+        let record = TableRecord::new("public", "item", vec!["id".into()], 1_700_000_000_000);
+        TableRecord { after: Some(vec!["4711".into()]), rows: 4711, ended_at_ms, ..record }
+    }
+
+    fn attachments(records: &[Attachment]) -> BTreeMap<String, Vec<u8>> {
+        records.iter().map(|it| (it.suffix.clone(), it.value.clone().expect("a value"))).collect()
+    }
+
+    #[test]
+    fn the_records_are_this_json() {
+        // A change of this text is a change of the format: old records must stay readable.
+        let json = r#"{"version":1,"schema":"public","table":"item","key":["id"],"after":["4711"],"rows":4711,"started_at_ms":1700000000000}"#;
+        let attachment = record(None).attachment(Oid::from(16_384));
+        assert_eq!(attachment.suffix, "snapshot/16384");
+        assert_eq!(String::from_utf8(attachment.value.expect("a value")).expect("text"), json);
+        let attachment = StreamRecord::new(vec![7]).attachment();
+        assert_eq!(attachment.suffix, "snapshot");
+        assert_eq!(attachment.value.as_deref(), Some(&br#"{"version":1,"not_copied":[7]}"#[..]));
+    }
+
+    #[test]
+    fn what_is_read_is_what_was_written() {
+        let stream = StreamRecord::new(vec![1, 2]);
+        let written =
+            [stream.attachment(), record(None).attachment(Oid::from(3)), record(Some(5)).attachment(Oid::from(4))];
+        let mut held = attachments(&written);
+        let moved = MovedRecord::new(vec!["9".into()]).attachment(Oid::from(3), "10-1");
+        held.extend(attachments(&[moved]));
+        held.insert("another".to_owned(), b"is not ours".to_vec());
+        let progress = Progress::read(&held).expect("records");
+        assert_eq!(progress.stream, Some(stream));
+        assert_eq!(progress.tables, [(3, record(None)), (4, record(Some(5)))].into());
+        assert!(progress.moved_rows().watch(Oid::from(3)) && !progress.moved_rows().watch(Oid::from(4)));
+        assert!(progress.moved_rows().left(Oid::from(3)).is_some());
+        let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
+        assert_eq!(lacking, [3, 5]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused() {
+        for (suffix, value) in [
+            ("snapshot", &b"{"[..]),
+            ("snapshot", br#"{"version":2,"not_copied":[]}"#),
+            ("snapshot/x", br#"{"version":1}"#),
+            ("snapshot/3", br#"{"version":1}"#),
+            ("snapshots", b"{}"),
+            ("snapshot/3/moved/1-1", b"{}"),
+        ] {
+            let held = [(suffix.to_owned(), value.to_vec())].into();
+            let failure = Progress::read(&held).expect_err(suffix);
+            assert_eq!(failure.code(), Code::CheckpointCorrupt, "{failure}");
+        }
+    }
+}

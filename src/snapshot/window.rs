@@ -1,0 +1,252 @@
+//! Where rows that were read from a table go in the stream: the pure half of a copy that runs beside it.
+//!
+//! A chunk of a table is read in a snapshot `S`, while changes of the same rows stream by. Each of its rows must be written so that no key
+//! ever steps back and none is lost. The argument:
+//!
+//! 1. Transactions that change one key hold its row lock until they have ended. So of all changes of a key, in the order of their commits,
+//!    those that `S` sees come first, and the row in the chunk is what the last of them has left.
+//! 2. A transaction that `S` sees had written its commit record before `S` was taken. So if the chunk's rows are written once the stream has
+//!    passed `H`, a position of the log's end that was asked for after `S` was taken, then all that `S` sees was streamed before, and a
+//!    row that is written then takes no key back behind one of these.
+//! 3. What `S` does not see may have been streamed before too: between the moment at which the window was opened and `H`. Which keys
+//!    that were is noted as it happens. Of such a key a newer row is in Kafka, and the chunk's is not written. Whether `S` sees a transaction is
+//!    decided by its id, never by a position: a transaction is sent as soon as its commit record is flushed, and is seen by others only later,
+//!    after it has waited for synchronous standbys, for instance.
+//! 4. For the same reason a transaction may have been streamed *before* the window was opened, and not be seen by `S`. Then nobody has
+//!    noted its keys. Those that were streamed are remembered until some snapshot sees that they have ended ([`Windows::transaction`]), and a chunk
+//!    whose snapshot finds one of them still running is thrown away and read again. What was streamed before that memory began is excluded
+//!    by a *fence*: a transaction id that was assigned after it began. A snapshot that finds nothing running below it cannot
+//!    miss what was streamed before ([`Epoch`]).
+//! 5. The newer row of rule 3 may lack a value that the update did not touch (TOAST). Then nothing but the table has it, and the key is read again.
+//!
+//! What is noted in a window is bounded. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
+//! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
+
+use pgoutput::{Lsn, Oid, Xid};
+use rustc_hash::FxHashMap;
+
+use super::visibility::Visibility;
+
+/// How many streamed transactions are remembered that no snapshot has found to have ended.
+const RECENT_MAX: usize = 1 << 16;
+/// How many bytes of keys one window notes, with what each costs beside its bytes.
+const NOTED_BYTES_MAX: usize = 4 << 20;
+const NOTED_OVERHEAD_BYTES: usize = 64;
+
+/// Counts how often the memory of streamed transactions has begun anew. A snapshot is good in an epoch if nothing runs in it below a transaction
+/// id that was assigned after the epoch began.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Epoch(u64);
+
+/// Names one window, among those of a session.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(crate) struct WindowId(pub(crate) u64);
+
+/// Why a chunk is to be read again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Spoilt {
+    /// A transaction that was streamed before the window was opened was still running when the chunk was read.
+    StillRunning,
+    /// The columns that tell its rows apart are others.
+    Altered,
+    /// A row has changed of which not even that is known.
+    UnknownRow,
+    /// The table was emptied.
+    Truncated,
+    /// Its changes are held back.
+    HeldBack,
+    /// More keys were changed than are noted.
+    TooBusy,
+}
+
+/// What becomes of a row that was read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Fate {
+    /// It is the newest of its key that the stream has come to.
+    Write,
+    /// A newer one is in Kafka, or that it is gone.
+    Superseded,
+    /// A newer one is in Kafka, which lacks a value that only the table has.
+    ReadAgain,
+}
+
+/// The windows of a stream, each with the chunk `C` once it is read.
+#[derive(Debug)]
+pub(crate) struct Windows<C> {
+    epoch: Epoch,
+    /// Streamed, and not known to have ended.
+    recent: Vec<Xid>,
+    /// The transaction whose changes are coming in.
+    current: Option<Xid>,
+    open: Vec<Window<C>>,
+}
+
+#[derive(Debug)]
+struct Window<C> {
+    id: WindowId,
+    table: Oid,
+    /// The names of the columns of its row key.
+    key: Vec<String>,
+    /// Transactions that were streamed before, and may not have ended.
+    unnoted: Vec<Xid>,
+    noted: FxHashMap<Box<[u8]>, Noted>,
+    noted_bytes: usize,
+    spoilt: Option<Spoilt>,
+    loaded: Option<Loaded<C>>,
+}
+
+/// What the window has seen of a key. The transactions of a key that a snapshot sees come before those that it does not, so that the last says
+/// enough.
+#[derive(Debug, Clone, Copy)]
+struct Noted {
+    last: Xid,
+    /// Whether its row lacks a value that it did not touch.
+    is_incomplete: bool,
+}
+
+#[derive(Debug)]
+struct Loaded<C> {
+    chunk: C,
+    snapshot: Visibility,
+    /// The end of the log, asked for after the snapshot was taken.
+    until: Lsn,
+}
+
+/// A window that is closed, because the stream has passed all that its snapshot sees.
+#[derive(Debug)]
+pub(crate) struct Closed<C> {
+    /// The table.
+    pub(crate) table: Oid,
+    /// What was read.
+    pub(crate) chunk: C,
+    /// What becomes of its rows; or why all of it is to be read again.
+    pub(crate) fates: Result<Fates, Spoilt>,
+}
+
+/// What becomes of the rows of a chunk.
+#[derive(Debug)]
+pub(crate) struct Fates {
+    /// The end of the log behind the chunk's snapshot.
+    pub(crate) until: Lsn,
+    noted: FxHashMap<Box<[u8]>, Noted>,
+    snapshot: Visibility,
+}
+
+impl Fates {
+    /// Whether every row is to be written.
+    pub(crate) fn are_all_written(&self) -> bool {
+        self.noted.values().all(|noted| self.snapshot.has_ended(noted.last))
+    }
+
+    /// What becomes of the row with this key.
+    pub(crate) fn of(&self, key: &[u8]) -> Fate {
+        let Some(noted) = self.noted.get(key) else { return Fate::Write };
+        if self.snapshot.has_ended(noted.last) {
+            return Fate::Write;
+        }
+        if noted.is_incomplete { Fate::ReadAgain } else { Fate::Superseded }
+    }
+}
+
+impl<C> Windows<C> {
+    pub(crate) fn new() -> Self {
+        Self { epoch: Epoch::default(), recent: Vec::new(), current: None, open: Vec::new() }
+    }
+
+    /// Whether no window is open.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.open.is_empty()
+    }
+
+    /// A transaction begins. What a checkpoint covers of it needs no note: it was streamed in an earlier life, so that the fence excludes it.
+    pub(crate) fn transaction(&mut self, xid: Xid) {
+        self.current = Some(xid);
+        if self.recent.len() >= RECENT_MAX {
+            self.recent.clear();
+            self.epoch.0 += 1;
+        }
+        self.recent.push(xid);
+    }
+
+    /// Opens a window, between transactions. The chunk's snapshot is to be taken after this.
+    pub(crate) fn open(&mut self, id: WindowId, table: Oid, key: Vec<String>) -> Epoch {
+        self.open.push(Window {
+            id,
+            table,
+            key,
+            unnoted: self.recent.clone(),
+            noted: FxHashMap::default(),
+            noted_bytes: 0,
+            spoilt: None,
+            loaded: None,
+        });
+        self.epoch
+    }
+
+    /// Closes a window whose chunk was not read after all.
+    pub(crate) fn abandon(&mut self, id: WindowId) {
+        self.open.retain(|window| window.id != id);
+    }
+
+    /// A change of a key was streamed; `is_incomplete` if its row lacks a value that the update did not touch.
+    pub(crate) fn note(&mut self, table: Oid, key: &[u8], is_incomplete: bool) {
+        let Some(last) = self.current else { return };
+        for window in self.open.iter_mut().filter(|window| window.table == table && window.spoilt.is_none()) {
+            if let Some(noted) = window.noted.get_mut(key) {
+                *noted = Noted { last, is_incomplete };
+                continue;
+            }
+            window.noted_bytes += key.len() + NOTED_OVERHEAD_BYTES;
+            if window.noted_bytes > NOTED_BYTES_MAX {
+                window.spoil(Spoilt::TooBusy);
+            } else {
+                window.noted.insert(key.into(), Noted { last, is_incomplete });
+            }
+        }
+    }
+
+    /// The stream has learnt what the table is like from here on.
+    pub(crate) fn learn(&mut self, table: Oid, key: Option<&[String]>) {
+        let of_table = self.open.iter_mut().filter(|window| window.table == table);
+        of_table.filter(|window| Some(window.key.as_slice()) != key).for_each(|window| window.spoil(Spoilt::Altered));
+    }
+
+    /// Something has happened to the table after which nobody knows which of its rows have changed.
+    pub(crate) fn spoil(&mut self, table: Oid, why: Spoilt) {
+        self.open.iter_mut().filter(|window| window.table == table).for_each(|window| window.spoil(why));
+    }
+
+    /// The chunk was read, in a snapshot; `until` is an end of the log that was asked for after it was taken. If the window is gone, so is the
+    /// chunk.
+    pub(crate) fn load(&mut self, id: WindowId, chunk: C, snapshot: Visibility, until: Lsn) {
+        self.recent.retain(|xid| !snapshot.has_ended(*xid));
+        if let Some(window) = self.open.iter_mut().find(|window| window.id == id) {
+            if !window.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
+                window.spoil(Spoilt::StillRunning);
+            }
+            window.loaded = Some(Loaded { chunk, snapshot, until });
+        }
+    }
+
+    /// Takes out a window whose rows can be written now, between transactions: the stream has come to `reached`.
+    pub(crate) fn close_due(&mut self, reached: Lsn) -> Option<Closed<C>> {
+        let is_due = |window: &Window<C>| {
+            window.loaded.as_ref().is_some_and(|loaded| window.spoilt.is_some() || loaded.until <= reached)
+        };
+        let position = self.open.iter().position(is_due)?;
+        let Window { table, noted, spoilt, loaded, .. } = self.open.remove(position);
+        let Loaded { chunk, snapshot, until } = loaded?;
+        let fates = spoilt.map_or(Ok(Fates { until, noted, snapshot }), Err);
+        Some(Closed { table, chunk, fates })
+    }
+}
+
+impl<C> Window<C> {
+    fn spoil(&mut self, why: Spoilt) {
+        self.spoilt.get_or_insert(why);
+        self.noted = FxHashMap::default();
+    }
+}
+
+#[cfg(test)]
+mod tests;
