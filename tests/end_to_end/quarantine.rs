@@ -355,6 +355,46 @@ fn a_topic_of_letters_with_several_partitions_is_refused() {
     program.exits_with(3, "topic-unfit", Duration::from_mins(1));
 }
 
+/// Rows from before the stream are copied once their table was released; those of other tables do not wait.
+#[test]
+fn a_copy_waits_for_the_release_and_others_do_not() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "quarantine_copy");
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.set("snapshot.mode", "initial");
+    stream.database.execute(
+        "create table public.item (id int primary key); insert into public.item select generate_series(1, 5);
+         create table public.other (id int primary key); insert into public.other select generate_series(1, 5)",
+    );
+    let url: url::Url = stream.registry_url.parse().expect("a URL");
+    let address = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
+    let path = format!("{}/subjects/{}-value/versions", url.path().trim_end_matches('/'), stream.topic("item"));
+    let body = serde_json::json!({ "schema": r#"{"type":"string"}"# }).to_string();
+    assert_eq!(http(&address, "POST", &path, &body).expect("an answer").status, 200);
+    Remote.set(&stream, "BACKWARD");
+    let count = |table: &str| {
+        let (topic, mut records) = (stream.topic(table), 0);
+        kafka::read_to_end(&stream.bootstrap_servers, |name| name == topic, |_| records += 1);
+        records
+    };
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (6)");
+    await_quarantine(&program);
+    wait_until(Duration::from_mins(1), "the other table is copied", || (count("other") >= 5).then_some(()));
+    stream.drain();
+    assert_eq!(count("item"), 0);
+    assert_eq!(program.readiness().map(|answer| answer.status), Some(200));
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    Remote.set(&stream, "NONE");
+    release(&stream, &["public.item"], 0);
+    assert_eq!(count("item"), 1, "the change");
+    let program = stream.start_ready();
+    wait_until(Duration::from_mins(2), "the table is copied", || (count("item") >= 6).then_some(()));
+    assert_eq!(count("other"), 5);
+    program.terminate();
+}
+
 /// Letters that are gone are missed: at the next start, and by the release.
 #[test]
 fn letters_that_are_gone_are_missed() {
