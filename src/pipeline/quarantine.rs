@@ -57,6 +57,13 @@ impl Relations {
         let topic = Arc::clone(plan.topic());
         let policy = self.shaping.on_incompatible(identity);
         let entry = lock(&self.quarantine).get(&topic).cloned();
+        if entry.is_some() && !self.waits {
+            // Only the stream holds back, and knows the topic of letters that it has made.
+            return Err(Failure::new(
+                Code::RegistryIncompatible,
+                "the table is in quarantine: it is copied once it was released",
+            ));
+        }
         let reason = match &entry {
             Some(entry) => entry.reason.clone(),
             None => match self.register_all(&plan, policy, relation).await {

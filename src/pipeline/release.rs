@@ -115,6 +115,11 @@ impl Release {
         };
         schemas.prepare().await?;
         let database = config.postgres.connect.database().to_owned();
+        if checkpoint.database != database {
+            let found =
+                format!("the checkpoint was written for database {}, and this is {database}", checkpoint.database);
+            return Err(Failure::new(Code::CheckpointMismatch, found));
+        }
         let mut release = Self {
             naming: Naming::new(config.name.as_str(), &database),
             shaping: Shaping::new(&config),

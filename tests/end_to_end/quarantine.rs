@@ -1,15 +1,19 @@
 //! A table whose schema the registry refuses is held back while the others go on, and when it is released every change of it is there once, in
 //! order, whoever was killed meanwhile.
 
-use std::{os::unix::process::ExitStatusExt, time::Duration};
+use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
 
 use crate::harness::{
     http, kafka,
     oracle::Table,
+    random::Random,
+    setting,
     stack::Stack,
     stream::{Program, Stream},
     topics::Topics,
     wait_until,
+    watcher::Watcher,
+    workload::{TABLES as TABLES_OF_WRITERS, Workload},
 };
 
 const TABLES: &[Table] =
@@ -252,19 +256,150 @@ fn what_is_hidden_stays_hidden() {
     program.terminate();
 }
 
-/// Letters that are gone are missed: at the next start, and by the release.
+/// Writers, deaths and splits at random, of three tables whose schemas do not fit from the beginning and two whose do.
 #[test]
-fn letters_that_are_gone_are_missed() {
+fn whatever_comes_every_change_is_there_once_after_the_release() {
+    const HELD: [&str; 3] = ["document", "ledger", "pair"];
     let stack = Stack::shared();
-    let topic = format!("_schemas_quarantine_gone_{}", std::process::id());
-    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_gone", &topic);
+    let mut random = Random::new(Random::seed_of_run());
+    let topic = format!("_schemas_quarantine_random_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_random", &topic);
     stream.set("schema_registry.on_incompatible", "quarantine");
-    stream.database.execute("create table public.item (id int primary key, n int)");
+    stream.set("kafka.transaction.max_records", "300");
+    stream.set("kafka.transaction.split_after_records", "700");
+    Workload::create_tables(&stream);
+    stream.start_ready().kill();
+    for (id, table) in HELD.into_iter().enumerate() {
+        let subject = format!("{}-value", stream.topic(table));
+        let key = format!(r#"{{"keytype":"SCHEMA","subject":"{subject}","version":1,"magic":1}}"#);
+        let value = format!(
+            r#"{{"subject":"{subject}","version":1,"id":{},"schema":"\"string\"","deleted":false}}"#,
+            9000 + id
+        );
+        kafka::write(&stream.bootstrap_servers, &topic, &key, Some(&value));
+    }
+    let watcher = Watcher::start(&stream);
+    let workload = Workload::start(&stream, &mut random);
+    for _ in 0..setting("PGSLUICE_TEST_KILL_ROUNDS", 60) / 5 {
+        let program = stream.start();
+        thread::sleep(random.duration_ms(300..2500));
+        program.kill();
+    }
+    workload.finish();
+    let program = stream.start_ready();
+    stream.drain();
+    assert_eq!(program.metric("quarantined_tables"), Some(3.0));
+    assert!(HELD.iter().all(|table| rows(&stream, table) == 0), "nothing of them is in their topics");
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let watched = watcher.finish();
+
+    for table in HELD {
+        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic(table));
+        kafka::write(&stream.bootstrap_servers, &topic, &key, Some(r#"{"compatibilityLevel":"NONE"}"#));
+    }
+    for commit in 2..6 {
+        release_dies(&stream, &format!("during-commit:{commit}"));
+    }
+    let said = release(&stream, &["--all"], 0);
+    let program = stream.start_ready();
+    stream.drain();
+    let (_, verdict) = stream.judge(TABLES_OF_WRITERS);
+    println!("{said}{} events, {watched:?}", verdict.events);
+    verdict.assert_flawless();
+    program.terminate();
+}
+
+/// A stream of one table, whose schema is refused from the next change on.
+fn about_to_be_refused(stack: &Stack, label: &str) -> (Stream, Program) {
+    let topic = format!("_schemas_{label}_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(stack, label, &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.database.create_tables("create table public.item (id int primary key, n int)");
     let program = stream.start_ready();
     stream.database.execute("insert into public.item values (1, 1)");
     stream.drain();
     BuiltIn.set(&stream, "BACKWARD");
     stream.database.execute(CHANGE);
+    (stream, program)
+}
+
+/// Whoever forces a release takes the place of an instance that runs, as another instance would.
+#[test]
+fn a_forced_release_fences_the_stream() {
+    let stack = Stack::shared();
+    let (stream, mut program) = about_to_be_refused(&stack, "quarantine_forced");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    BuiltIn.set(&stream, "NONE");
+    release(&stream, &["--force", "public.item"], 0);
+    program.exits_with(4, "fenced", Duration::from_mins(1));
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
+    program.terminate();
+}
+
+/// In several partitions letters would have no order.
+#[test]
+fn a_topic_of_letters_with_several_partitions_is_refused() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_unfit");
+    program.terminate();
+    Topics::of(&stream.bootstrap_servers).create(&format!("{}.dead-letters", stream.topic("item")));
+    stream.database.execute("insert into public.item values (2, 'two')");
+    let mut program = stream.start();
+    program.exits_with(3, "topic-unfit", Duration::from_mins(1));
+}
+
+/// Rows from before the stream are copied once their table was released; those of other tables do not wait.
+#[test]
+fn a_copy_waits_for_the_release_and_others_do_not() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "quarantine_copy");
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    stream.set("snapshot.mode", "initial");
+    stream.database.execute(
+        "create table public.item (id int primary key); insert into public.item select generate_series(1, 5);
+         create table public.other (id int primary key); insert into public.other select generate_series(1, 5)",
+    );
+    let url: url::Url = stream.registry_url.parse().expect("a URL");
+    let address = format!("{}:{}", url.host_str().expect("a host"), url.port().expect("a port"));
+    let path = format!("{}/subjects/{}-value/versions", url.path().trim_end_matches('/'), stream.topic("item"));
+    let body = serde_json::json!({ "schema": r#"{"type":"string"}"# }).to_string();
+    assert_eq!(http(&address, "POST", &path, &body).expect("an answer").status, 200);
+    Remote.set(&stream, "BACKWARD");
+    let count = |table: &str| {
+        let (topic, mut records) = (stream.topic(table), 0);
+        kafka::read_to_end(&stream.bootstrap_servers, |name| name == topic, |_| records += 1);
+        records
+    };
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (6)");
+    await_quarantine(&program);
+    wait_until(Duration::from_mins(1), "the other table is copied", || (count("other") >= 5).then_some(()));
+    stream.drain();
+    assert_eq!(count("item"), 0);
+    assert_eq!(program.readiness().map(|answer| answer.status), Some(200));
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    Remote.set(&stream, "NONE");
+    release(&stream, &["public.item"], 0);
+    assert_eq!(count("item"), 1, "the change");
+    let program = stream.start_ready();
+    wait_until(Duration::from_mins(2), "the table is copied", || (count("item") >= 6).then_some(()));
+    assert_eq!(count("other"), 5);
+    program.terminate();
+}
+
+/// Letters that are gone are missed: at the next start, and by the release.
+#[test]
+fn letters_that_are_gone_are_missed() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_gone");
     stream.database.execute("insert into public.item values (2, 'two')");
     await_quarantine(&program);
     stream.drain();

@@ -45,6 +45,14 @@ pub(crate) fn parse(expression: &str) -> Option<Default<'_>> {
     (is_bare(literal) && is_cast(rest)).then_some(Default::Literal(literal.into()))
 }
 
+/// An expression that comes to what a mask makes of this one's value, and says no more; none where no schema says anything.
+pub(crate) fn masked(expression: &str, mask: impl FnOnce(&[u8]) -> Option<String>) -> Option<String> {
+    match parse(expression)? {
+        Default::Literal(text) => mask(text.as_bytes()).map(|masked| format!("'{}'", masked.replace('\'', "''"))),
+        Default::Computed => Some("now()".to_owned()),
+    }
+}
+
 /// Whether it is what is printed without quotes: a number, or a truth value.
 fn is_bare(literal: &str) -> bool {
     let digits = literal.strip_prefix('-').unwrap_or(literal);
@@ -97,6 +105,15 @@ fn unquote(quoted: &str, escaped: bool) -> Option<(Cow<'_, str>, &str)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_masked_default_comes_to_the_masked_value() {
+        let mask = |text: &[u8]| Some(format!("{}'\\\\", text.len()));
+        assert_eq!(parse(&masked("'abc'::text", mask).unwrap()), Some(Default::Literal("3'\\\\".into())));
+        assert_eq!(masked("f('abc'::text)", mask).as_deref(), Some("now()"));
+        assert_eq!(masked("('a'::text || 'b'::text)", mask), None);
+        assert_eq!(masked("'abc'::text", |_| None), None);
+    }
 
     fn check(expression: &str, expected: &str) {
         let found = match parse(expression) {

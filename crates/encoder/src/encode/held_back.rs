@@ -14,7 +14,7 @@
 //! ```
 //!
 //! `ordinal` and `table_ordinal` are those of the first of its `events`. Of a column that is masked the letter has what the mask makes of a value,
-//! which is what a record has too; of one that is left out it has nothing. So whoever cannot know a value from the topic cannot know it from the
+//! which is what a record has too, and likewise of its default; of one that is left out it has nothing. So whoever cannot know a value from the topic cannot know it from the
 //! letters, and the events can be made all the same, unless the configuration shows more by then than it did.
 
 use std::str::FromStr;
@@ -27,7 +27,7 @@ use super::dead_letter::{IDENTITIES, Reason, Shown, identity_name};
 use crate::{
     BoundPlan, Change, ColumnRule, DeadLetters, EncodeError, EncodeErrorKind, EncodeOptions, Encoded, EventContext,
     EventOrder, Naming, PlanError, RecordBatch, TableFacts, TablePlan, TransactionContext, Unrepresentable, avro,
-    base64, json,
+    base64, defaults, json,
     naming::{checked_topic, dead_letter_topic},
     plan::Column,
     schema::{AvroType, Physical},
@@ -68,13 +68,30 @@ impl TablePlan {
         json::append(&mut more, format_args!(",\"certain\":{is_certain},\"rules\":"));
         json::append(&mut more, serde_json::json!(rules.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()));
         more.extend_from_slice(b",\"facts\":");
-        json::append(&mut more, serde_json::json!(facts));
+        json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
         let shown = rules.iter().map(|rule| rule.shown()).collect();
         let topic = checked_topic(&dead_letter_topic(&self.topic))?;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let letters = DeadLetters::with(relation, schema, topic, shown, &more);
         self.held_back = Some(Letters { letters, error: (*error).to_owned() });
         Ok(BoundPlan::new(self, None, None))
+    }
+
+    /// What may be told of the table: a default is as much to be hidden as a value.
+    fn shown_facts(&self, relation: &Relation, facts: &TableFacts, rules: &[Rule]) -> TableFacts {
+        let shown = |((column, rule), planned): ((&RelationColumn, &Rule), &Column)| {
+            let mut shown = facts.column(&column.name)?.clone();
+            match rule {
+                Rule::None => {}
+                Rule::Mask => {
+                    shown.default = shown.default.and_then(|it| defaults::masked(&it, |text| planned.masked(text)));
+                }
+                Rule::Exclude => return None,
+            }
+            Some(shown)
+        };
+        let columns = relation.columns.iter().zip(rules).zip(&self.columns).filter_map(shown).collect();
+        TableFacts { columns, primary_key: facts.primary_key.clone() }
     }
 }
 
