@@ -173,9 +173,9 @@ impl Catalog {
                 "WITH RECURSIVE key AS (
                      SELECT key.position, key.attnum, index.indrelid, class.opcfamily, class.opcintype,
                             class.opcdefault AND class.opcmethod = (SELECT oid FROM pg_am WHERE amname = 'btree') AS is_default,
-                            key.collation
+                            key.collation_oid
                      FROM pg_index index
-                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass, index.indcollation) WITH ORDINALITY key(attnum, opclass, collation, position)
+                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass, index.indcollation) WITH ORDINALITY key(attnum, opclass, collation_oid, position)
                      JOIN pg_opclass class ON class.oid = key.opclass
                      WHERE index.indexrelid = (
                          SELECT candidate.indexrelid FROM pg_index candidate
@@ -194,7 +194,7 @@ impl Catalog {
                  )
                  SELECT attribute.attname::text, attribute.atttypid,
                         (SELECT format_type(step.oid, -1) FROM step WHERE step.position = key.position ORDER BY depth DESC LIMIT 1),
-                        namespace.nspname::text, operator.oprname::text, key.is_default AND key.collation = attribute.attcollation,
+                        namespace.nspname::text, operator.oprname::text, key.is_default AND key.collation_oid = attribute.attcollation,
                         attribute.attcollation
                  FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                  JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
