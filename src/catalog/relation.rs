@@ -21,6 +21,11 @@ impl DescribedTable {
         (&self.relation.schema, &self.relation.name)
     }
 
+    /// How many columns are part of the replica identity.
+    pub fn key_columns(&self) -> usize {
+        self.relation.columns.iter().filter(|column| column.is_key).count()
+    }
+
     /// The message of a publication that lists the columns, or leaves generated ones out, or has the stored ones.
     pub fn published(mut self, listed: Option<&BTreeSet<String>>, generated_columns: bool) -> Relation {
         let is_stored = |column: &RelationColumn| self.generated.get(&column.name).copied();

@@ -23,6 +23,8 @@ pub struct SnapshotTable {
     pub read_order: Option<ReadOrder>,
     /// Whether it is partitioned, with or without leaves.
     pub is_partitioned: bool,
+    /// Whether the columns of its replica identity are among those that are published.
+    pub has_identity: bool,
 }
 
 /// A key whose index gives rows in order: the primary key, or else the index that is the replica identity.
@@ -126,8 +128,11 @@ impl Catalog {
         let published = self.published_rows(publication, table).await?;
         let (Some(described), Some(published)) = (described, published) else { return Ok(None) };
         let read_order = self.read_order(table).await?;
+        let keys = described.key_columns();
+        let relation = described.published(published.columns.as_ref(), published.generated_columns);
         Ok(Some(SnapshotTable {
-            relation: described.published(published.columns.as_ref(), published.generated_columns),
+            has_identity: relation.columns.iter().filter(|column| column.is_key).count() == keys,
+            relation,
             filter: published.filter,
             read_order,
             is_partitioned: published.is_partitioned,

@@ -7,7 +7,8 @@
 //! - the update has changed the key of a row that was not copied yet, to one that lies behind the cursor.
 //!
 //! Every such key is remembered, in the Kafka transaction of the cursor or of the event, and is read when the copy has come to its end. Of the second
-//! kind there are some too many: where the new key lies is for the server's collations to say.
+//! kind there are some too many: where the new key lies is for the server's collations to say. Once the cursor has come to its end there are
+//! not: a row was copied then, or is remembered, and only the latter take that along to another key.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,14 @@ const BATCH_LEN: usize = 500;
 /// The tables that are being copied, and what is remembered of each.
 #[derive(Debug, Default)]
 pub(crate) struct MovedRows {
-    tables: FxHashMap<Oid, BTreeMap<String, Moved>>,
+    tables: FxHashMap<Oid, OfTable>,
+}
+
+#[derive(Debug, Default)]
+struct OfTable {
+    rows: BTreeMap<String, Moved>,
+    /// Whether the cursor has come to the end: every row was copied then, or is remembered.
+    is_at_end: bool,
 }
 
 #[derive(Debug)]
@@ -59,7 +67,9 @@ impl MovedRows {
     /// What the checkpoint says of them when a session begins.
     pub(crate) fn new(tables: impl IntoIterator<Item = (Oid, BTreeMap<String, Vec<String>>)>) -> Self {
         let moved = |(name, key)| (name, Moved { key, is_before: false });
-        let tables = tables.into_iter().map(|(table, rows)| (table, rows.into_iter().map(moved).collect()));
+        let tables = tables
+            .into_iter()
+            .map(|(table, rows)| (table, OfTable { rows: rows.into_iter().map(moved).collect(), is_at_end: false }));
         Self { tables: tables.collect() }
     }
 
@@ -71,19 +81,44 @@ impl MovedRows {
 
     /// A window of a table's copy is opened; `is_anew` if the copy begins with its first row.
     pub(crate) fn begin(&mut self, table: Oid, is_anew: bool) {
-        let rows = self.tables.entry(table).or_default();
-        rows.values_mut().filter(|_| is_anew).for_each(|moved| moved.is_before = true);
+        let of_table = self.tables.entry(table).or_default();
+        if is_anew {
+            of_table.is_at_end = false;
+            of_table.rows.values_mut().for_each(|moved| moved.is_before = true);
+        }
+    }
+
+    /// The cursor of a table's copy has come to the end.
+    pub(crate) fn reach_end(&mut self, table: Oid) {
+        if let Some(of_table) = self.tables.get_mut(&table) {
+            of_table.is_at_end = true;
+        }
     }
 
     /// A table is not copied any more. What was remembered is forgotten; the attachments say so.
     pub(crate) fn end(&mut self, table: Oid) -> Vec<Attachment> {
-        let rows = self.tables.remove(&table).unwrap_or_default();
+        let rows = self.tables.remove(&table).unwrap_or_default().rows;
         rows.into_keys().map(|name| Attachment::removal(moved_suffix(table, &name))).collect()
     }
 
     /// How many rows of a table are remembered.
     pub(crate) fn len(&self, table: Oid) -> usize {
-        self.tables.get(&table).map_or(0, BTreeMap::len)
+        self.tables.get(&table).map_or(0, |of_table| of_table.rows.len())
+    }
+
+    /// A row has got another key, by an update that leaves out a value of it. Once the cursor has come to its end only those are remembered that
+    /// were before, so that they become less under any writers.
+    pub(crate) fn change_key(
+        &mut self,
+        table: Oid,
+        (old, new): (&[String], Vec<String>),
+        place: (Lsn, u64),
+    ) -> Option<Attachment> {
+        let of_table = self.tables.get(&table)?;
+        if of_table.is_at_end && !of_table.rows.values().any(|moved| moved.key == old) {
+            return None;
+        }
+        self.remember(table, new, place)
     }
 
     /// Remembers a row by its key, under a name that begins with a position of the log and a number.
@@ -93,7 +128,7 @@ impl MovedRows {
         key: Vec<String>,
         (lsn, mut number): (Lsn, u64),
     ) -> Option<Attachment> {
-        let rows = self.tables.get_mut(&table)?;
+        let rows = &mut self.tables.get_mut(&table)?.rows;
         if rows.get(ALL).is_some_and(|all| !all.is_before) {
             return None;
         }
@@ -114,7 +149,7 @@ impl MovedRows {
 
     /// Forgets what a chunk has settled; the attachments say so.
     pub(crate) fn settle(&mut self, table: Oid, settles: &Settles) -> Vec<Attachment> {
-        let Some(rows) = self.tables.get_mut(&table) else { return Vec::new() };
+        let Some(OfTable { rows, .. }) = self.tables.get_mut(&table) else { return Vec::new() };
         let names: Vec<String> = match settles {
             Settles::Rows(names) => names.iter().filter(|name| rows.remove(*name).is_some()).cloned().collect(),
             Settles::AllBefore => rows.extract_if(.., |_, moved| moved.is_before).map(|(name, _)| name).collect(),
@@ -124,7 +159,7 @@ impl MovedRows {
 
     /// What is still to be read; none if nothing is.
     pub(crate) fn left(&self, table: Oid) -> Option<Left> {
-        let rows = self.tables.get(&table).filter(|rows| !rows.is_empty())?;
+        let rows = &self.tables.get(&table).filter(|of_table| !of_table.rows.is_empty())?.rows;
         if rows.contains_key(ALL) {
             return Some(Left::All);
         }
@@ -161,6 +196,22 @@ mod tests {
         assert_eq!(rows(&moved), ["10-2 2"]);
         assert_eq!(moved.end(table), [Attachment::removal(second.suffix)]);
         assert!(!moved.watch(table));
+    }
+
+    #[test]
+    fn at_the_end_what_was_copied_may_move() {
+        let table = Oid::from(TABLE);
+        let mut moved = MovedRows::default();
+        moved.begin(table, true);
+        let change = |moved: &mut MovedRows, old: &str, new: &str| {
+            moved.change_key(table, (&[old.to_owned()], vec![new.to_owned()]), (Lsn::from(16), 1)).is_some()
+        };
+        assert!(change(&mut moved, "1", "2"));
+        moved.reach_end(table);
+        assert!(!change(&mut moved, "8", "9"), "it was copied");
+        assert!(change(&mut moved, "2", "3"), "it was not");
+        moved.begin(table, true);
+        assert!(change(&mut moved, "8", "9"));
     }
 
     /// A row that moves behind the cursor while the first chunk is read is not in it.

@@ -120,7 +120,8 @@ impl Copies {
             if new.is_some() {
                 self.windows.note(table, &new_key, is_incomplete);
                 if is_incomplete && old.is_some() && old_key != new_key {
-                    moved = self.moved.remember(table, RowKey::read(&new_key), place);
+                    let keys = (RowKey::read(&old_key), RowKey::read(&new_key));
+                    moved = self.moved.change_key(table, (&keys.0, keys.1), place);
                 }
             }
         } else {
@@ -212,6 +213,9 @@ impl Source {
                 }
                 let is_much = self.copies.moved.len(table) > MOVED_ROWS_MUCH;
                 let left = self.copies.moved.left(table).filter(|_| end.is_some() || is_much);
+                if end.is_some() {
+                    self.copies.moved.reach_end(table);
+                }
                 match end {
                     Some(end) if left.is_none() => {
                         attachments.extend(self.copies.moved.end(table));

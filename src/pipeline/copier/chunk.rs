@@ -1,0 +1,439 @@
+//! How one chunk of a table is read.
+//!
+//! A table is read in the order of a key, a chunk at a time, so that the last row of a chunk is where the next one begins, in
+//! this life or another. Each chunk has a snapshot of its own and goes through a [window](crate::snapshot::Windows) of the stream, so that nothing is
+//! held on the server between two chunks: neither log nor old rows. The steps of one, whose order is the argument:
+//!
+//! 1. the catalog says what the table is like, and a plan is made, as it is for the stream's own relations;
+//! 2. the window is opened: from here on the stream notes which rows change;
+//! 3. it is waited until what was streamed before has ended;
+//! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
+//!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
+//! 5. the chunk is read and encoded, and the transaction ends;
+//! 6. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
+
+use std::{
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+};
+
+use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, SnapshotKind};
+use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp, Tuple, Value, Xid};
+use publisher::RECORD_OVERHEAD_BYTES;
+use tokio::{sync::oneshot, time::sleep};
+use tracing::warn;
+
+use super::{Again, CHUNK_ROWS_MAX, Copier, Copying, Step, Then, session_over};
+use crate::{
+    catalog::{KeyColumn, KeyRange, ReadOrder, SnapshotTable},
+    failure::{Code, Failure},
+    failures,
+    metrics::TableMetrics,
+    pipeline::{
+        publish::unix_ms,
+        relations::{Known, Table},
+        work::cost_of,
+    },
+    quarantine::Quarantine,
+    snapshot::{
+        Chunk, Keys, Left, Opened, Outcome, Request, RowKey, Settles, Spoilt, TableRecord, Visibility, WindowId,
+    },
+};
+
+/// How long a window is kept open for transactions to end, and how often they are looked at.
+const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
+const ENDED_POLL: Duration = Duration::from_millis(20);
+
+/// A table as the catalog has it.
+struct Described {
+    table: SnapshotTable,
+    order: ReadOrder,
+    plan: Arc<BoundPlan>,
+    metrics: TableMetrics,
+    key: RowKey,
+    fingerprint: String,
+}
+
+/// A chunk has to wait, for a reason that passes.
+struct Waits {
+    why: String,
+    snapshot: Option<Visibility>,
+}
+
+impl Waits {
+    fn for_transactions(snapshot: Visibility) -> Self {
+        let why = format!(
+            "transactions that were open before have to end first, the oldest of which has the id {}: SELECT pid, xact_start, state, query FROM \
+             pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY age(backend_xid) DESC shows it first, unless it is one of pg_prepared_xacts",
+            snapshot.xmin()
+        );
+        Self { why, snapshot: Some(snapshot) }
+    }
+}
+
+/// A chunk that was read and is not handed over yet.
+struct ReadChunk {
+    batch: RecordBatch,
+    keys: Keys,
+    rows: usize,
+    /// Where the last row is in the order.
+    last: Option<Vec<String>>,
+    /// Whether all rows were read that were asked for.
+    is_whole: bool,
+    snapshot: Visibility,
+    until: Lsn,
+}
+
+impl Copier {
+    /// One chunk, by the steps of the module's head.
+    pub(super) async fn copy_chunk(&self, copying: &mut Copying) -> Result<Step, Failure> {
+        self.await_rate(copying.chunk_rows).await;
+        // What is in flight already comes first.
+        self.budget.acquire(0).await;
+        let described = match self.describe(copying).await? {
+            Ok(described) => described,
+            Err(step) => return Ok(step),
+        };
+        let (window, opened) = self.open(copying, &described.key).await?;
+        let read = match self.await_ended(copying.look, opened).await {
+            Ok(Ok(fence)) => self.read(copying, &described, fence).await,
+            Ok(Err(waits)) => Ok(Err(waits)),
+            Err(failure) => Err(failure),
+        };
+        match read {
+            Ok(Ok(read)) => self.hand_over(copying, window, read).await,
+            Ok(Err(Waits { why, snapshot })) => {
+                copying.reader.end().await?;
+                self.request(Request::Abandon { window, snapshot }).await?;
+                Ok(Step::Again(why))
+            }
+            Err(failure) => {
+                copying.reader.disconnect();
+                self.request(Request::Abandon { window, snapshot: None }).await?;
+                Err(failure)
+            }
+        }
+    }
+
+    /// What the table is like, and how its rows are encoded; or that there is nothing to do.
+    async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
+        let oid = copying.oid;
+        let mut relations = self.relations.lock().await;
+        // It is asked for again under the lock, and has to be the same.
+        let fingerprint = relations.catalog.fingerprint(oid).await?;
+        if !relations.catalog.is_published(&self.publication, oid).await? {
+            return Ok(Err(Step::Gone));
+        }
+        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
+            return Ok(Err(Step::Gone));
+        };
+        copying.record.schema.clone_from(&table.relation.schema);
+        copying.record.table.clone_from(&table.relation.name);
+        let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
+        let key = RowKey::of(&table.relation, primary_key.as_deref());
+        let is_known = match relations.known.get(&oid) {
+            Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
+            _ => false,
+        };
+        if !is_known {
+            // The rows are those of now.
+            let newest = relations.catalog.assign_xid().await? & u64::from(u32::MAX);
+            let newest = Xid::from(u32::try_from(newest).unwrap_or_default());
+            relations.learn(table.relation.clone(), newest).await?;
+        }
+        let quarantine = Arc::clone(&relations.quarantine);
+        let (plan, metrics) = match relations.get(oid)? {
+            Known::Watched(known) if is_quarantined(&quarantine, known) => {
+                let found = "the table is in quarantine: it is copied once it was released";
+                return Err(Failure::new(Code::RegistryIncompatible, found));
+            }
+            Known::Watched(known) => (Arc::clone(&known.plan), known.metrics.clone()),
+            Known::Unwatched => return Ok(Err(Step::Gone)),
+        };
+        let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+        let key = key.filter(|_| table.has_identity || !is_default);
+        let (Some(key), Some(order)) = (key, table.read_order.clone()) else {
+            return Ok(Err(Step::Keyless));
+        };
+        let words = order.columns.iter().map(KeyColumn::words).chain(key.names().iter().cloned()).collect();
+        if copying.record.key != words {
+            // Where a row stands by another key says nothing.
+            copying.record.key = words;
+            copying.record.after = None;
+            copying.again = None;
+            copying.settles = Settles::AllBefore;
+        }
+        Ok(Ok(Described { table, order, plan, metrics, key, fingerprint }))
+    }
+
+    async fn open(&self, copying: &Copying, key: &RowKey) -> Result<(WindowId, Opened), Failure> {
+        let window = {
+            let state = &mut *self.state();
+            state.windows += 1;
+            WindowId(state.windows)
+        };
+        let (opened, answer) = oneshot::channel();
+        let is_anew = copying.again.is_none() && copying.settles == Settles::AllBefore;
+        let (table, key) = (copying.oid, key.names().to_vec());
+        self.request(Request::Open { window, table, key, is_anew, opened }).await?;
+        Ok((window, answer.await.map_err(|_| session_over())?))
+    }
+
+    /// Waits for some time until everything has ended that was streamed before the window was opened, and returns the transaction id below which
+    /// nothing may run.
+    async fn await_ended(&self, look: u64, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
+        let fence = self.fence(opened.epoch, look).await?;
+        let began = Instant::now();
+        loop {
+            let snapshot = self.relations.lock().await.catalog.current_snapshot().await?;
+            if snapshot.xmin() >= fence && opened.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
+                return Ok(Ok(fence));
+            }
+            if began.elapsed() > ENDED_TIMEOUT {
+                return Ok(Err(Waits::for_transactions(snapshot)));
+            }
+            sleep(ENDED_POLL).await;
+        }
+    }
+
+    /// Takes the lock and the snapshot, and reads the chunk; or says why that has to wait.
+    async fn read(
+        &self,
+        copying: &mut Copying,
+        described: &Described,
+        fence: u64,
+    ) -> Result<Result<ReadChunk, Waits>, Failure> {
+        let Described { table, order, plan, metrics, key, fingerprint } = described;
+        copying.reader.begin(&table.relation.schema, &table.relation.name).await?;
+        let taken = copying.reader.snapshot(copying.oid).await?;
+        if taken.fingerprint != *fingerprint {
+            return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
+        }
+        if taken.visibility.xmin() < fence {
+            return Ok(Err(Waits::for_transactions(taken.visibility)));
+        }
+        let statement = statement(copying, table, order, key)?;
+        let mut lines = copying.reader.copy(&statement).await?;
+        let columns = |columns: usize| u16::try_from(columns).unwrap_or(u16::MAX);
+        let (leading, columns) = (columns(order.columns.len()), columns(table.relation.columns.len()));
+        let mut rows = CopyRows::new(leading.saturating_add(columns));
+        let (mut batch, mut keys) = (RecordBatch::new(), Keys::default());
+        let context = SnapshotContext::new(
+            SnapshotKind::Incremental,
+            taken.insert_lsn,
+            None,
+            Timestamp::from_unix_micros(taken.taken_unix_us),
+        );
+        let (mut is_whole, mut rows_read, mut last, mut row_key) = (true, 0, None, Vec::new());
+        while let Some(line) = lines.next().await? {
+            if line.len() > self.row_bytes_max {
+                let found = format!("a row of {} bytes is more than a quarter of memory_limit", line.len());
+                return Err(Failure::new(Code::RowTooLarge, found));
+            }
+            if estimated_cost(&batch) >= self.chunk_cost_max {
+                is_whole = false;
+                break;
+            }
+            let line = rows.decode(&line).map_err(|error| Failure::caused(Code::ProtocolViolation, error))?;
+            let (place, row) =
+                line.split_at(leading).ok_or_else(|| Failure::new(Code::Internal, "a row is too short"))?;
+            let records = batch.len();
+            match plan.encode_read(&row, &context, unix_ns(), &mut batch) {
+                Ok(Encoded::DeadLetter(error)) => tell_dead_letter(plan, metrics, &error),
+                Ok(_) => {}
+                Err(error) => {
+                    copying.reader.disconnect();
+                    return self.encode_failed(copying.oid, &error).await;
+                }
+            }
+            rows_read += 1;
+            last = Some(place);
+            row_key.clear();
+            if !key.write(&row, &mut row_key) {
+                let found = "a row lacks a value of the columns that tell rows apart";
+                return Err(Failure::new(Code::ValueUnrepresentable, found));
+            }
+            // `events.skip` may leave them out.
+            if batch.len() > records {
+                keys.push(&row_key);
+            }
+        }
+        drop(lines);
+        // A COPY that was not read to its end ends with its connection.
+        if is_whole {
+            copying.reader.end().await?;
+        } else {
+            copying.reader.disconnect();
+        }
+        Ok(Ok(ReadChunk {
+            batch,
+            keys,
+            rows: rows_read,
+            last: last.as_ref().map(texts),
+            is_whole,
+            snapshot: taken.visibility,
+            until: taken.insert_lsn,
+        }))
+    }
+
+    /// A column that can be null after all is made optional, as in the stream; anything else is for the operator.
+    async fn encode_failed(&self, oid: Oid, error: &EncodeError) -> Result<Result<ReadChunk, Waits>, Failure> {
+        let Some(column) = error.null_in_not_null() else { return Err(failures::of_encode(error)) };
+        self.relations.lock().await.make_optional(oid, column).await?;
+        Ok(Err(Waits { why: format!("column {column} has become optional"), snapshot: None }))
+    }
+
+    /// Hands a chunk to the stream and waits for what becomes of it.
+    async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
+        let ReadChunk { batch, keys, rows, last, is_whole, snapshot, until } = read;
+        let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
+        let then = match &copying.again {
+            // What was read again has been passed already.
+            Some(again) => again.then.clone(),
+            None => Then {
+                record: copying.record.advanced(last, rows as u64),
+                is_last: is_whole && rows < copying.chunk_rows,
+                settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())),
+            },
+        };
+        if copying.again.is_none() {
+            copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 2);
+        }
+        let end = then.record.ended(unix_ms());
+        self.waiting.acquire(cost).await;
+        let (outcome, answer) = oneshot::channel();
+        let chunk = Box::new(Chunk {
+            batch,
+            keys,
+            cursor: then.record.attachment(copying.oid),
+            end: then.is_last.then(|| end.attachment(copying.oid)),
+            settles: then.settles.clone(),
+            outcome,
+        });
+        let outcome = async {
+            self.request(Request::Load { window, chunk, snapshot, until }).await?;
+            answer.await.map_err(|_| session_over())
+        };
+        let outcome = outcome.await;
+        self.waiting.release(cost);
+        Ok(match outcome? {
+            Outcome::Written { superseded, left } => {
+                self.metrics.copied(rows as u64, superseded);
+                copying.again = None;
+                let is_over = then.is_last && left.is_none();
+                copying.record = if is_over { end } else { then.record };
+                self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
+                if is_over {
+                    return Ok(Step::Done);
+                }
+                match left.filter(|left| then.is_last || *left != Left::All) {
+                    None => return Ok(Step::More),
+                    Some(Left::Rows(rows)) => {
+                        let (names, keys) = rows.into_iter().unzip();
+                        let (record, settles) = (copying.record.clone(), Settles::Rows(names));
+                        copying.again = Some(Again { keys, then: Then { record, is_last: then.is_last, settles } });
+                    }
+                    Some(Left::All) => {
+                        let TableRecord { schema, table, .. } = &copying.record;
+                        warn!(schema, table, "so many keys of the table have changed that it is copied once more");
+                        copying.record.after = None;
+                        copying.settles = Settles::AllBefore;
+                    }
+                }
+                // Not at once: what could not be read in one piece may change all the time.
+                Step::Again("rows change all the time of which updates leave out values".to_owned())
+            }
+            Outcome::Spoilt(why) => {
+                if copying.again.is_none() {
+                    copying.settles = then.settles;
+                }
+                Step::Again(words(why).to_owned())
+            }
+        })
+    }
+}
+
+/// What the records will cost, without their headers.
+fn estimated_cost(batch: &RecordBatch) -> usize {
+    batch.bytes() + batch.len() * RECORD_OVERHEAD_BYTES
+}
+
+/// All are counted, and the topic has the reason of each.
+fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: &EncodeError) {
+    if metrics.bury() {
+        let topic = plan.plan().dead_letter_topic().map_or("", |topic| &**topic);
+        warn!(table = plan.plan().table(), topic, "a row became a dead letter, the first of its table: {error}");
+    }
+}
+
+/// What reads the next rows, or those that are to be read again.
+fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &RowKey) -> Result<String, Failure> {
+    if let Some(again) = &copying.again {
+        return Ok(table.copy().of_rows(order, key.names(), &again.keys));
+    }
+    let after = copying.record.after.as_ref();
+    let after = after.map(|after| Tuple::from_values(after.iter().map(|value| Value::Text(value.as_bytes()))));
+    let after = after.transpose().map_err(|error| Failure::caused(Code::Internal, error))?;
+    let range = KeyRange { key: order, after: after.as_ref(), rows_max: copying.chunk_rows as u64 };
+    let no_key = || Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table");
+    table.copy().of_keys(&range).ok_or_else(no_key)
+}
+
+/// The values of a place in the order, of which none is null.
+fn texts(place: &Tuple) -> Vec<String> {
+    let text = |value| match value {
+        // The client encoding is UTF-8.
+        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
+        Value::Null | Value::UnchangedToast | Value::Binary(_) => String::new(),
+    };
+    place.iter().map(text).collect()
+}
+
+/// Whether the stream has put the table into quarantine, before or after its plan was made here.
+fn is_quarantined(quarantine: &Mutex<Quarantine>, table: &Table) -> bool {
+    let quarantine = quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+    table.plan.holds_back() || quarantine.get(table.plan.plan().topic()).is_some()
+}
+
+/// How many rows the next chunk is to have, by how large those of this one were.
+fn next_chunk_rows(asked: usize, rows: usize, cost: usize, meant: usize) -> usize {
+    if rows == 0 {
+        return asked;
+    }
+    let fitting = meant / (cost / rows).max(1);
+    // Not too much at once: the next rows may be larger.
+    fitting.clamp(1, CHUNK_ROWS_MAX).min(asked.saturating_mul(8))
+}
+
+fn words(why: Spoilt) -> &'static str {
+    match why {
+        Spoilt::StillRunning => {
+            "a transaction that was streamed already has not ended: it may be waiting for a standby"
+        }
+        Spoilt::Altered => "the table was altered, or is new to the stream",
+        Spoilt::UnknownRow => "rows change of which the stream does not know the key",
+        Spoilt::Truncated => "the table was emptied",
+        Spoilt::HeldBack => "the table is in quarantine",
+        Spoilt::TooBusy => "more of its rows change at a time than are kept in mind",
+    }
+}
+
+fn unix_ns() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn chunks_grow_to_the_size_that_is_meant() {
+        let next = |asked, rows, cost| next_chunk_rows(asked, rows, cost, 1 << 20);
+        assert_eq!(next(500, 500, 500 * 100), 4000);
+        assert_eq!(next(4000, 4000, 4000 * 100), (1 << 20) / 100);
+        assert_eq!(next(20_000, 20_000, 20_000), CHUNK_ROWS_MAX);
+        assert_eq!(next(500, 4, 8 << 20), 1, "rows of 2 MiB");
+        assert_eq!(next(500, 0, 0), 500);
+    }
+}
