@@ -199,7 +199,7 @@ impl Bench {
 
     fn config(&self, name: &str, slot: &str, port: u16) -> String {
         format!(
-            "name = \"{name}\"\n[postgres]\nurl = \"{}\"\ntables = [\"public.bench\"]\nslot = \"{slot}\"\npublication = \"bench\"\nmanage = false\n\
+            "name = \"{name}\"\n[postgres]\nurl = \"{}\"\ntables = [\"public.bench\"]\nslot = \"{slot}\"\npublication = \"bench\"\nmanage = false\n[snapshot]\nmode = \"never\"\n\
              [kafka]\nbootstrap_servers = \"{}\"\n[schema_registry]\nurl = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
             self.url, self.brokers, self.registry
         )
