@@ -343,7 +343,10 @@ impl Copier {
                              give it a primary key"
                         );
                     }
-                    self.forget(oid).await?;
+                    // It may have had a key when its copy began.
+                    if self.state().progress.tables.contains_key(&oid.into()) {
+                        self.forget(oid).await?;
+                    }
                     return Ok(End::PutOff);
                 }
                 Ok(Step::More) => {
