@@ -147,6 +147,8 @@ impl Relations {
         quarantine.begin(topic, Quarantined::new(table, letters.to_owned(), end, unix_ms(), &reason));
         self.metrics.quarantined(quarantine.iter().len());
         self.quarantine_has_grown = true;
+        // The registry has answered, so that the stream waits for it no more.
+        self.metrics.resumed();
         Ok(())
     }
 

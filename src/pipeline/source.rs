@@ -463,6 +463,7 @@ impl Source {
             if table.key_is_replaced(transaction.begin.xid) {
                 self.relations.learn_again(relation, transaction.begin.xid).await?;
                 self.copies.learn(relation, self.relations.row_key(relation));
+                self.hand_on_quarantine().await?;
                 continue;
             }
             if table.events_of != transaction.number {

@@ -43,6 +43,21 @@ pub enum Mask {
 }
 
 impl Mask {
+    /// What tells this mask from others, without telling its salt or its text.
+    pub(crate) fn fingerprint(&self) -> String {
+        let hash = Sha256::new_with_prefix("pgsluice mask\0");
+        let hash = match self {
+            Self::Fixed(text) => hash.chain_update("fixed\0").chain_update(text),
+            Self::Asterisks => hash.chain_update("asterisks"),
+            Self::Sha256(Salt(salt)) => hash.chain_update("sha256\0").chain_update(salt),
+            Self::Truncate { characters_max } => {
+                hash.chain_update("truncate\0").chain_update(characters_max.to_be_bytes())
+            }
+        };
+        let hash = hash.finalize();
+        format!("{:016x}", hash.first_chunk().map_or(0, |first| u64::from_be_bytes(*first)))
+    }
+
     /// Whether different values stay different, so that the column can be part of a key.
     pub(crate) fn keeps_apart(&self) -> bool {
         matches!(self, Self::Sha256(_))

@@ -264,7 +264,7 @@ fn the_letter_is_this_json() {
     assert_eq!(change.identity(), (Lsn::from(0x1_0000_0001), 3));
     let start = r#"{"version":1,"schema":"public","table":"t","op":"u","code":"registry_incompatible","error":"it says \"no\"","xid":750,"commit_lsn":"1/1","commit_ts_us":946684800000005,"lsn":"1/0","ordinal":3,"events":2,"table_ordinal":1,"origin":{"name":"else\"where","lsn":"0/4D"},"replica_identity":"default","columns":[{"name":"id","type_oid":23,"type_modifier":-1,"key":true},"#;
     assert_eq!(&text[..start.len()], start);
-    let end = r#""names":[["public","item_1"],["public","item \"1\""]],"certain":false,"rules":["none","none","none","mask"],"facts":"#;
+    let end = r#""names":[["public","item_1"],["public","item \"1\""]],"certain":false,"rules":["none","none","none","mask:1a069033b78915d5"],"facts":"#;
     assert!(text.contains(end), "{text}");
     let rows =
         r#""old":{"kind":"key","values":["1",null,null,null]},"new":["2",{"unchanged_toast":true},"1.50","*******"]}"#;
@@ -287,6 +287,8 @@ fn no_more_is_shown_later_than_the_letter_has() {
     }
     let (_, masked) = letter(&with_rule(mask()));
     assert!(compile(&masked, &with_rule(ColumnRule::Exclude)).is_err(), "it was masked, and would be left out");
+    let another = with_rule(ColumnRule::Mask(Mask::Fixed("n".into())));
+    assert!(compile(&masked, &another).is_err(), "what another mask makes of it is not known");
     // What the letter has can still be hidden.
     let (_, change) = letter(&EncodeOptions::default());
     for rule in [mask(), ColumnRule::Exclude] {

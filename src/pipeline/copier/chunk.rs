@@ -265,6 +265,11 @@ impl Copier {
         } else {
             copying.reader.disconnect();
         }
+        if !taken.is_flushed {
+            // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not
+            // flushed is not streamed. The commit of a transaction id is flushed soon, with all before it.
+            self.relations.lock().await.catalog.assign_xid().await?;
+        }
         Ok(Ok(ReadChunk {
             batch,
             keys,

@@ -9,7 +9,7 @@
 //! {"version":1,"schema":"public","table":"item","op":"u","code":"registry_incompatible","error":"...","xid":750,..,"ordinal":3,
 //!  "events":2,"table_ordinal":1,"origin":{"name":"..","lsn":"0/1"},"replica_identity":"default",
 //!  "columns":[{"name":"id","type_oid":23,"type_modifier":-1,"key":true}],
-//!  "oid":16384,"names":[["public","item"]],"certain":true,"rules":["none","mask","exclude"],
+//!  "oid":16384,"names":[["public","item"]],"certain":true,"rules":["none","mask:8c1f0a2b3d4e5f60","exclude"],
 //!  "facts":{"primary_key":["id"],"columns":[..]},"old":..,"new":..}
 //! ```
 //!
@@ -66,10 +66,10 @@ impl TablePlan {
         let mut more = format!(",\"oid\":{},\"names\":", u32::from(relation.id)).into_bytes();
         json::append(&mut more, serde_json::json!(names));
         json::append(&mut more, format_args!(",\"certain\":{is_certain},\"rules\":"));
-        json::append(&mut more, serde_json::json!(rules.iter().map(|rule| rule.as_str()).collect::<Vec<_>>()));
+        json::append(&mut more, serde_json::json!(rules.iter().map(Rule::text).collect::<Vec<_>>()));
         more.extend_from_slice(b",\"facts\":");
         json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
-        let shown = rules.iter().map(|rule| rule.shown()).collect();
+        let shown = rules.iter().map(Rule::shown).collect();
         let topic = checked_topic(&dead_letter_topic(&self.topic))?;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let letters = DeadLetters::with(relation, schema, topic, shown, &more);
@@ -83,7 +83,7 @@ impl TablePlan {
             let mut shown = facts.column(&column.name)?.clone();
             match rule {
                 Rule::None => {}
-                Rule::Mask => {
+                Rule::Mask(_) => {
                     shown.default = shown.default.and_then(|it| defaults::masked(&it, |text| planned.masked(text)));
                 }
                 Rule::Exclude => return None,
@@ -155,35 +155,52 @@ impl Column {
 }
 
 /// What a rule did to a column when the letter was written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
 enum Rule {
     None,
-    Mask,
+    /// By a mask with this [fingerprint](Mask::fingerprint): what another would make of the value is not known.
+    Mask(String),
     Exclude,
+}
+
+/// How a mask begins in a letter.
+const MASK: &str = "mask:";
+
+impl TryFrom<String> for Rule {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        match (text.as_str(), text.strip_prefix(MASK)) {
+            ("none", _) => Ok(Self::None),
+            ("exclude", _) => Ok(Self::Exclude),
+            (_, Some(fingerprint)) => Ok(Self::Mask(fingerprint.to_owned())),
+            _ => Err(format!("{text:?} is no rule")),
+        }
+    }
 }
 
 impl Rule {
     fn of(rule: Option<&ColumnRule>) -> Self {
         match rule {
             None => Self::None,
-            Some(ColumnRule::Mask(_)) => Self::Mask,
+            Some(ColumnRule::Mask(mask)) => Self::Mask(mask.fingerprint()),
             Some(ColumnRule::Exclude) => Self::Exclude,
         }
     }
 
-    const fn as_str(self) -> &'static str {
+    fn text(&self) -> String {
         match self {
-            Self::None => "none",
-            Self::Mask => "mask",
-            Self::Exclude => "exclude",
+            Self::None => "none".to_owned(),
+            Self::Mask(fingerprint) => format!("{MASK}{fingerprint}"),
+            Self::Exclude => "exclude".to_owned(),
         }
     }
 
-    const fn shown(self) -> Shown {
+    const fn shown(&self) -> Shown {
         match self {
             Self::None => Shown::AsItIs,
-            Self::Mask => Shown::Masked,
+            Self::Mask(_) => Shown::Masked,
             Self::Exclude => Shown::Nothing,
         }
     }
@@ -274,8 +291,8 @@ impl HeldShape {
         for (column, rule) in columns() {
             let now = Rule::of(options.columns.get(&column.name));
             let was = match rule {
-                Rule::Mask if now != Rule::Mask => "masked",
-                Rule::Exclude if now != Rule::Exclude => "left out",
+                Rule::Mask(_) if now != *rule => "masked in another way, or at all,",
+                Rule::Exclude if now != *rule => "left out",
                 _ => continue,
             };
             return Err(HeldError::Hidden { column: column.name.clone(), was });
@@ -284,7 +301,7 @@ impl HeldShape {
         let options = EncodeOptions { unrepresentable: Unrepresentable::Stop, ..options.clone() };
         let mut plan = TablePlan::compile(&self.relation, facts, naming, &options)?;
         for (column, (_, rule)) in plan.columns.iter_mut().zip(columns()) {
-            if *rule == Rule::Mask {
+            if matches!(rule, Rule::Mask(_)) {
                 column.codec = Box::new(Verbatim);
             }
         }
