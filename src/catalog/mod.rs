@@ -13,7 +13,7 @@ mod tables;
 mod inspection;
 
 pub use connection::Catalog;
-pub use copied::{CopiedTable, RowSelection};
+pub use copied::{CopiedTable, RowSelection, UniqueColumn};
 pub use inspection::{DescribedTable, NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub(crate) use rows::RowReader;

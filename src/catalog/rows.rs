@@ -30,6 +30,8 @@ pub(crate) struct TakenSnapshot {
     pub(crate) visibility: Visibility,
     /// The end of the log: every commit that the snapshot sees lies before it.
     pub(crate) insert_lsn: Lsn,
+    /// Whether all of it was flushed, so that the stream comes there by itself.
+    pub(crate) is_flushed: bool,
     /// When it was taken, in microseconds since 1970.
     pub(crate) taken_unix_us: i64,
 }
@@ -74,14 +76,16 @@ impl RowReader {
         let row = self
             .one(
                 "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, current_setting('wal_block_size'), \
-                 (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text",
+                 pg_current_wal_flush_lsn()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text",
             )
             .await?;
-        let [snapshot, insert_lsn, page_bytes, taken_unix_us] = <[String; 4]>::try_from(row)
-            .map_err(|_| Failure::new(Code::Internal, "the query of a snapshot did not return four values"))?;
+        let [snapshot, insert_lsn, page_bytes, flush_lsn, taken_unix_us] = <[String; 5]>::try_from(row)
+            .map_err(|_| Failure::new(Code::Internal, "the query of a snapshot did not return five values"))?;
+        let insert_lsn = record_end(number(&insert_lsn)?, number(&page_bytes)?);
         Ok(TakenSnapshot {
             visibility: number(&snapshot)?,
-            insert_lsn: record_end(number(&insert_lsn)?, number(&page_bytes)?),
+            insert_lsn,
+            is_flushed: number::<Lsn>(&flush_lsn)? >= insert_lsn,
             taken_unix_us: number(&taken_unix_us)?,
         })
     }

@@ -154,8 +154,8 @@ struct Copying {
     chunk_rows: usize,
     /// Rows that are to be read again before the copy goes on, and where it goes on then.
     again: Option<Again>,
-    /// What the next chunk settles.
-    settles: Settles,
+    /// Whether the next chunk has no rows, and says that the copy begins anew: what moves from then on is remembered for this one.
+    begins_anew: bool,
 }
 
 struct Again {
@@ -303,24 +303,32 @@ impl Copier {
     async fn copy_table(&self, oid: Oid, look: u64) -> Result<(), Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
+        let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
         let mut copying = Copying {
             oid,
             look,
             reader: RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout),
-            record: held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms())),
+            // What was remembered of a copy that begins anew was meant for the one before.
+            begins_anew: is_resumed && record.after.is_none(),
+            record,
             chunk_rows: FIRST_CHUNK_ROWS,
             again: None,
-            settles: Settles::Rows(Vec::new()),
         };
+        let outcome = self.copy_chunks(&mut copying, is_resumed).await;
+        // Whoever tries again goes on here.
+        self.state().progress.tables.insert(oid.into(), copying.record);
+        outcome
+    }
+
+    async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<(), Failure> {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         let (mut failures, mut waited) = (0, Instant::now());
         let mut is_told = false;
         loop {
-            let pause = match self.copy_chunk(&mut copying).await {
+            let pause = match self.copy_chunk(copying).await {
                 Ok(Step::Done) => {
                     let TableRecord { schema, table, rows, .. } = &copying.record;
                     info!(schema, table, rows, "the table is copied");
-                    self.state().progress.tables.insert(oid.into(), copying.record.clone());
                     return Ok(());
                 }
                 Ok(Step::Nothing(why)) => {
@@ -328,8 +336,8 @@ impl Copier {
                     if !why.is_empty() {
                         warn!(schema, table, "the rows of the table from before it was streamed are not copied: {why}");
                     }
-                    self.request(Request::Forget { table: oid }).await?;
-                    self.state().passed_over.insert(oid.into());
+                    self.request(Request::Forget { table: copying.oid }).await?;
+                    self.state().passed_over.insert(copying.oid.into());
                     return Ok(());
                 }
                 Ok(Step::More) => {
@@ -384,16 +392,20 @@ impl Copier {
             copying.reader.end().await?;
             return Ok(Step::Nothing(""));
         };
-        let Some(key) = key else {
+        let order = key.as_ref().and_then(|key| table.order_of(key.names()));
+        let (Some(key), Some(order)) = (key, order) else {
             copying.reader.end().await?;
-            return Ok(Step::Nothing("nothing tells its rows apart; give it a primary key"));
+            return Ok(Step::Nothing(
+                "nothing of it that is published tells its rows apart; give it a primary key, and publish all of its columns",
+            ));
         };
-        if copying.record.key != key.names() {
-            // Where a row stands by another key says nothing.
+        if copying.record.key != key.names() || copying.record.order != order {
+            // Where a row stands by another key, or in another order, says nothing.
+            copying.begins_anew |= !copying.record.key.is_empty();
             copying.record.key = key.names().to_vec();
+            copying.record.order = order;
             copying.record.after = None;
             copying.again = None;
-            copying.settles = Settles::All;
         }
         let (window, epoch) = self.open(copying.oid, &key).await?;
         let read = self.read(copying, &table, &plan, &key, epoch).await;
@@ -467,6 +479,7 @@ impl Copier {
         }
         let selection = match &copying.again {
             Some(again) => RowSelection::Keys(&again.keys),
+            None if copying.begins_anew => RowSelection::After { after: None, limit: 0 },
             None => RowSelection::After { after: copying.record.after.as_deref(), limit: copying.chunk_rows },
         };
         let statement = table.statement(key.names(), &selection);
@@ -499,6 +512,11 @@ impl Copier {
             }
         }
         drop(lines);
+        if !taken.is_flushed {
+            // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not flushed is
+            // not streamed. The commit of a transaction id is flushed soon, with all before it.
+            self.relations.lock().await.catalog.assign_xid().await?;
+        }
         // A COPY that was not read to its end ends with its connection.
         if is_whole {
             copying.reader.end().await?;
@@ -523,10 +541,13 @@ impl Copier {
         let then = match (&copying.again, keys.last()) {
             // What was read again has been passed already.
             (Some(again), _) => again.then.clone(),
+            (None, _) if copying.begins_anew => {
+                Then { record: copying.record.clone(), is_last: false, settles: Settles::All }
+            }
             (None, last) => Then {
                 record: copying.record.advanced(last.map(RowKey::read), rows as u64),
                 is_last: is_whole && rows < copying.chunk_rows,
-                settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())),
+                settles: Settles::Rows(Vec::new()),
             },
         };
         if copying.again.is_none() {
@@ -541,7 +562,7 @@ impl Copier {
             keys,
             cursor: then.record.attachment(copying.oid),
             end: then.is_last.then(|| end.attachment(copying.oid)),
-            settles: then.settles.clone(),
+            settles: then.settles,
             outcome,
         });
         let outcome = async {
@@ -553,7 +574,8 @@ impl Copier {
         Ok(match outcome? {
             Outcome::Written { superseded, left } => {
                 self.metrics.copied(rows as u64, superseded);
-                copying.again = None;
+                copying.begins_anew = false;
+                let read_again = copying.again.take().map_or(0, |again| again.keys.len());
                 if then.is_last && left.is_none() {
                     copying.record = end;
                     return Ok(Step::Done);
@@ -562,25 +584,24 @@ impl Copier {
                 match left {
                     None => return Ok(Step::More),
                     Some(Left::Rows(rows)) => {
+                        let is_fewer = rows.len() < read_again;
                         let (names, keys) = rows.into_iter().unzip();
                         let then =
                             Then { record: copying.record.clone(), is_last: true, settles: Settles::Rows(names) };
                         copying.again = Some(Again { keys, then });
+                        if is_fewer {
+                            return Ok(Step::More);
+                        }
                     }
                     Some(Left::All) => {
                         copying.record.after = None;
-                        copying.settles = Settles::All;
+                        copying.begins_anew = true;
                     }
                 }
                 // Not at once: what could not be read in one piece may change all the time.
                 Step::Again("rows change all the time of which updates leave out values".to_owned())
             }
-            Outcome::Spoilt(why) => {
-                if copying.again.is_none() {
-                    copying.settles = then.settles;
-                }
-                Step::Again(words(why).to_owned())
-            }
+            Outcome::Spoilt(why) => Step::Again(words(why).to_owned()),
         })
     }
 

@@ -385,9 +385,8 @@ impl Starting<'_> {
             Start::Adopt { position, forced } => {
                 if forced {
                     warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
-                } else {
-                    warn_of_what_is_not_copied(position.end_lsn);
                 }
+                self.warn_of_what_is_not_copied(position.end_lsn, forced);
                 commit_alone(producer, topic, at(position, forced), attachments).await
             }
             Start::CreateSlot { forced } => {
@@ -399,9 +398,16 @@ impl Starting<'_> {
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
                 let created = self.create_slot(client, &slot).await?;
                 info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
-                warn_of_what_is_not_copied(created.consistent_point);
+                self.warn_of_what_is_not_copied(created.consistent_point, forced);
                 commit_alone(producer, topic, at(Position::at(created.consistent_point), forced), &[]).await
             }
+        }
+    }
+
+    /// What was streamed before is not copied either, where a stream goes on behind a gap: see [`prepare_copies`](Self::prepare_copies).
+    fn warn_of_what_is_not_copied(&self, from: pgoutput::Lsn, forced: bool) {
+        if forced || self.shared.config.snapshot.mode == SnapshotMode::Never {
+            warn!("only changes from {from} on are streamed: rows that were there before are not copied");
         }
     }
 
@@ -550,10 +556,6 @@ async fn overdue(stop: &mut watch::Receiver<bool>) {
 
 fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvError>) -> Result<(), Failure> {
     outcome.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the publishing thread has panicked")))
-}
-
-fn warn_of_what_is_not_copied(from: pgoutput::Lsn) {
-    warn!("only changes from {from} on are streamed: rows that were there before are not copied");
 }
 
 struct ToServer(Feedback);

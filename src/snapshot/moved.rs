@@ -7,7 +7,8 @@
 //! - the update has changed the key of a row that was not copied yet, to one that lies behind the cursor.
 //!
 //! Every such key is remembered, in the Kafka transaction of the cursor or of the event, and is read when the copy has come to its end. Of the second
-//! kind there are some too many: where the new key lies is for the server's collations to say.
+//! kind there are some too many: where the new key lies is for the server's collations to say. Once the cursor has come to its end there are not:
+//! every row was copied then, or is remembered, and only the latter take that along to another key. So what is left becomes less under any writers.
 
 use std::collections::BTreeMap;
 
@@ -27,7 +28,15 @@ const BATCH_LEN: usize = 500;
 /// The tables that are being copied, and what is remembered of each.
 #[derive(Debug, Default)]
 pub(crate) struct MovedRows {
-    tables: FxHashMap<Oid, BTreeMap<String, Vec<String>>>,
+    tables: FxHashMap<Oid, Table>,
+}
+
+#[derive(Debug, Default)]
+struct Table {
+    /// The keys by their names.
+    rows: BTreeMap<String, Vec<String>>,
+    /// Whether the cursor has come to its end, so that every row that is not remembered was copied.
+    is_passed: bool,
 }
 
 /// What of it a chunk settles, once it is written.
@@ -35,7 +44,7 @@ pub(crate) struct MovedRows {
 pub(crate) enum Settles {
     /// These rows, by the names under which they are remembered.
     Rows(Vec<String>),
-    /// All of them: the chunk is the first of a copy that begins anew.
+    /// All of them: the copy begins anew behind the chunk, which has no rows.
     All,
 }
 
@@ -51,7 +60,8 @@ pub(crate) enum Left {
 impl MovedRows {
     /// What the checkpoint says of them when a session begins.
     pub(crate) fn new(tables: impl IntoIterator<Item = (Oid, BTreeMap<String, Vec<String>>)>) -> Self {
-        Self { tables: tables.into_iter().collect() }
+        let table = |(oid, rows)| (oid, Table { rows, is_passed: false });
+        Self { tables: tables.into_iter().map(table).collect() }
     }
 
     /// Whether the table is being copied.
@@ -70,6 +80,21 @@ impl MovedRows {
         self.tables.remove(&table);
     }
 
+    /// A row whose value is not known everywhere has gone from one key to another, at a place in the log: it is remembered, if nobody may have it.
+    pub(crate) fn moves(
+        &mut self,
+        table: Oid,
+        from: &[String],
+        to: Vec<String>,
+        place: (Lsn, u64),
+    ) -> Option<Attachment> {
+        let held = self.tables.get(&table)?;
+        if held.is_passed && !held.rows.values().any(|key| key == from) {
+            return None;
+        }
+        self.remember(table, to, place)
+    }
+
     /// Remembers a row by its key, under a name that begins with a position of the log and a number.
     pub(crate) fn remember(
         &mut self,
@@ -77,7 +102,7 @@ impl MovedRows {
         key: Vec<String>,
         (lsn, mut number): (Lsn, u64),
     ) -> Option<Attachment> {
-        let rows = self.tables.get_mut(&table)?;
+        let Table { rows, .. } = self.tables.get_mut(&table)?;
         if rows.contains_key(ALL) {
             return None;
         }
@@ -98,21 +123,25 @@ impl MovedRows {
 
     /// Forgets what a chunk has settled; the attachments say so.
     pub(crate) fn settle(&mut self, table: Oid, settles: &Settles) -> Vec<Attachment> {
-        let Some(rows) = self.tables.get_mut(&table) else { return Vec::new() };
+        let Some(held) = self.tables.get_mut(&table) else { return Vec::new() };
         let names: Vec<String> = match settles {
-            Settles::Rows(names) => names.iter().filter(|name| rows.remove(*name).is_some()).cloned().collect(),
-            Settles::All => std::mem::take(rows).into_keys().collect(),
+            Settles::Rows(names) => names.iter().filter(|name| held.rows.remove(*name).is_some()).cloned().collect(),
+            Settles::All => std::mem::take(held).rows.into_keys().collect(),
         };
         names.iter().map(|name| Attachment::removal(moved_suffix(table, name))).collect()
     }
 
-    /// What is still to be read; none if nothing is.
-    pub(crate) fn left(&self, table: Oid) -> Option<Left> {
-        let rows = self.tables.get(&table).filter(|rows| !rows.is_empty())?;
-        if rows.contains_key(ALL) {
+    /// The cursor has come to its end: what is still to be read; none if nothing is.
+    pub(crate) fn left(&mut self, table: Oid) -> Option<Left> {
+        let held = self.tables.get_mut(&table)?;
+        held.is_passed = true;
+        if held.rows.is_empty() {
+            return None;
+        }
+        if held.rows.contains_key(ALL) {
             return Some(Left::All);
         }
-        Some(Left::Rows(rows.iter().take(BATCH_LEN).map(|(name, key)| (name.clone(), key.clone())).collect()))
+        Some(Left::Rows(held.rows.iter().take(BATCH_LEN).map(|(name, key)| (name.clone(), key.clone())).collect()))
     }
 }
 
@@ -154,5 +183,24 @@ mod tests {
         assert_eq!(moved.left(table), Some(Left::All));
         assert_eq!(moved.settle(table, &Settles::All).len(), MOVED_MAX + 1);
         assert_eq!(moved.left(table), None);
+    }
+
+    /// Writers that give rows other keys all the time must not keep a copy from its end.
+    #[test]
+    fn what_was_copied_is_not_remembered_when_it_moves() {
+        let table = Oid::from(TABLE);
+        let mut moved = MovedRows::default();
+        moved.begin(table);
+        let key = |id: u32| vec![id.to_string()];
+        let place = |number| (Lsn::from(16), number);
+        assert!(moved.moves(table, &key(1), key(11), place(1)).is_some(), "it may not have been copied yet");
+        assert!(moved.left(table).is_some());
+        assert_eq!(moved.moves(table, &key(2), key(12), place(2)), None);
+        assert!(moved.moves(table, &key(11), key(21), place(3)).is_some(), "nobody has it");
+        let names = ["10-1", "10-3"].map(str::to_owned).to_vec();
+        assert_eq!(moved.settle(table, &Settles::Rows(names)).len(), 2);
+        assert_eq!(moved.left(table), None);
+        moved.settle(table, &Settles::All);
+        assert!(moved.moves(table, &key(3), key(13), place(4)).is_some(), "the copy begins anew");
     }
 }

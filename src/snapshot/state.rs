@@ -55,6 +55,8 @@ pub(crate) struct TableRecord {
     pub(crate) table: String,
     /// The columns that it is read in the order of.
     pub(crate) key: Vec<String>,
+    /// What their order depends on: see [`UniqueColumn`](crate::catalog::UniqueColumn).
+    pub(crate) order: Vec<String>,
     /// The values of these columns in the last row that is in Kafka; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<Vec<String>>,
@@ -152,6 +154,7 @@ impl TableRecord {
             schema: schema.to_owned(),
             table: table.to_owned(),
             key,
+            order: Vec::new(),
             after: None,
             rows: 0,
             started_at_ms,
@@ -201,7 +204,13 @@ mod tests {
 
     fn record(ended_at_ms: Option<i64>) -> TableRecord {
         let record = TableRecord::new("public", "item", vec!["id".into()], 1_700_000_000_000);
-        TableRecord { after: Some(vec!["4711".into()]), rows: 4711, ended_at_ms, ..record }
+        TableRecord {
+            order: vec!["1 20 0".into()],
+            after: Some(vec!["4711".into()]),
+            rows: 4711,
+            ended_at_ms,
+            ..record
+        }
     }
 
     fn attachments(records: &[Attachment]) -> BTreeMap<String, Vec<u8>> {
@@ -211,7 +220,7 @@ mod tests {
     #[test]
     fn the_records_are_this_json() {
         // A change of this text is a change of the format: old records must stay readable.
-        let json = r#"{"version":1,"schema":"public","table":"item","key":["id"],"after":["4711"],"rows":4711,"started_at_ms":1700000000000}"#;
+        let json = r#"{"version":1,"schema":"public","table":"item","key":["id"],"order":["1 20 0"],"after":["4711"],"rows":4711,"started_at_ms":1700000000000}"#;
         let attachment = record(None).attachment(Oid::from(16_384));
         assert_eq!(attachment.suffix, "snapshot/16384");
         assert_eq!(String::from_utf8(attachment.value.expect("a value")).expect("text"), json);

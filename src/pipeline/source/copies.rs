@@ -117,7 +117,7 @@ impl Copies {
             if new.is_some() {
                 self.windows.note(table, &new_key, is_incomplete);
                 if is_incomplete && old.is_some() && old_key != new_key {
-                    moved = self.moved.remember(table, RowKey::read(&new_key), place);
+                    moved = self.moved.moves(table, &RowKey::read(&old_key), RowKey::read(&new_key), place);
                 }
             }
         } else {
