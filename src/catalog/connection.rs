@@ -19,11 +19,16 @@ use crate::{
 const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Beside those with which values print as they do in the replication stream: defaults are parsed.
-const SETTINGS: [(&str, &str); 2] = [("search_path", "pg_catalog"), ("lock_timeout", "20s")];
+const SEARCH_PATH: (&str, &str) = ("search_path", "pg_catalog");
+const LOCK_TIMEOUT: &str = "20s";
+/// The same beside a transaction of ours that holds a lock. `pg_publication_tables` locks every table of the publication for a moment: where somebody
+/// waits to alter one of them, both would wait for us, and the server does not see that the two connections are one program's.
+const LOCK_TIMEOUT_BESIDE_LOCKS: &str = "1s";
 
 /// A connection for catalog queries, which reads as the replication connection does: the same user, the same TLS.
 pub struct Catalog {
     options: Arc<ConnectOptions>,
+    lock_timeout: &'static str,
     live: Option<Live>,
 }
 
@@ -41,7 +46,12 @@ impl Drop for Live {
 impl Catalog {
     /// A catalog that connects when it is first asked.
     pub fn new(options: Arc<ConnectOptions>) -> Self {
-        Self { options, live: None }
+        Self { options, lock_timeout: LOCK_TIMEOUT, live: None }
+    }
+
+    /// One that soon gives up on a table that is locked, for whoever asks while holding locks.
+    pub(crate) fn beside_locks(options: Arc<ConnectOptions>) -> Self {
+        Self { options, lock_timeout: LOCK_TIMEOUT_BESIDE_LOCKS, live: None }
     }
 
     /// The rows of a query. A connection that was lost since the last query is made again, once.
@@ -100,7 +110,7 @@ impl Catalog {
 
     async fn client(&mut self) -> Result<&Client, Failure> {
         if self.live.as_ref().is_none_or(|live| live.client.is_closed()) {
-            self.live = Some(connect(&self.options, &SETTINGS).await?);
+            self.live = Some(connect(&self.options, &[SEARCH_PATH, ("lock_timeout", self.lock_timeout)]).await?);
         }
         match &self.live {
             Some(live) => Ok(&live.client),

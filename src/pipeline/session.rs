@@ -209,7 +209,7 @@ impl Starting<'_> {
         let relations =
             |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
         let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
-            let catalog = Catalog::new(Arc::clone(&self.shared.connect));
+            let catalog = Catalog::beside_locks(Arc::clone(&self.shared.connect));
             let relations = Relations { waits: false, ..relations(catalog) };
             self.copier(relations, &budget, progress, is_first)
         });
