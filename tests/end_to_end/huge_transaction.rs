@@ -1,21 +1,13 @@
 //! Faults 30 and 31: one COPY of a million rows, which share LSNs by the hundred, killed in its middle.
 
-use std::{
-    fs,
-    io::Write,
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    thread,
-    time::Duration,
-};
+use std::{io::Write, time::Duration};
 
 use rdkafka::Message;
 
 use crate::harness::{
     avro::Decoder,
     kafka::{self, Checkpoints},
+    memory::Memory,
     proxy::Proxy,
     setting,
     stack::Stack,
@@ -207,43 +199,4 @@ fn ordinals(value: &[u8], transaction_id: &str) -> Option<[u64; 2]> {
         (*ordinal, rest) = (zigzag >> 1, behind);
     }
     Some(ordinals)
-}
-
-/// Samples a process's resident memory that is its own.
-struct Memory {
-    stop: Arc<AtomicBool>,
-    peak_kib: Arc<AtomicU64>,
-    thread: thread::JoinHandle<()>,
-}
-
-impl Memory {
-    fn watch(process_id: u32) -> Self {
-        let (stop, peak_kib) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let thread = thread::spawn({
-            let (stop, peak_kib) = (Arc::clone(&stop), Arc::clone(&peak_kib));
-            move || {
-                while !stop.load(Ordering::Relaxed) {
-                    if let Some(kib) = anonymous_kib(process_id) {
-                        peak_kib.fetch_max(kib, Ordering::Relaxed);
-                    }
-                    thread::sleep(Duration::from_millis(20));
-                }
-            }
-        });
-        Self { stop, peak_kib, thread }
-    }
-
-    fn finish(self) -> u64 {
-        self.stop.store(true, Ordering::Relaxed);
-        self.thread.join().expect("it ends");
-        let peak = self.peak_kib.load(Ordering::Relaxed);
-        assert!(peak > 0, "nothing was sampled");
-        peak
-    }
-}
-
-fn anonymous_kib(process_id: u32) -> Option<u64> {
-    let status = fs::read_to_string(format!("/proc/{process_id}/status")).ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("RssAnon:"))?;
-    line.trim().strip_suffix(" kB")?.parse().ok()
 }

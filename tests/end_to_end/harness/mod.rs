@@ -12,6 +12,7 @@ pub(crate) mod event;
 pub(crate) mod oracle;
 pub(crate) mod workload;
 pub(crate) mod watcher;
+pub(crate) mod memory;
 pub(crate) mod random;
 
 use std::{
@@ -58,7 +59,23 @@ pub(crate) fn http(address: &str, method: &str, path: &str, body: &str) -> std::
     connection.read_to_string(&mut text)?;
     let (head, body) = text.split_once("\r\n\r\n").ok_or_else(malformed)?;
     let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).ok_or_else(malformed)?;
-    Ok(Answer { status, body: body.to_owned() })
+    let is_chunked = head.to_ascii_lowercase().contains("\r\ntransfer-encoding: chunked");
+    let body = if is_chunked { without_chunks(body).ok_or_else(malformed)? } else { body.to_owned() };
+    Ok(Answer { status, body })
+}
+
+/// A long answer comes in chunks from some servers, whatever version was asked with.
+fn without_chunks(mut body: &str) -> Option<String> {
+    let mut whole = String::new();
+    loop {
+        let (length, rest) = body.split_once("\r\n")?;
+        let length = usize::from_str_radix(length.split(';').next()?.trim(), 16).ok()?;
+        if length == 0 {
+            return Some(whole);
+        }
+        whole.push_str(rest.get(..length)?);
+        body = rest.get(length..)?.strip_prefix("\r\n")?;
+    }
 }
 
 /// A number from the environment, or its default.

@@ -1,0 +1,142 @@
+//! Rows that were there before: copied beside the stream, under writers, over any chain of lives.
+
+mod crashes;
+mod envelopes;
+mod judge;
+mod keys;
+mod published;
+mod sizes;
+mod trouble;
+mod writers;
+
+use std::{thread, time::Duration};
+
+use self::{judge::Judged, writers::Writers};
+use crate::harness::{
+    random::Random,
+    setting,
+    stack::Stack,
+    stream::{Program, Stream},
+    wait_until,
+};
+
+/// Every write gives a row a version that is higher than any that its key had.
+const SCHEMA: &str = "
+    create sequence oracle.version;
+    create table public.item (id bigint primary key, version bigint not null, note text, body text);
+    alter table public.item alter body set storage external;
+    create table public.pair (area text, number int, version bigint not null, note text, body text, primary key (area, number));
+    create table public.whole (id bigint primary key, version bigint not null, note text, body text);
+    alter table public.whole alter body set storage external;
+    alter table public.whole replica identity full;
+    create function oracle.next_version() returns bigint language sql as $$ select nextval('oracle.version') * 1000000 $$;
+";
+
+const TABLES: [&str; 3] = ["item", "pair", "whole"];
+const COPY_TIMEOUT: Duration = Duration::from_mins(2);
+
+fn create(stack: &Stack, label: &str, rows: u32) -> Stream {
+    let mut stream = Stream::create(stack, label);
+    stream.set("snapshot.mode", "initial");
+    stream.database.execute(SCHEMA);
+    stream.database.execute(&format!(
+        "insert into public.item select number, oracle.next_version(), 'first', repeat(md5(number::text), 100) from generate_series(1, {rows}) number;
+         insert into public.pair select chr(97 + number % 20), number, oracle.next_version(), 'first' || chr(9) || E'\\\\', null
+             from generate_series(1, {rows}) number;
+         insert into public.whole select number, oracle.next_version(), null, repeat(md5(number::text), 100) from generate_series(1, {rows}) number"
+    ));
+    stream
+}
+
+/// Waits until nothing is left to copy.
+fn await_copied(program: &Program) {
+    wait_until(COPY_TIMEOUT, "every table is copied", || {
+        let log = program.log();
+        (log.contains("every table is copied") || log.contains("no table is to be copied")).then_some(())
+    });
+}
+
+#[test]
+fn existing_rows_are_copied_and_no_more_than_once() {
+    let stack = Stack::shared();
+    let stream = create(&stack, "copied", 3000);
+    let program = stream.start_ready();
+    await_copied(&program);
+    stream.drain();
+    program.terminate();
+    // Another life has nothing to copy.
+    let program = stream.start_ready();
+    await_copied(&program);
+    stream.database.execute("update public.item set version = version + 1, note = 'second' where id <= 10");
+    stream.drain();
+    program.terminate();
+
+    let judged = Judged::of(&stream, &stream.records());
+    judged.assert_flawless();
+    assert_eq!(judged.copied, 9000);
+    assert_eq!(judged.streamed, 10 + 2, "and the marks");
+}
+
+/// A table that is added while the stream runs.
+#[test]
+fn a_table_that_appears_is_copied() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "appears", 10);
+    stream.set("postgres.match_interval", "1s");
+    let program = stream.start_ready();
+    await_copied(&program);
+    stream.database.execute(
+        "create table public.late (id bigint primary key, version bigint not null, note text, body text);
+         insert into public.late select number, number, 'first', null from generate_series(1, 700) number",
+    );
+    let topic = stream.topic("late");
+    wait_until(COPY_TIMEOUT, "the table is copied", || (program.metric("copied_rows_total")? >= 730.0).then_some(()));
+    stream.drain();
+    program.terminate();
+    let late = stream.records().into_iter().filter(|record| record.table == "late").count();
+    assert_eq!(late, 700, "{topic}");
+}
+
+/// Faults 37 and 1 to 3, with writers on the same rows.
+#[test]
+fn no_row_is_lost_doubled_or_stale_whenever_it_is_killed() {
+    let stack = Stack::shared();
+    let mut random = Random::new(Random::seed_of_run());
+    let mut stream =
+        create(&stack, "copy_killed", setting("PGSLUICE_TEST_SNAPSHOT_ROWS", 4000).try_into().expect("a count"));
+    let rounds = setting("PGSLUICE_TEST_SNAPSHOT_KILLS", 8);
+    // Slow enough for it to be killed in the middle, again and again.
+    stream.set("snapshot.rows_per_second", "1500");
+    stream.set("snapshot.connections", "2");
+    let writers = Writers::start(&stream, &mut random);
+    let mut killed_midway = 0;
+    for _ in 0..rounds {
+        let mut program = stream.start_ready();
+        if random.chance(80) {
+            wait_until(COPY_TIMEOUT, "rows are copied, or none are left", || {
+                let log = program.log();
+                (log.contains("copying the table") || log.contains("to be copied")).then_some(())
+            });
+        }
+        thread::sleep(random.duration_ms(0..800));
+        assert!(program.is_running(), "it ended by itself");
+        let log = program.log();
+        killed_midway += u32::from(log.contains("copying the table") && !log.contains("every table is copied"));
+        program.kill();
+    }
+    stream.set("snapshot.rows_per_second", "1000000");
+    let program = stream.start_ready();
+    await_copied(&program);
+    writers.finish();
+    stream.drain();
+    println!("{:?} rows superseded in the last life", program.metric("copied_rows_superseded_total"));
+    program.terminate();
+    let judged = Judged::of(&stream, &stream.records());
+    println!(
+        "{rounds} kills, {killed_midway} of them midway; {} rows copied, {} events streamed",
+        judged.copied, judged.streamed
+    );
+    judged.assert_flawless();
+    assert!(killed_midway > 0, "no kill came while rows were copied");
+    assert!(judged.copied > 0 && judged.streamed > 1000);
+}

@@ -1,0 +1,102 @@
+//! Rows that are wide, rows that are large, and tables that are many.
+
+use std::time::{Duration, Instant};
+
+use super::{await_copied, judge::Judged};
+use crate::harness::{kafka, memory::Memory, setting, stack::Stack, stream::Stream, wait_until};
+
+/// `memory_limit` and what a process needs besides.
+const MEMORY_MAX_KIB: u64 = 200 << 10;
+
+#[test]
+fn a_table_of_200_columns_is_copied() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "wide");
+    stream.set("snapshot.mode", "initial");
+    let list = |part: &dyn Fn(u32) -> String| (1..=200).map(part).collect::<Vec<_>>().join(", ");
+    let columns = list(&|number| format!("column_{number} {}", if number % 2 == 0 { "int" } else { "text" }));
+    let values = list(&|number| if number % 3 == 0 { "null".to_owned() } else { format!("n + {number}") });
+    // In the middle of the others, and behind one that is gone.
+    stream.database.execute(&format!(
+        "create table public.item (gone int, {columns}); alter table public.item drop column gone, add primary key (column_100);
+         insert into public.item select {} from generate_series(1, 1500) n",
+        values.replace("n + ", "n * 1000 + ").replace("n * 1000 + 99,", "'ninety-nine',")
+    ));
+    let program = stream.start_ready();
+    await_copied(&program);
+    stream.drain();
+    program.terminate();
+    let judged = Judged::of_tables(&stream, &stream.records(), &["item"]);
+    judged.assert_flawless();
+    assert_eq!(judged.copied, 1500);
+}
+
+/// A chunk of one row is more than what may wait for the stream, while changes of the same rows take the rest.
+#[test]
+fn values_of_a_mebibyte_are_copied_with_the_least_memory() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "large");
+    stream.set("snapshot.mode", "initial");
+    stream.set("snapshot.connections", "3");
+    stream.set("memory_limit", "16MiB");
+    stream.set("kafka.properties", r#"{ "message.max.bytes" = "8388608" }"#);
+    stream.set("kafka.topics.config", r#"{ "max.message.bytes" = "8388608" }"#);
+    for table in ["first", "second", "third"] {
+        stream.database.execute(&format!(
+            "create table public.{table} (id int primary key, version int not null, body text);
+             alter table public.{table} alter body set storage external;
+             insert into public.{table} select number, 1, repeat(md5(number::text), 32768) from generate_series(1, 30) number;
+             update public.{table} set body = repeat(body, 3) where id % 10 = 0"
+        ));
+    }
+    let program = stream.start_ready();
+    let memory = Memory::watch(program.id());
+    for _ in 0..3 {
+        stream.database.execute("update public.first set version = version + 1; update public.second set body = body || 'x' where id % 5 = 0");
+    }
+    await_copied(&program);
+    stream.drain();
+    let peak = memory.finish();
+    program.terminate();
+    let judged = Judged::of_tables(&stream, &stream.records(), &["first", "second", "third"]);
+    println!("{} rows copied, {} events streamed, a peak of {peak} KiB", judged.copied, judged.streamed);
+    judged.assert_flawless();
+    assert!(peak < MEMORY_MAX_KIB, "a peak of {peak} KiB");
+}
+
+#[test]
+fn many_tables_are_copied_in_time_and_within_memory() {
+    let tables = usize::try_from(setting("PGSLUICE_TEST_SNAPSHOT_TABLES", 100)).expect("a count") / 4 * 4;
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "many");
+    stream.set("snapshot.mode", "initial");
+    stream.set("snapshot.connections", "4");
+    stream.set("kafka.topics.partitions", "1");
+    stream.set("events.format", "json");
+    stream.database.execute(&format!(
+        "do $$ begin for n in 1..{tables} loop
+             execute format('create table public.tiny_%s (id int primary key, v text)', n);
+             execute format('insert into public.tiny_%s select number, %L from generate_series(1, %s) number', n, n, n % 4);
+             if n % 100 = 0 then commit; end if;
+         end loop; end $$"
+    ));
+    let mut program = stream.start();
+    program.await_ready_within(Duration::from_mins(3));
+    let memory = Memory::watch(program.id());
+    let began = Instant::now();
+    wait_until(Duration::from_mins(4), "every table is copied", || {
+        program.log().contains("every table is copied").then_some(())
+    });
+    let took = began.elapsed();
+    let peak = memory.finish();
+    program.terminate();
+    let mut copied = 0;
+    kafka::read_to_end(
+        &stream.bootstrap_servers,
+        |topic| topic.starts_with(&format!("{}.public.tiny", stream.name)),
+        |_| copied += 1,
+    );
+    println!("{tables} tables in {took:?}, a peak of {peak} KiB");
+    assert_eq!(copied, tables / 4 * (1 + 2 + 3));
+    assert!(peak < MEMORY_MAX_KIB, "a peak of {peak} KiB");
+}
