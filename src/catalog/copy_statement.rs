@@ -39,15 +39,20 @@ impl CopyStatement<'_> {
     /// The next rows by their key, each with the columns of the key before its own. None if `after` is no key of the table.
     ///
     /// Both the comparison and the order are those of the key's index: the operator is the one that its family has, whatever the search
-    /// path, and the collation is the column's, since a constant has none that counts against it.
+    /// path, and the collation is the index's, since a constant has none that counts against it.
     pub fn of_keys(&self, range: &KeyRange<'_>) -> Option<String> {
         let names: Vec<String> = range.key.columns.iter().map(|column| escape_identifier(&column.name)).collect();
+        let collated = |column: &KeyColumn| match &column.collate {
+            Some(collation) => format!("{} COLLATE {collation}", escape_identifier(&column.name)),
+            None => escape_identifier(&column.name),
+        };
+        let collated = range.key.columns.iter().map(collated).collect::<Vec<_>>().join(", ");
         let mut conditions = Vec::new();
         if let Some(after) = range.after {
-            let (names, literals) = (names.join(", "), literals(range.key, after)?.join(", "));
-            conditions.push(format!("({names}) {} ({literals})", range.key.greater));
+            let literals = literals(range.key, after)?.join(", ");
+            conditions.push(format!("({collated}) {} ({literals})", range.key.greater));
         }
-        let order = format!(" ORDER BY {} LIMIT {}", names.join(", "), range.rows_max);
+        let order = format!(" ORDER BY {collated} LIMIT {}", range.rows_max);
         Some(self.statement(&names, conditions, &order))
     }
 
@@ -127,6 +132,7 @@ mod tests {
             type_oid: Oid::from(23),
             cast: (*cast).into(),
             collation: Oid::from(0),
+            collate: None,
         };
         ReadOrder { columns: columns.iter().map(column).collect(), greater: "OPERATOR(pg_catalog.>)".into() }
     }

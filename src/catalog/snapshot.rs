@@ -47,8 +47,10 @@ pub struct KeyColumn {
     /// What its text is cast to for a constant to compare it with: its type, or what that is a domain over, without a modifier. So the constant
     /// is not cut, and brings no collation of its own.
     pub cast: String,
-    /// Its collation; zero if it has none.
+    /// The collation of the index; zero if it has none.
     pub collation: Oid,
+    /// That collation as SQL where the column has another: values that are one by the column's may be several by the index's.
+    pub collate: Option<String>,
 }
 
 impl KeyColumn {
@@ -81,24 +83,6 @@ impl Catalog {
     /// The server cannot be asked.
     pub async fn fingerprint(&mut self, table: Oid) -> Result<String, Failure> {
         Ok(self.query_one(FINGERPRINT, &[&u32::from(table)]).await?.get(0))
-    }
-
-    /// Whether a publication holds a table under its own name.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub async fn is_published(&mut self, publication: &str, table: Oid) -> Result<bool, Failure> {
-        let row = self
-            .query_one(
-                "SELECT EXISTS (
-                     SELECT FROM pg_publication_tables published
-                     JOIN pg_namespace namespace ON namespace.nspname = published.schemaname
-                     JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = published.tablename
-                     WHERE published.pubname = $1 AND class.oid = $2)",
-                &[&publication, &u32::from(table)],
-            )
-            .await?;
-        Ok(row.get(0))
     }
 
     /// What a publication comes to: roots or leaves, as its setting says.
@@ -199,20 +183,23 @@ impl Catalog {
                  )
                  SELECT attribute.attname::text, attribute.atttypid,
                         (SELECT format_type(step.oid, -1) FROM step WHERE step.position = key.position ORDER BY depth DESC LIMIT 1),
-                        namespace.nspname::text, operator.oprname::text, key.is_default AND key.collation_oid = attribute.attcollation,
-                        attribute.attcollation
+                        namespace.nspname::text, operator.oprname::text, key.is_default, key.collation_oid,
+                        CASE WHEN key.collation_oid <> attribute.attcollation
+                             THEN quote_ident(collation_namespace.nspname) || '.' || quote_ident(collated.collname) END
                  FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                  JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
                      AND member.amoplefttype = key.opcintype AND member.amoprighttype = key.opcintype
                  JOIN pg_operator operator ON operator.oid = member.amopopr
                  JOIN pg_namespace namespace ON namespace.oid = operator.oprnamespace
+                 LEFT JOIN pg_collation collated ON collated.oid = key.collation_oid
+                 LEFT JOIN pg_namespace collation_namespace ON collation_namespace.oid = collated.collnamespace
                  ORDER BY key.position",
                 &[&oid],
             )
             .await?;
         let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
         let Some(greater) = rows.first().map(operator) else { return Ok(None) };
-        // Rows are ordered by their types and columns, and compared by the index: they have to mean the same.
+        // Rows are ordered by their types, and compared by the index: they have to mean the same.
         if rows.iter().any(|row| operator(row) != greater || !row.get::<_, bool>(5)) {
             return Ok(None);
         }
@@ -221,6 +208,7 @@ impl Catalog {
             type_oid: row.get::<_, u32>(1).into(),
             cast: row.get(2),
             collation: row.get::<_, u32>(6).into(),
+            collate: row.get(7),
         };
         Ok(Some(ReadOrder { columns: rows.iter().map(column).collect(), greater }))
     }

@@ -25,7 +25,7 @@ use walreceiver::{Backoff, ConnectOptions};
 
 use super::{publish::unix_ms, relations::Relations};
 use crate::{
-    catalog::RowReader,
+    catalog::{Catalog, RowReader},
     config,
     failure::{Code, Failure, Recovery},
     metrics::Metrics,
@@ -103,6 +103,8 @@ struct Copier {
 
 struct State {
     progress: Progress,
+    /// What the publication came to at the last look, by OID.
+    published: BTreeSet<u32>,
     /// Tables that wait for a connection, and since which look each is there.
     pending: VecDeque<(Oid, u64)>,
     /// Those that are pending or being copied, and those that were put off, by when.
@@ -198,6 +200,7 @@ impl Copier {
             metrics: parts.metrics,
             state: Mutex::new(State {
                 progress: parts.progress,
+                published: BTreeSet::new(),
                 pending: VecDeque::new(),
                 taken: BTreeMap::new(),
                 keyless: BTreeSet::new(),
@@ -217,8 +220,10 @@ impl Copier {
 
     /// Finds tables to copy, at once and then as often as tables are matched.
     async fn keep_looking(&self) {
+        // The server locks each published table for this, and waits for whoever alters one: nobody else is to wait with it.
+        let mut catalog = Catalog::new(Arc::clone(&self.connect));
         loop {
-            let found = self.relations.lock().await.catalog.published_tables(&self.publication).await;
+            let found = catalog.published_tables(&self.publication).await;
             let looked = match found {
                 Ok(tables) => self.take(&tables).await,
                 Err(failure) => Err(failure),
@@ -241,6 +246,7 @@ impl Copier {
             let state = &mut *self.state();
             let look = state.looks;
             state.looks += 1;
+            state.published = tables.iter().copied().map(u32::from).collect();
             state.taken.retain(|_, taken| *taken == Taken::Now);
             for table in tables.iter().filter(|table| state.progress.lacks(**table)) {
                 if let Entry::Vacant(free) = state.taken.entry((*table).into()) {
@@ -304,6 +310,8 @@ impl Copier {
         self.metrics.tables_to_copy(state.taken.len());
         if state.taken.is_empty() {
             info!("every table is copied");
+        } else if state.taken.keys().all(|oid| state.keyless.contains(oid)) {
+            info!("every table is copied but those that cannot be");
         }
     }
 

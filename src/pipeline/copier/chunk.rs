@@ -121,7 +121,7 @@ impl Copier {
         let mut relations = self.relations.lock().await;
         // It is asked for again under the lock, and has to be the same.
         let fingerprint = relations.catalog.fingerprint(oid).await?;
-        if !relations.catalog.is_published(&self.publication, oid).await? {
+        if !self.state().published.contains(&oid.into()) {
             return Ok(Err(Step::Gone));
         }
         let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
