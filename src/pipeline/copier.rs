@@ -162,6 +162,16 @@ struct Again {
     then: Then,
 }
 
+impl Again {
+    /// Leaves the second half for another time.
+    fn halve(&mut self) {
+        self.keys.truncate(self.keys.len().div_ceil(2));
+        if let Settles::Rows(names) = &mut self.then.settles {
+            names.truncate(self.keys.len());
+        }
+    }
+}
+
 /// What is written of a copy with a chunk.
 #[derive(Clone)]
 struct Then {
@@ -415,4 +425,23 @@ impl Copier {
 
 fn session_over() -> Failure {
     Failure::new(Code::KafkaUnavailable, "the session has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_read_is_not_settled() {
+        let key = |number: usize| vec![number.to_string()];
+        let names = |count: usize| Settles::Rows((0..count).map(|number| format!("{number}")).collect());
+        let record = TableRecord::new("public", "item", Vec::new(), 0);
+        let then = Then { record, is_last: true, settles: names(5) };
+        let mut again = Again { keys: (0..5).map(key).collect(), then };
+        for left in [3, 2, 1, 1] {
+            again.halve();
+            assert_eq!(again.keys, (0..left).map(key).collect::<Vec<_>>());
+            assert_eq!(again.then.settles, names(left));
+        }
+    }
 }

@@ -103,8 +103,9 @@ impl Copier {
         match read {
             Ok(Ok(read)) => self.hand_over(copying, window, read).await,
             Ok(Err(Waits { why, snapshot })) => {
-                copying.reader.end().await?;
+                let ended = copying.reader.end().await;
                 self.request(Request::Abandon { window, snapshot }).await?;
+                ended?;
                 Ok(Step::Again(why))
             }
             Err(failure) => {
@@ -264,6 +265,12 @@ impl Copier {
             copying.reader.end().await?;
         } else {
             copying.reader.disconnect();
+        }
+        if let (Some(again), false) = (&mut copying.again, is_whole) {
+            // What was not read is not settled: fewer of them next time, the others after that.
+            again.halve();
+            let why = "rows that are to be read again are too large to be read at once".to_owned();
+            return Ok(Err(Waits { why, snapshot: Some(taken.visibility) }));
         }
         if !taken.is_flushed {
             // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not
