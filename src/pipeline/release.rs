@@ -6,11 +6,7 @@
 //! a Kafka transaction, each with the list as it is behind them and with the checkpoint, which stays at its position.
 //! [`crate::quarantine`] says why an interruption does no harm.
 
-use std::{
-    ops::ControlFlow,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::{ops::ControlFlow, sync::Arc, time::Duration};
 
 use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, TableFacts};
 use pgoutput::Lsn;
@@ -22,7 +18,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
-    publish::{failure_of, unix_ms},
+    publish::{failure_of, unix_ms, unix_ns},
     supervisor::kafka_settings,
 };
 use crate::{
@@ -363,9 +359,4 @@ fn of_held(error: HeldError) -> Failure {
             Failure::new(Code::NotReleased, error.to_string())
         }
     }
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }

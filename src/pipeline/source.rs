@@ -18,7 +18,7 @@
 
 use std::{
     sync::{Arc, LazyLock},
-    time::{Instant, SystemTime, UNIX_EPOCH},
+    time::Instant,
 };
 
 use encoder::{Change, Encoded, EventContext, EventOrder, MessageTopic, RecordBatch, TransactionContext};
@@ -31,6 +31,7 @@ use walreceiver::WalReader;
 use self::copies::Copies;
 use super::{
     collections::{Collections, Mark},
+    publish::unix_ns,
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work, cost_of},
 };
@@ -604,11 +605,6 @@ impl Pending {
     fn note_commit(&mut self, commit_time: Timestamp) {
         self.oldest_commit_unix_us = self.oldest_commit_unix_us.min(commit_time.unix_micros());
     }
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 mod copies;

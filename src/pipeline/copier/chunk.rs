@@ -14,7 +14,7 @@
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant},
 };
 
 use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, SnapshotKind};
@@ -30,7 +30,7 @@ use crate::{
     failures,
     metrics::TableMetrics,
     pipeline::{
-        publish::unix_ms,
+        publish::{unix_ms, unix_ns},
         relations::{Known, Table},
         work::cost_of,
     },
@@ -428,11 +428,6 @@ fn words(why: Spoilt) -> &'static str {
         Spoilt::HeldBack => "the table is in quarantine",
         Spoilt::TooBusy => "more of its rows change at a time than are kept in mind",
     }
-}
-
-fn unix_ns() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_nanos()).unwrap_or(i64::MAX)
 }
 
 #[cfg(test)]
