@@ -14,17 +14,15 @@
 
 use std::{
     env, fs,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    path::PathBuf,
-    process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    process::{Command, Stdio},
 };
 
+use common::{Pgsluice, Servers, Took, await_start, drop_slot, metric, number, postgres_program, wait_for};
 use tokio_postgres::{Client, NoTls};
 
+mod common;
+
 const TRANSACTION_ROWS: u64 = 20;
-const PG_RECVLOGICAL: &[&str] = &["pg_recvlogical", "/usr/lib/postgresql/15/bin/pg_recvlogical"];
 
 fn main() {
     // `cargo test --benches` runs it too, and expects something quick.
@@ -37,40 +35,23 @@ fn main() {
 }
 
 struct Bench {
-    url: String,
-    brokers: String,
-    registry: String,
+    servers: Servers,
     rows: u64,
-    rounds: u32,
-}
-
-/// What one drain took.
-struct Drain {
-    wall: Duration,
-    cpu_seconds: f64,
-    peak_mib: f64,
+    rounds: u64,
 }
 
 impl Bench {
     fn from_environment() -> Self {
-        let variable = |name: &str| env::var(name).unwrap_or_else(|_| panic!("{name} is not set: run `make bench`"));
-        let number = |name: &str, default| env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default);
-        let url = if env::var_os("PGSLUICE_TEST_BENCH_SOCKET").is_some() {
-            variable("PGSLUICE_TEST_POSTGRES_SOCKET_URL")
-        } else {
-            variable("PGSLUICE_TEST_POSTGRES_URL")
-        };
         Self {
-            url,
-            brokers: variable("PGSLUICE_TEST_KAFKA_BOOTSTRAP_SERVERS"),
-            registry: variable("PGSLUICE_TEST_REGISTRY_URL"),
+            servers: Servers::from_environment(),
             rows: number("PGSLUICE_TEST_BENCH_ROWS", 1_000_000),
-            rounds: u32::try_from(number("PGSLUICE_TEST_BENCH_ROUNDS", 3)).unwrap_or(3),
+            rounds: number("PGSLUICE_TEST_BENCH_ROUNDS", 3),
         }
     }
 
     async fn run(&self) {
-        let (client, connection) = tokio_postgres::connect(&self.url, NoTls).await.expect("PostgreSQL is there");
+        let (client, connection) =
+            tokio_postgres::connect(&self.servers.url, NoTls).await.expect("PostgreSQL is there");
         tokio::spawn(connection);
         println!("filling the log with {} rows of 10 columns in transactions of {TRANSACTION_ROWS}", self.rows);
         let end = self.fill(&client).await;
@@ -94,7 +75,7 @@ impl Bench {
     }
 
     #[expect(clippy::cast_precision_loss, reason = "for people")]
-    fn print(&self, round: u32, who: &str, drain: &Drain) {
+    fn print(&self, round: u64, who: &str, drain: &Took) {
         println!(
             "{round:<8}{who:>16}{:>12.0}{:>14.2}{:>12.1}",
             self.rows as f64 / drain.wall.as_secs_f64(),
@@ -144,13 +125,11 @@ impl Bench {
             .expect("the slot is copied");
     }
 
-    async fn floor(&self, client: &Client, round: u32, end: &str) -> Drain {
+    async fn floor(&self, client: &Client, round: u64, end: &str) -> Took {
         let slot = format!("bench_floor_{round}");
         Self::copy_slot(client, &slot).await;
-        let program = PG_RECVLOGICAL.iter().find(|program| Command::new(program).arg("--version").output().is_ok());
-        let program = program.expect("pg_recvlogical is installed: dev/stack install --bench-tools");
-        let mut child = Command::new(program)
-            .args(["--dbname", &self.url, "--slot", &slot, "--start", "--file", "/dev/null", "--endpos", end])
+        let mut child = Command::new(postgres_program("pg_recvlogical"))
+            .args(["--dbname", &self.servers.url, "--slot", &slot, "--start", "--file", "/dev/null", "--endpos", end])
             .args(["--option", "proto_version=1", "--option", "publication_names=bench", "--status-interval", "10"])
             .stderr(Stdio::null())
             .spawn()
@@ -162,62 +141,27 @@ impl Bench {
         drain
     }
 
-    async fn pgsluice(&self, client: &Client, round: u32, end: &str) -> Drain {
+    async fn pgsluice(&self, client: &Client, round: u64, end: &str) -> Took {
         let name = format!("bench{}_{round}", std::process::id());
         let slot = format!("bench_ours_{round}");
         Self::copy_slot(client, &slot).await;
-        let port =
-            TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a free port").port();
-        let config = env::temp_dir().join(format!("{name}.toml"));
-        fs::write(&config, self.config(&name, &slot, port)).expect("the configuration is written");
-        let log = fs::File::create(env::temp_dir().join(format!("{name}.log"))).expect("the log is made");
-        let mut child = Command::new(PathBuf::from(env!("CARGO_BIN_EXE_pgsluice")))
-            .args(["run", "--adopt-slot", "--config"])
-            .arg(&config)
-            .stderr(log)
-            .spawn()
-            .expect("pgsluice starts");
-        let began =
-            await_start(&mut child, |_| metric(port, "pgsluice_received_bytes_total").is_some_and(|bytes| bytes > 0.0));
+        let settings = format!(
+            "tables = [\"public.bench\"]\nslot = \"{slot}\"\npublication = \"bench\"\nmanage = false\n[snapshot]\nmode = \"never\""
+        );
+        let mut pgsluice = Pgsluice::start(&self.servers, &name, &settings, &["--adopt-slot"]);
+        let port = pgsluice.port;
+        let has_begun = |_: &_| metric(port, "pgsluice_received_bytes_total").is_some_and(|bytes| bytes > 0.0);
+        let began = await_start(&mut pgsluice.child, has_begun);
         let end = position(end);
-        let drain =
-            wait_for(&mut child, began, |_| metric(port, "pgsluice_confirmed_lsn").is_some_and(|lsn| lsn >= end));
+        let is_over = |_: &mut _| metric(port, "pgsluice_confirmed_lsn").is_some_and(|lsn| lsn >= end);
+        let took = wait_for(&mut pgsluice.child, began, is_over);
         #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
         let records = self.rows as f64;
         assert_eq!(metric(port, "pgsluice_kafka_records_total"), Some(records), "each row is one record");
-        child.kill().and_then(|()| child.wait()).expect("pgsluice ends");
-        // The server notices that its client is gone within a moment.
-        for _ in 0..100 {
-            if client.execute("SELECT pg_drop_replication_slot($1)", &[&slot]).await.is_ok() {
-                break;
-            }
-            tokio::time::sleep(Duration::from_millis(100)).await;
-        }
-        let _removed = fs::remove_file(config);
-        drain
+        pgsluice.kill();
+        drop_slot(client, &slot).await;
+        took
     }
-
-    fn config(&self, name: &str, slot: &str, port: u16) -> String {
-        format!(
-            "name = \"{name}\"\n[postgres]\nurl = \"{}\"\ntables = [\"public.bench\"]\nslot = \"{slot}\"\npublication = \"bench\"\nmanage = false\n[snapshot]\nmode = \"never\"\n\
-             [kafka]\nbootstrap_servers = \"{}\"\n[schema_registry]\nurl = \"{}\"\n[http]\nlisten = \"127.0.0.1:{port}\"\n",
-            self.url, self.brokers, self.registry
-        )
-    }
-}
-
-/// Waits until a process has begun to drain, and says when that was.
-fn await_start(child: &mut Child, mut has_begun: impl FnMut(&Child) -> bool) -> Instant {
-    while !has_begun(child) {
-        std::thread::sleep(Duration::from_millis(1));
-        let ended = child.try_wait().expect("it is our child");
-        assert!(
-            ended.is_none(),
-            "it has ended before its first row; what pgsluice says is in {}",
-            env::temp_dir().display()
-        );
-    }
-    Instant::now()
 }
 
 /// How many bytes a process has written to files and devices. What a client sends to its server is not among them (`proc(5)`, `wchar`:
@@ -225,42 +169,6 @@ fn await_start(child: &mut Child, mut has_begun: impl FnMut(&Child) -> bool) -> 
 fn written_bytes(pid: u32) -> u64 {
     let io = fs::read_to_string(format!("/proc/{pid}/io")).unwrap_or_default();
     io.lines().find_map(|line| line.strip_prefix("wchar: ")?.parse().ok()).unwrap_or(0)
-}
-
-/// Waits for a drain's end, and reads off what the process has used until then.
-fn wait_for(child: &mut Child, began: Instant, mut is_over: impl FnMut(&mut Child) -> bool) -> Drain {
-    let mut drain = Drain { wall: Duration::ZERO, cpu_seconds: 0.0, peak_mib: 0.0 };
-    loop {
-        // Read before the look that may be the last: nothing can be read of a process that has ended.
-        if let Some((cpu_seconds, peak_mib)) = usage(child.id()) {
-            (drain.cpu_seconds, drain.peak_mib) = (cpu_seconds, peak_mib);
-        }
-        if is_over(child) {
-            drain.wall = began.elapsed();
-            return drain;
-        }
-        assert!(began.elapsed() < Duration::from_mins(10), "the drain does not end");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
-fn usage(pid: u32) -> Option<(f64, f64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    // The name in parentheses may hold anything; user and system time are the 12th and 13th field after it, in ticks of 10 ms.
-    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
-    let ticks: f64 = fields.get(11)?.parse::<f64>().ok()? + fields.get(12)?.parse::<f64>().ok()?;
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let peak_kib: f64 = peak.trim().trim_end_matches(" kB").trim().parse().ok()?;
-    Some((ticks / 100.0, peak_kib / 1024.0))
-}
-
-fn metric(port: u16, name: &str) -> Option<f64> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).ok()?;
-    stream.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").ok()?;
-    let mut text = String::new();
-    stream.read_to_string(&mut text).ok()?;
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 #[expect(clippy::cast_precision_loss, reason = "far below 2^53")]
