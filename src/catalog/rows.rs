@@ -6,12 +6,12 @@ use bytes::Bytes;
 use futures_util::TryStreamExt;
 use pgoutput::{Lsn, Oid};
 use postgres_protocol::escape::escape_identifier;
-use tokio_postgres::{CopyOutStream, types::ToSql};
+use tokio_postgres::{CopyOutStream, SimpleQueryMessage};
 use walreceiver::ConnectOptions;
 
 use super::{
     connection::{Live, connect, failure_of},
-    snapshot::FINGERPRINT,
+    snapshot::fingerprint,
 };
 use crate::{
     failure::{Code, Failure},
@@ -58,47 +58,40 @@ impl RowReader {
         Self { options, settings, live: None }
     }
 
-    /// Begins a transaction that takes its snapshot with its first query, and takes the lock of a SELECT on the table, so that nobody alters it until
-    /// [`end`](Self::end).
+    /// Begins a transaction that takes the lock of a SELECT on the table, so that nobody alters it until [`end`](Self::end), and then its snapshot.
+    ///
+    /// All in one message, since each answer that is waited for is waited for in each chunk.
     ///
     /// # Errors
     /// The server cannot be reached, or refuses the lock.
-    pub(crate) async fn begin(&mut self, schema: &str, table: &str) -> Result<(), Failure> {
+    pub(crate) async fn begin(&mut self, schema: &str, table: &str, oid: Oid) -> Result<TakenSnapshot, Failure> {
         if self.live.as_ref().is_none_or(Live::is_closed) {
             let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
             self.live = Some(connect(&self.options, &settings).await?);
         }
-        self.execute(&format!(
-            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE",
+        // The snapshot is taken by the first statement that needs one, which LOCK does not; and functions are evaluated after that.
+        let statements = format!(
+            "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE; \
+             SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), current_setting('wal_block_size'), pg_current_wal_flush_lsn(), \
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, {}",
             escape_identifier(schema),
-            escape_identifier(table)
-        ))
-        .await
-    }
-
-    /// The transaction's snapshot, which is taken now if it was not yet.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub(crate) async fn snapshot(&mut self, table: Oid) -> Result<TakenSnapshot, Failure> {
-        // Functions are evaluated after the snapshot of their statement was taken.
-        let row = self
-            .one(
-                "SELECT pg_current_snapshot()::text, pg_current_wal_insert_lsn()::text, current_setting('wal_block_size'), \
-                 pg_current_wal_flush_lsn()::text, (extract(epoch FROM clock_timestamp()) * 1000000)::bigint::text",
-                &[],
-            )
-            .await?;
-        let [snapshot, insert_lsn, page_bytes, flush_lsn, taken_unix_us] = <[String; 5]>::try_from(row)
-            .map_err(|_| Failure::new(Code::Internal, "the query of a snapshot did not return five values"))?;
-        let insert_lsn = record_end(number(&insert_lsn)?, number(&page_bytes)?);
-        let fingerprint = self.one(FINGERPRINT, &[&u32::from(table)]).await?.pop().unwrap_or_default();
+            escape_identifier(table),
+            fingerprint(oid)
+        );
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let answers = client.simple_query(&statements).await.map_err(|error| failure_of(&error))?;
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        let value = |column| row.and_then(|row| row.get(column)).unwrap_or_default();
+        let insert_lsn = record_end(number(value(1))?, number(value(2))?);
         Ok(TakenSnapshot {
-            visibility: number(&snapshot)?,
-            fingerprint,
+            visibility: number(value(0))?,
+            fingerprint: value(5).to_owned(),
             insert_lsn,
-            is_flushed: number::<Lsn>(&flush_lsn)? >= insert_lsn,
-            taken_unix_us: number(&taken_unix_us)?,
+            is_flushed: number::<Lsn>(value(3))? >= insert_lsn,
+            taken_unix_us: number(value(4))?,
         })
     }
 
@@ -117,23 +110,13 @@ impl RowReader {
     /// # Errors
     /// The connection is lost.
     pub(crate) async fn end(&mut self) -> Result<(), Failure> {
-        if self.live.is_some() { self.execute("ROLLBACK").await } else { Ok(()) }
+        let Some(live) = &self.live else { return Ok(()) };
+        live.client().batch_execute("ROLLBACK").await.map_err(|error| failure_of(&error))
     }
 
     /// Gives the connection up, with whatever was still to come on it.
     pub(crate) fn disconnect(&mut self) {
         self.live = None;
-    }
-
-    async fn execute(&mut self, statements: &str) -> Result<(), Failure> {
-        let client = self.live.as_ref().ok_or_else(gone)?.client();
-        client.batch_execute(statements).await.map_err(|error| failure_of(&error))
-    }
-
-    async fn one(&mut self, query: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<String>, Failure> {
-        let client = self.live.as_ref().ok_or_else(gone)?.client();
-        let row = client.query_one(query, parameters).await.map_err(|error| failure_of(&error))?;
-        Ok((0..row.len()).map(|column| row.get(column)).collect())
     }
 }
 

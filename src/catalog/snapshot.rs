@@ -69,12 +69,25 @@ impl SnapshotTable {
     }
 }
 
-/// What a table is like, as a text that is another after each ALTER of it: the rows of the catalog that describe it, by who has written them.
-pub(super) const FINGERPRINT: &str = "
-    SELECT concat_ws(';',
-        (SELECT concat_ws(',', xmin, relnamespace, relname) FROM pg_class WHERE oid = $1),
-        (SELECT string_agg(concat_ws(',', xmin, attnum, attname), ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = $1),
-        (SELECT string_agg(concat_ws(',', xmin, indexrelid), ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = $1))";
+/// An expression for what a table is like, and what of it is published, as a text that is another after each change of it: the rows of the catalog
+/// that describe it, by who has written them.
+///
+/// Of types that stand inside of others, such as the elements of an array, nothing is in it.
+pub(super) fn fingerprint(table: Oid) -> String {
+    let oid = u32::from(table);
+    format!(
+        "concat_ws(';',
+            (SELECT concat_ws(',', xmin, relnamespace, relname) FROM pg_class WHERE oid = {oid}),
+            (SELECT string_agg(concat_ws(',', xmin, attnum, attname), ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = {oid}),
+            (SELECT string_agg(concat_ws(',', xmin, indexrelid), ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = {oid}),
+            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_type
+             WHERE oid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = {oid})),
+            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_enum
+             WHERE enumtypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = {oid})),
+            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_publication),
+            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_publication_rel WHERE prrelid = {oid}))"
+    )
+}
 
 impl Catalog {
     /// What the table is like, to be compared with what it is like later.
@@ -82,7 +95,7 @@ impl Catalog {
     /// # Errors
     /// The server cannot be asked.
     pub async fn fingerprint(&mut self, table: Oid) -> Result<String, Failure> {
-        Ok(self.query_one(FINGERPRINT, &[&u32::from(table)]).await?.get(0))
+        Ok(self.query_one(&format!("SELECT {}", fingerprint(table)), &[]).await?.get(0))
     }
 
     /// What a publication comes to: roots or leaves, as its setting says.

@@ -1,11 +1,12 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
-//! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How a
-//! chunk of one is read, and why so, is in [`chunk`].
+//! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How one
+//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`].
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
 mod chunk;
+mod table;
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
@@ -20,30 +21,20 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{debug, info, warn};
-use walreceiver::{Backoff, ConnectOptions};
+use tracing::{info, warn};
+use walreceiver::ConnectOptions;
 
-use super::{publish::unix_ms, relations::Relations};
+use super::relations::Relations;
 use crate::{
-    catalog::{Catalog, RowReader},
+    catalog::Catalog,
     config,
-    failure::{Code, Failure, Recovery},
+    failure::{Code, Failure},
     metrics::Metrics,
-    snapshot::{Epoch, Progress, Request, Settles, TableRecord},
+    snapshot::{Epoch, Progress, Request},
 };
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
 const CHUNK_COST_MAX: usize = 2 << 20;
-/// How many rows the first chunk of a table has, whose rows may be of any size, and any chunk at most.
-const FIRST_CHUNK_ROWS: usize = 500;
-const CHUNK_ROWS_MAX: usize = 20_000;
-/// A chunk that fails as often in a row leaves its table for later.
-const FAILURES_MAX: u32 = 10;
-/// The pauses before a chunk is read again.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
-/// How often it is said that a table's copy does not get on. Others have their turn then.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 /// What copies need of a session.
 pub(super) struct CopierParts {
     pub(super) relations: Relations,
@@ -92,7 +83,7 @@ struct Copier {
     chunk_cost_max: usize,
     budget: Arc<MemoryBudget>,
     /// For chunks that wait for the stream, beside the budget of what it waits for.
-    waiting: MemoryBudget,
+    waiting: Arc<MemoryBudget>,
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -143,56 +134,6 @@ struct Fence {
     xid: u64,
 }
 
-/// A table that is being copied.
-struct Copying {
-    oid: Oid,
-    look: u64,
-    reader: RowReader,
-    record: TableRecord,
-    chunk_rows: usize,
-    /// Rows that are to be read again before the copy goes on, and where it goes on then.
-    again: Option<Again>,
-    /// What the next chunk settles.
-    settles: Settles,
-}
-
-struct Again {
-    keys: Vec<Vec<String>>,
-    /// What is written of the copy once they are.
-    then: Then,
-}
-
-impl Again {
-    /// Leaves the second half for another time.
-    fn halve(&mut self) {
-        self.keys.truncate(self.keys.len().div_ceil(2));
-        if let Settles::Rows(names) = &mut self.then.settles {
-            names.truncate(self.keys.len());
-        }
-    }
-}
-
-/// What is written of a copy with a chunk.
-#[derive(Clone)]
-struct Then {
-    record: TableRecord,
-    /// Whether nothing comes after the chunk.
-    is_last: bool,
-    settles: Settles,
-}
-
-/// What a chunk has come to.
-enum Step {
-    More,
-    /// It is to be read again, for a reason that passes.
-    Again(String),
-    Done,
-    /// The table is not streamed any more.
-    Gone,
-    /// There is no way to copy it.
-    Keyless,
-}
-
 impl Copier {
     fn new(parts: CopierParts) -> Self {
         let memory_limit = usize::try_from(parts.memory_limit_bytes).unwrap_or(usize::MAX);
@@ -205,7 +146,7 @@ impl Copier {
             row_bytes_max: memory_limit / 4,
             chunk_cost_max: CHUNK_COST_MAX.min(memory_limit / 32),
             budget: parts.budget,
-            waiting: MemoryBudget::new(waiting_bytes(memory_limit)),
+            waiting: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit))),
             requests: parts.requests,
             metrics: parts.metrics,
             state: Mutex::new(State {
@@ -325,77 +266,6 @@ impl Copier {
         }
     }
 
-    async fn copy_table(&self, oid: Oid, look: u64) -> Result<End, Failure> {
-        let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
-        let is_resumed = held.is_some();
-        let mut copying = Copying {
-            oid,
-            look,
-            reader: RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout),
-            record: held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms())),
-            chunk_rows: FIRST_CHUNK_ROWS,
-            again: None,
-            settles: Settles::Rows(Vec::new()),
-        };
-        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
-        let (mut failures, mut progressed_at) = (0, Instant::now());
-        let mut is_told = false;
-        loop {
-            let step = self.copy_chunk(&mut copying).await;
-            let TableRecord { schema, table, rows, .. } = &copying.record;
-            match step {
-                Ok(Step::Done) => {
-                    info!(schema, table, rows, "the table is copied");
-                    return Ok(End::Over);
-                }
-                Ok(Step::Gone) => {
-                    self.forget(oid).await?;
-                    return Ok(End::Over);
-                }
-                Ok(Step::Keyless) => {
-                    if self.state().keyless.insert(oid.into()) {
-                        warn!(
-                            schema,
-                            table,
-                            "the rows of the table from before it was streamed are not copied: nothing tells them apart and gives them an order; \
-                             give it a primary key"
-                        );
-                    }
-                    // It may have had a key when its copy began.
-                    if self.state().progress.tables.contains_key(&oid.into()) {
-                        self.forget(oid).await?;
-                    }
-                    return Ok(End::PutOff);
-                }
-                Ok(Step::More) => {
-                    if !std::mem::replace(&mut is_told, true) {
-                        info!(schema, table, is_resumed, rows, "copying the table");
-                    }
-                    (failures, progressed_at) = (0, Instant::now());
-                    backoff.reset();
-                    continue;
-                }
-                Ok(Step::Again(why)) => {
-                    if progressed_at.elapsed() >= REMINDER_INTERVAL {
-                        warn!(schema, table, "the table's copy does not get on: {why}");
-                        return Ok(End::NextTurn);
-                    }
-                }
-                Err(failure) => {
-                    copying.reader.disconnect();
-                    failures += 1;
-                    if failures >= FAILURES_MAX || failure.code().recovery() == Recovery::Stop {
-                        return Err(failure.in_table(schema, table));
-                    }
-                    debug!("a chunk could not be read: {failure}");
-                    // It may have been too much for one statement.
-                    copying.chunk_rows = (copying.chunk_rows / 2).max(1);
-                }
-            }
-            sleep(backoff.next_wait()).await;
-        }
-    }
-
     /// The transaction id below which nothing may run in a snapshot of this epoch, for a table that was seen in this look.
     async fn fence(&self, epoch: Epoch, look: u64) -> Result<u64, Failure> {
         if let Some(fence) = self.state().fence.filter(|fence| fence.epoch == epoch && fence.look >= look) {
@@ -425,23 +295,4 @@ impl Copier {
 
 fn session_over() -> Failure {
     Failure::new(Code::KafkaUnavailable, "the session has ended")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_not_read_is_not_settled() {
-        let key = |number: usize| vec![number.to_string()];
-        let names = |count: usize| Settles::Rows((0..count).map(|number| format!("{number}")).collect());
-        let record = TableRecord::new("public", "item", Vec::new(), 0);
-        let then = Then { record, is_last: true, settles: names(5) };
-        let mut again = Again { keys: (0..5).map(key).collect(), then };
-        for left in [3, 2, 1, 1] {
-            again.halve();
-            assert_eq!(again.keys, (0..left).map(key).collect::<Vec<_>>());
-            assert_eq!(again.then.settles, names(left));
-        }
-    }
 }

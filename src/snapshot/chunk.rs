@@ -2,7 +2,7 @@
 
 use encoder::RecordBatch;
 use pgoutput::{Lsn, Oid, Xid};
-use publisher::Attachment;
+use publisher::{Attachment, Charge};
 use tokio::sync::oneshot;
 
 use super::{
@@ -21,6 +21,8 @@ pub(crate) enum Request {
         key: Vec<String>,
         /// Whether the copy begins with the first row of the table.
         is_anew: bool,
+        /// The chunk before it, if it is not known yet what became of that.
+        behind: Option<WindowId>,
         opened: oneshot::Sender<Opened>,
     },
     /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
@@ -39,7 +41,7 @@ pub(crate) struct Opened {
     pub(crate) unnoted: Vec<Xid>,
 }
 
-/// Rows that were read and encoded. Their cost is charged to the memory budget once they are written.
+/// Rows that were read and encoded. Their cost is charged to the memory budget once they are written, and until then to that of chunks.
 #[derive(Debug)]
 pub(crate) struct Chunk {
     /// A record for each row.
@@ -52,6 +54,8 @@ pub(crate) struct Chunk {
     pub(crate) end: Option<Attachment>,
     /// Which of the rows that have moved it settles.
     pub(crate) settles: Settles,
+    /// What it costs until it is written or thrown away.
+    pub(crate) charge: Charge,
     /// Where the outcome is told.
     pub(crate) outcome: oneshot::Sender<Outcome>,
 }

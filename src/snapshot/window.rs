@@ -19,6 +19,10 @@
 //!    miss what was streamed before ([`Epoch`]).
 //! 5. The newer row of rule 3 may lack a value that the update did not touch (TOAST). Then nothing but the table has it, and the key is read again.
 //!
+//! A copy need not wait for a chunk to be written before it reads the next one, so that several windows of a table may be open. Each is an
+//! argument of its own but for its cursor, which says that all before it was copied. So a chunk names the one that it comes behind, and is
+//! written only if that was ([`Windows::open`]).
+//!
 //! What is noted in a window is bounded. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
 
@@ -57,6 +61,8 @@ pub(crate) enum Spoilt {
     HeldBack,
     /// More keys were changed than are noted.
     TooBusy,
+    /// The chunk that it comes behind was not written.
+    Behind,
 }
 
 /// What becomes of a row that was read.
@@ -78,13 +84,18 @@ pub(crate) struct Windows<C> {
     recent: Vec<Xid>,
     /// The transaction whose changes are coming in.
     current: Option<Xid>,
+    /// In the order in which they were opened.
     open: Vec<Window<C>>,
+    /// The last one of each table that closed with rows to write. Bounded by the tables that are copied.
+    written: FxHashMap<Oid, WindowId>,
 }
 
 #[derive(Debug)]
 struct Window<C> {
     id: WindowId,
     table: Oid,
+    /// That of the chunk before this one, if a copy has not heard yet what became of it.
+    behind: Option<WindowId>,
     /// The names of the columns of its row key.
     key: Vec<String>,
     /// Transactions that were streamed before, and may not have ended.
@@ -150,7 +161,13 @@ impl Fates {
 
 impl<C> Windows<C> {
     pub(crate) fn new() -> Self {
-        Self { epoch: Epoch::default(), recent: Vec::new(), current: None, open: Vec::new() }
+        Self {
+            epoch: Epoch::default(),
+            recent: Vec::new(),
+            current: None,
+            open: Vec::new(),
+            written: FxHashMap::default(),
+        }
     }
 
     /// Whether no window is open.
@@ -169,11 +186,18 @@ impl<C> Windows<C> {
     }
 
     /// Opens a window, between transactions. The chunk's snapshot is to be taken after this, and after the transactions that are returned
-    /// have ended.
-    pub(crate) fn open(&mut self, id: WindowId, table: Oid, key: Vec<String>) -> (Epoch, Vec<Xid>) {
+    /// have ended. Its rows are written only if those of the window are that it comes `behind`.
+    pub(crate) fn open(
+        &mut self,
+        id: WindowId,
+        table: Oid,
+        key: Vec<String>,
+        behind: Option<WindowId>,
+    ) -> (Epoch, Vec<Xid>) {
         self.open.push(Window {
             id,
             table,
+            behind,
             key,
             unnoted: self.recent.clone(),
             noted: FxHashMap::default(),
@@ -238,12 +262,21 @@ impl<C> Windows<C> {
 
     /// Takes out a window whose rows can be written now, between transactions: the stream has come to `reached`.
     pub(crate) fn close_due(&mut self, reached: Lsn) -> Option<Closed<C>> {
+        let is_open = |id| self.open.iter().any(|window| Some(window.id) == id);
         let is_due = |window: &Window<C>| {
-            window.loaded.as_ref().is_some_and(|loaded| window.spoilt.is_some() || loaded.until <= reached)
+            let is_due =
+                window.loaded.as_ref().is_some_and(|loaded| window.spoilt.is_some() || loaded.until <= reached);
+            is_due && !is_open(window.behind)
         };
         let position = self.open.iter().position(is_due)?;
-        let Window { table, noted, spoilt, loaded, .. } = self.open.remove(position);
+        let Window { id, table, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
         let Loaded { chunk, snapshot, until } = loaded?;
+        if behind.is_some() && behind.as_ref() != self.written.get(&table) {
+            spoilt.get_or_insert(Spoilt::Behind);
+        }
+        if spoilt.is_none() {
+            self.written.insert(table, id);
+        }
         let fates = spoilt.map_or(Ok(Fates { until, noted, snapshot }), Err);
         Some(Closed { table, chunk, fates })
     }

@@ -1,6 +1,9 @@
 //! The one budget of memory for events that are on their way.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, AtomicUsize, Ordering},
+};
 
 use tokio::sync::Notify;
 
@@ -93,18 +96,34 @@ impl MemoryBudget {
         self.used_bytes.fetch_add(bytes, Ordering::SeqCst);
     }
 
+    /// The same as [`acquire`](Self::acquire), of what gives itself back.
+    pub async fn hold(self: &Arc<Self>, bytes: usize) -> Charge {
+        self.acquire(bytes).await;
+        Charge { budget: Arc::clone(self), bytes }
+    }
+
     /// How many bytes are charged now.
     pub fn used_bytes(&self) -> usize {
         self.used_bytes.load(Ordering::Relaxed)
     }
 }
 
+/// Bytes that are charged for as long as this lives.
+#[derive(Debug)]
+pub struct Charge {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+}
+
+impl Drop for Charge {
+    fn drop(&mut self) {
+        self.budget.release(self.bytes);
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use std::{
-        sync::{Arc, atomic::AtomicUsize},
-        thread,
-    };
+    use std::thread;
 
     use super::*;
 

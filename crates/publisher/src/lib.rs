@@ -37,7 +37,7 @@ mod topics;
 mod probe;
 
 pub use attachment::{Attachment, Held};
-pub use budget::{MemoryBudget, RECORD_OVERHEAD_BYTES, headers_cost, record_cost};
+pub use budget::{Charge, MemoryBudget, RECORD_OVERHEAD_BYTES, headers_cost, record_cost};
 pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Split};
 pub use checkpoint_topic::CheckpointTopic;
 pub use error::{PublishError, UndeliveredRecord, Verdict};

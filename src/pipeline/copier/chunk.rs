@@ -23,7 +23,10 @@ use publisher::RECORD_OVERHEAD_BYTES;
 use tokio::{sync::oneshot, time::sleep};
 use tracing::warn;
 
-use super::{Again, CHUNK_ROWS_MAX, Copier, Copying, Step, Then, session_over};
+use super::{
+    Copier, session_over,
+    table::{Copying, InFlight, Step, Then},
+};
 use crate::{
     catalog::{KeyColumn, KeyRange, ReadOrder, SnapshotTable},
     failure::{Code, Failure},
@@ -35,23 +38,28 @@ use crate::{
         work::cost_of,
     },
     quarantine::Quarantine,
-    snapshot::{
-        Chunk, Keys, Left, Opened, Outcome, Request, RowKey, Settles, Spoilt, TableRecord, Visibility, WindowId,
-    },
+    snapshot::{Chunk, Keys, Opened, Request, RowKey, Settles, Visibility, WindowId},
 };
 
 /// How long a window is kept open for transactions to end, and how often they are looked at.
 const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED_POLL: Duration = Duration::from_millis(20);
+/// How many rows a chunk has at most.
+const CHUNK_ROWS_MAX: usize = 20_000;
 
 /// A table as the catalog has it.
-struct Described {
+pub(super) struct Described {
     table: SnapshotTable,
     order: ReadOrder,
+    key: RowKey,
+    /// Whether it is still this, in a word.
+    fingerprint: String,
+}
+
+/// How its rows are encoded.
+struct Encoding {
     plan: Arc<BoundPlan>,
     metrics: TableMetrics,
-    key: RowKey,
-    fingerprint: String,
 }
 
 /// A chunk has to wait, for a reason that passes.
@@ -90,18 +98,32 @@ impl Copier {
         self.await_rate(copying.chunk_rows).await;
         // What is in flight already comes first.
         self.budget.acquire(0).await;
-        let described = match self.describe(copying).await? {
-            Ok(described) => described,
+        if !self.state().published.contains(&copying.oid.into()) {
+            return Ok(Step::Gone);
+        }
+        let described = match copying.described.take() {
+            Some(described) => described,
+            None => match self.describe(copying).await? {
+                Ok(described) => described,
+                Err(step) => return Ok(step),
+            },
+        };
+        let encoding = match self.encoding(copying.oid).await? {
+            Ok(encoding) => encoding,
             Err(step) => return Ok(step),
         };
+        copying.go_by(&described);
         let (window, opened) = self.open(copying, &described.key).await?;
-        let read = match self.await_ended(copying.look, opened).await {
-            Ok(Ok(fence)) => self.read(copying, &described, fence).await,
+        let read = match self.await_ended(copying, opened).await {
+            Ok(Ok(fence)) => self.read(copying, &described, &encoding, fence).await,
             Ok(Err(waits)) => Ok(Err(waits)),
             Err(failure) => Err(failure),
         };
         match read {
-            Ok(Ok(read)) => self.hand_over(copying, window, read).await,
+            Ok(Ok(read)) => {
+                copying.described = Some(described);
+                self.hand_over(copying, window, read).await
+            }
             Ok(Err(Waits { why, snapshot })) => {
                 let ended = copying.reader.end().await;
                 self.request(Request::Abandon { window, snapshot }).await?;
@@ -116,20 +138,17 @@ impl Copier {
         }
     }
 
-    /// What the table is like, and how its rows are encoded; or that there is nothing to do.
+    /// What the table is like; or that there is nothing to do. It holds for as long as each chunk's snapshot has the same fingerprint.
     async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        // It is asked for again under the lock, and has to be the same.
+        // Asked for first: under the lock it has to be the same.
         let fingerprint = relations.catalog.fingerprint(oid).await?;
-        if !self.state().published.contains(&oid.into()) {
-            return Ok(Err(Step::Gone));
-        }
         let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
             return Ok(Err(Step::Gone));
         };
-        copying.record.schema.clone_from(&table.relation.schema);
-        copying.record.table.clone_from(&table.relation.name);
+        copying.ahead.schema.clone_from(&table.relation.schema);
+        copying.ahead.table.clone_from(&table.relation.name);
         let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
         let key = RowKey::of(&table.relation, primary_key.as_deref());
         let is_known = match relations.known.get(&oid) {
@@ -142,6 +161,17 @@ impl Copier {
             let newest = Xid::from(u32::try_from(newest).unwrap_or_default());
             relations.learn(table.relation.clone(), newest).await?;
         }
+        let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+        let key = key.filter(|_| table.has_identity || !is_default);
+        let (Some(key), Some(order)) = (key, table.read_order.clone()) else {
+            return Ok(Err(Step::Keyless));
+        };
+        Ok(Ok(Described { table, order, key, fingerprint }))
+    }
+
+    /// How the table's rows are encoded now, if they are.
+    async fn encoding(&self, oid: Oid) -> Result<Result<Encoding, Step>, Failure> {
+        let mut relations = self.relations.lock().await;
         let quarantine = Arc::clone(&relations.quarantine);
         let (plan, metrics) = match relations.get(oid)? {
             Known::Watched(known) if is_quarantined(&quarantine, known) => {
@@ -151,20 +181,7 @@ impl Copier {
             Known::Watched(known) => (Arc::clone(&known.plan), known.metrics.clone()),
             Known::Unwatched => return Ok(Err(Step::Gone)),
         };
-        let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
-        let key = key.filter(|_| table.has_identity || !is_default);
-        let (Some(key), Some(order)) = (key, table.read_order.clone()) else {
-            return Ok(Err(Step::Keyless));
-        };
-        let words = order.columns.iter().map(KeyColumn::words).chain(key.names().iter().cloned()).collect();
-        if copying.record.key != words {
-            // Where a row stands by another key says nothing.
-            copying.record.key = words;
-            copying.record.after = None;
-            copying.again = None;
-            copying.settles = Settles::AllBefore;
-        }
-        Ok(Ok(Described { table, order, plan, metrics, key, fingerprint }))
+        Ok(Ok(Encoding { plan, metrics }))
     }
 
     async fn open(&self, copying: &Copying, key: &RowKey) -> Result<(WindowId, Opened), Failure> {
@@ -175,15 +192,19 @@ impl Copier {
         };
         let (opened, answer) = oneshot::channel();
         let is_anew = copying.again.is_none() && copying.settles == Settles::AllBefore;
-        let (table, key) = (copying.oid, key.names().to_vec());
-        self.request(Request::Open { window, table, key, is_anew, opened }).await?;
+        let (table, key, behind) = (copying.oid, key.names().to_vec(), copying.behind);
+        self.request(Request::Open { window, table, key, is_anew, behind, opened }).await?;
         Ok((window, answer.await.map_err(|_| session_over())?))
     }
 
     /// Waits for some time until everything has ended that was streamed before the window was opened, and returns the transaction id below which
     /// nothing may run.
-    async fn await_ended(&self, look: u64, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
-        let fence = self.fence(opened.epoch, look).await?;
+    async fn await_ended(&self, copying: &Copying, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
+        let fence = self.fence(opened.epoch, copying.look).await?;
+        if opened.unnoted.is_empty() && copying.xmin >= fence {
+            // The next snapshot sees no less than the last one.
+            return Ok(Ok(fence));
+        }
         let began = Instant::now();
         loop {
             let snapshot = self.relations.lock().await.catalog.current_snapshot().await?;
@@ -202,17 +223,19 @@ impl Copier {
         &self,
         copying: &mut Copying,
         described: &Described,
+        encoding: &Encoding,
         fence: u64,
     ) -> Result<Result<ReadChunk, Waits>, Failure> {
-        let Described { table, order, plan, metrics, key, fingerprint } = described;
-        copying.reader.begin(&table.relation.schema, &table.relation.name).await?;
-        let taken = copying.reader.snapshot(copying.oid).await?;
+        let Described { table, order, key, fingerprint } = described;
+        let Encoding { plan, metrics } = encoding;
+        let taken = copying.reader.begin(&table.relation.schema, &table.relation.name, copying.oid).await?;
         if taken.fingerprint != *fingerprint {
             return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
         }
         if taken.visibility.xmin() < fence {
             return Ok(Err(Waits::for_transactions(taken.visibility)));
         }
+        copying.xmin = taken.visibility.xmin();
         let statement = statement(copying, table, order, key)?;
         let mut lines = copying.reader.copy(&statement).await?;
         let columns = |columns: usize| u16::try_from(columns).unwrap_or(u16::MAX);
@@ -295,73 +318,53 @@ impl Copier {
         Ok(Err(Waits { why: format!("column {column} has become optional"), snapshot: None }))
     }
 
-    /// Hands a chunk to the stream and waits for what becomes of it.
+    /// Hands a chunk to the stream.
     async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
         let ReadChunk { batch, keys, rows, last, is_whole, snapshot, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
-        let then = match &copying.again {
+        let then = if let Some(again) = &copying.again {
             // What was read again has been passed already.
-            Some(again) => again.then.clone(),
-            None => Then {
-                record: copying.record.advanced(last, rows as u64),
-                is_last: is_whole && rows < copying.chunk_rows,
-                settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())),
-            },
+            let record = copying.record.clone();
+            let end = copying.is_read.then(|| record.ended(unix_ms()));
+            Then { record, end, settles: Settles::Rows(again.names.clone()) }
+        } else {
+            let record = copying.ahead.advanced(last, rows as u64);
+            copying.is_read = is_whole && rows < copying.chunk_rows;
+            copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
+            copying.ahead = record.clone();
+            let end = copying.is_read.then(|| record.ended(unix_ms()));
+            Then { record, end, settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())) }
         };
-        if copying.again.is_none() {
-            copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 2);
-        }
-        let end = then.record.ended(unix_ms());
-        self.waiting.acquire(cost).await;
+        let charge = self.waiting.hold(cost).await;
         let (outcome, answer) = oneshot::channel();
         let chunk = Box::new(Chunk {
             batch,
             keys,
             cursor: then.record.attachment(copying.oid),
-            end: then.is_last.then(|| end.attachment(copying.oid)),
+            end: then.end.as_ref().map(|end| end.attachment(copying.oid)),
             settles: then.settles.clone(),
+            charge,
             outcome,
         });
-        let outcome = async {
-            self.request(Request::Load { window, chunk, snapshot, until }).await?;
-            answer.await.map_err(|_| session_over())
-        };
-        let outcome = outcome.await;
-        self.waiting.release(cost);
-        Ok(match outcome? {
-            Outcome::Written { superseded, left } => {
-                self.metrics.copied(rows as u64, superseded);
-                copying.again = None;
-                let is_over = then.is_last && left.is_none();
-                copying.record = if is_over { end } else { then.record };
-                self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
-                if is_over {
-                    return Ok(Step::Done);
-                }
-                match left.filter(|left| then.is_last || *left != Left::All) {
-                    None => return Ok(Step::More),
-                    Some(Left::Rows(rows)) => {
-                        let (names, keys) = rows.into_iter().unzip();
-                        let (record, settles) = (copying.record.clone(), Settles::Rows(names));
-                        copying.again = Some(Again { keys, then: Then { record, is_last: then.is_last, settles } });
-                    }
-                    Some(Left::All) => {
-                        let TableRecord { schema, table, .. } = &copying.record;
-                        warn!(schema, table, "so many keys of the table have changed that it is copied once more");
-                        copying.record.after = None;
-                        copying.settles = Settles::AllBefore;
-                    }
-                }
-                // Not at once: what could not be read in one piece may change all the time.
-                Step::Again("rows change all the time of which updates leave out values".to_owned())
-            }
-            Outcome::Spoilt(why) => {
-                if copying.again.is_none() {
-                    copying.settles = then.settles;
-                }
-                Step::Again(words(why).to_owned())
-            }
-        })
+        copying.behind = Some(window);
+        copying.in_flight.push_back(InFlight { then, rows: rows as u64, answer });
+        self.request(Request::Load { window, chunk, snapshot, until }).await?;
+        Ok(Step::Sent)
+    }
+}
+
+impl Copying {
+    /// Where a row stands by another key than before says nothing.
+    fn go_by(&mut self, described: &Described) {
+        let columns = described.order.columns.iter().map(KeyColumn::words);
+        let words = columns.chain(described.key.names().iter().cloned()).collect();
+        if self.ahead.key != words {
+            self.ahead.key = words;
+            self.ahead.after = None;
+            self.again = None;
+            self.is_read = false;
+            self.settles = Settles::AllBefore;
+        }
     }
 }
 
@@ -383,7 +386,7 @@ fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &
     if let Some(again) = &copying.again {
         return Ok(table.copy().of_rows(order, key.names(), &again.keys));
     }
-    let after = copying.record.after.as_ref();
+    let after = copying.ahead.after.as_ref();
     let after = after.map(|after| Tuple::from_values(after.iter().map(|value| Value::Text(value.as_bytes()))));
     let after = after.transpose().map_err(|error| Failure::caused(Code::Internal, error))?;
     let range = KeyRange { key: order, after: after.as_ref(), rows_max: copying.chunk_rows as u64 };
@@ -415,19 +418,6 @@ fn next_chunk_rows(asked: usize, rows: usize, cost: usize, meant: usize) -> usiz
     let fitting = meant / (cost / rows).max(1);
     // Not too much at once: the next rows may be larger.
     fitting.clamp(1, CHUNK_ROWS_MAX).min(asked.saturating_mul(8))
-}
-
-fn words(why: Spoilt) -> &'static str {
-    match why {
-        Spoilt::StillRunning => {
-            "a transaction that was streamed already has not ended: it may be waiting for a standby"
-        }
-        Spoilt::Altered => "the table was altered, or is new to the stream",
-        Spoilt::UnknownRow => "rows change of which the stream does not know the key",
-        Spoilt::Truncated => "the table was emptied",
-        Spoilt::HeldBack => "the table is in quarantine",
-        Spoilt::TooBusy => "more of its rows change at a time than are kept in mind",
-    }
 }
 
 #[cfg(test)]

@@ -150,7 +150,7 @@ impl Source {
 
     pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
         match request {
-            Request::Open { window, table, key, is_anew, opened } => {
+            Request::Open { window, table, key, is_anew, behind, opened } => {
                 self.copies.moved.begin(table, is_anew);
                 let why = match self.relations.known.get(&table) {
                     Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
@@ -159,7 +159,7 @@ impl Source {
                     }
                     _ => None,
                 };
-                let (epoch, unnoted) = self.copies.windows.open(window, table, key);
+                let (epoch, unnoted) = self.copies.windows.open(window, table, key, behind);
                 if let Some(why) = why {
                     self.copies.windows.spoil(table, why);
                 }
@@ -197,7 +197,7 @@ impl Source {
 
     async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
         let Closed { table, chunk, fates } = closed;
-        let Chunk { mut batch, keys, cursor, end, settles, outcome } = *chunk;
+        let Chunk { mut batch, keys, cursor, end, settles, charge, outcome } = *chunk;
         let told = match fates {
             Err(why) => Outcome::Spoilt(why),
             Ok(fates) => {
@@ -225,6 +225,7 @@ impl Source {
                 }
                 // What waits for the stream must not wait for room too: the stream may be waiting for the same.
                 self.budget.charge(batch.iter().map(|record| cost_of(&record)).sum());
+                drop(charge);
                 self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
                 Outcome::Written { superseded, left }
             }

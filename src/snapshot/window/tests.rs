@@ -3,7 +3,7 @@
 //!
 //! What the topic has of a key must never step back, and its fold must be the table once all of it was copied.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use proptest::prelude::*;
 
@@ -33,6 +33,8 @@ enum Step {
     Deliver,
     Open,
     Read,
+    /// The copy hears what became of a chunk.
+    Hear,
     /// The life ends; the next one begins with what was not delivered, or in the middle of the transaction that was delivered last.
     Die(bool),
 }
@@ -63,6 +65,8 @@ enum Record {
 struct Chunk {
     rows: Vec<(usize, Row)>,
     keys: BTreeSet<usize>,
+    /// The next key behind it, unless it was read again.
+    cursor: Option<usize>,
 }
 
 struct Model {
@@ -79,11 +83,18 @@ struct Model {
     topic: Vec<(usize, Record)>,
     windows: Windows<Chunk>,
     windows_opened: u64,
-    /// The fence of each epoch, and the window that is open with the keys it is to read.
+    /// The fence of each epoch, and the window that is open and not read.
     fence: Option<(Epoch, u64)>,
     reading: Option<(WindowId, u64)>,
-    /// What is still to be copied.
-    left: BTreeSet<usize>,
+    /// The next key to read, and the last window that was: they run ahead of what is written.
+    ahead: usize,
+    behind: Option<WindowId>,
+    /// Chunks of which the copy has not heard.
+    in_flight: usize,
+    heard: VecDeque<bool>,
+    /// What the checkpoint says: the next key to copy, and keys before it that are to be read again.
+    cursor: usize,
+    again: BTreeSet<usize>,
 }
 
 impl Model {
@@ -103,7 +114,12 @@ impl Model {
             windows_opened: 0,
             fence: None,
             reading: None,
-            left: (0..KEYS).collect(),
+            ahead: 0,
+            behind: None,
+            in_flight: 0,
+            heard: VecDeque::new(),
+            cursor: 0,
+            again: BTreeSet::new(),
         }
     }
 
@@ -147,10 +163,11 @@ impl Model {
                 self.delivered += 1;
                 self.deliver(true);
             }
-            Step::Open if self.reading.is_none() && self.windows.is_empty() && !self.left.is_empty() => {
+            // Once all keys were read, what is left is read again when nothing is in flight.
+            Step::Open if self.reading.is_none() && (self.ahead < KEYS || self.in_flight == 0 && !self.is_copied()) => {
                 self.windows_opened += 1;
                 let id = WindowId(self.windows_opened);
-                let (epoch, _) = self.windows.open(id, Oid::from(TABLE), Vec::new());
+                let (epoch, _) = self.windows.open(id, Oid::from(TABLE), Vec::new(), self.behind);
                 let fence = match self.fence {
                     Some((of, fence)) if of == epoch => fence,
                     _ => self.xid(),
@@ -159,9 +176,12 @@ impl Model {
                 self.reading = Some((id, fence));
             }
             Step::Read => self.read(),
+            Step::Hear => self.hear(),
             Step::Die(inside) => {
                 self.windows = Windows::new();
                 (self.fence, self.reading) = (None, None);
+                self.heard.clear();
+                (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
                 // The checkpoint covers it up to its last change, and the server sends it again.
                 self.comes_again |= inside && self.delivered > 0;
             }
@@ -220,12 +240,36 @@ impl Model {
             self.windows.abandon(id, Some(&snapshot));
             return;
         }
-        let rows = self.left.iter().filter_map(|key| Some((*key, *self.table.get(key)?))).collect();
-        let chunk = Chunk { rows, keys: self.left.clone() };
+        let keys = if self.ahead < KEYS { [self.ahead].into() } else { self.again.clone() };
+        let rows = keys.iter().filter_map(|key| Some((*key, *self.table.get(key)?))).collect();
+        let cursor = (self.ahead < KEYS).then_some(self.ahead + 1);
+        self.ahead = cursor.unwrap_or(KEYS);
+        self.behind = Some(id);
+        self.in_flight += 1;
+        let chunk = Chunk { rows, keys, cursor };
         self.windows.load(id, chunk, snapshot, Lsn::from(self.log.len() as u64));
     }
 
+    fn is_copied(&self) -> bool {
+        self.cursor == KEYS && self.again.is_empty()
+    }
+
+    /// Of one chunk after another. If one was not written, the copy goes back to what was, once it has heard of all.
+    fn hear(&mut self) {
+        let Some(is_written) = self.heard.pop_front() else { return };
+        self.in_flight -= 1;
+        if !is_written && self.in_flight == self.heard.len() {
+            assert!(self.heard.iter().all(|is_written| !is_written), "none is written behind one that was not");
+            self.heard.clear();
+            (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
+        } else if !is_written {
+            self.heard.push_front(is_written);
+            self.in_flight += 1;
+        }
+    }
+
     fn close(&mut self, closed: Closed<Chunk>) {
+        self.heard.push_back(closed.fates.is_ok());
         let Ok(fates) = closed.fates else { return };
         let mut again = BTreeSet::new();
         for (key, row) in closed.chunk.rows {
@@ -235,7 +279,12 @@ impl Model {
                 Fate::ReadAgain => drop(again.insert(key)),
             }
         }
-        self.left.retain(|key| !closed.chunk.keys.contains(key) || again.contains(key));
+        if let Some(cursor) = closed.chunk.cursor {
+            assert_eq!(self.cursor + 1, cursor, "a cursor passes nothing by");
+            self.cursor = cursor;
+        }
+        self.again.retain(|key| !closed.chunk.keys.contains(key));
+        self.again.append(&mut again);
     }
 
     /// Lets everything come to its end, and copies what is left.
@@ -249,11 +298,15 @@ impl Model {
         for _ in 0..=self.log.len() {
             self.step(Step::Deliver);
         }
-        for _ in 0..3 {
+        // What was in flight may have been spoilt, and then all of it is read again.
+        for _ in 0..4 * KEYS {
             self.step(Step::Read);
+            while !self.heard.is_empty() {
+                self.step(Step::Hear);
+            }
             self.step(Step::Open);
         }
-        assert!(self.left.is_empty(), "when nothing happens any more, all of it can be copied");
+        assert!(self.is_copied(), "when nothing happens any more, all of it can be copied");
     }
 
     fn check(&self) {
@@ -298,6 +351,7 @@ fn step() -> impl Strategy<Value = Step> {
         4 => Just(Step::Deliver),
         3 => Just(Step::Open),
         3 => Just(Step::Read),
+        2 => Just(Step::Hear),
         1 => any::<bool>().prop_map(Step::Die),
     ]
 }
@@ -308,7 +362,7 @@ proptest! {
     #[test]
     fn no_key_steps_back_and_none_is_lost(
         first_xid in prop_oneof![Just(700_u64), Just((1 << 32) - 4)],
-        steps in prop::collection::vec(step(), 1..60),
+        steps in prop::collection::vec(step(), 1..80),
     ) {
         let mut model = Model::new(first_xid);
         for step in steps {
@@ -322,7 +376,7 @@ proptest! {
 #[test]
 fn a_window_that_sees_too_much_is_spoilt() {
     let mut windows = Windows::new();
-    windows.open(WindowId(1), Oid::from(TABLE), Vec::new());
+    windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
     windows.transaction(Xid::from(10));
     for number in 0_u64..100_000 {
         windows.note(Oid::from(TABLE), &number.to_be_bytes(), false);
@@ -335,12 +389,12 @@ fn a_window_that_sees_too_much_is_spoilt() {
 #[test]
 fn the_memory_of_transactions_is_bounded_and_says_when_it_has_forgotten() {
     let mut windows = Windows::<()>::new();
-    let (first, _) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new());
+    let (first, _) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
     for number in 0..200_000_u32 {
         windows.transaction(Xid::from(number));
     }
     assert!(windows.recent.len() <= RECENT_MAX);
-    assert_ne!(windows.open(WindowId(2), Oid::from(TABLE), Vec::new()).0, first, "a new fence is needed");
+    assert_ne!(windows.open(WindowId(2), Oid::from(TABLE), Vec::new(), None).0, first, "a new fence is needed");
     windows.load(WindowId(1), (), "200000:200000:".parse().expect("a snapshot"), Lsn::from(5));
     assert!(windows.recent.is_empty(), "all have ended");
 }

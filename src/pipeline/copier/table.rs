@@ -1,0 +1,319 @@
+//! How one table is copied: chunk after chunk, until none is left.
+//!
+//! While the stream has a chunk, the next one is read already, so that a copy does not wait for the stream after each. What it knows of the table
+//! is twice there for that: as of the last chunk that was written ([`Copying::record`]), and as of the last one that was read
+//! ([`Copying::ahead`]). The stream writes a chunk only behind the one that it was read behind; so if one is not written, those
+//! that were read after it are not either, and the copy goes back to what is written.
+
+use std::{
+    collections::VecDeque,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use pgoutput::Oid;
+use tokio::{
+    sync::oneshot::{Receiver, error::TryRecvError},
+    time::sleep,
+};
+use tracing::{debug, info, warn};
+use walreceiver::Backoff;
+
+use super::{Copier, End, chunk::Described, session_over};
+use crate::{
+    catalog::RowReader,
+    failure::{Failure, Recovery},
+    pipeline::publish::unix_ms,
+    snapshot::{Left, Outcome, Settles, Spoilt, TableRecord, WindowId},
+};
+
+/// How many rows the first chunk of a table has, whose rows may be of any size.
+const FIRST_CHUNK_ROWS: usize = 500;
+/// How many chunks of a table the stream may have at a time.
+const IN_FLIGHT_MAX: usize = 4;
+/// A chunk that fails as often in a row leaves its table for later.
+const FAILURES_MAX: u32 = 10;
+/// The pauses before a chunk is read again.
+const PAUSE_FIRST: Duration = Duration::from_millis(100);
+const PAUSE_MAX: Duration = Duration::from_secs(5);
+/// How often it is said that a table's copy does not get on. Others have their turn then.
+const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+
+/// A table that is being copied.
+pub(super) struct Copying {
+    pub(super) oid: Oid,
+    pub(super) look: u64,
+    pub(super) reader: RowReader,
+    /// What the table is like, for as long as it is.
+    pub(super) described: Option<Described>,
+    /// Below it, nothing ran in the last snapshot.
+    pub(super) xmin: u64,
+    /// As of the last chunk that is written.
+    pub(super) record: TableRecord,
+    /// As of the last chunk that was read.
+    pub(super) ahead: TableRecord,
+    /// Whether that was the last one of the table.
+    pub(super) is_read: bool,
+    /// What the stream has, in order.
+    pub(super) in_flight: VecDeque<InFlight>,
+    /// What the next chunk comes behind.
+    pub(super) behind: Option<WindowId>,
+    pub(super) chunk_rows: usize,
+    /// What is to be read again before the copy goes on, once it is known what became of all chunks.
+    pub(super) left: Option<Left>,
+    /// Rows that are to be read again now.
+    pub(super) again: Option<Again>,
+    /// What the next chunk settles.
+    pub(super) settles: Settles,
+}
+
+/// Rows that are to be read again, with what they are remembered under.
+pub(super) struct Again {
+    pub(super) keys: Vec<Vec<String>>,
+    pub(super) names: Vec<String>,
+}
+
+/// A chunk that the stream has.
+pub(super) struct InFlight {
+    pub(super) then: Then,
+    pub(super) rows: u64,
+    pub(super) answer: Receiver<Outcome>,
+}
+
+/// What is written of a copy with a chunk.
+#[derive(Clone)]
+pub(super) struct Then {
+    pub(super) record: TableRecord,
+    /// Whether nothing comes after the chunk, and what the record is then.
+    pub(super) end: Option<TableRecord>,
+    pub(super) settles: Settles,
+}
+
+/// What a turn at a table has come to.
+pub(super) enum Step {
+    /// A chunk was handed to the stream.
+    Sent,
+    /// A chunk is written.
+    Written,
+    /// A chunk is to be read again, for a reason that passes.
+    Again(String),
+    Done,
+    /// The table is not streamed any more.
+    Gone,
+    /// There is no way to copy it.
+    Keyless,
+}
+
+impl Again {
+    /// Leaves the second half for another time.
+    pub(super) fn halve(&mut self) {
+        self.keys.truncate(self.keys.len().div_ceil(2));
+        self.names.truncate(self.keys.len());
+    }
+}
+
+impl Copying {
+    /// Goes on behind what is written.
+    fn go_back(&mut self) {
+        self.ahead = self.record.clone();
+        self.is_read = false;
+        self.behind = None;
+    }
+
+    /// Takes up what is to be read again, once the stream has nothing of the table.
+    fn take_left(&mut self) -> Option<Step> {
+        match self.left.take()? {
+            Left::Rows(rows) => {
+                let (names, keys) = rows.into_iter().unzip();
+                self.again = Some(Again { keys, names });
+            }
+            Left::All => {
+                let TableRecord { schema, table, .. } = &self.record;
+                warn!(schema, table, "so many keys of the table have changed that it is copied once more");
+                self.record.after = None;
+                self.go_back();
+                self.settles = Settles::AllBefore;
+            }
+        }
+        // Not at once: what could not be read in one piece may change all the time.
+        Some(Step::Again("rows change all the time of which updates leave out values".to_owned()))
+    }
+}
+
+impl Copier {
+    pub(super) async fn copy_table(&self, oid: Oid, look: u64) -> Result<End, Failure> {
+        let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
+        let is_resumed = held.is_some();
+        let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
+        let mut copying = Copying {
+            oid,
+            look,
+            reader: RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout),
+            described: None,
+            xmin: 0,
+            ahead: record.clone(),
+            record,
+            is_read: false,
+            in_flight: VecDeque::new(),
+            behind: None,
+            chunk_rows: FIRST_CHUNK_ROWS,
+            left: None,
+            again: None,
+            settles: Settles::Rows(Vec::new()),
+        };
+        let ended = self.copy_chunks(&mut copying, is_resumed).await;
+        // What the stream has may be written still, and where the next turn begins has to be true.
+        while !copying.in_flight.is_empty() {
+            self.land(&mut copying, true).await?;
+        }
+        match ended? {
+            Step::Gone => {
+                self.forget(oid).await?;
+                Ok(End::Over)
+            }
+            Step::Keyless => {
+                self.tell_keyless(&copying);
+                // It may have had a key when its copy began.
+                if self.state().progress.tables.contains_key(&oid.into()) {
+                    self.forget(oid).await?;
+                }
+                Ok(End::PutOff)
+            }
+            Step::Done => Ok(End::Over),
+            Step::Sent | Step::Written | Step::Again(_) => Ok(End::NextTurn),
+        }
+    }
+
+    /// Ends with one of the last three steps, or with [`Step::Again`] if others are to have their turn.
+    async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
+        let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
+        let (mut failures, mut progressed_at) = (0, Instant::now());
+        let mut is_told = false;
+        loop {
+            let step = match self.land(copying, false).await {
+                Ok(None) => self.copy_chunk(copying).await,
+                Ok(Some(step)) => Ok(step),
+                Err(failure) => Err(failure),
+            };
+            let TableRecord { schema, table, .. } = &copying.ahead;
+            match step {
+                Ok(Step::Done) => {
+                    info!(schema, table, rows = copying.record.rows, "the table is copied");
+                    return Ok(Step::Done);
+                }
+                Ok(step @ (Step::Gone | Step::Keyless)) => return Ok(step),
+                Ok(Step::Sent) => continue,
+                Ok(Step::Written) => {
+                    if !std::mem::replace(&mut is_told, true) {
+                        info!(schema, table, is_resumed, rows = copying.record.rows, "copying the table");
+                    }
+                    (failures, progressed_at) = (0, Instant::now());
+                    backoff.reset();
+                    continue;
+                }
+                Ok(Step::Again(why)) => {
+                    if progressed_at.elapsed() >= REMINDER_INTERVAL {
+                        warn!(schema, table, "the table's copy does not get on: {why}");
+                        return Ok(Step::Again(why));
+                    }
+                }
+                Err(failure) => {
+                    copying.reader.disconnect();
+                    failures += 1;
+                    if failures >= FAILURES_MAX || failure.code().recovery() == Recovery::Stop {
+                        return Err(failure.in_table(schema, table));
+                    }
+                    debug!("a chunk could not be read: {failure}");
+                    // It may have been too much for one statement.
+                    copying.chunk_rows = (copying.chunk_rows / 2).max(1);
+                }
+            }
+            sleep(backoff.next_wait()).await;
+        }
+    }
+
+    fn tell_keyless(&self, copying: &Copying) {
+        if self.state().keyless.insert(copying.oid.into()) {
+            let TableRecord { schema, table, .. } = &copying.ahead;
+            warn!(
+                schema,
+                table,
+                "the rows of the table from before it was streamed are not copied: nothing tells them apart and gives them an order; give it a \
+                 primary key"
+            );
+        }
+    }
+
+    /// Hears what became of the oldest chunk that the stream has; waits for it if nothing is to be read before, or `must_wait` says so.
+    /// None if there is something to be read first.
+    async fn land(&self, copying: &mut Copying, must_wait: bool) -> Result<Option<Step>, Failure> {
+        let is_ready_to_read = !copying.is_read && copying.left.is_none() && copying.again.is_none();
+        let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= IN_FLIGHT_MAX;
+        let Some(oldest) = copying.in_flight.front_mut() else { return Ok(copying.take_left()) };
+        let outcome = if must_wait {
+            (&mut oldest.answer).await.map_err(|_| session_over())?
+        } else {
+            match oldest.answer.try_recv() {
+                Ok(outcome) => outcome,
+                Err(TryRecvError::Empty) => return Ok(None),
+                Err(TryRecvError::Closed) => return Err(session_over()),
+            }
+        };
+        let Some(InFlight { then, rows, .. }) = copying.in_flight.pop_front() else { return Ok(None) };
+        match outcome {
+            Outcome::Written { superseded, left } => {
+                self.metrics.copied(rows, superseded);
+                copying.again = None;
+                let ended = then.end.clone().filter(|_| left.is_none());
+                let is_over = ended.is_some();
+                copying.record = ended.unwrap_or(then.record);
+                self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
+                // That so many have changed is for the end to mend.
+                copying.left = left.filter(|left| then.end.is_some() || *left != Left::All);
+                Ok(Some(if is_over { Step::Done } else { Step::Written }))
+            }
+            Outcome::Spoilt(why) => {
+                // None is written that was read behind it.
+                for other in copying.in_flight.drain(..) {
+                    other.answer.await.map_err(|_| session_over())?;
+                }
+                copying.described = None;
+                if copying.again.is_none() {
+                    copying.settles = then.settles;
+                    copying.go_back();
+                }
+                Ok(Some(Step::Again(words(why).to_owned())))
+            }
+        }
+    }
+}
+
+fn words(why: Spoilt) -> &'static str {
+    match why {
+        Spoilt::StillRunning => {
+            "a transaction that was streamed already has not ended: it may be waiting for a standby"
+        }
+        Spoilt::Altered => "the table was altered, or is new to the stream",
+        Spoilt::UnknownRow => "rows change of which the stream does not know the key",
+        Spoilt::Truncated => "the table was emptied",
+        Spoilt::HeldBack => "the table is in quarantine",
+        Spoilt::TooBusy => "more of its rows change at a time than are kept in mind",
+        Spoilt::Behind => "the rows before these were not written",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_read_is_not_settled() {
+        let keys = |count: usize| (0..count).map(|number| vec![number.to_string()]).collect::<Vec<_>>();
+        let names = |count: usize| (0..count).map(|number| number.to_string()).collect::<Vec<_>>();
+        let mut again = Again { keys: keys(5), names: names(5) };
+        for left in [3, 2, 1, 1] {
+            again.halve();
+            assert_eq!((again.keys.clone(), again.names.clone()), (keys(left), names(left)));
+        }
+    }
+}
