@@ -148,12 +148,21 @@ codes! {
     NotReleased "not-released" Stop 3
         "Changes of a table in quarantine cannot be made into events.",
         "Mend what the message names, and run `pgsluice release` again: it goes on behind what is released already.";
+    SnapshotRefused "snapshot-refused" Stop 2
+        "What was asked of the copying of tables cannot be done.",
+        "Change what the message names; `pgsluice snapshot status` shows every table that is streamed.";
+    ControlDenied "control-denied" Stop 2
+        "The running instance takes no commands from here.",
+        "Give http.token to both, or run the command on the machine of the instance.";
     Fenced "fenced" Stop 4
         "Another instance of this stream has taken over.",
         "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";
     Internal "internal" Stop 1
         "An invariant of pgsluice does not hold.",
         "Report it with the message: this is a defect. Nothing was confirmed that is not in Kafka.";
+    ControlUnavailable "control-unavailable" Stop 1
+        "The running instance does not answer a command.",
+        "See that the instance runs, with `http.listen` as it is here, and what its /readyz says.";
     SlotActive "slot-active" Restart 1
         "Another connection reads from the replication slot.",
         "If it does not go away by itself, see pg_replication_slots.active_pid.";

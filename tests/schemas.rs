@@ -13,8 +13,9 @@ use std::{
 };
 
 use pgsluice::{
+    config,
     failure::Code,
-    http,
+    http::{self, Served},
     metrics::Metrics,
     schemas::{Refusal, built_in::BuiltIn},
 };
@@ -107,7 +108,9 @@ impl Case {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
         let metrics = Arc::new(Metrics::new(64 << 20));
-        http::serve(address, metrics, Some(Arc::clone(instance)), stop).await.expect("it listens");
+        let served = Served { metrics, registry: Some(Arc::clone(instance)), snapshot: Arc::default() };
+        let config = config::Http { listen: address, token: None };
+        http::serve(&config, served, stop).await.expect("it listens");
         // Nobody asks it to stop: it ends with the test.
         std::mem::forget(ask);
         Api { address: address.to_string() }

@@ -78,6 +78,26 @@ impl Catalog {
         }
     }
 
+    /// Lets the server read a statement, which must be one; or returns what is wrong with it (SQLSTATE class 42).
+    ///
+    /// # Errors
+    /// The server cannot be reached, or refuses it for another reason.
+    pub(super) async fn prepare(&mut self, sql: &str) -> Result<Result<(), String>, Failure> {
+        let work = async {
+            match self.client().await?.prepare(sql).await {
+                Ok(_) => Ok(Ok(())),
+                Err(error) => match error.as_db_error() {
+                    Some(server) if server.code().code().starts_with("42") => {
+                        Ok(Err(format!("{} (SQLSTATE {})", server.message(), server.code().code())))
+                    }
+                    _ => Err(failure_of(&error)),
+                },
+            }
+        };
+        let outcome = timeout(STATEMENT_TIMEOUT, work).await;
+        self.within_limit(outcome)
+    }
+
     /// Runs statements that return nothing.
     ///
     /// # Errors

@@ -31,6 +31,8 @@ pub struct KeyRange<'a> {
     pub key: &'a ReadOrder,
     /// The key of the last row before; none to begin with the first.
     pub after: Option<&'a Tuple>,
+    /// A condition that they have to meet besides, as somebody has written it.
+    pub condition: Option<&'a str>,
     /// How many at most.
     pub rows_max: u64,
 }
@@ -52,6 +54,8 @@ impl CopyStatement<'_> {
             let literals = literals(range.key, after)?.join(", ");
             conditions.push(format!("({collated}) {} ({literals})", range.key.greater));
         }
+        // A comment at its end is over with its line.
+        conditions.extend(range.condition.map(|condition| format!("(\n{condition}\n)")));
         let order = format!(" ORDER BY {collated} LIMIT {}", range.rows_max);
         Some(self.statement(&names, conditions, &order))
     }
@@ -146,14 +150,16 @@ mod tests {
         let (relation, source) = (relation(&["v", "a"]), ("s", "t"));
         let statement = CopyStatement { relation: &relation, filter: None, source, with_partitions: true };
         let key = key(&[("a", "integer"), ("b\"b", "text")]);
-        let range = KeyRange { key: &key, after: None, rows_max: 100 };
+        let range = KeyRange { key: &key, after: None, condition: None, rows_max: 100 };
         let first =
             r#"COPY (SELECT "a", "b""b", "v", "a" FROM "s"."t" AS "ro""ot" ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
         assert_eq!(statement.of_keys(&range).as_deref(), Some(first));
         let after = tuple(&["7", r"it's \ a"]);
-        let next = r#"COPY (SELECT "a", "b""b", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.>) ('7'::integer, E'it''s \\ a'::text) AND (v IS NULL) ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
+        let next = r#"COPY (SELECT "a", "b""b", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.>) ('7'::integer, E'it''s \\ a'::text) AND (
+a < 9 -- all
+) AND (v IS NULL) ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
         let filtered = CopyStatement { filter: Some("v IS NULL"), with_partitions: false, ..statement };
-        let range = KeyRange { after: Some(&after), ..range };
+        let range = KeyRange { after: Some(&after), condition: Some("a < 9 -- all"), ..range };
         assert_eq!(filtered.of_keys(&range).as_deref(), Some(next));
     }
 
@@ -176,7 +182,11 @@ mod tests {
         let null = Tuple::from_values([Value::Null]).expect("it is small");
         let not_utf8 = Tuple::from_values([Value::Text(b"\xff")]).expect("it is small");
         for after in [&tuple(&[]), &tuple(&["1", "2"]), &null, &not_utf8] {
-            assert_eq!(statement.of_keys(&KeyRange { key: &key, after: Some(after), rows_max: 1 }), None, "{after:?}");
+            assert_eq!(
+                statement.of_keys(&KeyRange { key: &key, after: Some(after), condition: None, rows_max: 1 }),
+                None,
+                "{after:?}"
+            );
         }
     }
 }

@@ -9,7 +9,7 @@ use pgoutput::{Oid, Relation};
 use postgres_protocol::escape::escape_identifier;
 use tokio_postgres::Row;
 
-use super::{Catalog, CopyStatement};
+use super::{Catalog, CopyStatement, PublishedTable};
 use crate::failure::Failure;
 
 /// A table whose rows are to be copied.
@@ -98,21 +98,63 @@ impl Catalog {
         Ok(self.query_one(&format!("SELECT {}", fingerprint(table)), &[]).await?.get(0))
     }
 
-    /// What a publication comes to: roots or leaves, as its setting says.
+    /// What a publication comes to: roots or leaves, as its setting says, in the order of their names.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn published_tables(&mut self, publication: &str) -> Result<Vec<Oid>, Failure> {
+    pub async fn published_tables(&mut self, publication: &str) -> Result<Vec<(Oid, PublishedTable)>, Failure> {
         let rows = self
             .query(
-                "SELECT class.oid FROM pg_publication_tables published
+                "SELECT class.oid, published.schemaname::text, published.tablename::text FROM pg_publication_tables published
                  JOIN pg_namespace namespace ON namespace.nspname = published.schemaname
                  JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = published.tablename
                  WHERE published.pubname = $1 ORDER BY published.schemaname, published.tablename",
                 &[&publication],
             )
             .await?;
-        Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
+        let table =
+            |row: &Row| (Oid::from(row.get::<_, u32>(0)), PublishedTable { schema: row.get(1), name: row.get(2) });
+        Ok(rows.iter().map(table).collect())
+    }
+
+    /// How many rows a table has with its partitions, as the statistics say; none if there are none.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn estimated_rows(&mut self, table: Oid) -> Result<Option<u64>, Failure> {
+        // Not `pg_partition_tree`, which locks what it walks.
+        let sql = "WITH RECURSIVE tree AS (
+                 SELECT $1::oid AS oid
+                 UNION ALL
+                 SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.oid
+                 JOIN pg_class ON pg_class.oid = inhrelid AND relispartition)
+             SELECT sum(reltuples) FILTER (WHERE reltuples >= 0)::int8 FROM tree JOIN pg_class USING (oid) WHERE relkind = 'r'";
+        let rows: Option<i64> = self.query_one(sql, &[&u32::from(table)]).await?.get(0);
+        Ok(rows.and_then(|rows| u64::try_from(rows).ok()))
+    }
+
+    /// Whether somebody's text is a condition for rows of a table, and nothing else; or what the server says of it.
+    ///
+    /// It is read as one statement and not executed, in two places: what is no expression, such as one that closes the parenthesis around it, does not
+    /// fit into both.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn verify_condition(
+        &mut self,
+        table: &PublishedTable,
+        condition: &str,
+    ) -> Result<Result<(), String>, Failure> {
+        let (schema, name) = (escape_identifier(&table.schema), escape_identifier(&table.name));
+        for statement in [
+            format!("SELECT (\n{condition}\n)::bool FROM {schema}.{name} AS {name}"),
+            format!("SELECT FROM {schema}.{name} AS {name} WHERE (\n{condition}\n)"),
+        ] {
+            if let Err(why) = self.prepare(&statement).await? {
+                return Ok(Err(why));
+            }
+        }
+        Ok(Ok(()))
     }
 
     /// What is to be known of a table to copy its rows as the publication has them: a root whose partitions are published under its name, or a

@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod release;
 mod run;
+mod snapshot;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -40,6 +41,8 @@ enum Command {
     Check(check::Check),
     /// Write the events of tables in quarantine, and end it.
     Release(release::ReleaseCommand),
+    /// See and command how a running instance copies the rows that were there before.
+    Snapshot(snapshot::SnapshotCommand),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
 }
@@ -48,7 +51,7 @@ enum Command {
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file. Environment variables such as `PGSLUICE_POSTGRES__URL` override it.
-    #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG")]
+    #[arg(long, short, value_name = "FILE", env = "PGSLUICE_CONFIG", global = true)]
     config: Option<PathBuf>,
 }
 
@@ -65,6 +68,7 @@ impl Arguments {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
             Command::Release(release) => release.run(),
+            Command::Snapshot(snapshot) => snapshot.run(),
             Command::Config(config) => config.run(),
         };
         match outcome {

@@ -13,10 +13,11 @@ use super::{ConfigFile, init_logging, runtime};
 use crate::{
     checkpoint::start::OperatorWord,
     failure::{Code, Failure},
-    http,
+    http::{self, Served},
     metrics::Metrics,
     pipeline,
     schemas::Schemas,
+    snapshot::control::SnapshotControl,
 };
 
 /// Stream until told to stop.
@@ -44,9 +45,11 @@ impl Run {
             let (ask, stop) = watch::channel(false);
             let signals = listen_for_signals(ask)?;
             let schemas = Schemas::new(&config, &pipeline::kafka_settings(&config))?;
-            let server =
-                http::serve(config.http.listen, Arc::clone(&metrics), schemas.built_in(), stop.clone()).await?;
-            let outcome = Box::pin(pipeline::supervise(config, word, metrics, schemas, stop)).await;
+            let snapshot = Arc::new(SnapshotControl::default());
+            let served =
+                Served { metrics: Arc::clone(&metrics), registry: schemas.built_in(), snapshot: Arc::clone(&snapshot) };
+            let server = http::serve(&config.http, served, stop.clone()).await?;
+            let outcome = Box::pin(pipeline::supervise(config, word, metrics, schemas, snapshot, stop)).await;
             signals.abort();
             server.abort();
             outcome

@@ -431,8 +431,13 @@ keys! {
         "How long connecting may take. From 100 ms to 10 min.";
 
     HTTP_LISTEN: "http.listen", Kind::Text, Presence::Default(r#""127.0.0.1:9187""#),
-        "The address and port to listen on. There is no authentication: leave it on a loopback address, or keep others out of the port. \
+        "The address and port to listen on. Reading takes no authentication: leave it on a loopback address, or keep others out of the port. \
          Consumers that read schemas from the built-in registry have to reach it.";
+    HTTP_TOKEN: "http.token", Kind::Secret, Presence::Optional { example: r#""secret""# },
+        "What commands such as `pgsluice snapshot` have to show, as a bearer token. Without it they are taken from this machine's loopback addresses \
+         only. It crosses the network unencrypted: put a proxy with TLS in front where others could listen.";
+    HTTP_TOKEN_FILE: "http.token_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/pgsluice-token""# },
+        "A file that holds this token. One trailing line break is dropped.";
 
     LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
     LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),

@@ -38,6 +38,7 @@ use std::time::Duration;
 
 use encoder::{EncodeOptions, Format};
 use registry::Auth;
+use secrecy::SecretString;
 use url::Url;
 use walreceiver::ConnectOptions;
 
@@ -270,6 +271,8 @@ impl RemoteRegistry {
 pub struct Http {
     /// Address and port; port 0 lets the system choose.
     pub listen: SocketAddr,
+    /// What a command has to show; without it, commands are taken from loopback addresses only.
+    pub token: Option<SecretString>,
 }
 
 /// `[log]`: the log.

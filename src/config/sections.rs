@@ -44,7 +44,7 @@ impl Config {
             let found = format!("kafka.checkpoint_topic and schema_registry.topic are both {topic}");
             reader.problem(key, Fault::new(found, "give each a topic of its own"));
         }
-        let http = reader.required(&keys::HTTP_LISTEN).map(|listen| Http { listen });
+        let http = Http::read(reader);
         let log = Log::read(reader);
         Ok(Self {
             name: name?,
@@ -467,6 +467,14 @@ impl Snapshot {
             rows_per_second: rows?.and_then(|rows| u32::try_from(rows).ok()),
             statement_timeout: statement_timeout?,
         })
+    }
+}
+
+impl Http {
+    fn read(reader: &mut Reader) -> Result<Self, Noted> {
+        let listen = reader.required(&keys::HTTP_LISTEN);
+        let token = reader.secret(&keys::HTTP_TOKEN, &keys::HTTP_TOKEN_FILE);
+        Ok(Self { listen: listen?, token: token? })
     }
 }
 

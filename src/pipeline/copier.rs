@@ -1,15 +1,16 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
 //! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How one
-//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`].
+//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; what operators ask for, in [`control`].
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
 mod chunk;
+mod control;
+mod state;
 mod table;
 
 use std::{
-    collections::{BTreeMap, BTreeSet, VecDeque, btree_map::Entry},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,13 +25,14 @@ use tokio::{
 use tracing::{info, warn};
 use walreceiver::ConnectOptions;
 
+use self::state::{End, Fence, State};
 use super::relations::Relations;
 use crate::{
     catalog::Catalog,
-    config,
+    config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
-    snapshot::{Epoch, Progress, Request},
+    snapshot::{Epoch, Progress, Request, control::SnapshotControl},
 };
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
@@ -47,11 +49,13 @@ pub(super) struct CopierParts {
     pub(super) requests: Sender<Request>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Progress,
+    pub(super) control: Arc<SnapshotControl>,
 }
 
 /// Copies what is to be copied, for as long as the session runs.
 pub(super) async fn run(parts: CopierParts) -> Failure {
     let connections = parts.settings.connections;
+    let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
     let mut workers = JoinSet::new();
     for _ in 0..connections {
@@ -59,6 +63,7 @@ pub(super) async fn run(parts: CopierParts) -> Failure {
         workers.spawn(async move { copier.work().await });
     }
     tokio::select! {
+        () = copier.keep_answering(&control) => Failure::new(Code::Internal, "answering what is asked of copies has ended"),
         () = copier.keep_looking() => Failure::new(Code::Internal, "looking for tables to copy has ended"),
         ended = workers.join_next() => match ended {
             Some(Ok(failure)) => failure,
@@ -87,51 +92,14 @@ struct Copier {
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Something waits for a worker.
     work: Notify,
+    /// Workers have to look whether they may go on.
+    changed: Notify,
+    /// A turn at a table has ended.
+    settled: Notify,
     /// When the next row may be read, if there is a limit.
     next_row_at: tokio::sync::Mutex<Instant>,
-}
-
-struct State {
-    progress: Progress,
-    /// What the publication came to at the last look, by OID.
-    published: BTreeSet<u32>,
-    /// Tables that wait for a connection, and since which look each is there.
-    pending: VecDeque<(Oid, u64)>,
-    /// Those that are pending or being copied, and those that were put off, by when.
-    taken: BTreeMap<u32, Taken>,
-    /// Those of which it was said that they cannot be copied.
-    keyless: BTreeSet<u32>,
-    looks: u64,
-    windows: u64,
-    fence: Option<Fence>,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Taken {
-    Now,
-    /// It is taken again at the next look.
-    PutOff,
-}
-
-/// How a turn at a table ends.
-#[derive(Clone, Copy)]
-enum End {
-    /// It needs no more of the copier.
-    Over,
-    /// Others have their turn first.
-    NextTurn,
-    PutOff,
-}
-
-/// A transaction id below which nothing may run in the snapshot of a chunk: see [`Windows`](crate::snapshot::Windows).
-#[derive(Debug, Clone, Copy)]
-struct Fence {
-    epoch: Epoch,
-    /// It was assigned after the tables of this look were seen in the publication: a transaction that has changed one of them before it was
-    /// there, and ends later, is not streamed, and must be in what is read.
-    look: u64,
-    xid: u64,
 }
 
 impl Copier {
@@ -141,7 +109,6 @@ impl Copier {
             relations: tokio::sync::Mutex::new(parts.relations),
             connect: parts.connect,
             publication: parts.publication,
-            settings: parts.settings,
             match_interval: parts.match_interval,
             row_bytes_max: memory_limit / 4,
             chunk_cost_max: CHUNK_COST_MAX.min(memory_limit / 32),
@@ -149,17 +116,11 @@ impl Copier {
             waiting: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit))),
             requests: parts.requests,
             metrics: parts.metrics,
-            state: Mutex::new(State {
-                progress: parts.progress,
-                published: BTreeSet::new(),
-                pending: VecDeque::new(),
-                taken: BTreeMap::new(),
-                keyless: BTreeSet::new(),
-                looks: 0,
-                windows: 0,
-                fence: None,
-            }),
+            state: Mutex::new(State::new(parts.progress, parts.settings.mode == SnapshotMode::Initial)),
+            settings: parts.settings,
             work: Notify::new(),
+            changed: Notify::new(),
+            settled: Notify::new(),
             next_row_at: tokio::sync::Mutex::new(Instant::now()),
         }
     }
@@ -174,12 +135,8 @@ impl Copier {
         // The server locks each published table for this, and waits for whoever alters one: nobody else is to wait with it.
         let mut catalog = Catalog::new(Arc::clone(&self.connect));
         loop {
-            let found = catalog.published_tables(&self.publication).await;
-            let looked = match found {
-                Ok(tables) => self.take(&tables).await,
-                Err(failure) => Err(failure),
-            };
-            if let Err(failure) = looked {
+            let has_reason = self.state().has_reason_to_look();
+            if has_reason && let Err(failure) = self.look(&mut catalog).await {
                 self.metrics.copy_failed(&failure);
                 warn!(
                     code = failure.code().as_str(),
@@ -190,33 +147,20 @@ impl Copier {
         }
     }
 
-    /// Takes up what is to be copied, and forgets what was taken out of the publication: what happens to it now is not streamed, so that its rows
-    /// are copied from the first one on if it ever comes back.
-    async fn take(&self, tables: &[Oid]) -> Result<(), Failure> {
-        let forgotten: Vec<u32> = {
+    async fn look(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        let tables = catalog.published_tables(&self.publication).await?;
+        let gone = {
             let state = &mut *self.state();
-            let look = state.looks;
-            state.looks += 1;
-            state.published = tables.iter().copied().map(u32::from).collect();
-            state.taken.retain(|_, taken| *taken == Taken::Now);
-            for table in tables.iter().filter(|table| state.progress.lacks(**table)) {
-                if let Entry::Vacant(free) = state.taken.entry((*table).into()) {
-                    free.insert(Taken::Now);
-                    state.pending.push_back((*table, look));
-                }
-            }
-            if look == 0 && state.taken.is_empty() {
+            let gone = state.look(&tables);
+            if state.looks == 1 && state.lacking() == 0 {
                 info!("no table is to be copied");
             }
-            self.metrics.tables_to_copy(state.taken.len());
-            let is_gone = |oid: &u32| !tables.contains(&Oid::from(*oid)) && !state.taken.contains_key(oid);
-            // That there is none at all is not the tables' doing.
-            let gone = state.progress.tables.keys().copied().filter(|oid| !tables.is_empty() && is_gone(oid));
-            gone.collect()
+            self.metrics.tables_to_copy(state.lacking());
+            gone
         };
         self.work.notify_waiters();
-        for oid in forgotten {
-            self.forget(oid.into()).await?;
+        for table in gone {
+            self.forget(table).await?;
         }
         Ok(())
     }
@@ -231,7 +175,7 @@ impl Copier {
     async fn work(&self) -> Failure {
         loop {
             let waiting = self.work.notified();
-            let next = self.state().pending.pop_front();
+            let next = self.state().begin();
             let Some((table, look)) = next else {
                 waiting.await;
                 continue;
@@ -245,7 +189,7 @@ impl Copier {
                         code = failure.code().as_str(),
                         "a table is not copied for now, and is tried again later; the stream and other tables go on: {failure}"
                     );
-                    self.settle(table, look, End::PutOff);
+                    self.settle(table, look, End::failed(&failure));
                 }
             }
         }
@@ -253,17 +197,14 @@ impl Copier {
 
     fn settle(&self, table: Oid, look: u64, end: End) {
         let state = &mut *self.state();
-        match end {
-            End::Over => drop(state.taken.remove(&table.into())),
-            End::NextTurn => state.pending.push_back((table, look)),
-            End::PutOff => drop(state.taken.insert(table.into(), Taken::PutOff)),
-        }
-        self.metrics.tables_to_copy(state.taken.len());
-        if state.taken.is_empty() {
+        state.end(table, look, end);
+        self.metrics.tables_to_copy(state.lacking());
+        if state.lacking() == 0 {
             info!("every table is copied");
-        } else if state.taken.keys().all(|oid| state.keyless.contains(oid)) {
+        } else if state.are_all_keyless() {
             info!("every table is copied but those that cannot be");
         }
+        self.settled.notify_waiters();
     }
 
     /// The transaction id below which nothing may run in a snapshot of this epoch, for a table that was seen in this look.

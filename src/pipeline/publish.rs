@@ -23,7 +23,11 @@ use publisher::{
     Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
     Transaction, Verdict, record_cost,
 };
-use tokio::{runtime::Handle, sync::mpsc::Receiver, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{mpsc::Receiver, oneshot},
+    time::timeout,
+};
 use tracing::{debug, warn};
 
 use super::work::{Copied, Delivery, QuietPosition, Work};
@@ -99,6 +103,7 @@ pub(super) fn run(
         oldest_commit_unix_us: None,
         newest_commit_unix_us: 0,
         attachments: BTreeMap::new(),
+        awaited: Vec::new(),
         queue,
         confirm,
     };
@@ -130,6 +135,8 @@ struct Publisher {
     newest_commit_unix_us: i64,
     /// What the next checkpoint says beside its position, by suffix.
     attachments: BTreeMap<String, Option<Vec<u8>>>,
+    /// Who waits for that checkpoint.
+    awaited: Vec<oneshot::Sender<()>>,
     queue: Receiver<Work>,
     confirm: Box<dyn Confirm>,
 }
@@ -244,6 +251,7 @@ impl Publisher {
         self.open()?;
         self.send(&copied.batch, 0..copied.batch.len())?;
         self.attach(copied.attachments);
+        self.awaited.extend(copied.committed);
         Ok(())
     }
 
@@ -408,6 +416,9 @@ impl Publisher {
         self.publishing.checkpoint = checkpoint;
         self.has_new_quarantine = false;
         self.attachments.clear();
+        for waiting in self.awaited.drain(..) {
+            let _nobody_waits_any_more = waiting.send(());
+        }
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;

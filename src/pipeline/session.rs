@@ -53,7 +53,7 @@ use crate::{
     metrics::Metrics,
     quarantine::Quarantine,
     schemas::Schemas,
-    snapshot::{MovedRows, Progress, Request, StreamRecord},
+    snapshot::{MovedRows, Progress, Request, StreamRecord, control::SnapshotControl},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -85,6 +85,7 @@ pub(super) struct Shared {
     pub(super) has_owned: AtomicBool,
     pub(super) transaction_timeout: Duration,
     pub(super) metrics: Arc<Metrics>,
+    pub(super) snapshot_control: Arc<SnapshotControl>,
 }
 
 /// A session that has started.
@@ -100,7 +101,7 @@ struct Started {
     /// Rows that a copy is to read before it is over, whether it goes on in this session or not.
     moved: MovedRows,
     /// What copies rows that were there before, and what it asks the stream.
-    copier: Option<(CopierParts, mpsc::Receiver<Request>)>,
+    copier: (CopierParts, mpsc::Receiver<Request>),
 }
 
 /// Runs one session until it is asked to stop, or fails.
@@ -150,8 +151,7 @@ impl Starting<'_> {
         let Shared { config, metrics, .. } = self.shared;
         metrics.state("connecting to kafka");
         let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
-        let of_copies = if config.snapshot.mode == SnapshotMode::Never { 0 } else { waiting_bytes(memory_limit) };
-        let budget = Arc::new(MemoryBudget::new(memory_limit - of_copies));
+        let budget = Arc::new(MemoryBudget::new(memory_limit - waiting_bytes(memory_limit)));
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);
@@ -213,11 +213,8 @@ impl Starting<'_> {
         let relations =
             |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
         let moved = progress.moved_rows();
-        let copier = (config.snapshot.mode == SnapshotMode::Initial).then(|| {
-            let catalog = Catalog::new(Arc::clone(&self.shared.connect));
-            let relations = Relations { waits: false, ..relations(catalog) };
-            self.copier(relations, &budget, progress)
-        });
+        let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
+        let copier = self.copier(of_copies, &budget, progress);
         let mut relations = relations(catalog);
         relations.remember_whole_rows().await?;
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
@@ -240,7 +237,7 @@ impl Starting<'_> {
             };
             let publication = &self.shared.wanted.publication;
             let tables = if has_streamed { catalog.published_tables(publication).await? } else { Vec::new() };
-            let record = StreamRecord::new(tables.into_iter().map(u32::from).collect());
+            let record = StreamRecord::new(tables.into_iter().map(|(oid, _)| oid.into()).collect());
             attachments.push(record.attachment());
             progress.stream = Some(record);
         }
@@ -266,6 +263,7 @@ impl Starting<'_> {
             requests,
             metrics: Arc::clone(&self.shared.metrics),
             progress,
+            control: Arc::clone(&self.shared.snapshot_control),
         };
         (parts, receiver)
     }
@@ -494,14 +492,14 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         .map_err(|error| Failure::caused(Code::Internal, error))?;
 
     shared.metrics.state("streaming");
-    let (parts, requests) = copier.unzip();
+    let (parts, requests) = copier;
     let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let mut source = source.copying(requests, moved);
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
-        failure = copy(parts) => Err(failure),
+        failure = copier::run(parts) => Err(failure),
         () = remind_of(&quarantine) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
@@ -539,13 +537,6 @@ async fn keep_membership(shared: &Shared, topic: &CheckpointTopic) {
     loop {
         tokio::time::sleep(shared.config.postgres.match_interval).await;
         membership.look_again(async || starting.yield_to_a_successor(topic).await.is_ok()).await;
-    }
-}
-
-async fn copy(parts: Option<CopierParts>) -> Failure {
-    match parts {
-        Some(parts) => copier::run(parts).await,
-        None => std::future::pending().await,
     }
 }
 

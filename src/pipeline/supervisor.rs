@@ -23,6 +23,7 @@ use crate::{
     failure::{Code, Failure, Recovery},
     metrics::Metrics,
     schemas::Schemas,
+    snapshot::control::SnapshotControl,
 };
 
 /// The pauses between sessions: short at first, since most failures are a restart of the other side.
@@ -42,9 +43,10 @@ pub async fn supervise(
     word: OperatorWord,
     metrics: Arc<Metrics>,
     schemas: Schemas,
+    snapshot_control: Arc<SnapshotControl>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut shared = Shared::new(config, word, Arc::clone(&metrics), schemas);
+    let mut shared = Shared::new(config, word, Arc::clone(&metrics), schemas, snapshot_control);
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         let commits_before = metrics.commits();
@@ -101,7 +103,13 @@ async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Re
 }
 
 impl Shared {
-    fn new(config: Config, word: OperatorWord, metrics: Arc<Metrics>, schemas: Schemas) -> Self {
+    fn new(
+        config: Config,
+        word: OperatorWord,
+        metrics: Arc<Metrics>,
+        schemas: Schemas,
+        snapshot_control: Arc<SnapshotControl>,
+    ) -> Self {
         let connect = Arc::new(config.postgres.connect.clone());
         let membership = Membership::new(Catalog::new(Arc::clone(&connect)), &config, Arc::clone(&metrics));
         let kafka = kafka_settings(&config);
@@ -123,6 +131,7 @@ impl Shared {
             schemas,
             wanted,
             metrics,
+            snapshot_control,
             config,
         }
     }

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use encoder::{Record, RecordBatch};
 use publisher::{Attachment, Position, headers_cost, record_cost};
+use tokio::sync::oneshot;
 
 use crate::quarantine::Quarantine;
 
@@ -27,6 +28,8 @@ pub(super) struct Copied {
     pub(super) batch: RecordBatch,
     /// What the checkpoint says once they are committed: in the same Kafka transaction.
     pub(super) attachments: Vec<Attachment>,
+    /// Who is told then.
+    pub(super) committed: Option<oneshot::Sender<()>>,
 }
 
 /// What a record costs in the memory budget.

@@ -29,6 +29,8 @@ pub(crate) enum Request {
     Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
     /// There will be no chunk.
     Abandon { window: WindowId, snapshot: Option<Visibility> },
+    /// The checkpoint is to say this. It is told once it does.
+    Record { attachments: Vec<Attachment>, committed: oneshot::Sender<()> },
     /// The table is not copied any more, and what is known of its copy is to be forgotten.
     Forget { table: Oid },
 }

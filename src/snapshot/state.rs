@@ -18,16 +18,27 @@ const VERSION: u32 = 1;
 const SUFFIX: &str = "snapshot";
 /// Stands between that and the name of a row that was moved.
 const MOVED: &str = "/moved/";
+/// The suffix of what holds for all copies.
+const CONTROL: &str = "copies";
 
 /// What is known of copies when a session begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Progress {
     /// None if the stream was there before copies were.
     pub(crate) stream: Option<StreamRecord>,
+    /// Whether nothing is to be read until somebody says so.
+    pub(crate) is_paused: bool,
     /// By OID.
     pub(crate) tables: BTreeMap<u32, TableRecord>,
     /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
     pub(crate) moved: BTreeMap<u32, BTreeMap<String, Vec<String>>>,
+}
+
+/// What is said of all copies.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct ControlRecord {
+    version: u32,
+    paused: bool,
 }
 
 /// A row that is to be read before its table's copy is over.
@@ -60,11 +71,20 @@ pub(crate) struct TableRecord {
     pub(crate) after: Option<Vec<String>>,
     /// How many rows were written.
     pub(crate) rows: u64,
+    /// How many bytes their records have.
+    #[serde(default)]
+    pub(crate) bytes: u64,
+    /// Which rows were asked for, as SQL; none for all.
+    #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
+    pub(crate) condition: Option<String>,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) ended_at_ms: Option<i64>,
+    /// When somebody has stopped it; it is left as it is until somebody starts it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) stopped_at_ms: Option<i64>,
 }
 
 impl Progress {
@@ -75,6 +95,12 @@ impl Progress {
     pub(crate) fn read(attachments: &BTreeMap<String, Vec<u8>>) -> Result<Self, Failure> {
         let mut progress = Self::default();
         for (suffix, value) in attachments {
+            if suffix == CONTROL {
+                let record: ControlRecord = parse(suffix, value)?;
+                check_version(suffix, record.version)?;
+                progress.is_paused = record.paused;
+                continue;
+            }
             match suffix.strip_prefix(SUFFIX) {
                 Some("") => {
                     let record: StreamRecord = parse(suffix, value)?;
@@ -106,15 +132,17 @@ impl Progress {
 
     /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
     pub(crate) fn moved_rows(&self) -> MovedRows {
-        let unfinished = self.tables.iter().filter(|(_, record)| record.ended_at_ms.is_none());
+        let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
         MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
     }
 
     /// Whether the table is to be copied, or copied on.
     pub(crate) fn lacks(&self, table: Oid) -> bool {
         let oid = u32::from(table);
-        let is_exempt = self.stream.as_ref().is_some_and(|stream| stream.not_copied.contains(&oid));
-        !is_exempt && self.tables.get(&oid).is_none_or(|record| record.ended_at_ms.is_none())
+        match self.tables.get(&oid) {
+            Some(record) => record.is_going_on(),
+            None => !self.stream.as_ref().is_some_and(|stream| stream.not_copied.contains(&oid)),
+        }
     }
 }
 
@@ -126,6 +154,16 @@ impl StreamRecord {
 
     pub(crate) fn attachment(&self) -> Attachment {
         Attachment { suffix: SUFFIX.to_owned(), value: Some(json(self)) }
+    }
+}
+
+impl ControlRecord {
+    pub(crate) fn new(paused: bool) -> Self {
+        Self { version: VERSION, paused }
+    }
+
+    pub(crate) fn attachment(&self) -> Attachment {
+        Attachment { suffix: CONTROL.to_owned(), value: Some(json(self)) }
     }
 }
 
@@ -154,15 +192,33 @@ impl TableRecord {
             key,
             after: None,
             rows: 0,
+            bytes: 0,
+            condition: None,
             started_at_ms,
             ended_at_ms: None,
+            stopped_at_ms: None,
         }
     }
 
+    /// Whether rows are still to be copied.
+    pub(crate) fn is_going_on(&self) -> bool {
+        self.ended_at_ms.is_none() && self.stopped_at_ms.is_none()
+    }
+
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.
-    pub(crate) fn advanced(&self, last: Option<Vec<String>>, rows: u64) -> Self {
+    pub(crate) fn advanced(&self, last: Option<Vec<String>>, rows: u64, bytes: u64) -> Self {
         let after = last.or_else(|| self.after.clone());
-        Self { after, rows: self.rows + rows, ..self.clone() }
+        Self { after, rows: self.rows + rows, bytes: self.bytes + bytes, ..self.clone() }
+    }
+
+    /// The same for rows that meet a condition.
+    pub(crate) fn with_condition(self, condition: Option<String>) -> Self {
+        Self { condition, ..self }
+    }
+
+    /// The same, stopped by somebody.
+    pub(crate) fn stopped(&self, at_ms: i64) -> Self {
+        Self { stopped_at_ms: Some(at_ms), ..self.clone() }
     }
 
     /// The same once nothing is left to copy.
@@ -216,7 +272,7 @@ mod tests {
     #[test]
     fn the_records_are_this_json() {
         // A change of this text is a change of the format: old records must stay readable.
-        let json = r#"{"version":1,"schema":"public","table":"item","key":["id"],"after":["4711"],"rows":4711,"started_at_ms":1700000000000}"#;
+        let json = r#"{"version":1,"schema":"public","table":"item","key":["id"],"after":["4711"],"rows":4711,"bytes":0,"started_at_ms":1700000000000}"#;
         let attachment = record(None).attachment(Oid::from(16_384));
         assert_eq!(attachment.suffix, "snapshot/16384");
         assert_eq!(String::from_utf8(attachment.value.expect("a value")).expect("text"), json);

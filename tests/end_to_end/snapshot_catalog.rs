@@ -204,7 +204,7 @@ fn keys_are_copied_in_order_to_the_last_whatever_their_types() {
         let columns = u16::try_from(key.columns.len()).expect("few");
         let (mut after, mut found) = (None::<Tuple>, Vec::new());
         loop {
-            let range = KeyRange { key, after: after.as_ref(), rows_max: 3 };
+            let range = KeyRange { key, after: after.as_ref(), condition: None, rows_max: 3 };
             let rows = copy(&mut client, &statement.of_keys(&range).expect("a key"), &described, columns);
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());

@@ -98,7 +98,7 @@ impl Copier {
         self.await_rate(copying.chunk_rows).await;
         // What is in flight already comes first.
         self.budget.acquire(0).await;
-        if !self.state().published.contains(&copying.oid.into()) {
+        if !self.state().published.contains_key(&copying.oid.into()) {
             return Ok(Step::Gone);
         }
         let described = match copying.described.take() {
@@ -149,6 +149,8 @@ impl Copier {
         };
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
+        let rows_estimated = relations.catalog.estimated_rows(oid).await?;
+        self.state().estimate(oid, rows_estimated);
         let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
         let key = RowKey::of(&table.relation, primary_key.as_deref());
         let is_known = match relations.known.get(&oid) {
@@ -328,7 +330,7 @@ impl Copier {
             let end = copying.is_read.then(|| record.ended(unix_ms()));
             Then { record, end, settles: Settles::Rows(again.names.clone()) }
         } else {
-            let record = copying.ahead.advanced(last, rows as u64);
+            let record = copying.ahead.advanced(last, rows as u64, batch.bytes() as u64);
             copying.is_read = is_whole && rows < copying.chunk_rows;
             copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
             copying.ahead = record.clone();
@@ -389,7 +391,12 @@ fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &
     let after = copying.ahead.after.as_ref();
     let after = after.map(|after| Tuple::from_values(after.iter().map(|value| Value::Text(value.as_bytes()))));
     let after = after.transpose().map_err(|error| Failure::caused(Code::Internal, error))?;
-    let range = KeyRange { key: order, after: after.as_ref(), rows_max: copying.chunk_rows as u64 };
+    let range = KeyRange {
+        key: order,
+        after: after.as_ref(),
+        condition: copying.ahead.condition.as_deref(),
+        rows_max: copying.chunk_rows as u64,
+    };
     let no_key = || Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table");
     table.copy().of_keys(&range).ok_or_else(no_key)
 }

@@ -19,7 +19,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use walreceiver::Backoff;
 
-use super::{Copier, End, chunk::Described, session_over};
+use super::{Copier, chunk::Described, session_over, state::End};
 use crate::{
     catalog::RowReader,
     failure::{Failure, Recovery},
@@ -102,6 +102,8 @@ pub(super) enum Step {
     Gone,
     /// There is no way to copy it.
     Keyless,
+    /// Somebody has asked to stop it.
+    Stopped,
 }
 
 impl Again {
@@ -166,6 +168,12 @@ impl Copier {
         while !copying.in_flight.is_empty() {
             self.land(&mut copying, true).await?;
         }
+        let is_stopping = self.state().stopping.contains(&oid.into());
+        if is_stopping && !matches!(ended, Ok(Step::Done | Step::Gone)) {
+            self.write_stopped(oid.into()).await?;
+            return Ok(End::Over);
+        }
+        self.state().stopping.remove(&oid.into());
         match ended? {
             Step::Gone => {
                 self.forget(oid).await?;
@@ -177,19 +185,27 @@ impl Copier {
                 if self.state().progress.tables.contains_key(&oid.into()) {
                     self.forget(oid).await?;
                 }
-                Ok(End::PutOff)
+                Ok(End::PutOff(
+                    "nothing tells its rows apart and gives them an order: give it a primary key".to_owned(),
+                ))
             }
-            Step::Done => Ok(End::Over),
-            Step::Sent | Step::Written | Step::Again(_) => Ok(End::NextTurn),
+            Step::Again(why) => Ok(End::NextTurn(why)),
+            Step::Done | Step::Stopped | Step::Sent | Step::Written => Ok(End::Over),
         }
     }
 
-    /// Ends with one of the last three steps, or with [`Step::Again`] if others are to have their turn.
+    /// Ends with one of the last four steps, or with [`Step::Again`] if others are to have their turn.
     async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         let (mut failures, mut progressed_at) = (0, Instant::now());
         let mut is_told = false;
         loop {
+            if self.may_go_on(copying).await? {
+                progressed_at = Instant::now();
+            }
+            if self.state().stopping.contains(&copying.oid.into()) {
+                return Ok(Step::Stopped);
+            }
             let step = match self.land(copying, false).await {
                 Ok(None) => self.copy_chunk(copying).await,
                 Ok(Some(step)) => Ok(step),
@@ -201,7 +217,7 @@ impl Copier {
                     info!(schema, table, rows = copying.record.rows, "the table is copied");
                     return Ok(Step::Done);
                 }
-                Ok(step @ (Step::Gone | Step::Keyless)) => return Ok(step),
+                Ok(step @ (Step::Gone | Step::Keyless | Step::Stopped)) => return Ok(step),
                 Ok(Step::Sent) => continue,
                 Ok(Step::Written) => {
                     if !std::mem::replace(&mut is_told, true) {
@@ -232,8 +248,31 @@ impl Copier {
         }
     }
 
+    /// Waits while copying is paused, holding nothing; whether it was.
+    async fn may_go_on(&self, copying: &mut Copying) -> Result<bool, Failure> {
+        let mut was_paused = false;
+        loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.state();
+                if !state.progress.is_paused || state.stopping.contains(&copying.oid.into()) {
+                    return Ok(was_paused);
+                }
+            }
+            if !std::mem::replace(&mut was_paused, true) {
+                while !copying.in_flight.is_empty() {
+                    self.land(copying, true).await?;
+                }
+                copying.reader.disconnect();
+                // Somebody may have said so meanwhile.
+                continue;
+            }
+            changed.await;
+        }
+    }
+
     fn tell_keyless(&self, copying: &Copying) {
-        if self.state().keyless.insert(copying.oid.into()) {
+        if self.state().is_found_keyless(copying.oid) {
             let TableRecord { schema, table, .. } = &copying.ahead;
             warn!(
                 schema,

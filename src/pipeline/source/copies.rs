@@ -6,7 +6,10 @@
 use encoder::{Change, RecordBatch};
 use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
-use tokio::sync::mpsc::{Receiver, error::TryRecvError};
+use tokio::sync::{
+    mpsc::{Receiver, error::TryRecvError},
+    oneshot,
+};
 
 use super::Source;
 use crate::{
@@ -133,9 +136,9 @@ impl Copies {
 }
 
 impl Source {
-    /// Takes the requests of copies from a channel from now on, if there are to be any; some have begun in an earlier life.
-    pub(in crate::pipeline) fn copying(mut self, requests: Option<Receiver<Request>>, moved: MovedRows) -> Self {
-        self.copies.requests = requests;
+    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
+    pub(in crate::pipeline) fn copying(mut self, requests: Receiver<Request>, moved: MovedRows) -> Self {
+        self.copies.requests = Some(requests);
         self.copies.moved = moved;
         self
     }
@@ -176,12 +179,21 @@ impl Source {
                 self.copies.windows.abandon(window, snapshot.as_ref());
                 Ok(())
             }
+            Request::Record { attachments, committed } => self.record(attachments, Some(committed)).await,
             Request::Forget { table } => {
                 let mut attachments = self.copies.moved.end(table);
                 attachments.push(TableRecord::removal(table));
-                self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments }))).await
+                self.record(attachments, None).await
             }
         }
+    }
+
+    async fn record(
+        &mut self,
+        attachments: Vec<Attachment>,
+        committed: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
+        self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments, committed }))).await
     }
 
     async fn write_copies(&mut self) -> Result<(), Failure> {
@@ -226,7 +238,7 @@ impl Source {
                 // What waits for the stream must not wait for room too: the stream may be waiting for the same.
                 self.budget.charge(batch.iter().map(|record| cost_of(&record)).sum());
                 drop(charge);
-                self.send(Work::Copied(Box::new(Copied { batch, attachments }))).await?;
+                self.send(Work::Copied(Box::new(Copied { batch, attachments, committed: None }))).await?;
                 Outcome::Written { superseded, left }
             }
         };

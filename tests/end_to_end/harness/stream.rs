@@ -259,7 +259,7 @@ impl Program {
     }
 
     /// Where the endpoint listens: the port is the kernel's choice, and the log tells it.
-    fn address(&self) -> Option<&str> {
+    pub(crate) fn address(&self) -> Option<&str> {
         if let Some(address) = self.address.get() {
             return Some(address);
         }

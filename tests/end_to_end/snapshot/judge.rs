@@ -111,6 +111,12 @@ impl Judged {
         }
     }
 
+    /// The same where somebody has asked for rows that were copied before.
+    pub(super) fn copied_again(mut self) -> Self {
+        self.violations.retain(|violation| !violation.ends_with("was copied twice"));
+        self
+    }
+
     pub(super) fn assert_flawless(&self) {
         let shown: Vec<_> = self.violations.iter().take(20).cloned().collect();
         assert!(self.violations.is_empty(), "{} violations:\n{}", self.violations.len(), shown.join("\n"));

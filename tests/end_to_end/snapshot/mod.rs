@@ -1,5 +1,6 @@
 //! Rows that were there before: copied beside the stream, under writers, over any chain of lives.
 
+mod control;
 mod crashes;
 mod envelopes;
 mod judge;

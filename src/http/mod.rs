@@ -1,4 +1,7 @@
-//! The HTTP endpoint: metrics, probes, and the schemas of the built-in registry.
+//! The HTTP endpoint: metrics, probes, the schemas of the built-in registry, and commands.
+
+mod access;
+pub(crate) mod snapshot;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -8,21 +11,34 @@ use axum::{
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
 use crate::{
+    config,
     failure::{Code, Failure},
     metrics::Metrics,
     schemas::{self, built_in::BuiltIn},
 };
 
-/// Serves `/metrics`, `/livez` and `/readyz`, and a registry if there is one, until the program ends.
+pub use crate::snapshot::control::SnapshotControl;
+
+/// What is served.
+pub struct Served {
+    /// What `/metrics` and `/readyz` show.
+    pub metrics: Arc<Metrics>,
+    /// The built-in registry, if there is one.
+    pub registry: Option<Arc<BuiltIn>>,
+    /// Where commands about copies go.
+    pub snapshot: Arc<SnapshotControl>,
+}
+
+/// Serves `/metrics`, `/livez` and `/readyz`, commands, and a registry if there is one, until the program ends.
 ///
 /// # Errors
 /// The address cannot be listened on.
 pub async fn serve(
-    listen: SocketAddr,
-    metrics: Arc<Metrics>,
-    registry: Option<Arc<BuiltIn>>,
+    config: &config::Http,
+    served: Served,
     mut stop: watch::Receiver<bool>,
 ) -> Result<JoinHandle<()>, Failure> {
+    let listen = config.listen;
     let listener = TcpListener::bind(listen).await.map_err(|error| {
         Failure::new(Code::ConfigInvalid, format!("http.listen: cannot listen on {listen}: {error}"))
     })?;
@@ -32,8 +48,9 @@ pub async fn serve(
         // The process answers: that is all that liveness means. Restarting it would not help against what it waits for.
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readiness))
-        .with_state(metrics);
-    let router = match registry {
+        .with_state(served.metrics)
+        .merge(snapshot::router(served.snapshot, config.token.clone()));
+    let router = match served.registry {
         Some(registry) => router.merge(schemas::api::router(registry)),
         None => router,
     };
@@ -41,7 +58,10 @@ pub async fn serve(
         let stopped = async move {
             let _whoever_could_ask_is_gone = stop.wait_for(|asked| *asked).await;
         };
-        if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stopped).await {
+        if let Err(error) = axum::serve(listener, router.into_make_service_with_connect_info::<SocketAddr>())
+            .with_graceful_shutdown(stopped)
+            .await
+        {
             tracing::warn!(%error, "the HTTP endpoint has ended");
         }
     }))

@@ -1,0 +1,97 @@
+//! The running instance, over HTTP.
+
+use std::{
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
+    time::Duration,
+};
+
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{
+    Request, StatusCode,
+    body::Bytes,
+    client::conn::http1,
+    header::{AUTHORIZATION, CONTENT_TYPE, HOST},
+};
+use hyper_util::rt::TokioIo;
+use secrecy::{ExposeSecret, SecretString};
+use tokio::{net::TcpStream, time::timeout};
+
+use crate::{
+    failure::{Code, Failure},
+    http::snapshot::{PATH, Refused},
+    snapshot::control::Status,
+};
+
+/// Longer than the instance takes to say that it cannot answer.
+const TIMEOUT: Duration = Duration::from_secs(40);
+/// The status of more tables than a database has.
+const ANSWER_BYTES_MAX: usize = 64 << 20;
+
+pub(super) struct Instance {
+    address: SocketAddr,
+    token: Option<SecretString>,
+}
+
+impl Instance {
+    pub(super) fn new(listen: SocketAddr, token: Option<SecretString>) -> Self {
+        // Who listens everywhere listens here too.
+        let ip = match listen.ip() {
+            IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+            IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+            ip => ip,
+        };
+        Self { address: SocketAddr::new(ip, listen.port()), token }
+    }
+
+    pub(super) async fn get(&self) -> Result<Status, Failure> {
+        self.ask("GET", PATH, Vec::new()).await
+    }
+
+    pub(super) async fn post(&self, verb: &str, body: Vec<u8>) -> Result<Status, Failure> {
+        self.ask("POST", &format!("{PATH}/{verb}"), body).await
+    }
+
+    async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Status, Failure> {
+        let answer = timeout(TIMEOUT, self.exchange(method, path, body)).await;
+        let answer = answer.unwrap_or_else(|_elapsed| Err("no answer within 40 s".to_owned()));
+        let (status, body) = answer.map_err(|why| {
+            let found = format!("the instance at http://{} cannot be asked: {why}", self.address);
+            Failure::new(Code::ControlUnavailable, found)
+        })?;
+        if status == StatusCode::OK {
+            return serde_json::from_slice(&body).map_err(|error| {
+                let found = format!("what listens at {} is no pgsluice of this version: {error}", self.address);
+                Failure::new(Code::ControlUnavailable, found)
+            });
+        }
+        let Ok(Refused { code, error }) = serde_json::from_slice(&body) else {
+            let found =
+                format!("what listens at {} answers {status}, as no pgsluice of this version does", self.address);
+            return Err(Failure::new(Code::ControlUnavailable, found));
+        };
+        let code = Code::ALL.iter().find(|known| known.as_str() == code);
+        Err(Failure::new(code.copied().unwrap_or(Code::ControlUnavailable), error))
+    }
+
+    async fn exchange(&self, method: &str, path: &str, body: Vec<u8>) -> Result<(StatusCode, Bytes), String> {
+        fn words(error: impl std::fmt::Display) -> String {
+            error.to_string()
+        }
+        let connection = TcpStream::connect(self.address).await.map_err(words)?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(connection)).await.map_err(words)?;
+        let driver = tokio::spawn(connection);
+        let mut request = Request::builder().method(method).uri(path).header(HOST, self.address.to_string());
+        if !body.is_empty() {
+            request = request.header(CONTENT_TYPE, "application/json");
+        }
+        if let Some(token) = &self.token {
+            request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
+        }
+        let request = request.body(Full::new(Bytes::from(body))).map_err(words)?;
+        let answer = sender.send_request(request).await.map_err(words)?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), ANSWER_BYTES_MAX).collect().await.map_err(words)?.to_bytes();
+        driver.abort();
+        Ok((status, body))
+    }
+}

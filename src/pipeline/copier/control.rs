@@ -1,0 +1,211 @@
+//! What operators ask for, carried out: see [`control`](crate::snapshot::control).
+//!
+//! What is asked for is beside the checkpoint before it is answered. A table that is being copied belongs to its worker until the turn is over, so
+//! that no cursor of it is written behind what is said here: it is never started meanwhile, and it is the worker that stops it.
+
+use std::time::Duration;
+
+use publisher::Attachment;
+use tokio::{sync::oneshot, time::timeout};
+use tracing::info;
+
+use super::{Copier, session_over};
+use crate::{
+    catalog::{Catalog, PublishedTable},
+    failure::{Code, Failure},
+    pipeline::publish::unix_ms,
+    snapshot::{
+        ControlRecord, Request, TableRecord,
+        control::{Asked, Command, SnapshotControl, Status},
+    },
+};
+
+/// How long a command waits for a chunk that is being read.
+const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+
+impl Copier {
+    /// Carries out one command after another, for as long as the session runs.
+    pub(super) async fn keep_answering(&self, control: &SnapshotControl) {
+        loop {
+            let Asked { command, answer } = control.next().await;
+            let done = self.carry_out(command).await;
+            let _nobody_waits_any_more = answer.send(done);
+        }
+    }
+
+    async fn carry_out(&self, command: Command) -> Result<Status, Failure> {
+        match command {
+            Command::Status => {
+                let has_looked = self.state().looks > 0;
+                if !has_looked {
+                    self.look(&mut self.catalog()).await?;
+                }
+            }
+            Command::Start { tables, condition } => self.start(&tables, condition.as_deref()).await?,
+            Command::Stop { tables } => self.stop(&tables).await?,
+            Command::Pause => self.pause(true).await?,
+            Command::Resume => self.pause(false).await?,
+        }
+        Ok(self.state().status())
+    }
+
+    /// One of its own, for the time of a command: others may be waiting for a lock on theirs.
+    fn catalog(&self) -> Catalog {
+        Catalog::new(std::sync::Arc::clone(&self.connect))
+    }
+
+    async fn pause(&self, is_paused: bool) -> Result<(), Failure> {
+        self.record(vec![ControlRecord::new(is_paused).attachment()]).await?;
+        self.state().progress.is_paused = is_paused;
+        self.changed.notify_waiters();
+        self.work.notify_waiters();
+        info!("{}", if is_paused { "copying is paused" } else { "copying is resumed" });
+        Ok(())
+    }
+
+    async fn start(&self, tables: &[String], condition: Option<&str>) -> Result<(), Failure> {
+        let mut catalog = self.catalog();
+        self.look(&mut catalog).await?;
+        let mut found = Vec::new();
+        for name in tables {
+            let (oid, table) = self.find(name)?;
+            if let Some(condition) = condition {
+                let verified = catalog.verify_condition(&table, condition).await?;
+                verified.map_err(|why| refused(format!("the condition is none for rows of {name}: {why}")))?;
+            }
+            found.push((oid, table));
+        }
+        if found.is_empty() {
+            return Err(refused("no table is named".to_owned()));
+        }
+        // From here on no look takes them up.
+        let mut starting = Vec::new();
+        {
+            let state = &mut *self.state();
+            for (oid, table) in found {
+                if !state.is_taken(oid) && !state.stopping.contains(&oid) {
+                    state.reserve(oid);
+                    starting.push((oid, table));
+                } else if condition.is_some() || state.stopping.contains(&oid) {
+                    for (reserved, _) in &starting {
+                        state.give_up(*reserved);
+                    }
+                    return Err(refused(format!("{table} is being copied: stop that first, or wait for its end")));
+                }
+            }
+        }
+        let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
+            let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
+            (*oid, record.with_condition(condition.map(str::to_owned)))
+        };
+        let records: Vec<_> = starting.iter().map(record).collect();
+        let written = self.record(records.iter().map(|(oid, record)| record.attachment((*oid).into())).collect()).await;
+        {
+            let state = &mut *self.state();
+            for (oid, record) in records {
+                match written {
+                    Ok(()) => state.start(oid, record),
+                    Err(_) => state.give_up(oid),
+                }
+            }
+            self.metrics.tables_to_copy(state.lacking());
+        }
+        self.work.notify_waiters();
+        for (_, table) in &starting {
+            info!(
+                schema = table.schema,
+                table = table.name,
+                condition,
+                "the table is to be copied, as somebody has asked"
+            );
+        }
+        written
+    }
+
+    async fn stop(&self, tables: &[String]) -> Result<(), Failure> {
+        if self.state().looks == 0 {
+            self.look(&mut self.catalog()).await?;
+        }
+        let named = tables.iter().map(|name| Ok(self.find(name)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+        let (idle, busy) = {
+            let state = &mut *self.state();
+            let unfinished = |oid: &u32| state.progress.lacks((*oid).into());
+            let all = state.published.keys().copied().filter(|_| tables.is_empty());
+            let stopping: Vec<u32> = named.into_iter().chain(all).filter(unfinished).collect();
+            state.stopping.extend(stopping.iter().copied());
+            let (busy, idle): (Vec<u32>, Vec<u32>) = stopping.into_iter().partition(|oid| state.is_copying(*oid));
+            for oid in &idle {
+                state.give_up(*oid);
+            }
+            (idle, busy)
+        };
+        self.changed.notify_waiters();
+        for oid in idle {
+            self.write_stopped(oid).await?;
+        }
+        let all_ended = async {
+            loop {
+                let ended = self.settled.notified();
+                if busy.iter().all(|oid| !self.state().is_copying(*oid)) {
+                    return;
+                }
+                ended.await;
+            }
+        };
+        timeout(STOP_TIMEOUT, all_ended).await.map_err(|_elapsed| {
+            Failure::new(
+                Code::ControlUnavailable,
+                "a chunk is still being read: the table stops behind it, which the status will show",
+            )
+        })
+    }
+
+    /// The table is left as far as it is; nobody copies it.
+    pub(super) async fn write_stopped(&self, oid: u32) -> Result<(), Failure> {
+        let record = {
+            let state = &mut *self.state();
+            let name = state.published.get(&oid).cloned();
+            let (schema, table) = name.map_or_else(Default::default, |table| (table.schema, table.name));
+            let held = state.progress.tables.get(&oid).cloned();
+            held.unwrap_or_else(|| TableRecord::new(&schema, &table, Vec::new(), unix_ms())).stopped(unix_ms())
+        };
+        let written = self.record(vec![record.attachment(oid.into())]).await;
+        let state = &mut *self.state();
+        state.stopping.remove(&oid);
+        written?;
+        info!(
+            schema = record.schema,
+            table = record.table,
+            rows = record.rows,
+            "the table's copy is stopped, as somebody has asked"
+        );
+        state.progress.tables.insert(oid, record);
+        self.metrics.tables_to_copy(state.lacking());
+        Ok(())
+    }
+
+    fn find(&self, name: &str) -> Result<(u32, PublishedTable), Failure> {
+        let state = self.state();
+        let found = state.published.iter().find(|(_, table)| table.to_string() == name);
+        found.map(|(oid, table)| (*oid, table.clone())).ok_or_else(|| {
+            refused(format!(
+                "{name} is not streamed: it has to be in publication {}, as schema.table",
+                self.publication
+            ))
+        })
+    }
+
+    /// Has the checkpoint say this, and waits until it does.
+    async fn record(&self, attachments: Vec<Attachment>) -> Result<(), Failure> {
+        if attachments.is_empty() {
+            return Ok(());
+        }
+        let (committed, waiting) = oneshot::channel();
+        self.request(Request::Record { attachments, committed }).await?;
+        waiting.await.map_err(|_| session_over())
+    }
+}
+
+fn refused(found: String) -> Failure {
+    Failure::new(Code::SnapshotRefused, found)
+}

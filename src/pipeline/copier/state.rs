@@ -1,0 +1,345 @@
+//! Which tables are copied, which wait, and which do not get on: what workers, looks and commands share.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
+
+use pgoutput::Oid;
+
+use crate::{
+    catalog::PublishedTable,
+    failure::Failure,
+    snapshot::{
+        Epoch, Progress, TableRecord,
+        control::{self, Status, TableStatus},
+    },
+};
+
+pub(super) struct State {
+    /// As the checkpoint has it.
+    pub(super) progress: Progress,
+    /// Whether tables are copied that nobody has asked for.
+    is_automatic: bool,
+    /// What the publication came to at the last look, by OID.
+    pub(super) published: BTreeMap<u32, PublishedTable>,
+    /// Tables that wait for a connection, and since which look each is there.
+    pending: VecDeque<(Oid, u64)>,
+    /// Those that are pending or being copied, and those that were put off.
+    taken: BTreeMap<u32, Taken>,
+    /// Those that are to be stopped, until the checkpoint says so.
+    pub(super) stopping: BTreeSet<u32>,
+    /// Those of which it was said that they cannot be copied.
+    keyless: BTreeSet<u32>,
+    /// Why the last turn at a table ended.
+    problems: BTreeMap<u32, String>,
+    pub(super) looks: u64,
+    pub(super) windows: u64,
+    pub(super) fence: Option<Fence>,
+}
+
+/// What is being done with a table that lacks rows.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Taken {
+    /// It is pending, or about to be.
+    Waiting,
+    Copying(Turn),
+    /// It is taken again at the next look.
+    PutOff,
+}
+
+/// A turn at a table.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Turn {
+    began: Instant,
+    /// The rows that were copied before.
+    rows: u64,
+    rows_estimated: Option<u64>,
+}
+
+/// How a turn at a table ends.
+pub(super) enum End {
+    /// It needs no more of the copier.
+    Over,
+    /// Others have their turn first.
+    NextTurn(String),
+    PutOff(String),
+}
+
+/// A transaction id below which nothing may run in the snapshot of a chunk: see [`Windows`](crate::snapshot::Windows).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fence {
+    pub(super) epoch: Epoch,
+    /// It was assigned after the tables of this look were seen in the publication: a transaction that has changed one of them before it was
+    /// there, and ends later, is not streamed, and must be in what is read.
+    pub(super) look: u64,
+    pub(super) xid: u64,
+}
+
+impl State {
+    pub(super) fn new(progress: Progress, is_automatic: bool) -> Self {
+        Self {
+            progress,
+            is_automatic,
+            published: BTreeMap::new(),
+            pending: VecDeque::new(),
+            taken: BTreeMap::new(),
+            stopping: BTreeSet::new(),
+            keyless: BTreeSet::new(),
+            problems: BTreeMap::new(),
+            looks: 0,
+            windows: 0,
+            fence: None,
+        }
+    }
+
+    /// Whether there is a reason to look for tables, unless somebody asks.
+    pub(super) fn has_reason_to_look(&self) -> bool {
+        self.is_automatic || self.progress.tables.values().any(TableRecord::is_going_on)
+    }
+
+    fn is_wanted(&self, table: u32) -> bool {
+        let is_asked_for = self.is_automatic || self.progress.tables.contains_key(&table);
+        is_asked_for && self.progress.lacks(table.into()) && !self.stopping.contains(&table)
+    }
+
+    /// Takes up what is to be copied of what is published now, and returns what was taken out of the publication: what happens to it now is
+    /// not streamed, so that its rows are copied from the first one on if it ever comes back.
+    pub(super) fn look(&mut self, tables: &[(Oid, PublishedTable)]) -> Vec<Oid> {
+        let look = self.looks;
+        self.looks += 1;
+        self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
+        self.taken.retain(|_, taken| *taken != Taken::PutOff);
+        for (oid, _) in tables {
+            let oid = u32::from(*oid);
+            if self.is_wanted(oid) && !self.taken.contains_key(&oid) {
+                self.taken.insert(oid, Taken::Waiting);
+                self.pending.push_back((oid.into(), look));
+            }
+        }
+        // That there is none at all is not the tables' doing.
+        let is_gone =
+            |oid: &u32| !tables.is_empty() && !self.published.contains_key(oid) && !self.taken.contains_key(oid);
+        self.progress.tables.keys().copied().filter(is_gone).map(Oid::from).collect()
+    }
+
+    /// The next table that waits, whose turn begins, and since which look it is there.
+    pub(super) fn begin(&mut self) -> Option<(Oid, u64)> {
+        if self.progress.is_paused {
+            return None;
+        }
+        let (table, look) = self.pending.pop_front()?;
+        let rows = self.progress.tables.get(&table.into()).map_or(0, |record| record.rows);
+        let turn = Turn { began: Instant::now(), rows, rows_estimated: None };
+        self.taken.insert(table.into(), Taken::Copying(turn));
+        Some((table, look))
+    }
+
+    pub(super) fn estimate(&mut self, table: Oid, rows: Option<u64>) {
+        if let Some(Taken::Copying(turn)) = self.taken.get_mut(&table.into()) {
+            turn.rows_estimated = rows;
+        }
+    }
+
+    /// A turn at a table has ended.
+    pub(super) fn end(&mut self, table: Oid, look: u64, end: End) {
+        let oid = u32::from(table);
+        match end {
+            End::Over => {
+                self.taken.remove(&oid);
+                self.problems.remove(&oid);
+            }
+            End::NextTurn(why) => {
+                self.taken.insert(oid, Taken::Waiting);
+                self.pending.push_back((table, look));
+                self.problems.insert(oid, why);
+            }
+            End::PutOff(why) => {
+                self.taken.insert(oid, Taken::PutOff);
+                self.problems.insert(oid, why);
+            }
+        }
+    }
+
+    /// Whether it was not known yet that the table cannot be copied.
+    pub(super) fn is_found_keyless(&mut self, table: Oid) -> bool {
+        self.keyless.insert(table.into())
+    }
+
+    /// How many tables lack rows.
+    pub(super) fn lacking(&self) -> usize {
+        self.taken.len()
+    }
+
+    /// Whether those that lack rows are such that cannot be copied.
+    pub(super) fn are_all_keyless(&self) -> bool {
+        self.taken.keys().all(|oid| self.keyless.contains(oid))
+    }
+
+    /// Whether a turn at the table goes on.
+    pub(super) fn is_copying(&self, table: u32) -> bool {
+        matches!(self.taken.get(&table), Some(Taken::Copying(_)))
+    }
+
+    /// Whether the table is being copied, or waits for it.
+    pub(super) fn is_taken(&self, table: u32) -> bool {
+        matches!(self.taken.get(&table), Some(Taken::Waiting | Taken::Copying(_)))
+    }
+
+    /// Keeps looks from taking a table up that is about to be started.
+    pub(super) fn reserve(&mut self, table: u32) {
+        self.taken.insert(table, Taken::Waiting);
+    }
+
+    /// Gives up what was reserved.
+    pub(super) fn give_up(&mut self, table: u32) {
+        self.pending.retain(|(pending, _)| u32::from(*pending) != table);
+        self.taken.remove(&table);
+        self.problems.remove(&table);
+    }
+
+    /// What was reserved waits for its turn.
+    pub(super) fn start(&mut self, table: u32, record: TableRecord) {
+        self.progress.tables.insert(table, record);
+        self.keyless.remove(&table);
+        self.pending.push_back((table.into(), self.looks.saturating_sub(1)));
+    }
+
+    /// How far all tables are.
+    pub(super) fn status(&self) -> Status {
+        let mut tables: Vec<_> = self.published.iter().map(|(oid, name)| self.status_of(*oid, name)).collect();
+        tables.sort_by(|one, other| one.table.cmp(&other.table));
+        Status { paused: self.progress.is_paused, tables }
+    }
+
+    fn status_of(&self, oid: u32, name: &PublishedTable) -> TableStatus {
+        let record = self.progress.tables.get(&oid);
+        let taken = self.taken.get(&oid);
+        let state = match (taken, record) {
+            _ if self.keyless.contains(&oid) && taken.is_some() => control::State::Keyless,
+            (Some(Taken::Copying(_)), _) => control::State::Copying,
+            (Some(Taken::Waiting), _) => control::State::Waiting,
+            (Some(Taken::PutOff), _) => control::State::PutOff,
+            (None, Some(record)) if record.stopped_at_ms.is_some() => control::State::Stopped,
+            (None, Some(record)) if record.ended_at_ms.is_some() => control::State::Copied,
+            (None, _) if self.is_wanted(oid) => control::State::Waiting,
+            (None, _) => control::State::NotCopied,
+        };
+        let rows = record.map_or(0, |record| record.rows);
+        let turn = match taken {
+            Some(Taken::Copying(turn)) => Some(turn),
+            _ => None,
+        };
+        #[expect(clippy::cast_precision_loss, reason = "for people")]
+        let rate = |turn: &Turn| rows.saturating_sub(turn.rows) as f64 / turn.began.elapsed().as_secs_f64().max(0.001);
+        TableStatus {
+            table: name.to_string(),
+            state,
+            rows,
+            bytes: record.map_or(0, |record| record.bytes),
+            rows_estimated: turn.and_then(|turn| turn.rows_estimated),
+            rows_per_second: turn.filter(|turn| rows > turn.rows).map(rate),
+            condition: record.and_then(|record| record.condition.clone()),
+            started_at_ms: record.map(|record| record.started_at_ms),
+            ended_at_ms: record.and_then(|record| record.ended_at_ms.or(record.stopped_at_ms)),
+            problem: self.problems.get(&oid).cloned(),
+        }
+    }
+}
+
+impl End {
+    /// A table that could not be copied.
+    pub(super) fn failed(failure: &Failure) -> Self {
+        Self::PutOff(format!("{}: {}", failure.code().as_str(), failure.found()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn table(oid: u32) -> (Oid, PublishedTable) {
+        (oid.into(), PublishedTable { schema: "public".into(), name: format!("t{oid}") })
+    }
+
+    fn record() -> TableRecord {
+        TableRecord::new("public", "t", Vec::new(), 1)
+    }
+
+    fn states(state: &State) -> Vec<(String, control::State)> {
+        state.status().tables.into_iter().map(|table| (table.table, table.state)).collect()
+    }
+
+    #[test]
+    fn a_table_is_taken_once_until_its_turn_is_over() {
+        let mut state = State::new(Progress::default(), true);
+        assert!(state.look(&[table(1), table(2)]).is_empty());
+        assert_eq!(state.begin(), Some((1.into(), 0)));
+        assert!(state.look(&[table(1), table(2)]).is_empty());
+        assert_eq!(state.begin(), Some((2.into(), 0)));
+        assert_eq!(state.begin(), None);
+        state.end(1.into(), 0, End::PutOff("the disk is full".into()));
+        assert_eq!(state.status().tables[0].problem.as_deref(), Some("the disk is full"));
+        assert_eq!(state.begin(), None, "not before the next look");
+        state.look(&[table(1), table(2)]);
+        assert_eq!(state.begin(), Some((1.into(), 2)));
+        state.progress.tables.insert(1, record().ended(2));
+        state.end(1.into(), 2, End::Over);
+        state.look(&[table(1), table(2)]);
+        assert_eq!(state.begin(), None);
+        assert_eq!(
+            states(&state),
+            [("public.t1".into(), control::State::Copied), ("public.t2".into(), control::State::Copying)]
+        );
+    }
+
+    #[test]
+    fn without_being_asked_only_what_was_asked_for_is_copied() {
+        let mut state = State::new(Progress::default(), false);
+        assert!(!state.has_reason_to_look());
+        state.look(&[table(1), table(2)]);
+        assert_eq!(state.begin(), None);
+        assert_eq!(states(&state)[0].1, control::State::NotCopied);
+        state.reserve(2);
+        state.start(2, record());
+        assert!(state.has_reason_to_look());
+        assert_eq!(state.begin(), Some((2.into(), 0)));
+        state.end(2.into(), 0, End::NextTurn("it is busy".into()));
+        assert_eq!(state.begin(), Some((2.into(), 0)));
+    }
+
+    #[test]
+    fn what_is_stopped_is_left_alone_until_it_is_started() {
+        let mut state = State::new(Progress::default(), true);
+        state.look(&[table(1)]);
+        state.stopping.insert(1);
+        state.give_up(1);
+        state.look(&[table(1)]);
+        assert_eq!(state.begin(), None, "it is about to be stopped");
+        state.progress.tables.insert(1, record().stopped(3));
+        state.stopping.remove(&1);
+        state.look(&[table(1)]);
+        assert_eq!((state.begin(), states(&state)[0].1), (None, control::State::Stopped));
+        state.reserve(1);
+        state.look(&[table(1)]);
+        assert_eq!(state.begin(), None, "the checkpoint does not say so yet");
+        state.start(1, record());
+        assert_eq!(state.begin(), Some((1.into(), 3)));
+    }
+
+    #[test]
+    fn nothing_begins_while_it_is_paused_and_what_is_gone_is_forgotten_once_nobody_copies_it() {
+        let mut state = State::new(Progress::default(), true);
+        state.progress.tables.insert(2, record());
+        state.progress.is_paused = true;
+        state.look(&[table(1), table(2)]);
+        assert_eq!(state.begin(), None);
+        state.progress.is_paused = false;
+        assert_eq!(state.begin(), Some((1.into(), 0)));
+        assert_eq!(state.begin(), Some((2.into(), 0)));
+        assert!(state.look(&[]).is_empty(), "nothing is published: that is not the tables' doing");
+        assert!(state.look(&[table(1)]).is_empty(), "it is being copied");
+        state.end(2.into(), 0, End::Over);
+        assert_eq!(state.look(&[table(1)]), [Oid::from(2)]);
+    }
+}

@@ -1,0 +1,176 @@
+//! Commands to a running instance, by `pgsluice snapshot` and over HTTP.
+
+use serde_json::Value;
+
+use super::{COPY_TIMEOUT, await_copied, create, judge::Judged};
+use crate::harness::{
+    event::Record,
+    http,
+    stack::Stack,
+    stream::{Program, START_TIMEOUT, Stream},
+    wait_until,
+};
+
+/// What `pgsluice snapshot` prints, and its exit code.
+fn snapshot(stream: &Stream, program: &Program, arguments: &[&str]) -> (i32, String, String) {
+    let address = wait_until(START_TIMEOUT, "it listens", || program.address());
+    let arguments: Vec<&str> = ["snapshot"].iter().chain(arguments).copied().chain(["--instance", address]).collect();
+    let output = stream.command(&arguments, &[]);
+    let text = |bytes: Vec<u8>| String::from_utf8(bytes).expect("UTF-8");
+    (output.status.code().unwrap_or(-1), text(output.stdout), text(output.stderr))
+}
+
+/// What must succeed.
+fn command(stream: &Stream, program: &Program, arguments: &[&str]) -> String {
+    let (code, stdout, stderr) = snapshot(stream, program, arguments);
+    assert_eq!(code, 0, "{arguments:?}: {stderr}");
+    stdout
+}
+
+/// What must be refused with this code, and say this.
+fn refused(stream: &Stream, program: &Program, arguments: &[&str], code: &str, says: &str) {
+    let (exit, stdout, stderr) = snapshot(stream, program, arguments);
+    assert_eq!((exit, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
+    assert!(stderr.contains(&format!("[{code}]")) && stderr.contains(says), "{arguments:?}: {stderr}");
+}
+
+fn status(stream: &Stream, program: &Program) -> Value {
+    serde_json::from_str(&command(stream, program, &["status", "--json"])).expect("JSON")
+}
+
+fn state(status: &Value, table: &str) -> String {
+    let tables = status["tables"].as_array().expect("a list");
+    let found = tables.iter().find(|it| it["table"] == format!("public.{table}")).expect("it is streamed");
+    found["state"].as_str().expect("a text").to_owned()
+}
+
+fn await_state(stream: &Stream, program: &Program, table: &str, wanted: &str) {
+    wait_until(COPY_TIMEOUT, &format!("{table} is {wanted}"), || {
+        (state(&status(stream, program), table) == wanted).then_some(())
+    });
+}
+
+fn await_begun(program: &Program) {
+    wait_until(COPY_TIMEOUT, "rows are copied", || program.metric("copied_rows_total").filter(|rows| *rows > 0.0));
+}
+
+/// The rows of a table that were copied.
+fn copied(records: &[Record], table: &str) -> usize {
+    let of_table = records.iter().filter(|record| record.table == table);
+    of_table.filter(|record| record.event.as_ref().is_some_and(|event| event.operation == "r")).count()
+}
+
+#[test]
+fn copying_is_paused_over_a_crash_and_resumed() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "paused", 4000);
+    stream.set("snapshot.rows_per_second", "2000");
+    let program = stream.start_ready();
+    await_begun(&program);
+    assert!(command(&stream, &program, &["pause"]).starts_with("paused"));
+    program.kill();
+
+    let program = stream.start_ready();
+    assert_eq!(status(&stream, &program)["paused"], true);
+    stream.database.execute("update public.item set version = version + 1, note = 'second' where id % 3 = 0");
+    stream.drain();
+    assert_eq!(program.metric("copied_rows_total"), Some(0.0), "nothing is read");
+    assert_eq!(command(&stream, &program, &["resume"]), "resumed\n");
+    await_copied(&program);
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    Judged::of(&stream, &records).assert_flawless();
+    assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [4000, 4000, 4000]);
+}
+
+#[test]
+fn a_copy_that_was_stopped_stays_so_until_it_is_started_anew() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "stopped", 4000);
+    stream.set("snapshot.rows_per_second", "1000");
+    let program = stream.start_ready();
+    await_begun(&program);
+    let said = command(&stream, &program, &["stop", "public.item", "public.pair"]);
+    assert!(said.contains("public.item") && said.contains("stopped") && !said.contains("public.whole"), "{said}");
+    program.kill();
+
+    stream.set("snapshot.rows_per_second", "1000000");
+    let program = stream.start_ready();
+    await_copied(&program);
+    let seen = status(&stream, &program);
+    assert_eq!([state(&seen, "item"), state(&seen, "pair"), state(&seen, "whole")], ["stopped", "stopped", "copied"]);
+    stream.database.execute(
+        "update public.item set version = version + 1, note = 'second' where id % 3 = 0; delete from public.item where id % 7 = 0;
+         delete from public.whole where id % 5 = 0",
+    );
+    // Tables that were stopped, and one that is copied already.
+    command(&stream, &program, &["start", "public.item", "public.pair", "public.whole"]);
+    for table in ["item", "pair", "whole"] {
+        await_state(&stream, &program, table, "copied");
+    }
+    stream.drain();
+    program.terminate();
+    let judged = Judged::of(&stream, &stream.records()).copied_again();
+    judged.assert_flawless();
+    assert!(judged.copied > 12_000 - 4000 / 7 - 4000 / 5, "{} copied", judged.copied);
+}
+
+#[test]
+fn rows_that_meet_a_condition_are_copied_when_somebody_asks() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "asked", 2000);
+    stream.set("snapshot.mode", "never");
+    let program = stream.start_ready();
+    assert_eq!(state(&status(&stream, &program), "item"), "not_copied");
+    let refuses = |arguments: &[&str], says| refused(&stream, &program, arguments, "snapshot-refused", says);
+    refuses(&["start", "public.item", "public.nothing"], "public.nothing is not streamed");
+    refuses(&["start", "item"], "item is not streamed");
+    for (condition, says) in [
+        ("id >", "syntax error"),
+        ("nothing = 1", "\"nothing\" does not exist"),
+        ("true) union select from oracle.log where (true", "syntax error"),
+        ("true); drop table public.item; select (true", "multiple commands"),
+        ("id", "boolean"),
+    ] {
+        refuses(&["start", "public.item", "--where", condition], says);
+    }
+    assert_eq!(state(&status(&stream, &program), "item"), "not_copied");
+    // A condition in several lines may end with a comment.
+    command(&stream, &program, &["start", "public.item", "--where", "id <= 100\nor note = 'none' -- the first"]);
+    await_state(&stream, &program, "item", "copied");
+    stream.drain();
+    let seen = command(&stream, &program, &["status"]);
+    assert!(seen.contains("where id <= 100"), "{seen}");
+    // Whoever comes back finds nothing to do.
+    program.kill();
+    let program = stream.start_ready();
+    assert_eq!(state(&status(&stream, &program), "item"), "copied");
+    command(&stream, &program, &["start", "public.pair"]);
+    await_state(&stream, &program, "pair", "copied");
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [100, 2000, 0]);
+}
+
+#[test]
+fn whoever_has_not_the_token_commands_nothing() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "token", 10);
+    stream.set("http.token", "planted-token");
+    let program = stream.start_ready();
+    let address = program.address().expect("it listens").to_owned();
+    let answer = http(&address, "POST", "/snapshot/pause", "{}").expect("it answers");
+    assert_eq!(answer.status, 403);
+    assert!(answer.body.contains("control-denied"), "{}", answer.body);
+    stream.set("http.token", "another");
+    refused(&stream, &program, &["pause"], "control-denied", "the token is not");
+    assert_eq!(status(&stream, &program)["paused"], false);
+    stream.set("http.token", "planted-token");
+    command(&stream, &program, &["pause"]);
+    command(&stream, &program, &["resume"]);
+    await_copied(&program);
+    assert!(!program.log().contains("planted-token"));
+    program.terminate();
+}
