@@ -151,6 +151,9 @@ codes! {
     SnapshotRefused "snapshot-refused" Stop 2
         "What was asked of the copying of tables cannot be done.",
         "Change what the message names; `pgsluice snapshot status` shows every table that is streamed.";
+    SnapshotIncomplete "snapshot-incomplete" Stop 3
+        "With snapshot.mode = \"initial_only\", every table is copied but for some that cannot be.",
+        "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Give http.token to both, or run the command on the machine of the instance.";

@@ -303,7 +303,8 @@ keys! {
          librdkafka's `transaction.timeout.ms` (60 s unless set in `properties`), after which the broker aborts the transaction.";
 
     SNAPSHOT_MODE: "snapshot.mode", Kind::Text, Presence::Default(r#""initial""#),
-        "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `never`, none. A \
+        "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `initial_only`, the same, and the \
+         program ends once they are copied; `always`, those of every table at each start; `never`, none that `pgsluice snapshot` does not ask for. A \
          stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
     SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
         "How many tables are copied at a time, each over a connection of its own. 1 to 16.";

@@ -197,7 +197,11 @@ pub struct Snapshot {
 pub enum SnapshotMode {
     /// Those of every table that is streamed, when that begins.
     Initial,
-    /// None.
+    /// The same, and the program ends once they are copied.
+    InitialOnly,
+    /// Those of every table, each time that the program starts.
+    Always,
+    /// None that nobody has asked for.
     Never,
 }
 

@@ -249,8 +249,10 @@ impl FromData for SnapshotMode {
     fn from_data(data: &Data) -> Result<Self, Fault> {
         match String::from_data(data)?.as_str() {
             "initial" => Ok(Self::Initial),
+            "initial_only" => Ok(Self::InitialOnly),
+            "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            other => Err(found_text(other, "give \"initial\" or \"never\"")),
+            other => Err(found_text(other, "give \"initial\", \"initial_only\", \"always\" or \"never\"")),
         }
     }
 }

@@ -52,8 +52,11 @@ pub(super) struct CopierParts {
     pub(super) control: Arc<SnapshotControl>,
 }
 
-/// Copies what is to be copied, for as long as the session runs.
-pub(super) async fn run(parts: CopierParts) -> Failure {
+/// Copies what is to be copied, for as long as the session runs, or until nothing is left where that is all.
+///
+/// # Errors
+/// Why the session has to end.
+pub(super) async fn run(parts: CopierParts) -> Result<(), Failure> {
     let connections = parts.settings.connections;
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
@@ -63,11 +66,12 @@ pub(super) async fn run(parts: CopierParts) -> Failure {
         workers.spawn(async move { copier.work().await });
     }
     tokio::select! {
-        () = copier.keep_answering(&control) => Failure::new(Code::Internal, "answering what is asked of copies has ended"),
-        () = copier.keep_looking() => Failure::new(Code::Internal, "looking for tables to copy has ended"),
+        () = copier.keep_answering(&control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
+        () = copier.keep_looking() => Err(Failure::new(Code::Internal, "looking for tables to copy has ended")),
+        copied = copier.await_all(), if copier.settings.mode == SnapshotMode::InitialOnly => copied,
         ended = workers.join_next() => match ended {
-            Some(Ok(failure)) => failure,
-            _ => Failure::new(Code::Internal, "copying has panicked"),
+            Some(Ok(failure)) => Err(failure),
+            _ => Err(Failure::new(Code::Internal, "copying has panicked")),
         },
     }
 }
@@ -116,7 +120,7 @@ impl Copier {
             waiting: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit))),
             requests: parts.requests,
             metrics: parts.metrics,
-            state: Mutex::new(State::new(parts.progress, parts.settings.mode == SnapshotMode::Initial)),
+            state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
             settings: parts.settings,
             work: Notify::new(),
             changed: Notify::new(),
@@ -159,6 +163,7 @@ impl Copier {
             gone
         };
         self.work.notify_waiters();
+        self.settled.notify_waiters();
         for table in gone {
             self.forget(table).await?;
         }
@@ -169,6 +174,35 @@ impl Copier {
         self.request(Request::Forget { table }).await?;
         self.state().progress.tables.remove(&table.into());
         Ok(())
+    }
+
+    /// Waits until every table is copied, and the checkpoint says so.
+    async fn await_all(&self) -> Result<(), Failure> {
+        loop {
+            let settled = self.settled.notified();
+            let (is_over, incomplete) = {
+                let state = self.state();
+                let is_over = state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless());
+                (is_over, state.names_of_lacking())
+            };
+            if !is_over {
+                settled.await;
+                continue;
+            }
+            self.await_committed().await?;
+            if let Some(first) = incomplete.first() {
+                let found = format!(
+                    "all tables are copied but those that cannot be: {first} and {} others",
+                    incomplete.len() - 1
+                );
+                return Err(Failure::new(Code::SnapshotIncomplete, found));
+            }
+            info!(
+                "ending, as snapshot.mode = \"initial_only\" has it: the slot stays, and keeps log from here on; start with another mode to stream \
+                 from here, or drop the slot"
+            );
+            return Ok(());
+        }
     }
 
     /// Copies one table after another; ends only if the session cannot go on.

@@ -222,7 +222,7 @@ impl Starting<'_> {
     }
 
     /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before
-    /// the publication gets new ones.
+    /// the publication gets new ones. Where every start copies all of them, what was copied before is forgotten.
     async fn prepare_copies(
         &self,
         start: Start,
@@ -230,7 +230,11 @@ impl Starting<'_> {
         attachments: &mut Vec<Attachment>,
         catalog: &mut Catalog,
     ) -> Result<(), Failure> {
-        if self.shared.config.snapshot.mode == SnapshotMode::Initial && progress.stream.is_none() {
+        let mode = self.shared.config.snapshot.mode;
+        if mode == SnapshotMode::Always && !self.shared.has_owned.load(Ordering::Relaxed) {
+            attachments.extend(progress.begin_anew());
+        }
+        if mode != SnapshotMode::Never && progress.stream.is_none() {
             let has_streamed = match start {
                 Start::CreateSlot { forced } | Start::Adopt { forced, .. } => forced,
                 Start::Resume(_) => true,
@@ -499,7 +503,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
-        failure = copier::run(parts) => Err(failure),
+        copied = copier::run(parts) => copied,
         () = remind_of(&quarantine) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.

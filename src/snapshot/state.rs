@@ -130,6 +130,25 @@ impl Progress {
         Ok(progress)
     }
 
+    /// Forgets what was copied, so that all of it is copied again, but for what somebody has stopped; the attachments say so.
+    pub(crate) fn begin_anew(&mut self) -> Vec<Attachment> {
+        let mut attachments = Vec::new();
+        self.tables.retain(|oid, record| {
+            let is_kept = record.stopped_at_ms.is_some();
+            if !is_kept {
+                attachments.push(TableRecord::removal(Oid::from(*oid)));
+            }
+            is_kept
+        });
+        for (oid, rows) in std::mem::take(&mut self.moved) {
+            attachments.extend(rows.keys().map(|name| Attachment::removal(moved_suffix(Oid::from(oid), name))));
+        }
+        let stream = StreamRecord::new(Vec::new());
+        attachments.push(stream.attachment());
+        self.stream = Some(stream);
+        attachments
+    }
+
     /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
     pub(crate) fn moved_rows(&self) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
@@ -297,6 +316,29 @@ mod tests {
         assert!(progress.moved_rows().left(Oid::from(3)).is_some());
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!(lacking, [3, 5]);
+    }
+
+    #[test]
+    fn what_begins_anew_lacks_everything_but_what_was_stopped() {
+        let written = [
+            StreamRecord::new(vec![1]).attachment(),
+            record(None).attachment(Oid::from(3)),
+            MovedRecord::new(vec!["9".into()]).attachment(Oid::from(3), "10-1"),
+            record(Some(5)).attachment(Oid::from(4)),
+            record(None).stopped(6).attachment(Oid::from(5)),
+            ControlRecord::new(true).attachment(),
+        ];
+        let mut held = attachments(&written);
+        let mut progress = Progress::read(&held).expect("records");
+        for Attachment { suffix, value } in progress.begin_anew() {
+            match value {
+                Some(value) => held.insert(suffix, value),
+                None => held.remove(&suffix),
+            };
+        }
+        assert_eq!(progress, Progress::read(&held).expect("records"), "what is known is what was written");
+        let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
+        assert_eq!((lacking, progress.is_paused), (vec![1, 2, 3, 4], true));
     }
 
     #[test]

@@ -195,6 +195,12 @@ impl Copier {
         })
     }
 
+    /// Waits until everything is committed that was handed to the stream.
+    pub(super) async fn await_committed(&self) -> Result<(), Failure> {
+        let is_paused = self.state().progress.is_paused;
+        self.record(vec![ControlRecord::new(is_paused).attachment()]).await
+    }
+
     /// Has the checkpoint say this, and waits until it does.
     async fn record(&self, attachments: Vec<Attachment>) -> Result<(), Failure> {
         if attachments.is_empty() {

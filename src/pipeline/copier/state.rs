@@ -171,6 +171,11 @@ impl State {
         self.taken.len()
     }
 
+    /// Those that lack rows.
+    pub(super) fn names_of_lacking(&self) -> Vec<String> {
+        self.taken.keys().filter_map(|oid| self.published.get(oid)).map(ToString::to_string).collect()
+    }
+
     /// Whether those that lack rows are such that cannot be copied.
     pub(super) fn are_all_keyless(&self) -> bool {
         self.taken.keys().all(|oid| self.keyless.contains(oid))

@@ -5,6 +5,7 @@ mod crashes;
 mod envelopes;
 mod judge;
 mod keys;
+mod modes;
 mod published;
 mod sizes;
 mod trouble;
