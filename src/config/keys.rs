@@ -312,6 +312,13 @@ keys! {
         "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
     SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),
         "How long PostgreSQL may take to give the rows of one chunk. From 1 s to 1 h.";
+    SNAPSHOT_SIGNAL_TOPIC: "snapshot.signal_topic", Kind::Text, Presence::Optional { example: r#""shop.signals""# },
+        "A topic of one partition from which commands are read, in the form of Debezium's Kafka signals: the key is `name`, the value as in \
+         `{\"type\": \"execute-snapshot\", \"data\": {\"data-collections\": [\"public.item\"]}}`; also `stop-snapshot`, `pause-snapshot`, \
+         `resume-snapshot` and `log`. Created when missing. Whoever may write to it commands. Debezium: `signal.kafka.topic`.";
+    SNAPSHOT_NOTIFICATION_TOPIC: "snapshot.notification_topic", Kind::Text, Presence::Optional { example: r#""shop.notifications""# },
+        "A topic that is told when a table's copy begins and gets on, when it ends, and when all are over, as JSON in the form of Debezium's notifications, in the \
+         Kafka transaction that makes it true. Created when missing. Debezium: `notification.sink.topic.name`.";
 
     COLUMNS_INCLUDE: "columns.include", Kind::TextList, Presence::Default(r#"["*.*.*"]"#),
         "The columns to write; a column that no pattern matches is left out, of whatever table. Debezium: `column.include.list`.";

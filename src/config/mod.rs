@@ -190,6 +190,10 @@ pub struct Snapshot {
     pub rows_per_second: Option<u32>,
     /// How long a statement may take that reads rows.
     pub statement_timeout: Duration,
+    /// The topic that commands are read from.
+    pub signal_topic: Option<TopicName>,
+    /// The topic that is told how copies get on.
+    pub notification_topic: Option<TopicName>,
 }
 
 /// Which rows are copied.

@@ -461,7 +461,11 @@ impl Snapshot {
         });
         let range = (Duration::from_secs(1), Duration::from_hours(1));
         let statement_timeout = duration_from(reader, &keys::SNAPSHOT_STATEMENT_TIMEOUT, range);
+        let signal_topic = reader.optional(&keys::SNAPSHOT_SIGNAL_TOPIC);
+        let notification_topic = reader.optional(&keys::SNAPSHOT_NOTIFICATION_TOPIC);
         Ok(Self {
+            signal_topic: signal_topic?,
+            notification_topic: notification_topic?,
             mode: mode?,
             connections: usize::try_from(connections?).unwrap_or(1),
             rows_per_second: rows?.and_then(|rows| u32::try_from(rows).ok()),

@@ -7,6 +7,7 @@
 
 mod chunk;
 mod control;
+mod signals;
 mod state;
 mod table;
 
@@ -25,6 +26,7 @@ use tokio::{
 use tracing::{info, warn};
 use walreceiver::ConnectOptions;
 
+pub(super) use self::signals::SignalSource;
 use self::state::{End, Fence, State};
 use super::relations::Relations;
 use crate::{
@@ -32,7 +34,7 @@ use crate::{
     config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
-    snapshot::{Epoch, Progress, Request, control::SnapshotControl},
+    snapshot::{Epoch, Happened, Notice, Progress, Request, control::SnapshotControl},
 };
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
@@ -50,13 +52,15 @@ pub(super) struct CopierParts {
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Progress,
     pub(super) control: Arc<SnapshotControl>,
+    pub(super) signals: Option<SignalSource>,
 }
 
 /// Copies what is to be copied, for as long as the session runs, or until nothing is left where that is all.
 ///
 /// # Errors
 /// Why the session has to end.
-pub(super) async fn run(parts: CopierParts) -> Result<(), Failure> {
+pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
+    let signals = parts.signals.take();
     let connections = parts.settings.connections;
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
@@ -67,6 +71,7 @@ pub(super) async fn run(parts: CopierParts) -> Result<(), Failure> {
     }
     tokio::select! {
         () = copier.keep_answering(&control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
+        () = copier.keep_hearing(signals) => Err(Failure::new(Code::Internal, "reading signals has ended")),
         () = copier.keep_looking() => Err(Failure::new(Code::Internal, "looking for tables to copy has ended")),
         copied = copier.await_all(), if copier.settings.mode == SnapshotMode::InitialOnly => copied,
         ended = workers.join_next() => match ended {
@@ -96,6 +101,8 @@ struct Copier {
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Whose turn it is to command.
+    commands: tokio::sync::Mutex<()>,
     /// Something waits for a worker.
     work: Notify,
     /// Workers have to look whether they may go on.
@@ -122,6 +129,7 @@ impl Copier {
             metrics: parts.metrics,
             state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
             settings: parts.settings,
+            commands: tokio::sync::Mutex::new(()),
             work: Notify::new(),
             changed: Notify::new(),
             settled: Notify::new(),
@@ -215,7 +223,7 @@ impl Copier {
                 continue;
             };
             match self.copy_table(table, look).await {
-                Ok(end) => self.settle(table, look, end),
+                Ok(end) => self.settle(table, look, end).await,
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
                     self.metrics.copy_failed(&failure);
@@ -223,20 +231,26 @@ impl Copier {
                         code = failure.code().as_str(),
                         "a table is not copied for now, and is tried again later; the stream and other tables go on: {failure}"
                     );
-                    self.settle(table, look, End::failed(&failure));
+                    self.settle(table, look, End::failed(&failure)).await;
                 }
             }
         }
     }
 
-    fn settle(&self, table: Oid, look: u64, end: End) {
-        let state = &mut *self.state();
-        state.end(table, look, end);
-        self.metrics.tables_to_copy(state.lacking());
-        if state.lacking() == 0 {
+    async fn settle(&self, table: Oid, look: u64, end: End) {
+        let is_all = {
+            let state = &mut *self.state();
+            state.end(table, look, end);
+            self.metrics.tables_to_copy(state.lacking());
+            if state.lacking() > 0 && state.are_all_keyless() {
+                info!("every table is copied but those that cannot be");
+            }
+            state.lacking() == 0
+        };
+        if is_all {
+            // If the session ends meanwhile, nobody is told: each table's own end was.
+            let _told_or_over = self.record_and_tell(Vec::new(), vec![Notice::of_all(Happened::Completed)]).await;
             info!("every table is copied");
-        } else if state.are_all_keyless() {
-            info!("every table is copied but those that cannot be");
         }
         self.settled.notify_waiters();
     }

@@ -38,6 +38,7 @@ use crate::{
     fault,
     metrics::Metrics,
     quarantine::Quarantine,
+    snapshot::Notice,
 };
 
 /// How often a position without records is committed while the server does not wait for it.
@@ -70,6 +71,8 @@ pub(super) struct Publishing {
     pub(super) limits: config::Transaction,
     /// The tables in quarantine, as the checkpoint has them.
     pub(super) quarantine: Quarantine,
+    /// Where it is told how copies get on, if anywhere.
+    pub(super) notification_topic: Option<String>,
     /// Where heartbeats go, and how often, if there are to be any.
     pub(super) heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
     /// After how long the coordinator gives up on an open transaction.
@@ -251,8 +254,26 @@ impl Publisher {
         self.open()?;
         self.send(&copied.batch, 0..copied.batch.len())?;
         self.attach(copied.attachments);
+        for notice in copied.notices {
+            self.notify(&notice)?;
+        }
         self.awaited.extend(copied.committed);
         Ok(())
+    }
+
+    fn notify(&mut self, notice: &Notice) -> Result<(), Failure> {
+        let (Some(topic), Some(Writer::Open(transaction))) = (&self.publishing.notification_topic, &mut self.writer)
+        else {
+            return Ok(());
+        };
+        let name = &self.publishing.checkpoint.name;
+        let (key, value) = notice.encode(name, &uuid::Uuid::new_v4().to_string(), unix_ms());
+        // Its cost is little, and must not wait for room that a commit makes.
+        self.publishing.budget.charge(record_cost(key.len(), value.len(), 0));
+        let lsn = self.progress.published().end_lsn;
+        let record = OutgoingRecord { topic, key: Some(&key), value: Some(&value), headers: &[], lsn };
+        let sent = transaction.send(&record);
+        sent.map_err(|error| self.fail(&error))
     }
 
     /// The next checkpoint is to say this too.

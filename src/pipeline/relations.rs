@@ -182,6 +182,11 @@ impl Relations {
         topic.bind(ids).map(Some).map_err(unrepresentable)
     }
 
+    /// Makes the topic of notifications ready.
+    pub(super) async fn notification_topic(&mut self, topic: &str) -> Result<(), Failure> {
+        self.prepare_side_topic(topic, None).await.map(drop)
+    }
+
     /// The topic of messages, which is made ready when it is needed first.
     pub(super) async fn message_topic(&mut self) -> Result<&BoundMessageTopic, Failure> {
         let bound = if let Some(bound) = self.message_topic.take() {

@@ -32,7 +32,7 @@ use walreceiver::{
 };
 
 use super::{
-    copier::{self, CopierParts, waiting_bytes},
+    copier::{self, CopierParts, SignalSource, waiting_bytes},
     membership::{Beginning, Membership, Scope},
     memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
@@ -217,6 +217,12 @@ impl Starting<'_> {
         let copier = self.copier(of_copies, &budget, progress);
         let mut relations = relations(catalog);
         relations.remember_whole_rows().await?;
+        if let Some(topic) = &config.snapshot.notification_topic {
+            relations.notification_topic(topic.as_str()).await?;
+        }
+        if let Some(topic) = &config.snapshot.signal_topic {
+            self.prepare_signals(topic.as_str(), &topics, &admin).await?;
+        }
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
         Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, copier })
     }
@@ -248,6 +254,28 @@ impl Starting<'_> {
         Ok(())
     }
 
+    /// Creates the topic of signals if it is missing. Their order is that of a partition.
+    async fn prepare_signals(
+        &self,
+        topic: &str,
+        existing: &BTreeMap<String, usize>,
+        admin: &Arc<TopicAdmin>,
+    ) -> Result<(), Failure> {
+        match existing.get(topic) {
+            Some(1) => Ok(()),
+            Some(partitions) => {
+                let found = format!("it has {partitions} partitions, and signals are read from a topic of one");
+                Err(Failure::new(Code::TopicUnfit, found).for_topic(topic))
+            }
+            None => {
+                let settings =
+                    TopicSettings { partitions: 1, config: BTreeMap::new(), ..topic_settings(&self.shared.config) };
+                let (admin, name) = (Arc::clone(admin), topic.to_owned());
+                blocking(move || admin.create(&name, &settings)).await.map(drop).map_err(|it| it.for_topic(topic))
+            }
+        }
+    }
+
     fn copier(
         &self,
         relations: Relations,
@@ -268,6 +296,11 @@ impl Starting<'_> {
             metrics: Arc::clone(&self.shared.metrics),
             progress,
             control: Arc::clone(&self.shared.snapshot_control),
+            signals: config
+                .snapshot
+                .signal_topic
+                .as_ref()
+                .map(|topic| SignalSource { topic: topic.as_str().to_owned(), kafka: self.shared.kafka.clone() }),
         };
         (parts, receiver)
     }
@@ -480,6 +513,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         checkpoint,
         quarantine: copy_of(&quarantine),
         limits: shared.config.kafka.transaction.clone(),
+        notification_topic: shared.config.snapshot.notification_topic.as_ref().map(|topic| topic.as_str().to_owned()),
         heartbeat,
         transaction_timeout: shared.transaction_timeout,
         budget: Arc::clone(&budget),

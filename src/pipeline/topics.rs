@@ -23,6 +23,8 @@ pub(crate) enum Purpose {
     Transactions,
     Messages,
     Heartbeats,
+    Signals,
+    Notifications,
 }
 
 impl SideTopics {
@@ -47,6 +49,9 @@ impl SideTopics {
         {
             topics.push((heartbeats.topic().to_string(), Purpose::Heartbeats));
         }
+        let named = |topic: &Option<TopicName>| topic.as_ref().map(|topic| topic.as_str().to_owned());
+        topics.extend(named(&config.snapshot.signal_topic).map(|topic| (topic, Purpose::Signals)));
+        topics.extend(named(&config.snapshot.notification_topic).map(|topic| (topic, Purpose::Notifications)));
         Self(topics)
     }
 
@@ -59,7 +64,7 @@ impl SideTopics {
 impl Purpose {
     /// Whether nothing else that is written may go there either.
     pub(super) fn is_own(self) -> bool {
-        matches!(self, Self::Checkpoints | Self::Schemas)
+        matches!(self, Self::Checkpoints | Self::Schemas | Self::Signals)
     }
 }
 
@@ -71,6 +76,8 @@ impl fmt::Display for Purpose {
             Self::Transactions => "the topic of transactions",
             Self::Messages => "the topic of logical decoding messages",
             Self::Heartbeats => "the topic of heartbeats",
+            Self::Signals => "the topic of signals",
+            Self::Notifications => "the topic of notifications",
         })
     }
 }

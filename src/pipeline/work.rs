@@ -6,7 +6,7 @@ use encoder::{Record, RecordBatch};
 use publisher::{Attachment, Position, headers_cost, record_cost};
 use tokio::sync::oneshot;
 
-use crate::quarantine::Quarantine;
+use crate::{quarantine::Quarantine, snapshot::Notice};
 
 /// One piece of work, in the order of the source's history.
 #[derive(Debug)]
@@ -28,6 +28,8 @@ pub(super) struct Copied {
     pub(super) batch: RecordBatch,
     /// What the checkpoint says once they are committed: in the same Kafka transaction.
     pub(super) attachments: Vec<Attachment>,
+    /// What the topic of notifications is told with that, if there is one.
+    pub(super) notices: Vec<Notice>,
     /// Who is told then.
     pub(super) committed: Option<oneshot::Sender<()>>,
 }

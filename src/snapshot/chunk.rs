@@ -7,6 +7,7 @@ use tokio::sync::oneshot;
 
 use super::{
     moved::{Left, Settles},
+    notice::Notice,
     visibility::Visibility,
     window::{Epoch, Spoilt, WindowId},
 };
@@ -30,7 +31,7 @@ pub(crate) enum Request {
     /// There will be no chunk.
     Abandon { window: WindowId, snapshot: Option<Visibility> },
     /// The checkpoint is to say this. It is told once it does.
-    Record { attachments: Vec<Attachment>, committed: oneshot::Sender<()> },
+    Record { attachments: Vec<Attachment>, notices: Vec<Notice>, committed: oneshot::Sender<()> },
     /// The table is not copied any more, and what is known of its copy is to be forgotten.
     Forget { table: Oid },
 }
@@ -54,6 +55,8 @@ pub(crate) struct Chunk {
     pub(crate) cursor: Attachment,
     /// What it is to say instead if they are the last ones, and nothing else is left to read.
     pub(crate) end: Option<Attachment>,
+    /// What is told with the one, and with the other.
+    pub(crate) told: (Notice, Option<Notice>),
     /// Which of the rows that have moved it settles.
     pub(crate) settles: Settles,
     /// What it costs until it is written or thrown away.

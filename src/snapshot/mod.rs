@@ -3,14 +3,18 @@
 mod chunk;
 pub(crate) mod control;
 mod moved;
+mod notice;
 mod row_key;
+mod signal;
 mod state;
 mod visibility;
 mod window;
 
 pub(crate) use chunk::{Chunk, Keys, Opened, Outcome, Request};
 pub(crate) use moved::{Left, MovedRows, Settles};
+pub(crate) use notice::{Happened, Notice};
 pub(crate) use row_key::RowKey;
-pub(crate) use state::{ControlRecord, Progress, StreamRecord, TableRecord};
+pub(crate) use signal::Signal;
+pub(crate) use state::{ControlRecord, Progress, SignalsRecord, StreamRecord, TableRecord};
 pub(crate) use visibility::Visibility;
 pub(crate) use window::{Closed, Epoch, Fate, Spoilt, WindowId, Windows};

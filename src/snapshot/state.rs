@@ -20,6 +20,8 @@ const SUFFIX: &str = "snapshot";
 const MOVED: &str = "/moved/";
 /// The suffix of what holds for all copies.
 const CONTROL: &str = "copies";
+/// The suffix of how far signals were read.
+const SIGNALS: &str = "signals";
 
 /// What is known of copies when a session begins.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -28,6 +30,8 @@ pub(crate) struct Progress {
     pub(crate) stream: Option<StreamRecord>,
     /// Whether nothing is to be read until somebody says so.
     pub(crate) is_paused: bool,
+    /// How far signals were read.
+    pub(crate) signals: Option<SignalsRecord>,
     /// By OID.
     pub(crate) tables: BTreeMap<u32, TableRecord>,
     /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
@@ -39,6 +43,16 @@ pub(crate) struct Progress {
 pub(crate) struct ControlRecord {
     version: u32,
     paused: bool,
+}
+
+/// What is said of the topic of signals.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct SignalsRecord {
+    version: u32,
+    /// The topic.
+    pub(crate) topic: String,
+    /// Everything before this offset was carried out, or refused.
+    pub(crate) offset: i64,
 }
 
 /// A row that is to be read before its table's copy is over.
@@ -99,6 +113,12 @@ impl Progress {
                 let record: ControlRecord = parse(suffix, value)?;
                 check_version(suffix, record.version)?;
                 progress.is_paused = record.paused;
+                continue;
+            }
+            if suffix == SIGNALS {
+                let record: SignalsRecord = parse(suffix, value)?;
+                check_version(suffix, record.version)?;
+                progress.signals = Some(record);
                 continue;
             }
             match suffix.strip_prefix(SUFFIX) {
@@ -183,6 +203,16 @@ impl ControlRecord {
 
     pub(crate) fn attachment(&self) -> Attachment {
         Attachment { suffix: CONTROL.to_owned(), value: Some(json(self)) }
+    }
+}
+
+impl SignalsRecord {
+    pub(crate) fn new(topic: &str, offset: i64) -> Self {
+        Self { version: VERSION, topic: topic.to_owned(), offset }
+    }
+
+    pub(crate) fn attachment(&self) -> Attachment {
+        Attachment { suffix: SIGNALS.to_owned(), value: Some(json(self)) }
     }
 }
 
@@ -327,6 +357,7 @@ mod tests {
             record(Some(5)).attachment(Oid::from(4)),
             record(None).stopped(6).attachment(Oid::from(5)),
             ControlRecord::new(true).attachment(),
+            SignalsRecord::new("signals", 7).attachment(),
         ];
         let mut held = attachments(&written);
         let mut progress = Progress::read(&held).expect("records");

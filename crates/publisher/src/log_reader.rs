@@ -55,6 +55,11 @@ impl LogReader {
         Self { next: offset, ..self }
     }
 
+    /// Reads on from another offset.
+    pub fn seek(&mut self, offset: i64) {
+        self.next = offset;
+    }
+
     /// The offset behind what was read.
     pub const fn next(&self) -> i64 {
         self.next

@@ -344,6 +344,7 @@ impl Copier {
             keys,
             cursor: then.record.attachment(copying.oid),
             end: then.end.as_ref().map(|end| end.attachment(copying.oid)),
+            told: then.told(),
             settles: then.settles.clone(),
             charge,
             outcome,

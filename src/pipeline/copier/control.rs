@@ -15,7 +15,7 @@ use crate::{
     failure::{Code, Failure},
     pipeline::publish::unix_ms,
     snapshot::{
-        ControlRecord, Request, TableRecord,
+        ControlRecord, Happened, Notice, Request, TableRecord,
         control::{Asked, Command, SnapshotControl, Status},
     },
 };
@@ -28,12 +28,15 @@ impl Copier {
     pub(super) async fn keep_answering(&self, control: &SnapshotControl) {
         loop {
             let Asked { command, answer } = control.next().await;
-            let done = self.carry_out(command).await;
+            let done = self.carry_out(command, Vec::new()).await;
             let _nobody_waits_any_more = answer.send(done);
         }
     }
 
-    async fn carry_out(&self, command: Command) -> Result<Status, Failure> {
+    /// Does what is asked for; the checkpoint says `besides` as soon as it says that.
+    pub(super) async fn carry_out(&self, command: Command, besides: Vec<Attachment>) -> Result<Status, Failure> {
+        // One command at a time, whoever gives it.
+        let _turn = self.commands.lock().await;
         match command {
             Command::Status => {
                 let has_looked = self.state().looks > 0;
@@ -41,10 +44,10 @@ impl Copier {
                     self.look(&mut self.catalog()).await?;
                 }
             }
-            Command::Start { tables, condition } => self.start(&tables, condition.as_deref()).await?,
-            Command::Stop { tables } => self.stop(&tables).await?,
-            Command::Pause => self.pause(true).await?,
-            Command::Resume => self.pause(false).await?,
+            Command::Start { tables, condition } => self.start(&tables, condition.as_deref(), besides).await?,
+            Command::Stop { tables } => self.stop(&tables, besides).await?,
+            Command::Pause => self.pause(true, besides).await?,
+            Command::Resume => self.pause(false, besides).await?,
         }
         Ok(self.state().status())
     }
@@ -54,8 +57,10 @@ impl Copier {
         Catalog::new(std::sync::Arc::clone(&self.connect))
     }
 
-    async fn pause(&self, is_paused: bool) -> Result<(), Failure> {
-        self.record(vec![ControlRecord::new(is_paused).attachment()]).await?;
+    async fn pause(&self, is_paused: bool, mut attachments: Vec<Attachment>) -> Result<(), Failure> {
+        attachments.push(ControlRecord::new(is_paused).attachment());
+        let told = Notice::of_all(if is_paused { Happened::Paused } else { Happened::Resumed });
+        self.record_and_tell(attachments, vec![told]).await?;
         self.state().progress.is_paused = is_paused;
         self.changed.notify_waiters();
         self.work.notify_waiters();
@@ -63,7 +68,12 @@ impl Copier {
         Ok(())
     }
 
-    async fn start(&self, tables: &[String], condition: Option<&str>) -> Result<(), Failure> {
+    async fn start(
+        &self,
+        tables: &[String],
+        condition: Option<&str>,
+        mut attachments: Vec<Attachment>,
+    ) -> Result<(), Failure> {
         let mut catalog = self.catalog();
         self.look(&mut catalog).await?;
         let mut found = Vec::new();
@@ -83,10 +93,12 @@ impl Copier {
         {
             let state = &mut *self.state();
             for (oid, table) in found {
+                let held = state.progress.tables.get(&oid).and_then(|record| record.condition.as_deref());
+                let is_same = condition.is_none() || held == condition;
                 if !state.is_taken(oid) && !state.stopping.contains(&oid) {
                     state.reserve(oid);
                     starting.push((oid, table));
-                } else if condition.is_some() || state.stopping.contains(&oid) {
+                } else if !is_same || state.stopping.contains(&oid) {
                     for (reserved, _) in &starting {
                         state.give_up(*reserved);
                     }
@@ -99,7 +111,8 @@ impl Copier {
             (*oid, record.with_condition(condition.map(str::to_owned)))
         };
         let records: Vec<_> = starting.iter().map(record).collect();
-        let written = self.record(records.iter().map(|(oid, record)| record.attachment((*oid).into())).collect()).await;
+        attachments.extend(records.iter().map(|(oid, record)| record.attachment((*oid).into())));
+        let written = self.record(attachments).await;
         {
             let state = &mut *self.state();
             for (oid, record) in records {
@@ -122,7 +135,7 @@ impl Copier {
         written
     }
 
-    async fn stop(&self, tables: &[String]) -> Result<(), Failure> {
+    async fn stop(&self, tables: &[String], besides: Vec<Attachment>) -> Result<(), Failure> {
         if self.state().looks == 0 {
             self.look(&mut self.catalog()).await?;
         }
@@ -157,7 +170,8 @@ impl Copier {
                 Code::ControlUnavailable,
                 "a chunk is still being read: the table stops behind it, which the status will show",
             )
-        })
+        })?;
+        self.record(besides).await
     }
 
     /// The table is left as far as it is; nobody copies it.
@@ -169,7 +183,8 @@ impl Copier {
             let held = state.progress.tables.get(&oid).cloned();
             held.unwrap_or_else(|| TableRecord::new(&schema, &table, Vec::new(), unix_ms())).stopped(unix_ms())
         };
-        let written = self.record(vec![record.attachment(oid.into())]).await;
+        let told = Notice::of_table(Happened::Aborted, &record);
+        let written = self.record_and_tell(vec![record.attachment(oid.into())], vec![told]).await;
         let state = &mut *self.state();
         state.stopping.remove(&oid);
         written?;
@@ -202,12 +217,21 @@ impl Copier {
     }
 
     /// Has the checkpoint say this, and waits until it does.
-    async fn record(&self, attachments: Vec<Attachment>) -> Result<(), Failure> {
-        if attachments.is_empty() {
+    pub(super) async fn record(&self, attachments: Vec<Attachment>) -> Result<(), Failure> {
+        self.record_and_tell(attachments, Vec::new()).await
+    }
+
+    /// The same, and tells whoever reads notifications.
+    pub(super) async fn record_and_tell(
+        &self,
+        attachments: Vec<Attachment>,
+        notices: Vec<Notice>,
+    ) -> Result<(), Failure> {
+        if attachments.is_empty() && notices.is_empty() {
             return Ok(());
         }
         let (committed, waiting) = oneshot::channel();
-        self.request(Request::Record { attachments, committed }).await?;
+        self.request(Request::Record { attachments, notices, committed }).await?;
         waiting.await.map_err(|_| session_over())
     }
 }

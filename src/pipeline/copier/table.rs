@@ -24,7 +24,7 @@ use crate::{
     catalog::RowReader,
     failure::{Failure, Recovery},
     pipeline::publish::unix_ms,
-    snapshot::{Left, Outcome, Settles, Spoilt, TableRecord, WindowId},
+    snapshot::{Happened, Left, Notice, Outcome, Settles, Spoilt, TableRecord, WindowId},
 };
 
 /// How many rows the first chunk of a table has, whose rows may be of any size.
@@ -87,6 +87,15 @@ pub(super) struct Then {
     /// Whether nothing comes after the chunk, and what the record is then.
     pub(super) end: Option<TableRecord>,
     pub(super) settles: Settles,
+}
+
+impl Then {
+    /// What is told when it is written, and when nothing is left besides.
+    pub(super) fn told(&self) -> (Notice, Option<Notice>) {
+        let happened = if self.settles == Settles::AllBefore { Happened::Started } else { Happened::InProgress };
+        let end = self.end.as_ref().map(|end| Notice::of_table(Happened::TableCompleted, end));
+        (Notice::of_table(happened, &self.record), end)
+    }
 }
 
 /// What a turn at a table has come to.

@@ -18,7 +18,9 @@ use crate::{
         relations::Known,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Chunk, Closed, Fate, MovedRows, Opened, Outcome, Request, RowKey, Spoilt, TableRecord, Windows},
+    snapshot::{
+        Chunk, Closed, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt, TableRecord, Windows,
+    },
 };
 
 /// So many rows that have moved are read before the copy goes on.
@@ -179,11 +181,13 @@ impl Source {
                 self.copies.windows.abandon(window, snapshot.as_ref());
                 Ok(())
             }
-            Request::Record { attachments, committed } => self.record(attachments, Some(committed)).await,
+            Request::Record { attachments, notices, committed } => {
+                self.record(attachments, notices, Some(committed)).await
+            }
             Request::Forget { table } => {
                 let mut attachments = self.copies.moved.end(table);
                 attachments.push(TableRecord::removal(table));
-                self.record(attachments, None).await
+                self.record(attachments, Vec::new(), None).await
             }
         }
     }
@@ -191,9 +195,10 @@ impl Source {
     async fn record(
         &mut self,
         attachments: Vec<Attachment>,
+        notices: Vec<Notice>,
         committed: Option<oneshot::Sender<()>>,
     ) -> Result<(), Failure> {
-        self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments, committed }))).await
+        self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments, notices, committed }))).await
     }
 
     async fn write_copies(&mut self) -> Result<(), Failure> {
@@ -209,8 +214,8 @@ impl Source {
 
     async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
         let Closed { table, chunk, fates } = closed;
-        let Chunk { mut batch, keys, cursor, end, settles, charge, outcome } = *chunk;
-        let told = match fates {
+        let Chunk { mut batch, keys, cursor, end, told: (told, told_at_end), settles, charge, outcome } = *chunk;
+        let come_to = match fates {
             Err(why) => Outcome::Spoilt(why),
             Ok(fates) => {
                 let mut superseded = 0;
@@ -228,22 +233,28 @@ impl Source {
                 if end.is_some() {
                     self.copies.moved.reach_end(table);
                 }
+                let mut notices = Vec::new();
                 match end {
                     Some(end) if left.is_none() => {
                         attachments.extend(self.copies.moved.end(table));
                         attachments.push(end);
+                        // Of a table that is one chunk it is told that it began, too.
+                        notices.extend(told.is_first().then_some(told).into_iter().chain(told_at_end));
                     }
-                    _ => attachments.push(cursor),
+                    _ => {
+                        attachments.push(cursor);
+                        notices.push(told);
+                    }
                 }
                 // What waits for the stream must not wait for room too: the stream may be waiting for the same.
                 self.budget.charge(batch.iter().map(|record| cost_of(&record)).sum());
                 drop(charge);
-                self.send(Work::Copied(Box::new(Copied { batch, attachments, committed: None }))).await?;
+                self.send(Work::Copied(Box::new(Copied { batch, attachments, notices, committed: None }))).await?;
                 Outcome::Written { superseded, left }
             }
         };
         // Who has asked may be gone, as at the end of a session.
-        let _nobody_waits_any_more = outcome.send(told);
+        let _nobody_waits_any_more = outcome.send(come_to);
         Ok(())
     }
 }

@@ -34,7 +34,7 @@ fn refused(stream: &Stream, program: &Program, arguments: &[&str], code: &str, s
     assert!(stderr.contains(&format!("[{code}]")) && stderr.contains(says), "{arguments:?}: {stderr}");
 }
 
-fn status(stream: &Stream, program: &Program) -> Value {
+pub(super) fn status(stream: &Stream, program: &Program) -> Value {
     serde_json::from_str(&command(stream, program, &["status", "--json"])).expect("JSON")
 }
 
@@ -44,7 +44,7 @@ fn state(status: &Value, table: &str) -> String {
     found["state"].as_str().expect("a text").to_owned()
 }
 
-fn await_state(stream: &Stream, program: &Program, table: &str, wanted: &str) {
+pub(super) fn await_state(stream: &Stream, program: &Program, table: &str, wanted: &str) {
     wait_until(COPY_TIMEOUT, &format!("{table} is {wanted}"), || {
         (state(&status(stream, program), table) == wanted).then_some(())
     });
@@ -55,7 +55,7 @@ fn await_begun(program: &Program) {
 }
 
 /// The rows of a table that were copied.
-fn copied(records: &[Record], table: &str) -> usize {
+pub(super) fn copied(records: &[Record], table: &str) -> usize {
     let of_table = records.iter().filter(|record| record.table == table);
     of_table.filter(|record| record.event.as_ref().is_some_and(|event| event.operation == "r")).count()
 }

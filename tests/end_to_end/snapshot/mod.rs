@@ -7,6 +7,7 @@ mod judge;
 mod keys;
 mod modes;
 mod published;
+mod signals;
 mod sizes;
 mod trouble;
 mod writers;

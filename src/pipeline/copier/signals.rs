@@ -1,0 +1,147 @@
+//! Commands that come as records of a Kafka topic.
+//!
+//! How far the topic was read is beside the checkpoint, in the Kafka transaction that says what was asked for; so a signal is carried out once,
+//! whatever is killed. What was written before the stream knew of the topic is for nobody.
+
+use std::{ops::ControlFlow, time::Duration};
+
+use publisher::{Isolation, KafkaSettings, LogReader, PublishError};
+use tokio::{task::spawn_blocking, time::sleep};
+use tracing::{info, warn};
+
+use super::Copier;
+use crate::{
+    failure::{Code, Failure},
+    pipeline::publish::failure_of,
+    snapshot::{Signal, SignalsRecord, control::Command},
+};
+
+/// How often the topic is looked at.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// So many records are read at a time.
+const RECORDS_MAX: usize = 100;
+
+/// Where signals come from.
+pub(in crate::pipeline) struct SignalSource {
+    pub(in crate::pipeline) topic: String,
+    pub(in crate::pipeline) kafka: KafkaSettings,
+}
+
+/// A record of the topic.
+struct Found {
+    key: Option<Vec<u8>>,
+    value: Vec<u8>,
+    /// The offset behind it.
+    behind: i64,
+}
+
+impl Copier {
+    /// Reads signals for as long as the session runs.
+    pub(super) async fn keep_hearing(&self, source: Option<SignalSource>) {
+        let Some(SignalSource { topic, kafka }) = source else { return std::future::pending().await };
+        let held = self.state().progress.signals.clone().filter(|held| held.topic == topic);
+        let mut next = held.map(|held| held.offset);
+        let mut reader = LogReader::new(&kafka, topic.clone(), Isolation::Committed);
+        loop {
+            let from = next;
+            let read = spawn_blocking(move || {
+                let read = read(&mut reader, from);
+                (reader, read)
+            });
+            // It does not panic; and if it does, so does this.
+            let Ok((kept, read)) = read.await else { return };
+            reader = kept;
+            let heard = match read.map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX)) {
+                Ok((found, end)) => self.hear(&topic, &kafka.name, found, end, &mut next).await,
+                Err(failure) => Err(failure),
+            };
+            if let Err(failure) = heard {
+                let code = failure.code().as_str();
+                warn!(code, topic, "signals could not be read, which is tried again: {failure}");
+                self.metrics.copy_failed(&failure);
+            }
+            sleep(INTERVAL).await;
+        }
+    }
+
+    /// Carries out what was found, up to `end`; `next` is behind what is over.
+    async fn hear(
+        &self,
+        topic: &str,
+        name: &str,
+        found: Vec<Found>,
+        end: i64,
+        next: &mut Option<i64>,
+    ) -> Result<(), Failure> {
+        for Found { key, value, behind } in found {
+            if key.as_deref() == Some(name.as_bytes()) {
+                self.obey(topic, behind, &value).await?;
+            }
+            *next = Some(behind);
+        }
+        if next.is_none() {
+            // From here on they are for this stream.
+            self.record(vec![SignalsRecord::new(topic, end).attachment()]).await?;
+            info!(topic, offset = end, "signals are read from here on");
+        }
+        *next = Some(end);
+        Ok(())
+    }
+
+    async fn obey(&self, topic: &str, offset: i64, value: &[u8]) -> Result<(), Failure> {
+        if self.state().looks == 0 {
+            self.carry_out(Command::Status, Vec::new()).await?;
+        }
+        let published: Vec<String> = self.state().published.values().map(ToString::to_string).collect();
+        let behind = vec![SignalsRecord::new(topic, offset).attachment()];
+        let refused = match Signal::read(value, &published) {
+            Ok(Signal::Commands(commands)) => {
+                let mut refused = None;
+                let mut commands = commands.into_iter().peekable();
+                while let Some(command) = commands.next() {
+                    info!(topic, ?command, "a signal asks for this");
+                    // If it ends between two of them, all are asked for again, and what goes on already goes on.
+                    let besides = if commands.peek().is_none() { behind.clone() } else { Vec::new() };
+                    match self.carry_out(command, besides).await {
+                        Err(failure) if failure.code() == Code::SnapshotRefused => refused = Some(failure.to_string()),
+                        outcome => drop(outcome?),
+                    }
+                }
+                refused
+            }
+            Ok(Signal::Log(message)) => {
+                info!(topic, message, "a signal says this");
+                None
+            }
+            Err(why) => Some(why),
+        };
+        if let Some(why) = refused {
+            warn!(
+                code = Code::SnapshotRefused.as_str(),
+                topic,
+                offset = offset - 1,
+                "a signal is not carried out, and not tried again: {why}"
+            );
+        }
+        self.record(behind).await
+    }
+}
+
+/// The next records, and the offset behind all that were looked at.
+fn read(reader: &mut LogReader, from: Option<i64>) -> Result<(Vec<Found>, i64), PublishError> {
+    let (beginning, end) = reader.bounds()?;
+    let Some(from) = from else { return Ok((Vec::new(), end)) };
+    let mut found: Vec<Found> = Vec::new();
+    if end <= from {
+        return Ok((found, from));
+    }
+    reader.seek(from.max(beginning));
+    reader.read_while(0, Duration::ZERO, |offset, key, value| {
+        let (key, value) = (key.map(<[u8]>::to_vec), value.unwrap_or_default().to_vec());
+        found.push(Found { key, value, behind: offset + 1 });
+        if found.len() < RECORDS_MAX { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+    })?;
+    // Behind the last of them there may be marks of transactions.
+    let behind = reader.next();
+    Ok((found, behind))
+}
