@@ -53,8 +53,18 @@ impl Quarantined {
     }
 
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
-    pub fn is_there(&self, first: i64, end: i64) -> bool {
+    fn is_there(&self, first: i64, end: i64) -> bool {
         first <= self.next_offset && self.next_offset.max(self.end_offset) <= end
+    }
+
+    /// What is missing of the letters that are not released, if anything is; `bounds` is what the topic has, if it exists.
+    pub fn missing(&self, bounds: Option<(i64, i64)>) -> Option<String> {
+        let wanted = format!("the dead letters from offset {} to {} are wanted", self.next_offset, self.end_offset);
+        match bounds {
+            None => Some(format!("{wanted}, and their topic is gone")),
+            Some((first, end)) if self.is_there(first, end) => None,
+            Some((first, end)) => Some(format!("{wanted}, and those that are there go from {first} to {end}")),
+        }
     }
 }
 

@@ -13,7 +13,9 @@
 
 mod collections;
 mod copier;
+mod discard;
 mod keys;
+mod letters;
 mod memory;
 mod fitness;
 mod membership;
@@ -27,7 +29,9 @@ mod supervisor;
 mod topics;
 mod work;
 
+pub use discard::{Waiting, preview_discard};
 pub(crate) use fitness::{Described, SentColumns, describe};
+pub(crate) use letters::Unkept;
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Outcome, Release, Wanted};

@@ -12,9 +12,9 @@ use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, 
 use pgoutput::Lsn;
 use publisher::{
     Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer,
-    PublishError, headers_cost, record_cost,
+    PublishError, TopicAdmin, headers_cost, record_cost,
 };
-use tokio::task::spawn_blocking;
+use tokio::{runtime::Handle, task::spawn_blocking};
 use tracing::info;
 
 use super::{
@@ -58,7 +58,7 @@ pub struct Outcome {
 /// A release that has taken the stream's place.
 pub struct Release {
     config: Config,
-    kafka: KafkaSettings,
+    pub(super) kafka: KafkaSettings,
     schemas: Schemas,
     naming: Naming,
     shaping: Shaping,
@@ -67,7 +67,7 @@ pub struct Release {
     /// None once a call has failed.
     producer: Option<Producer>,
     checkpoint: Checkpoint,
-    quarantine: Quarantine,
+    pub(super) quarantine: Quarantine,
 }
 
 /// The plan for letters of one shape.
@@ -79,9 +79,9 @@ struct Planned {
 }
 
 /// Some letters, and the offset behind them.
-struct Chunk {
-    reader: LogReader,
-    letters: Vec<(i64, Result<Option<HeldChange>, HeldError>)>,
+pub(super) struct Chunk {
+    pub(super) reader: LogReader,
+    pub(super) letters: Vec<(i64, Result<Option<HeldChange>, HeldError>)>,
 }
 
 impl Release {
@@ -109,7 +109,6 @@ impl Release {
         let Some(checkpoint) = held.checkpoint else {
             return Err(Failure::new(Code::NotInQuarantine, "Kafka holds no checkpoint for this stream"));
         };
-        schemas.prepare().await?;
         let database = config.postgres.connect.database().to_owned();
         if checkpoint.database != database {
             let found =
@@ -138,8 +137,13 @@ impl Release {
     /// # Errors
     /// Why not. Of the table that it names all changes that were not released are in quarantine still, in order.
     pub async fn run(&mut self, wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
+        self.schemas.prepare().await?;
         let mut outcomes = Vec::new();
-        for (topic, entry) in self.chosen(wanted)? {
+        let chosen = match wanted {
+            Wanted::All => self.quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone())).collect(),
+            Wanted::Tables(tables) => chosen(&self.quarantine, tables)?,
+        };
+        for (topic, entry) in chosen {
             let end = self.look_for_letters(&entry).await?;
             let place = |failure: Failure| match entry.table.split_once('.') {
                 Some((schema, table)) => failure.in_table(schema, table),
@@ -154,34 +158,21 @@ impl Release {
         Ok(outcomes)
     }
 
-    fn chosen(&self, wanted: &Wanted) -> Result<Vec<(String, Quarantined)>, Failure> {
-        let all = || self.quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
-        let Wanted::Tables(tables) = wanted else { return Ok(all().collect()) };
-        let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
-        match tables.iter().find(|table| !is_there(table)) {
-            None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
-            Some(table) => {
-                let found = match self.quarantine.tables() {
-                    others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
-                    others => format!("table {table} is not in quarantine; these are: {others}"),
-                };
-                Err(Failure::new(Code::NotInQuarantine, found))
-            }
-        }
-    }
-
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let mut reader = LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Uncommitted);
-        let (first, end) = blocking(move || reader.bounds()).await?;
-        if entry.is_there(first, end) {
-            return Ok(end);
+        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
+        let bounds = blocking(move || {
+            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
+            let mut reader = LogReader::new(&settings, letters.as_str(), Isolation::Uncommitted);
+            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
+        })
+        .await?;
+        match (entry.missing(bounds), bounds) {
+            (None, Some((_, end))) => Ok(end),
+            (missing, _) => {
+                Err(Failure::new(Code::LettersMissing, missing.unwrap_or_default()).for_topic(&entry.letters))
+            }
         }
-        let found = format!(
-            "the dead letters from offset {} to {} are wanted, and those that are there go from {first} to {end}: what is missing was removed",
-            entry.next_offset, entry.end_offset
-        );
-        Err(Failure::new(Code::NotReleased, found).for_topic(&entry.letters))
     }
 
     /// Makes the letters of a table into events, and returns how many there were. Unless they are to be committed, nobody sees them.
@@ -273,7 +264,7 @@ impl Release {
     }
 
     /// Commits records, the list and the checkpoint.
-    async fn commit(&mut self, batch: RecordBatch) -> Result<(), Failure> {
+    pub(super) async fn commit(&mut self, batch: RecordBatch) -> Result<(), Failure> {
         let Some(producer) = self.producer.take() else {
             return Err(Failure::new(Code::Internal, "the producer was used after it had failed"));
         };
@@ -327,8 +318,24 @@ async fn refuse_beside_a_stream(config: &Config) -> Result<(), Failure> {
     }
 }
 
+/// The entries of these tables, with their topics.
+pub(super) fn chosen(quarantine: &Quarantine, tables: &[String]) -> Result<Vec<(String, Quarantined)>, Failure> {
+    let all = || quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
+    let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
+    match tables.iter().find(|table| !is_there(table)) {
+        None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
+        Some(table) => {
+            let found = match quarantine.tables() {
+                others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
+                others => format!("table {table} is not in quarantine; these are: {others}"),
+            };
+            Err(Failure::new(Code::NotInQuarantine, found))
+        }
+    }
+}
+
 /// Reads on to the end, or until there is enough for one transaction.
-async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
+pub(super) async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
     blocking(move || {
         let (mut letters, mut bytes) = (Vec::new(), 0);
         reader.read_while(end, STABLE_TIMEOUT, |offset, _, value| {
@@ -342,7 +349,7 @@ async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
 ) -> Result<T, Failure> {
     spawn_blocking(work)

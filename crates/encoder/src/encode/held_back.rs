@@ -55,6 +55,14 @@ pub struct HeldBack<'a> {
 }
 
 impl TablePlan {
+    /// The topic of letters of the table: that of its dead letters.
+    ///
+    /// # Errors
+    /// It would have no name that Kafka takes.
+    pub fn letters_topic(&self) -> Result<String, PlanError> {
+        checked_topic(&dead_letter_topic(&self.topic))
+    }
+
     /// The plan under which all changes of the table are held back, as letters in the topic of its dead letters.
     ///
     /// # Errors
@@ -70,7 +78,7 @@ impl TablePlan {
         more.extend_from_slice(b",\"facts\":");
         json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
         let shown = rules.iter().map(Rule::shown).collect();
-        let topic = checked_topic(&dead_letter_topic(&self.topic))?;
+        let topic = self.letters_topic()?;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let letters = DeadLetters::with(relation, schema, topic, shown, &more);
         self.held_back = Some(Letters { letters, error: (*error).to_owned() });
