@@ -3,13 +3,15 @@
 
 use std::collections::BTreeMap;
 
-use publisher::{PublishError, TopicAdmin};
-use tracing::info;
+use publisher::{PublishError, TopicAdmin, TopicSettings};
+use tracing::{info, warn};
 
 /// What keeps records for ever, however many there are.
 pub(crate) const FOREVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
 /// What keeps them at all, though they have no key.
 const POLICY: (&str, &str) = ("cleanup.policy", "delete");
+/// How large its records may be, as they are sent.
+pub(crate) const MAX_BYTES: &str = "max.message.bytes";
 
 /// What of a topic's configuration does not keep letters.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -52,46 +54,92 @@ impl Unkept {
     }
 }
 
-/// How a topic of letters is created, beside what the configuration says of all topics.
-pub(super) fn kept() -> impl Iterator<Item = (String, String)> {
-    FOREVER.into_iter().chain([POLICY]).map(|(key, value)| (key.to_owned(), value.to_owned()))
+/// What a topic of dead letters is to be created with: in one partition they are in order, and they may be larger than records.
+pub(super) fn fit(settings: &mut TopicSettings, are_kept: bool, max_bytes: usize) {
+    settings.keep_all();
+    settings.partitions = 1;
+    let configured = settings.config.get(MAX_BYTES).and_then(|text| text.parse().ok());
+    settings.config.insert(MAX_BYTES.to_owned(), configured.unwrap_or(0).max(max_bytes).to_string());
+    if are_kept {
+        let kept = FOREVER.into_iter().chain([POLICY]);
+        settings.config.extend(kept.map(|(key, value)| (key.to_owned(), value.to_owned())));
+    }
 }
 
-/// Has a topic that exists keep its records for ever, as far as it does not. Returns what is in the way, if anything is. `is_ours` is
-/// whether it was created so, for those who may not look.
+/// Creates a topic of dead letters. Brokers that do not take records of that size still take letters as large as they do.
+///
+/// # Errors
+/// As for [`TopicAdmin::create`].
+pub(super) fn create(admin: &TopicAdmin, topic: &str, mut settings: TopicSettings) -> Result<bool, PublishError> {
+    match admin.create(topic, &settings) {
+        Err(PublishError::Topic { problem, .. }) => {
+            settings.config.remove(MAX_BYTES);
+            let is_created = admin.create(topic, &settings)?;
+            warn!(topic, "{problem}; it was created without {MAX_BYTES}, and a larger letter will stop the stream");
+            Ok(is_created)
+        }
+        outcome => outcome,
+    }
+}
+
+/// What a topic of letters has to be.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Keeping {
+    /// Whether it was created so, for those who may not look.
+    pub(super) is_ours: bool,
+    /// How large a letter may be.
+    pub(super) max_bytes: usize,
+}
+
+/// Has a topic that exists keep its records for ever and take larger ones, as far as it does not. Returns what is in the way of the first, if
+/// anything is: a letter that is too large stops the stream with everything kept.
 ///
 /// # Errors
 /// It cannot be looked at for now.
-pub(super) fn keep(admin: &TopicAdmin, topic: &str, is_ours: bool) -> Result<Option<String>, PublishError> {
-    let unkept = match admin.config(topic) {
-        Ok(config) => Unkept::of(&config),
-        Err(error) if error.is_unauthorized() && is_ours => return Ok(None),
+pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<Option<String>, PublishError> {
+    let config = match admin.config(topic) {
+        Ok(config) => config,
+        Err(error) if error.is_unauthorized() && wanted.is_ours => return Ok(None),
         // Setting it may be allowed.
-        Err(error) if error.is_unauthorized() => Unkept::of(&BTreeMap::new()),
+        Err(error) if error.is_unauthorized() => BTreeMap::new(),
         Err(error) => return Err(error),
     };
+    let unkept = Unkept::of(&config);
     if unkept.policy.is_some() {
         let (found, fix) = (unkept.found(), unkept.fix(topic));
         return Ok(Some(format!("its topic of dead letters would not keep them: {found}; run: {fix}")));
     }
-    if unkept.is_nothing() {
-        return Ok(None);
-    }
-    match admin.configure(topic, &FOREVER) {
-        Ok(()) => {
-            info!(
-                topic,
-                "set retention.ms and retention.bytes of the topic to -1, for the letters of a table in quarantine: {} before",
-                unkept.found()
-            );
-            Ok(None)
+    if !unkept.is_nothing() {
+        let found = unkept.found();
+        if let Err(error) = admin.configure(topic, &FOREVER) {
+            return Ok(Some(format!(
+                "its topic of dead letters would not keep them: {found}, and {error}; grant ALTER_CONFIGS and DESCRIBE_CONFIGS on it, or run: {}",
+                unkept.fix(topic)
+            )));
         }
-        Err(error) => Ok(Some(format!(
-            "its topic of dead letters would not keep them: {}, and {error}; grant ALTER_CONFIGS and DESCRIBE_CONFIGS on it, or run: {}",
-            unkept.found(),
-            unkept.fix(topic)
-        ))),
+        info!(
+            topic,
+            "set the topic's retention.ms and retention.bytes to -1 for the letters of a table in quarantine: {found} before"
+        );
     }
+    if let Some(problem) = too_small(&config, wanted.max_bytes) {
+        let value = wanted.max_bytes.to_string();
+        match admin.configure(topic, &[(MAX_BYTES, &value)]) {
+            Ok(()) => info!(
+                topic,
+                "set the topic's {MAX_BYTES} to {value} for the letters of a table in quarantine: {problem} before"
+            ),
+            Err(error) => warn!(topic, "{problem}, and {error}: a larger letter will stop the stream"),
+        }
+    }
+    Ok(None)
+}
+
+/// The size that a topic takes, if it is smaller than letters may be, in words. What the brokers do not tell may be too small.
+pub(crate) fn too_small(config: &BTreeMap<String, String>, max_bytes: usize) -> Option<String> {
+    let value = config.get(MAX_BYTES);
+    let is_enough = value.and_then(|value| value.parse().ok()).is_some_and(|value: usize| value >= max_bytes);
+    (!is_enough).then(|| format!("{MAX_BYTES} is {}", value.map_or("unknown", String::as_str)))
 }
 
 #[cfg(test)]
@@ -133,6 +181,22 @@ mod tests {
 
     #[test]
     fn a_topic_of_letters_is_created_so_that_it_keeps_them() {
-        assert!(Unkept::of(&kept().collect()).is_nothing());
+        let settings = |config: &[(&str, &str)]| TopicSettings {
+            partitions: 6,
+            replication_factor: 3,
+            config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
+        };
+        let mut kept = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "7")]);
+        fit(&mut kept, true, 10);
+        assert!(Unkept::of(&kept.config).is_nothing() && kept.partitions == 1, "{kept:?}");
+        assert_eq!(
+            (too_small(&kept.config, 10), too_small(&kept.config, 11)),
+            (None, Some(format!("{MAX_BYTES} is 10")))
+        );
+        assert!(too_small(&BTreeMap::new(), 1).is_some());
+
+        let mut others = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "70")]);
+        fit(&mut others, false, 10);
+        assert_eq!(others.config, settings(&[("retention.ms", "1"), (MAX_BYTES, "70")]).config);
     }
 }

@@ -18,7 +18,7 @@ use std::{
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::{BoundHeartbeatTopic, RecordBatch};
+use encoder::{BoundHeartbeatTopic, RecordBatch, may_be_dead_letter_topic};
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
     Transaction, Verdict, record_cost,
@@ -268,6 +268,7 @@ impl Publisher {
                 key: record.key,
                 value: record.value,
                 headers: &headers,
+                is_letter: may_be_dead_letter_topic(record.topic),
                 lsn: record.lsn,
             });
             // Reports give memory back, so that they are not left for too long.
@@ -366,6 +367,7 @@ impl Publisher {
             key: Some(topic.key()),
             value: Some(&value),
             headers: &[],
+            is_letter: false,
             lsn: position.end_lsn,
         };
         let sent = transaction.send(&record);

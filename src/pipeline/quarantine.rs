@@ -14,7 +14,7 @@ use tracing::{error, warn};
 use walreceiver::Backoff;
 
 use super::{
-    letters::{Unkept, keep},
+    letters::{Keeping, Unkept, keep},
     publish::{failure_of, unix_ms},
     relations::{PAUSE_MAX, Relations, TopicKind},
 };
@@ -131,7 +131,7 @@ impl Relations {
             },
         };
         let (names, is_certain) = (identity.names.as_slice(), identity.is_certain);
-        let held = HeldBack { relation, facts, options, names, is_certain, error: &reason };
+        let held = HeldBack { relation, facts, options, names, is_certain };
         let plan = plan.hold_back(&held).map_err(failures::of_plan)?;
         if let Some(entry) = entry {
             self.look_for_letters(&topic, &entry).await?;
@@ -211,7 +211,8 @@ impl Relations {
             return Err(Failure::new(Code::TopicUnfit, found).for_topic(letters));
         }
         let is_ours = self.ensure_topic(letters, TopicKind::OfDeadLetters { are_kept: true }).await?;
-        self.ask_topics(letters, move |admin, letters| keep(admin, letters, is_ours)).await
+        let wanted = Keeping { is_ours, max_bytes: self.letter_max_bytes };
+        self.ask_topics(letters, move |admin, letters| keep(admin, letters, wanted)).await
     }
 
     async fn begin_quarantine(

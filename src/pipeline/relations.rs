@@ -50,6 +50,8 @@ pub(super) struct Relations {
     pub(super) schemas: Schemas,
     pub(super) topics: Arc<TopicAdmin>,
     pub(super) topic_settings: TopicSettings,
+    /// How large a dead letter may be.
+    pub(super) letter_max_bytes: usize,
     pub(super) side_topics: SideTopics,
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
@@ -432,20 +434,18 @@ impl Relations {
             return Ok(*is_created);
         }
         let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        let is_of_letters = matches!(kind, TopicKind::OfDeadLetters { .. });
         match kind {
             TopicKind::OfTable { partitions } => settings.partitions = partitions.unwrap_or(settings.partitions),
             TopicKind::Beside => settings.keep_all(),
             TopicKind::OfDeadLetters { are_kept } => {
-                settings.keep_all();
-                settings.partitions = 1;
-                if are_kept {
-                    settings.config.extend(letters::kept());
-                }
+                letters::fit(&mut settings, are_kept, self.letter_max_bytes);
             }
         }
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
         let is_empty = spawn_blocking(move || match partitions {
             Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
+            None if is_of_letters => letters::create(&admin, &name, settings),
             None => admin.create(&name, &settings),
         })
         .await
@@ -539,6 +539,7 @@ impl Relations {
             schemas: Schemas::Remote(Arc::clone(&CLIENTS.1)),
             topics: Arc::clone(&CLIENTS.0),
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
+            letter_max_bytes: 16 << 20,
             side_topics: SideTopics::new(&config),
             is_resumed: false,
             waits: true,

@@ -283,7 +283,8 @@ impl Release {
                     cost,
                 ));
                 let (topic, key, value, lsn) = (&**record.topic, record.key, record.value, record.lsn);
-                let sent = transaction.send(&OutgoingRecord { topic, key, value, headers: &headers, lsn });
+                let record = OutgoingRecord { topic, key, value, headers: &headers, is_letter: false, lsn };
+                let sent = transaction.send(&record);
                 let outcome = if index % 512 == 511 { sent.and_then(|()| transaction.poll()) } else { sent };
                 if let Err(error) = outcome {
                     transaction.abort();

@@ -287,6 +287,7 @@ impl Starting<'_> {
             schemas: self.shared.schemas.clone(),
             topics: Arc::clone(admin),
             topic_settings: topic_settings(config),
+            letter_max_bytes: self.shared.kafka.letter_max_bytes(),
             side_topics: SideTopics::new(config),
             is_resumed,
             waits: true,

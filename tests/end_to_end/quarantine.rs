@@ -1,6 +1,8 @@
 //! A table whose schema the registry refuses is held back while the others go on, and when it is released every change of it is there once, in
 //! order, whoever was killed meanwhile.
 
+mod letters;
+
 use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
 
 use crate::harness::{
@@ -10,7 +12,6 @@ use crate::harness::{
     setting,
     stack::Stack,
     stream::{Program, Stream},
-    topics::Topics,
     wait_until,
     watcher::Watcher,
     workload::{TABLES as TABLES_OF_WRITERS, Workload},
@@ -347,18 +348,6 @@ fn a_forced_release_fences_the_stream() {
     program.terminate();
 }
 
-/// In several partitions letters would have no order.
-#[test]
-fn a_topic_of_letters_with_several_partitions_is_refused() {
-    let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_unfit");
-    program.terminate();
-    Topics::of(&stream.bootstrap_servers).create(&format!("{}.dead-letters", stream.topic("item")));
-    stream.database.execute("insert into public.item values (2, 'two')");
-    let mut program = stream.start();
-    program.exits_with(3, "topic-unfit", Duration::from_mins(1));
-}
-
 /// Rows from before the stream are copied once their table was released; those of other tables do not wait.
 #[test]
 fn a_copy_waits_for_the_release_and_others_do_not() {
@@ -396,142 +385,5 @@ fn a_copy_waits_for_the_release_and_others_do_not() {
     let program = stream.start_ready();
     wait_until(Duration::from_mins(2), "the table is copied", || (count("item") >= 6).then_some(()));
     assert_eq!(count("other"), 5);
-    program.terminate();
-}
-
-/// Letters that are gone are missed: at the next start, and by the release. Somebody has to say that they are given up.
-#[test]
-fn letters_that_are_gone_are_missed() {
-    let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_gone");
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-    BuiltIn.set(&stream, "NONE");
-    let said = release(&stream, &["--discard", "public.item"], 2);
-    assert!(said.contains("public.item: 1 changes wait in") && said.contains("at the offsets 0 to 0"), "{said}");
-    assert!(said.contains("[not-confirmed]") && !said.contains("missing"), "{said}");
-    let letters = format!("{}.dead-letters", stream.topic("item"));
-    Topics::of(&stream.bootstrap_servers).empty(&letters);
-    assert!(release(&stream, &["public.item"], 3).contains("[letters-missing]"));
-    stream.database.execute("insert into public.item values (3, 'three')");
-    let mut program = stream.start();
-    program.exits_with(3, "letters-missing", Duration::from_mins(1));
-
-    // One that was deleted and created again looks as if nothing had ever waited in it.
-    let topics = Topics::of(&stream.bootstrap_servers);
-    topics.delete(&letters);
-    let mut program = stream.start();
-    program.exits_with(3, "letters-missing", Duration::from_mins(1));
-    assert!(release(&stream, &["public.item"], 3).contains("[letters-missing]"));
-    topics.create(&letters);
-    let mut program = stream.start();
-    program.exits_with(3, "letters-missing", Duration::from_mins(1));
-    assert!(release(&stream, &["public.item"], 3).contains("[letters-missing]"));
-    let check = stream.command(&["check"], &[]);
-    let text = String::from_utf8_lossy(&check.stdout).into_owned();
-    assert!(check.status.code() == Some(5) && text.contains("letters-missing"), "{text}");
-
-    // Nothing is given up by the way.
-    let said = release(&stream, &["--discard", "public.item"], 2);
-    assert!(said.contains("more are missing already"), "{said}");
-    assert!(release(&stream, &["--discard", "public.other", "--yes"], 2).contains("[not-in-quarantine]"));
-    assert!(stream.command(&["check"], &[]).status.code() == Some(5));
-    let said = release(&stream, &["--discard", "public.item", "--yes"], 0);
-    assert!(said.contains("given up: public.item: 0 changes wait in"), "{said}");
-    assert!(release(&stream, &["public.item"], 2).contains("[not-in-quarantine]"));
-    // What comes is written as ever; what was confirmed and given up is nowhere.
-    let program = stream.start_ready();
-    stream.drain();
-    assert_eq!(ids(&stream), [Some("1".to_owned()), Some("3".to_owned())]);
-    program.terminate();
-}
-
-/// The ids of the rows of the first table that were written, in order.
-fn ids(stream: &Stream) -> Vec<Option<String>> {
-    let records = stream.records();
-    let rows = records.iter().filter(|record| record.table == "item").filter_map(|record| record.event.as_ref());
-    rows.filter_map(|event| event.after.as_ref()).map(|after| after["id"].clone()).collect()
-}
-
-/// Letters are the only copy: their topic keeps them, though it was there before, and what else was set of it stays.
-#[test]
-fn a_topic_that_was_there_before_keeps_letters() {
-    const OTHER: (&str, &str) = ("segment.bytes", "1048577");
-    let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_kept");
-    let (letters, topics) = (format!("{}.dead-letters", stream.topic("item")), Topics::of(&stream.bootstrap_servers));
-    topics.create_with(&letters, 1, &[("retention.ms", "3600000"), ("retention.bytes", "1000000"), OTHER]);
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-    let program = stream.start_ready();
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    for (key, value) in [("retention.ms", "-1"), ("retention.bytes", "-1"), OTHER] {
-        assert_eq!(topics.config(&letters, key).as_deref(), Some(value), "{key}");
-    }
-    assert!(!program.log().contains("may be lost at any time"));
-    assert!(!checked(&stream).contains("letters-retention"));
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-
-    // Whoever takes that back is told of it.
-    topics.configure(&letters, "retention.ms", "3600000");
-    let text = checked(&stream);
-    assert!(text.contains("letters-retention") && text.contains("retention.ms is 3600000"), "{text}");
-    let program = stream.start_ready();
-    wait_until(Duration::from_mins(1), "it is said", || {
-        program.log().contains("the changes of a table in quarantine may be lost at any time").then_some(())
-    });
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-
-    // With the checkpoint its quarantine is gone, and that is not silent either.
-    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name, None);
-    let program = stream.start_with(&["--adopt-slot"], &[]);
-    wait_until(Duration::from_mins(1), "it is said", || {
-        let log = program.log();
-        log.contains("the table was in quarantine before its checkpoint was removed")
-            .then(|| log.contains("public.item"))
-    });
-    program.terminate();
-}
-
-/// What the check says.
-fn checked(stream: &Stream) -> String {
-    String::from_utf8_lossy(&stream.command(&["check"], &[]).stdout).into_owned()
-}
-
-/// Where letters would not be kept, or not be taken, there is no quarantine: the stream waits, and says what to set.
-#[test]
-fn a_table_does_not_come_into_quarantine_where_letters_would_be_lost() {
-    let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_unkept");
-    let (letters, topics) = (format!("{}.dead-letters", stream.topic("item")), Topics::of(&stream.bootstrap_servers));
-    topics.create_with(&letters, 1, &[("cleanup.policy", "compact")]);
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-    stream.database.execute("insert into public.item values (2, 'two')");
-    let program = stream.start();
-    wait_until(Duration::from_mins(1), "it waits", || {
-        program.log().contains("the table cannot come into quarantine").then_some(())
-    });
-    let log = program.log();
-    assert!(log.contains("cleanup.policy is compact") && log.contains("--add-config cleanup.policy=delete"), "{log}");
-    assert_eq!(program.metric("quarantined_tables"), Some(0.0));
-    assert_eq!(program.readiness().map(|answer| answer.status), Some(503));
-    topics.configure(&letters, "cleanup.policy", "delete");
-    await_quarantine(&program);
-    assert_eq!(topics.config(&letters, "retention.ms").as_deref(), Some("-1"));
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-    BuiltIn.set(&stream, "NONE");
-    release(&stream, &["--all"], 0);
-    let program = stream.start_ready();
-    assert_eq!(ids(&stream), [Some("1".to_owned()), Some("2".to_owned())]);
     program.terminate();
 }

@@ -8,15 +8,30 @@ use tokio::{task::spawn_blocking, time::timeout};
 use super::{
     STEP_TIMEOUT,
     kafka::{Kafka, Reached, incomplete},
-    report::{Problem, Severity},
+    report::{Problem, Severity, bytes_text},
+    schemas::Schemas,
 };
 use crate::{
     failure::Code,
-    pipeline::Unkept,
+    pipeline::{MAX_BYTES, Unkept, too_small},
     quarantine::{Quarantine, Quarantined},
 };
 
 impl Kafka {
+    /// How large letters may be, where there may be any.
+    pub(super) fn letters_max_bytes(&mut self, schemas: &Schemas) {
+        if schemas.may_hold_back() {
+            let (letter, record) = (self.settings.letter_max_bytes(), self.settings.record_max_bytes());
+            let text = |bytes: usize| bytes_text(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let found = format!(
+                "a change of a table in quarantine may have {} as a dead letter, since its record may have {}",
+                text(letter),
+                text(record)
+            );
+            self.findings.ok("letters-max-bytes", found);
+        }
+    }
+
     /// Which tables are held back, by what is attached to the checkpoint.
     pub(super) async fn quarantine(&mut self, reached: &Reached, attachments: &BTreeMap<String, Vec<u8>>) {
         let quarantine = match Quarantine::read(attachments) {
@@ -93,10 +108,24 @@ impl Kafka {
         let topics: Vec<&str> = there.iter().map(|entry| entry.letters.as_str()).collect();
         let settings = self.topic_settings(reached, &topics).await;
         for entry in there {
-            let Some(unkept) = settings.get(&entry.letters).map(Unkept::of).filter(|unkept| !unkept.is_nothing())
-            else {
+            let Some(config) = settings.get(&entry.letters) else { continue };
+            let max_bytes = self.settings.letter_max_bytes();
+            if let Some(found) = too_small(config, max_bytes) {
+                let problem = Problem {
+                    id: "letters-max-bytes",
+                    found: format!("{found}, and a dead letter of {} may have {max_bytes}", entry.table),
+                    why: "a letter that is larger than its topic takes stops the stream".into(),
+                    fix: format!(
+                        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {MAX_BYTES}={max_bytes}",
+                        entry.letters
+                    ),
+                };
+                self.findings.about(Severity::Warning, &entry.letters, problem);
+            }
+            let unkept = Unkept::of(config);
+            if unkept.is_nothing() {
                 continue;
-            };
+            }
             let problem = Problem {
                 id: "letters-retention",
                 found: unkept.found(),
