@@ -140,7 +140,8 @@ impl Release {
         for (topic, _) in &given_up {
             self.quarantine.end(topic);
         }
-        self.commit(RecordBatch::new()).await?;
+        let removals = given_up.iter().map(|(topic, _)| self.quarantine.attachment(topic)).collect();
+        self.commit(RecordBatch::new(), removals).await?;
         for (topic, waiting) in &given_up {
             warn!(topic, "given up, and in no topic of a table from here on: {waiting}");
         }

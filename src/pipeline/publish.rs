@@ -13,7 +13,7 @@
 //! While a commit is under way, the source goes on encoding into the queue, up to the memory budget.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
@@ -92,7 +92,7 @@ pub(super) fn run(
         writer: Some(Writer::Closed(producer)),
         inside_transaction: false,
         quiet: None,
-        has_new_quarantine: false,
+        new_quarantine: BTreeSet::new(),
         committed_at: Instant::now(),
         heartbeat_at: None,
         oldest_received_at: None,
@@ -119,8 +119,8 @@ struct Publisher {
     /// Whether the published position lies inside a PostgreSQL transaction.
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
-    /// Whether the list of tables in quarantine is another than that beside the newest checkpoint.
-    has_new_quarantine: bool,
+    /// The topics of which something else is to be said than beside the newest checkpoint.
+    new_quarantine: BTreeSet<String>,
     committed_at: Instant,
     /// When the last heartbeat was written.
     heartbeat_at: Option<Instant>,
@@ -154,8 +154,7 @@ impl Publisher {
                     self.publish(*delivery)?;
                 }
                 Next::Work(Work::Quarantine(list)) => {
-                    self.publishing.quarantine.extend(list);
-                    self.has_new_quarantine = true;
+                    self.new_quarantine.extend(self.publishing.quarantine.extend(list));
                 }
                 Next::Work(Work::Position(quiet)) => {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
@@ -376,11 +375,11 @@ impl Publisher {
         Ok(())
     }
 
-    /// What the list says of where the letters end is to be true of the transaction that is about to be committed.
+    /// What the entries say of where the letters end is to be true of the transaction that is about to be committed.
     fn find_end_of_letters(&mut self) -> Result<(), Failure> {
         let Some(Writer::Open(transaction)) = &mut self.writer else { return Ok(()) };
         let found = self.publishing.quarantine.letters_written(|letters| transaction.written_to(letters));
-        self.has_new_quarantine |= found.map_err(|error| self.fail(&error))?;
+        self.new_quarantine.extend(found.map_err(|error| self.fail(&error))?);
         Ok(())
     }
 
@@ -396,7 +395,7 @@ impl Publisher {
         let began = Instant::now();
         let copies = self.attachments.iter();
         let copies = copies.map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() });
-        let quarantine = self.has_new_quarantine.then(|| self.publishing.quarantine.attachment());
+        let quarantine = self.new_quarantine.iter().map(|topic| self.publishing.quarantine.attachment(topic));
         let attachments: Vec<Attachment> = copies.chain(quarantine).collect();
         let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &attachments);
         let committed = prepared.and_then(|prepared| {
@@ -408,7 +407,7 @@ impl Publisher {
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
-        self.has_new_quarantine = false;
+        self.new_quarantine.clear();
         self.attachments.clear();
         self.committed_at = Instant::now();
         let committed = self.progress.commit(position).map_err(out_of_order)?;

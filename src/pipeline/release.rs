@@ -11,8 +11,8 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, TableFacts};
 use pgoutput::Lsn;
 use publisher::{
-    Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer,
-    PublishError, TopicAdmin, headers_cost, record_cost,
+    Attachment, Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord,
+    Producer, PublishError, TopicAdmin, headers_cost, record_cost,
 };
 use tokio::{runtime::Handle, task::spawn_blocking};
 use tracing::info;
@@ -106,6 +106,7 @@ impl Release {
         .await?;
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        let renewal = quarantine.renewal(&held.attachments);
         let Some(checkpoint) = held.checkpoint else {
             return Err(Failure::new(Code::NotInQuarantine, "Kafka holds no checkpoint for this stream"));
         };
@@ -128,7 +129,7 @@ impl Release {
             quarantine,
         };
         // Whoever is fenced can see by whom.
-        release.commit(RecordBatch::new()).await?;
+        release.commit(RecordBatch::new(), renewal).await?;
         Ok(release)
     }
 
@@ -202,7 +203,8 @@ impl Release {
                 if is_last {
                     self.quarantine.end(topic);
                 }
-                self.commit(batch).await?;
+                let entry = self.quarantine.attachment(topic);
+                self.commit(batch, vec![entry]).await?;
             }
             if is_last {
                 return Ok(changes);
@@ -263,13 +265,13 @@ impl Release {
         Ok(Planned { shape, facts, plan })
     }
 
-    /// Commits records, the list and the checkpoint.
-    pub(super) async fn commit(&mut self, batch: RecordBatch) -> Result<(), Failure> {
+    /// Commits records, what changes of the tables in quarantine, and the checkpoint.
+    pub(super) async fn commit(&mut self, batch: RecordBatch, attachments: Vec<Attachment>) -> Result<(), Failure> {
         let Some(producer) = self.producer.take() else {
             return Err(Failure::new(Code::Internal, "the producer was used after it had failed"));
         };
         self.checkpoint.written_at_ms = unix_ms();
-        let (topic, checkpoint, list) = (self.topic.clone(), self.checkpoint.clone(), self.quarantine.attachment());
+        let (topic, checkpoint) = (self.topic.clone(), self.checkpoint.clone());
         let budget = Arc::clone(&self.budget);
         let producer = blocking(move || {
             let mut transaction = producer.begin()?;
@@ -291,7 +293,7 @@ impl Release {
                     return Err(error);
                 }
             }
-            let prepared = transaction.prepare(topic.name(), &checkpoint, &[list])?;
+            let prepared = transaction.prepare(topic.name(), &checkpoint, &attachments)?;
             fault::point(fault::Point::BeforeCommit);
             fault::point(fault::Point::DuringCommit);
             let producer = prepared.commit()?;

@@ -162,6 +162,7 @@ impl Starting<'_> {
         let mut progress = Progress::read(&held.attachments)?;
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        attachments.extend(quarantine.renewal(&held.attachments));
         metrics.quarantined(quarantine.iter().len());
         let quarantine = Arc::new(Mutex::new(quarantine));
         let held = held.checkpoint;

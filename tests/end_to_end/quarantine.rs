@@ -348,6 +348,51 @@ fn a_forced_release_fences_the_stream() {
     program.terminate();
 }
 
+/// An earlier version kept one list of all tables: it is in force, and every topic has an entry of its own from the next start on.
+#[test]
+fn the_list_of_an_earlier_version_is_taken_over() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_list");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let (list, entry) =
+        (format!("{}/quarantine", stream.name), format!("{}/quarantine/{}", stream.name, stream.topic("item")));
+    let newest = |key: &str| {
+        kafka::checkpoints(&stream.bootstrap_servers, &stream.checkpoint_topic, key).pop().expect("there is one")
+    };
+    let mut table = newest(&entry).expect("it is in quarantine");
+    assert_eq!(table["table"], "public.item");
+    let version = table.as_object_mut().and_then(|table| table.remove("version")).expect("a version");
+    let older = serde_json::json!({ "version": version, "topics": { stream.topic("item"): table } }).to_string();
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &list, Some(&older));
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &entry, None);
+
+    let check = stream.command(&["check"], &[]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("table public.item is in quarantine"));
+    BuiltIn.set(&stream, "NONE");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    assert_eq!(program.metric("quarantined_tables"), Some(1.0));
+    assert_eq!(newest(&list), None);
+    assert!(newest(&entry).expect("an entry")["end_offset"].as_i64() > table["end_offset"].as_i64());
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+
+    // So it is where nothing ran before the release.
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &list, Some(&older));
+    release_dies(&stream, "before-commit:1");
+    release(&stream, &["public.item"], 0);
+    assert_eq!((newest(&list), newest(&entry)), (None, None));
+    let program = stream.start_ready();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
+    program.terminate();
+}
+
 /// Rows from before the stream are copied once their table was released; those of other tables do not wait.
 #[test]
 fn a_copy_waits_for_the_release_and_others_do_not() {
