@@ -8,19 +8,15 @@ use std::fmt;
 
 use encoder::RecordBatch;
 use pgoutput::Lsn;
-use publisher::{CheckpointTopic, Isolation, KafkaSettings, LogReader, TopicAdmin};
+use publisher::{Isolation, KafkaSettings, LogReader, TopicAdmin};
 use tokio::runtime::Handle;
 use tracing::warn;
 
 use super::{
-    release::{Release, blocking, chosen, read_chunk},
+    release::{Release, Wanted, blocking, look_for, read_chunk},
     supervisor::kafka_settings,
 };
-use crate::{
-    config::Config,
-    failure::{Code, Failure},
-    quarantine::{Quarantine, Quarantined},
-};
+use crate::{config::Config, failure::Failure, quarantine::Quarantined};
 
 /// How many letters are in memory at once, at most.
 const RECORDS_MAX: u64 = 10_000;
@@ -115,13 +111,9 @@ impl Waiting {
 /// # Errors
 /// A table is not in quarantine, or Kafka cannot be reached.
 pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
-    let (kafka, topic) = (kafka_settings(config), CheckpointTopic::new(config.kafka.checkpoint_topic.as_str()));
-    let settings = kafka.clone();
-    let held = blocking(move || topic.peek(&settings)).await?;
-    let quarantine = Quarantine::read(&held.attachments);
-    let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+    let kafka = kafka_settings(config);
     let mut waiting = Vec::new();
-    for (_, entry) in chosen(&quarantine, tables)? {
+    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await? {
         waiting.push(Waiting::read(&kafka, &entry, false).await?);
     }
     Ok(waiting)
@@ -134,7 +126,7 @@ impl Release {
     /// A table is not in quarantine, or Kafka cannot be reached; then all are in quarantine still.
     pub async fn discard(&mut self, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
         let mut given_up = Vec::new();
-        for (topic, entry) in chosen(&self.quarantine, tables)? {
+        for (topic, entry) in Wanted::Tables(tables.to_vec()).chosen(&self.quarantine)? {
             given_up.push((topic, Waiting::read(&self.kafka, &entry, true).await?));
         }
         for (topic, _) in &given_up {

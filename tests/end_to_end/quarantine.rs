@@ -3,7 +3,7 @@
 
 mod letters;
 
-use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, thread, time::Duration};
 
 use crate::harness::{
     http, kafka,
@@ -12,6 +12,7 @@ use crate::harness::{
     setting,
     stack::Stack,
     stream::{Program, Stream},
+    topics::Topics,
     wait_until,
     watcher::Watcher,
     workload::{TABLES as TABLES_OF_WRITERS, Workload},
@@ -46,8 +47,14 @@ struct BuiltIn;
 
 impl Level for BuiltIn {
     fn set(&self, stream: &Stream, level: &str) {
+        Self::set_of(stream, "item", level);
+    }
+}
+
+impl BuiltIn {
+    fn set_of(stream: &Stream, table: &str, level: &str) {
         let topic = stream.schema_topic.as_deref().expect("it has one");
-        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic("item"));
+        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic(table));
         let value = format!(r#"{{"compatibilityLevel":"{level}"}}"#);
         kafka::write(&stream.bootstrap_servers, topic, &key, Some(&value));
     }
@@ -345,6 +352,75 @@ fn a_forced_release_fences_the_stream() {
     stream.drain();
     let (_, verdict) = stream.judge(&TABLES[..1]);
     verdict.assert_flawless();
+    program.terminate();
+}
+
+/// Nobody is fenced for a table that is not in quarantine.
+#[test]
+fn a_release_of_nothing_disturbs_nobody() {
+    let stack = Stack::shared();
+    let (stream, mut program) = about_to_be_refused(&stack, "quarantine_nothing");
+    assert!(release(&stream, &["--force", "--all"], 0).contains("no table is in quarantine"));
+    assert!(release(&stream, &["--force", "public.item"], 2).contains("[not-in-quarantine]"));
+    assert!(release(&stream, &["--force", "--discard", "--yes", "public.item"], 2).contains("[not-in-quarantine]"));
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    assert!(release(&stream, &["--force", "public.other"], 2).contains("[not-in-quarantine]"));
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    assert!(program.is_running());
+    let instances = stream.checkpoints().into_iter().flatten().map(|checkpoint| checkpoint["instance"].to_string());
+    assert_eq!(instances.collect::<BTreeSet<_>>().len(), 1, "nobody else has written a checkpoint");
+    program.terminate();
+}
+
+/// One table that cannot be released keeps no other.
+#[test]
+fn tables_are_released_beside_one_that_is_refused() {
+    const NAMES: [&str; 3] = ["item", "other", "third"];
+    let stack = Stack::shared();
+    let topic = format!("_schemas_quarantine_beside_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_beside", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    for table in NAMES {
+        stream.database.create_tables(&format!("create table public.{table} (id int primary key, n int)"));
+    }
+    let program = stream.start_ready();
+    for table in NAMES {
+        stream.database.execute(&format!("insert into public.{table} values (1, 1)"));
+    }
+    stream.drain();
+    for table in NAMES {
+        BuiltIn::set_of(&stream, table, "BACKWARD");
+        stream.database.execute(&format!("alter table public.{table} alter n type text using n::text"));
+        stream.database.execute(&format!("insert into public.{table} values (2, 'two')"));
+    }
+    wait_until(Duration::from_mins(1), "all are in quarantine", || {
+        program.metric("quarantined_tables").filter(|tables| *tables > 2.5)
+    });
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    // The first is refused, and one of the others has lost its letters.
+    BuiltIn::set_of(&stream, "other", "NONE");
+    BuiltIn::set_of(&stream, "third", "NONE");
+    Topics::of(&stream.bootstrap_servers).empty(&format!("{}.dead-letters", stream.topic("third")));
+    let said = release(&stream, &["--all"], 1);
+    for part in [
+        "public.item is not released: [registry-incompatible]",
+        "public.other: 1 changes released to",
+        "public.third is not released: [letters-missing]",
+        "1 of 3 tables are released",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = release(&stream, &["--discard", "public.third", "--yes"], 0);
+    assert!(said.contains("given up: public.third") && !said.contains("public.item"), "{said}");
+    BuiltIn::set_of(&stream, "item", "NONE");
+    let said = release(&stream, &["--all"], 0);
+    assert!(said.contains("public.item: 1 changes released to") && !said.contains("public.third"), "{said}");
+    let program = stream.start_ready();
+    assert_eq!(NAMES.map(|table| rows(&stream, table)), [2, 2, 1]);
     program.terminate();
 }
 
