@@ -98,13 +98,13 @@ pub(super) struct Keeping {
 /// It cannot be looked at for now.
 pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<Option<String>, PublishError> {
     let config = match admin.config(topic) {
-        Ok(config) => config,
+        Ok(config) => Some(config),
         Err(error) if error.is_unauthorized() && wanted.is_ours => return Ok(None),
         // Setting it may be allowed.
-        Err(error) if error.is_unauthorized() => BTreeMap::new(),
+        Err(error) if error.is_unauthorized() => None,
         Err(error) => return Err(error),
     };
-    let unkept = Unkept::of(&config);
+    let unkept = config.as_ref().map_or_else(|| Unkept::of(&BTreeMap::new()), Unkept::of);
     if unkept.policy.is_some() {
         let (found, fix) = (unkept.found(), unkept.fix(topic));
         return Ok(Some(format!("its topic of dead letters would not keep them: {found}; run: {fix}")));
@@ -122,7 +122,8 @@ pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<O
             "set the topic's retention.ms and retention.bytes to -1 for the letters of a table in quarantine: {found} before"
         );
     }
-    if let Some(problem) = too_small(&config, wanted.max_bytes) {
+    // A limit that is not known may be larger already.
+    if let Some(problem) = config.and_then(|config| too_small(&config, wanted.max_bytes)) {
         let value = wanted.max_bytes.to_string();
         match admin.configure(topic, &[(MAX_BYTES, &value)]) {
             Ok(()) => info!(

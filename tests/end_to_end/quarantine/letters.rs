@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use super::{BuiltIn, CHANGE, Level, about_to_be_refused, await_quarantine, release};
-use crate::harness::{kafka, stack::Stack, stream::Stream, topics::Topics, wait_until};
+use crate::harness::{kafka, proxy::Proxy, stack::Stack, stream::Stream, topics::Topics, wait_until};
 
 /// In several partitions letters would have no order.
 #[test]
@@ -121,6 +121,41 @@ fn a_topic_that_was_there_before_keeps_letters() {
         log.contains("the table was in quarantine before its checkpoint was removed")
             .then(|| log.contains("public.item"))
     });
+    program.terminate();
+}
+
+/// Whoever may not have the topic keep letters is told what to set, and the stream waits for it.
+#[test]
+fn where_the_topic_may_not_be_configured_the_stream_waits() {
+    let stack = Stack::shared();
+    let (mut stream, program) = about_to_be_refused(&stack, "quarantine_denied");
+    let (letters, topics) = (format!("{}.dead-letters", stream.topic("item")), Topics::of(&stream.bootstrap_servers));
+    topics.create_with(&letters, 1, &[("retention.ms", "3600000")]);
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let proxy = Proxy::to_kafka(&stream.bootstrap_servers);
+    stream.set("kafka.bootstrap_servers", &proxy.address());
+    proxy.deny_configuration(true);
+    stream.database.execute("insert into public.item values (2, 'two')");
+    let program = stream.start();
+    wait_until(Duration::from_mins(1), "it waits", || {
+        program.log().contains("the table cannot come into quarantine").then_some(())
+    });
+    let log = program.log();
+    for part in [
+        "retention.ms is 3600000",
+        "TopicAuthorizationFailed",
+        "grant ALTER_CONFIGS",
+        "retention.ms=-1,retention.bytes=-1",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+    assert_eq!(program.metric("quarantined_tables"), Some(0.0));
+    assert_eq!(topics.config(&letters, "retention.ms").as_deref(), Some("3600000"));
+    proxy.deny_configuration(false);
+    await_quarantine(&program);
+    assert_eq!(topics.config(&letters, "retention.ms").as_deref(), Some("-1"));
+    stream.drain();
     program.terminate();
 }
 
