@@ -133,6 +133,12 @@ codes! {
     TopicMissing "topic-missing" Stop 3
         "A topic that was written to is gone, or was deleted and created again.",
         "Find out who deleted it: its records are lost with it. Restarting creates it again, empty.";
+    LettersMissing "letters-missing" Stop 3
+        "Dead letters of a table in quarantine are gone that were not released: what they held is nowhere else.",
+        "Find out who removed them, and bring their topic back if it can be. To give up all that wait of this table, stop the stream, and run `pgsluice release --discard` with the table: the others need nothing.";
+    NotConfirmed "not-confirmed" Stop 2
+        "Dead letters of a table in quarantine are to be given up, and nobody has said so for certain.",
+        "Run it again with --yes, if what they hold may be lost.";
     TopicUnfit "topic-unfit" Stop 3
         "A topic is not as it has to be.",
         "Change it as the message says.";

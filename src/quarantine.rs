@@ -3,20 +3,20 @@
 //!
 //! # Why no row of such a table is lost, doubled or out of order
 //!
-//! What is in quarantine is a topic, since order is a topic's. The list is attached to the checkpoint, and written before the first letter: the
-//! source hands on the list and then the letters, so that whoever finds a letter finds the list, or neither. From there on nothing is written
+//! What is in quarantine is a topic, since order is a topic's. Its entry is attached to the checkpoint, and written before the first letter: the
+//! source hands on the entries and then the letters, so that whoever finds a letter finds the entry, or neither. From there on nothing is written
 //! to the topic, whatever the registry says later, in this life or another, and whatever the policy is by then: each change becomes a
 //! letter, exactly once, for it is committed with the checkpoint like any record. The same commit says where the letters end, so that a topic
-//! that has lost some, or was deleted and created again, is known. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the list with the offset behind them, in one Kafka
-//! transaction; and the list without the topic with the last of them. So a letter's events are in the topic exactly if its offset lies before the
-//! list's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
+//! that has lost some, or was deleted and created again, is known. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
+//! transaction; and removes the entry with the last of them. So a letter's events are in the topic exactly if its offset lies before the
+//! entry's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
 
 use std::collections::BTreeMap;
 
 use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
-/// The version of the list's format.
+/// The version of the format.
 const VERSION: u32 = 1;
 /// How much is kept of what the registry said.
 const REASON_CHARACTERS_MAX: usize = 500;
@@ -47,52 +47,93 @@ pub struct Quarantined {
 impl Quarantined {
     /// The entry of a table whose quarantine begins where the topic of its letters ends.
     pub fn new(table: String, letters: String, end_offset: i64, since_ms: i64, reason: &str) -> Self {
-        // A registry can say a lot, and the list of all tables is one record.
+        // A registry can say a lot, and the entry is one record.
         let reason = reason.chars().take(REASON_CHARACTERS_MAX).collect();
         Self { table, letters, next_offset: end_offset, end_offset, since_ms, reason }
     }
 
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
-    pub fn is_there(&self, first: i64, end: i64) -> bool {
+    fn is_there(&self, first: i64, end: i64) -> bool {
         first <= self.next_offset && self.next_offset.max(self.end_offset) <= end
+    }
+
+    /// What is missing of the letters that are not released, if anything is; `bounds` is what the topic has, if it exists.
+    pub fn missing(&self, bounds: Option<(i64, i64)>) -> Option<String> {
+        let wanted = format!("the dead letters from offset {} to {} are wanted", self.next_offset, self.end_offset);
+        match bounds {
+            None => Some(format!("{wanted}, and their topic is gone")),
+            Some((first, end)) if self.is_there(first, end) => None,
+            Some((first, end)) => Some(format!("{wanted}, and those that are there go from {first} to {end}")),
+        }
     }
 }
 
-/// How the list is written.
+/// How an entry is written.
 #[derive(Serialize, Deserialize)]
 struct Record {
+    version: u32,
+    #[serde(flatten)]
+    table: Quarantined,
+}
+
+/// How all of them were written before, in one record, for which hundreds were too many.
+#[derive(Deserialize)]
+struct List {
     version: u32,
     topics: BTreeMap<String, Quarantined>,
 }
 
 impl Quarantine {
-    /// The suffix of the list's key in the checkpoint topic.
+    /// What the suffixes of the keys in the checkpoint topic begin with, before the `/` and the topic. Alone it was that of the list.
     pub const SUFFIX: &str = "quarantine";
 
     /// Reads what is attached to a checkpoint.
     ///
     /// # Errors
-    /// It is not such a list, or one of another version.
+    /// It is no such entry, or one of another version.
     pub fn read(attachments: &BTreeMap<String, Vec<u8>>) -> Result<Self, String> {
-        let Some(value) = attachments.get(Self::SUFFIX) else { return Ok(Self::default()) };
         let unusable =
-            |error: &dyn std::fmt::Display| format!("the list of tables in quarantine cannot be used: {error}");
-        let record: Record = serde_json::from_slice(value).map_err(|error| unusable(&error))?;
-        if record.version != VERSION {
-            return Err(unusable(&format_args!("its version is {}, and this build reads {VERSION}", record.version)));
+            |what: &str, error: &dyn std::fmt::Display| format!("{what} in quarantine cannot be used: {error}");
+        let check = |what: &str, version: u32| match version {
+            VERSION => Ok(()),
+            other => Err(unusable(what, &format_args!("its version is {other}, and this build reads {VERSION}"))),
+        };
+        let mut topics = BTreeMap::new();
+        if let Some(value) = attachments.get(Self::SUFFIX) {
+            let what = "the list of tables";
+            let list: List = serde_json::from_slice(value).map_err(|error| unusable(what, &error))?;
+            check(what, list.version)?;
+            topics = list.topics;
         }
-        Ok(Self { topics: record.topics })
+        for (suffix, value) in attachments {
+            let Some(topic) = suffix.strip_prefix(Self::SUFFIX).and_then(|rest| rest.strip_prefix('/')) else {
+                continue;
+            };
+            let what = format!("what is said of topic {topic}");
+            let record: Record = serde_json::from_slice(value).map_err(|error| unusable(&what, &error))?;
+            check(&what, record.version)?;
+            topics.insert(topic.to_owned(), record.table);
+        }
+        Ok(Self { topics })
     }
 
-    /// What is to be attached to the next checkpoint.
-    pub fn attachment(&self) -> Attachment {
-        if self.topics.is_empty() {
-            return Attachment::removal(Self::SUFFIX);
-        }
-        let record = Record { version: VERSION, topics: self.topics.clone() };
+    /// What is to be attached to the next checkpoint for a topic: its entry, or that there is none any more.
+    pub fn attachment(&self, topic: &str) -> Attachment {
+        let suffix = format!("{}/{topic}", Self::SUFFIX);
+        let Some(table) = self.topics.get(topic) else { return Attachment::removal(suffix) };
+        let record = Record { version: VERSION, table: table.clone() };
         // Neither maps with other than string keys nor fallible `Serialize` implementations occur in it.
-        let value = serde_json::to_vec(&record).expect("the list is representable as JSON");
-        Attachment { suffix: Self::SUFFIX.to_owned(), value: Some(value) }
+        let value = serde_json::to_vec(&record).expect("an entry is representable as JSON");
+        Attachment { suffix, value: Some(value) }
+    }
+
+    /// What is to be attached to the next checkpoint in the place of the list of an earlier version, if these attachments have one.
+    pub fn renewal(&self, attachments: &BTreeMap<String, Vec<u8>>) -> Vec<Attachment> {
+        if !attachments.contains_key(Self::SUFFIX) {
+            return Vec::new();
+        }
+        let entries = self.topics.keys().map(|topic| self.attachment(topic));
+        entries.chain([Attachment::removal(Self::SUFFIX)]).collect()
     }
 
     /// The entry of a topic.
@@ -115,26 +156,34 @@ impl Quarantine {
         self.topics.entry(topic.to_owned()).or_insert(table);
     }
 
-    /// Takes in what is in another list, and not in this one.
-    pub fn extend(&mut self, other: Self) {
+    /// Takes in what another has, and this one has not. Returns the topics.
+    pub fn extend(&mut self, other: Self) -> Vec<String> {
+        let mut topics = Vec::new();
         for (topic, table) in other.topics {
-            self.topics.entry(topic).or_insert(table);
+            self.topics.entry(topic.clone()).or_insert_with(|| {
+                topics.push(topic);
+                table
+            });
         }
+        topics
     }
 
-    /// Letters were written up to where `ask` says for their topic. Returns whether that was not known.
+    /// Letters were written up to where `ask` says for their topic. Returns the topics of which that was not known.
     ///
     /// # Errors
     /// Those of `ask`.
-    pub fn letters_written<E>(&mut self, mut ask: impl FnMut(&str) -> Result<Option<i64>, E>) -> Result<bool, E> {
-        let mut is_new = false;
-        for table in self.topics.values_mut() {
+    pub fn letters_written<E>(
+        &mut self,
+        mut ask: impl FnMut(&str) -> Result<Option<i64>, E>,
+    ) -> Result<Vec<String>, E> {
+        let mut topics = Vec::new();
+        for (topic, table) in &mut self.topics {
             if let Some(end) = ask(&table.letters)?.filter(|end| *end > table.end_offset) {
                 table.end_offset = end;
-                is_new = true;
+                topics.push(topic.clone());
             }
         }
-        Ok(is_new)
+        Ok(topics)
     }
 
     /// Letters of the topic before this offset are released.
@@ -171,23 +220,53 @@ mod tests {
         }
     }
 
-    fn written(quarantine: &Quarantine) -> BTreeMap<String, Vec<u8>> {
-        let Attachment { suffix, value } = quarantine.attachment();
-        value.into_iter().map(|value| (suffix.clone(), value)).collect()
+    fn written(attachments: Vec<Attachment>) -> BTreeMap<String, Vec<u8>> {
+        attachments.into_iter().filter_map(|Attachment { suffix, value }| Some((suffix, value?))).collect()
     }
+
+    const ENTRY: &str = r#"{"version":1,"table":"public.item","letters":"shop.public.item.dead-letters","next_offset":7,"end_offset":9,"since_ms":1700000000000,"reason":"no"}"#;
 
     #[test]
     fn the_record_is_this_json() {
         // A change of this text is a change of the format: old records must stay readable.
-        let json = r#"{"version":1,"topics":{"shop.public.item":{"table":"public.item","letters":"shop.public.item.dead-letters","next_offset":7,"end_offset":9,"since_ms":1700000000000,"reason":"no"}}}"#;
         let mut quarantine = Quarantine::default();
         quarantine.begin("shop.public.item", table(7));
-        let record = written(&quarantine);
-        assert_eq!(
-            record.get(Quarantine::SUFFIX).map(|value| String::from_utf8_lossy(value).into_owned()),
-            Some(json.into())
-        );
+        let record = written(vec![quarantine.attachment("shop.public.item")]);
+        let text = record.get("quarantine/shop.public.item").map(|value| String::from_utf8_lossy(value).into_owned());
+        assert_eq!(text.as_deref(), Some(ENTRY));
         assert_eq!(Quarantine::read(&record), Ok(quarantine));
+    }
+
+    #[test]
+    fn the_list_of_an_earlier_version_is_read_and_replaced() {
+        let list = r#"{"version":1,"topics":{"a":{"table":"public.item","letters":"shop.public.item.dead-letters","next_offset":7,"end_offset":9,"since_ms":1700000000000,"reason":"no"}}}"#;
+        let mut held = BTreeMap::from([(Quarantine::SUFFIX.to_owned(), list.as_bytes().to_vec())]);
+        let mut quarantine = Quarantine::default();
+        quarantine.begin("a", table(7));
+        assert_eq!(Quarantine::read(&held), Ok(quarantine.clone()));
+        held.insert("quarantine/b".to_owned(), ENTRY.as_bytes().to_vec());
+        quarantine.begin("b", table(7));
+        assert_eq!(Quarantine::read(&held), Ok(quarantine.clone()));
+        let renewal = quarantine.renewal(&held);
+        assert!(renewal.contains(&Attachment::removal("quarantine")));
+        let renewed = written(renewal);
+        assert_eq!(renewed.keys().collect::<Vec<_>>(), ["quarantine/a", "quarantine/b"]);
+        assert_eq!(Quarantine::read(&renewed), Ok(quarantine.clone()));
+        assert_eq!(quarantine.renewal(&renewed), []);
+    }
+
+    #[test]
+    fn there_may_be_as_many_as_there_are_tables() {
+        let mut quarantine = Quarantine::default();
+        for number in 0..5000 {
+            let entry =
+                Quarantined::new(format!("public.item_{number}"), "letters".into(), 0, 0, &"\u{1}".repeat(9999));
+            quarantine.begin(&format!("shop.public.item_{number}"), entry);
+        }
+        let attachments: Vec<Attachment> = quarantine.iter().map(|(topic, _)| quarantine.attachment(topic)).collect();
+        let largest = attachments.iter().filter_map(|attachment| Some(attachment.value.as_ref()?.len())).max();
+        assert!(largest.is_some_and(|bytes| bytes < Attachment::VALUE_LEN_MAX_BYTES / 100), "{largest:?}");
+        assert_eq!(Quarantine::read(&written(attachments)), Ok(quarantine));
     }
 
     #[test]
@@ -203,7 +282,7 @@ mod tests {
         quarantine.advance("b", 1);
         assert_eq!((quarantine.iter().len(), quarantine.tables()), (1, "public.item".into()));
         quarantine.end("a");
-        assert_eq!(written(&quarantine), BTreeMap::new(), "an empty list is a tombstone");
+        assert_eq!(quarantine.attachment("a"), Attachment::removal("quarantine/a"));
         assert_eq!(Quarantine::read(&BTreeMap::new()), Ok(quarantine));
     }
 
@@ -219,7 +298,7 @@ mod tests {
         assert!(!is_there(&quarantine, 0, 6) && !is_there(&quarantine, 8, 9));
         let mut told =
             |end| quarantine.letters_written(|letters| Ok::<_, ()>(Some(end).filter(|_| letters == "letters")));
-        assert_eq!((told(12), told(12), told(10)), (Ok(true), Ok(false), Ok(false)));
+        assert_eq!((told(12), told(12), told(10)), (Ok(vec!["a".to_owned()]), Ok(vec![]), Ok(vec![])));
         assert!(is_there(&quarantine, 7, 12));
         assert!(!is_there(&quarantine, 0, 11), "the last is gone");
         assert!(!is_there(&quarantine, 8, 12), "the first is gone");
@@ -227,15 +306,22 @@ mod tests {
         assert!(is_there(&quarantine, 12, 12));
         let mut older = Quarantine::default();
         older.begin("a", table(0));
-        quarantine.extend(older);
+        older.begin("b", table(0));
+        assert_eq!(quarantine.extend(older), ["b"]);
         assert_eq!(quarantine.get("a").map(|table| table.next_offset), Some(12), "what is known stays");
     }
 
     #[test]
-    fn what_is_no_such_list_is_refused() {
-        for value in ["", "{}", "{\"version\":2,\"topics\":{}}", "{\"version\":1,\"topics\":{\"a\":{}}}"] {
-            let attachments = BTreeMap::from([(Quarantine::SUFFIX.to_owned(), value.as_bytes().to_vec())]);
-            assert!(Quarantine::read(&attachments).is_err(), "{value:?}");
+    fn what_is_no_such_record_is_refused() {
+        let lists = ["", "{}", "{\"version\":2,\"topics\":{}}", "{\"version\":1,\"topics\":{\"a\":{}}}"];
+        let newer = ENTRY.replace("\"version\":1", "\"version\":2");
+        let entries = ["", "{}", "{\"version\":1}", &newer];
+        let of = |suffix: &'static str| move |value| (suffix, value);
+        for (suffix, value) in lists.map(of("quarantine")).into_iter().chain(entries.map(of("quarantine/a"))) {
+            let attachments = BTreeMap::from([(suffix.to_owned(), str::as_bytes(value).to_vec())]);
+            assert!(Quarantine::read(&attachments).is_err(), "{suffix} {value:?}");
         }
+        let others = BTreeMap::from([("quarantined".to_owned(), Vec::new()), ("snapshot".to_owned(), Vec::new())]);
+        assert_eq!(Quarantine::read(&others), Ok(Quarantine::default()));
     }
 }

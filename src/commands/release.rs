@@ -6,8 +6,9 @@ use clap::Args;
 
 use super::{ConfigFile, init_logging, runtime};
 use crate::{
-    failure::Failure,
-    pipeline::{Release, Wanted, kafka_settings},
+    config::Config,
+    failure::{Code, Failure},
+    pipeline::{Done, Outcome, Release, Wanted, kafka_settings, preview_discard},
     schemas::Schemas,
 };
 
@@ -27,29 +28,85 @@ pub(super) struct ReleaseCommand {
     /// Do not ask PostgreSQL whether an instance of the stream runs. One that does is fenced, and ends.
     #[arg(long)]
     force: bool,
+    /// Give up what waits of these tables, and end their quarantine without it: for letters that are gone, or that nothing can be made of. Tells
+    /// what it would be, unless --yes is given too.
+    #[arg(long, conflicts_with = "all")]
+    discard: bool,
+    /// With --discard: the changes may be lost.
+    #[arg(long, requires = "discard")]
+    yes: bool,
 }
 
 impl ReleaseCommand {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let config = self.config.load()?;
         init_logging(&config);
-        let wanted = if self.all { Wanted::All } else { Wanted::Tables(self.tables) };
         let runtime = runtime()?;
+        if self.discard {
+            let outcome = runtime.block_on(Box::pin(self.discard(config)));
+            runtime.shutdown_background();
+            return outcome.map(|()| ExitCode::SUCCESS);
+        }
+        let wanted = if self.all { Wanted::All } else { Wanted::Tables(self.tables) };
         let outcome = runtime.block_on(async {
             let schemas = Schemas::new(&config, &kafka_settings(&config))?;
-            let mut release = Release::begin(config, schemas, self.force).await?;
-            Box::pin(release.run(&wanted)).await
+            match Release::begin(config, schemas, &wanted, self.force).await? {
+                Some(mut release) => Box::pin(release.run(&wanted)).await,
+                None => Ok(Vec::new()),
+            }
         });
         // A blocking call to Kafka may outlast a failure; nothing that it could still do counts.
         runtime.shutdown_background();
-        let outcomes = outcome?;
-        if outcomes.is_empty() {
-            println!("no table is in quarantine");
+        Ok(report(&outcome?))
+    }
+
+    async fn discard(self, config: Config) -> Result<(), Failure> {
+        if !self.yes {
+            for waiting in preview_discard(&config, &self.tables).await? {
+                println!("{waiting}");
+            }
+            return Err(Failure::new(Code::NotConfirmed, "nothing was changed: these changes would be in no topic"));
         }
-        for outcome in outcomes {
-            let (table, topic, changes) = (outcome.table, outcome.topic, outcome.changes);
-            println!("{table}: {changes} changes released to {topic}");
+        let schemas = Schemas::new(&config, &kafka_settings(&config))?;
+        let wanted = Wanted::Tables(self.tables.clone());
+        if let Some(mut release) = Release::begin(config, schemas, &wanted, self.force).await? {
+            for waiting in release.discard(&self.tables).await? {
+                println!("given up: {waiting}");
+            }
         }
-        Ok(ExitCode::SUCCESS)
+        Ok(())
+    }
+}
+
+/// Says what became of each table. The exit code is that of the first that was refused.
+fn report(outcomes: &[Outcome]) -> ExitCode {
+    if outcomes.is_empty() {
+        println!("no table is in quarantine");
+    }
+    let (mut released, mut first) = (0, None);
+    for Outcome { table, topic, done } in outcomes {
+        match done {
+            Done::Released(changes) => {
+                released += 1;
+                println!("{table}: {changes} changes released to {topic}");
+            }
+            Done::Refused(failure) => {
+                first.get_or_insert(failure.code());
+                eprintln!("pgsluice: {table} is not released: {failure}");
+            }
+            Done::Untried => {
+                eprintln!("pgsluice: {table} is not released: it was not tried after the failure before it");
+            }
+        }
+    }
+    match first {
+        None => ExitCode::SUCCESS,
+        Some(code) => {
+            eprintln!(
+                "pgsluice: {released} of {} tables are released; the others are in quarantine still",
+                outcomes.len()
+            );
+            ExitCode::from(code.exit_code())
+        }
     }
 }

@@ -276,7 +276,8 @@ keys! {
         "Replicas of a new topic, the checkpoint topic included, 1 to 32767; -1 leaves it to the broker's `default.replication.factor`.";
     KAFKA_TOPICS_CONFIG: "kafka.topics.config", Kind::TextMap, Presence::Optional { example: r#"{ "cleanup.policy" = "compact" }"# },
         "Topic configuration of a new topic, passed on verbatim. It does not apply to the checkpoint topic, and its \
-         `cleanup.policy` only to topics of tables: transactions, messages and dead letters are kept as the broker keeps any topic.";
+         `cleanup.policy` only to topics of tables: transactions, messages and dead letters are kept as the broker keeps any topic, or for ever where a table may come into quarantine. \
+         Topics of dead letters take larger records.";
 
     KAFKA_TOPICS_TEMPLATE: "kafka.topics.template", Kind::Text, Presence::Default(r#""{name}.{schema}.{table}""#),
         "The topic of a table: text in which `{name}`, `{database}`, `{schema}` and `{table}` stand for the names. What a topic cannot \

@@ -13,7 +13,9 @@
 
 mod collections;
 mod copier;
+mod discard;
 mod keys;
+mod letters;
 mod memory;
 mod fitness;
 mod membership;
@@ -27,9 +29,11 @@ mod supervisor;
 mod topics;
 mod work;
 
+pub use discard::{Waiting, preview_discard};
 pub(crate) use fitness::{Described, SentColumns, describe};
+pub(crate) use letters::{MAX_BYTES, Unkept, too_small};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
-pub use release::{Outcome, Release, Wanted};
+pub use release::{Done, Outcome, Release, Wanted};
 pub use supervisor::{kafka_settings, supervise};
 pub(crate) use topics::SideTopics;

@@ -13,12 +13,12 @@
 //! While a commit is under way, the source goes on encoding into the queue, up to the memory budget.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::{BoundHeartbeatTopic, RecordBatch};
+use encoder::{BoundHeartbeatTopic, RecordBatch, may_be_dead_letter_topic};
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, MemoryBudget, OutgoingRecord, Position, Producer, PublishError,
     Transaction, Verdict, record_cost,
@@ -99,7 +99,7 @@ pub(super) fn run(
         writer: Some(Writer::Closed(producer)),
         inside_transaction: false,
         quiet: None,
-        has_new_quarantine: false,
+        new_quarantine: BTreeSet::new(),
         committed_at: Instant::now(),
         heartbeat_at: None,
         oldest_received_at: None,
@@ -127,8 +127,8 @@ struct Publisher {
     /// Whether the published position lies inside a PostgreSQL transaction.
     inside_transaction: bool,
     quiet: Option<QuietPosition>,
-    /// Whether the list of tables in quarantine is another than that beside the newest checkpoint.
-    has_new_quarantine: bool,
+    /// The topics of which something else is to be said than beside the newest checkpoint.
+    new_quarantine: BTreeSet<String>,
     committed_at: Instant,
     /// When the last heartbeat was written.
     heartbeat_at: Option<Instant>,
@@ -164,8 +164,7 @@ impl Publisher {
                     self.publish(*delivery)?;
                 }
                 Next::Work(Work::Quarantine(list)) => {
-                    self.publishing.quarantine.extend(list);
-                    self.has_new_quarantine = true;
+                    self.new_quarantine.extend(self.publishing.quarantine.extend(list));
                 }
                 Next::Work(Work::Position(quiet)) => {
                     self.progress.receive(quiet.position).map_err(out_of_order)?;
@@ -271,7 +270,8 @@ impl Publisher {
         // Its cost is little, and must not wait for room that a commit makes.
         self.publishing.budget.charge(record_cost(key.len(), value.len(), 0));
         let lsn = self.progress.published().end_lsn;
-        let record = OutgoingRecord { topic, key: Some(&key), value: Some(&value), headers: &[], lsn };
+        let record =
+            OutgoingRecord { topic, key: Some(&key), value: Some(&value), headers: &[], lsn, is_letter: false };
         let sent = transaction.send(&record);
         sent.map_err(|error| self.fail(&error))
     }
@@ -297,6 +297,7 @@ impl Publisher {
                 key: record.key,
                 value: record.value,
                 headers: &headers,
+                is_letter: may_be_dead_letter_topic(record.topic),
                 lsn: record.lsn,
             });
             // Reports give memory back, so that they are not left for too long.
@@ -395,6 +396,7 @@ impl Publisher {
             key: Some(topic.key()),
             value: Some(&value),
             headers: &[],
+            is_letter: false,
             lsn: position.end_lsn,
         };
         let sent = transaction.send(&record);
@@ -403,11 +405,11 @@ impl Publisher {
         Ok(())
     }
 
-    /// What the list says of where the letters end is to be true of the transaction that is about to be committed.
+    /// What the entries say of where the letters end is to be true of the transaction that is about to be committed.
     fn find_end_of_letters(&mut self) -> Result<(), Failure> {
         let Some(Writer::Open(transaction)) = &mut self.writer else { return Ok(()) };
         let found = self.publishing.quarantine.letters_written(|letters| transaction.written_to(letters));
-        self.has_new_quarantine |= found.map_err(|error| self.fail(&error))?;
+        self.new_quarantine.extend(found.map_err(|error| self.fail(&error))?);
         Ok(())
     }
 
@@ -423,7 +425,7 @@ impl Publisher {
         let began = Instant::now();
         let copies = self.attachments.iter();
         let copies = copies.map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() });
-        let quarantine = self.has_new_quarantine.then(|| self.publishing.quarantine.attachment());
+        let quarantine = self.new_quarantine.iter().map(|topic| self.publishing.quarantine.attachment(topic));
         let attachments: Vec<Attachment> = copies.chain(quarantine).collect();
         let prepared = transaction.prepare(self.publishing.topic.name(), &checkpoint, &attachments);
         let committed = prepared.and_then(|prepared| {
@@ -435,7 +437,7 @@ impl Publisher {
         fault::point(fault::Point::AfterCommit);
         self.writer = Some(Writer::Closed(producer));
         self.publishing.checkpoint = checkpoint;
-        self.has_new_quarantine = false;
+        self.new_quarantine.clear();
         self.attachments.clear();
         for waiting in self.awaited.drain(..) {
             let _nobody_waits_any_more = waiting.send(());

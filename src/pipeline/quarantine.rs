@@ -1,19 +1,22 @@
 //! How a table comes into quarantine, and stays in it. [`crate::quarantine`] has the argument.
 
 use std::{
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use encoder::{BoundPlan, EncodeOptions, HeldBack, TableFacts, TablePlan};
 use pgoutput::Relation;
 use publisher::{PublishError, TopicAdmin};
 use tokio::task::spawn_blocking;
-use tracing::warn;
+use tracing::{error, warn};
+use walreceiver::Backoff;
 
 use super::{
+    letters::{Keeping, Unkept, keep},
     publish::{failure_of, unix_ms},
-    relations::{Relations, TopicKind},
+    relations::{PAUSE_MAX, Relations, TopicKind},
 };
 use crate::{
     config::{OnIncompatible, TableIdentity},
@@ -24,18 +27,71 @@ use crate::{
 
 /// How often it is said that tables are in quarantine.
 const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
+/// The pauses between two looks at a topic that does not keep letters.
+const LETTERS_PAUSE_FIRST: Duration = Duration::from_millis(250);
+const LETTERS_PAUSE_MAX: Duration = Duration::from_secs(5);
 
-/// Says so, now and again and again.
-pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>) {
+/// What the registry makes of a table's schemas.
+enum Answer {
+    /// Their ids.
+    Accepted(Option<u32>, Option<u32>),
+    /// It refuses them for this reason, and all is ready for letters.
+    Refused(String),
+}
+
+/// Says so, now and again and again, and looks whether their letters are still there and will be.
+pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>, admin: &Arc<TopicAdmin>) {
     loop {
-        let tables = lock(quarantine).tables();
-        if !tables.is_empty() {
+        let list = copy_of(quarantine);
+        if !list.is_empty() {
             warn!(
-                tables,
+                tables = list.tables(),
                 "these tables are in quarantine: their changes go to dead letters. Mend their subjects, and run `pgsluice release`"
             );
+            let admin = Arc::clone(admin);
+            // Its calls block. Nothing follows from what it finds but what it says.
+            let _whether_it_ended =
+                spawn_blocking(move || list.iter().for_each(|(_, entry)| look_at(&admin, entry))).await;
         }
         tokio::time::sleep(REMINDER_INTERVAL).await;
+    }
+}
+
+/// Says aloud what endangers the letters of a table.
+fn look_at(admin: &TopicAdmin, Quarantined { table, letters, .. }: &Quarantined) {
+    match admin.config(letters).map(|config| Unkept::of(&config)) {
+        Ok(unkept) if unkept.is_nothing() => {}
+        Ok(unkept) => error!(
+            table,
+            letters,
+            "the changes of a table in quarantine may be lost at any time: of the topic that alone has them, {}. Run: {}",
+            unkept.found(),
+            unkept.fix(letters)
+        ),
+        Err(error) => warn!(
+            table,
+            letters,
+            "whether the changes of a table in quarantine are kept for as long as they wait cannot be looked at: {error}"
+        ),
+    }
+}
+
+/// Says which tables were in quarantine in a history that is over, whose letters nobody will release.
+pub(super) fn warn_of_stale_quarantine(stale: &BTreeMap<String, Vec<u8>>) {
+    match Quarantine::read(stale) {
+        Ok(quarantine) => {
+            for (topic, entry) in quarantine.iter() {
+                warn!(
+                    table = entry.table,
+                    topic,
+                    letters = entry.letters,
+                    from_offset = entry.next_offset,
+                    "the table was in quarantine before its checkpoint was removed, and is no more: what waits in its dead letters will be in its \
+                     topic only if somebody writes it"
+                );
+            }
+        }
+        Err(found) => warn!("tables may have been in quarantine before the checkpoint was removed: {found}"),
     }
 }
 
@@ -65,29 +121,68 @@ impl Relations {
             ));
         }
         let reason = match &entry {
-            Some(entry) => entry.reason.clone(),
-            None => match self.register_all(&plan, policy, relation).await {
-                Ok((key, value)) => return plan.bind(key, value).map_err(failures::of_plan),
-                Err(failure)
-                    if self.waits
-                        && failure.code() == Code::RegistryIncompatible
-                        && policy == OnIncompatible::Quarantine =>
-                {
-                    failure.found().to_owned()
-                }
-                Err(failure) => return Err(failure),
+            Some(entry) => {
+                self.letters_of(&plan, relation).await?;
+                entry.reason.clone()
+            }
+            None => match self.accept_or_prepare(&plan, policy, relation).await? {
+                Answer::Accepted(key, value) => return plan.bind(key, value).map_err(failures::of_plan),
+                Answer::Refused(reason) => reason,
             },
         };
         let (names, is_certain) = (identity.names.as_slice(), identity.is_certain);
-        let held = HeldBack { relation, facts, options, names, is_certain, error: &reason };
+        let held = HeldBack { relation, facts, options, names, is_certain };
         let plan = plan.hold_back(&held).map_err(failures::of_plan)?;
-        let letters = plan.plan().dead_letter_topic().map_or("", |letters| letters).to_owned();
-        self.refuse_shared_topic(&letters, relation).await?;
-        match entry {
-            Some(entry) => self.look_for_letters(&topic, &entry).await?,
-            None => self.begin_quarantine(&topic, &letters, relation, reason).await?,
+        if let Some(entry) = entry {
+            self.look_for_letters(&topic, &entry).await?;
+        } else {
+            let letters = plan.plan().dead_letter_topic().map_or("", |letters| letters);
+            self.begin_quarantine(&topic, letters, relation, &reason).await?;
         }
         Ok(plan)
+    }
+
+    /// The topic of a table's letters, which is no other's.
+    async fn letters_of(&mut self, plan: &TablePlan, relation: &Relation) -> Result<String, Failure> {
+        let letters = plan.letters_topic().map_err(failures::of_plan)?;
+        self.refuse_shared_topic(&letters, relation).await?;
+        Ok(letters)
+    }
+
+    /// Registers the schemas; or, where they are refused and the policy is so, has all ready for letters. Where these would not be kept, the
+    /// stream waits for one or the other, as it does with the policy `stop`.
+    async fn accept_or_prepare(
+        &mut self,
+        plan: &TablePlan,
+        policy: OnIncompatible,
+        relation: &Relation,
+    ) -> Result<Answer, Failure> {
+        let (began, mut backoff) = (Instant::now(), Backoff::new(LETTERS_PAUSE_FIRST, LETTERS_PAUSE_MAX));
+        loop {
+            let refused = match self.register_all(plan, policy, relation).await {
+                Ok((key, value)) => return Ok(Answer::Accepted(key, value)),
+                Err(failure) => failure,
+            };
+            let is_to_begin =
+                self.waits && refused.code() == Code::RegistryIncompatible && policy == OnIncompatible::Quarantine;
+            if !is_to_begin {
+                return Err(refused);
+            }
+            let reason = refused.found().to_owned();
+            let letters = self.letters_of(plan, relation).await?;
+            let Some(in_the_way) = self.prepare_letters(&letters).await? else { return Ok(Answer::Refused(reason)) };
+            let found = format!("{reason}; and the table cannot come into quarantine: {in_the_way}");
+            let failure = Failure::new(Code::RegistryIncompatible, found)
+                .in_table(&relation.schema, &relation.name)
+                .for_topic(letters);
+            self.metrics.paused(&failure);
+            if began.elapsed() > PAUSE_MAX {
+                return Err(failure);
+            }
+            let pause = backoff.next_wait();
+            warn!(code = failure.code().as_str(), pause_ms = pause.as_millis(), "the stream waits: {failure}");
+            tokio::time::sleep(pause).await;
+        }
     }
 
     /// The ids of the schemas that there are.
@@ -109,25 +204,25 @@ impl Relations {
         Ok((key, value))
     }
 
+    /// Makes sure of the topic of letters, and that it keeps them. Returns what is in the way, if anything is.
+    async fn prepare_letters(&mut self, letters: &str) -> Result<Option<String>, Failure> {
+        if let Some(partitions) = self.existing_topics.get(letters).filter(|partitions| **partitions != 1) {
+            let found = format!("it has {partitions} partitions, and letters are only in order with one");
+            return Err(Failure::new(Code::TopicUnfit, found).for_topic(letters));
+        }
+        let is_ours = self.ensure_topic(letters, TopicKind::OfDeadLetters { are_kept: true }).await?;
+        let wanted = Keeping { is_ours, max_bytes: self.letter_max_bytes };
+        self.ask_topics(letters, move |admin, letters| keep(admin, letters, wanted)).await
+    }
+
     async fn begin_quarantine(
         &mut self,
         topic: &str,
         letters: &str,
         relation: &Relation,
-        reason: String,
+        reason: &str,
     ) -> Result<(), Failure> {
-        if let Some(partitions) = self.existing_topics.get(letters).filter(|partitions| **partitions != 1) {
-            let found = format!("it has {partitions} partitions, and letters are only in order with one");
-            return Err(Failure::new(Code::TopicUnfit, found).for_topic(letters));
-        }
-        self.ensure_topic(letters, TopicKind::OfDeadLetters { are_kept: true }).await?;
         let (_, end) = self.ask_topics(letters, TopicAdmin::offsets).await?;
-        let retention = self.ask_topics(letters, |admin, letters| match admin.config_value(letters, "retention.ms") {
-            // That it may not be read is no reason to stop.
-            Err(error) if error.is_unauthorized() => Ok(None),
-            outcome => outcome,
-        });
-        let retention_ms = retention.await?.unwrap_or_else(|| "unknown".to_owned());
         let table = format!("{}.{}", relation.schema, relation.name);
         warn!(
             table,
@@ -136,15 +231,8 @@ impl Relations {
             "the table is in quarantine from here on: the registry refuses its schema, and its changes go to dead letters until the subject is \
              mended and `pgsluice release` is run: {reason}"
         );
-        if retention_ms != "-1" {
-            warn!(
-                letters,
-                retention_ms,
-                "the topic of the table's dead letters was there before, and may lose what is older: set its retention.ms and retention.bytes to -1"
-            );
-        }
         let mut quarantine = lock(&self.quarantine);
-        quarantine.begin(topic, Quarantined::new(table, letters.to_owned(), end, unix_ms(), &reason));
+        quarantine.begin(topic, Quarantined::new(table, letters.to_owned(), end, unix_ms(), reason));
         self.metrics.quarantined(quarantine.iter().len());
         self.quarantine_has_grown = true;
         // The registry has answered, so that the stream waits for it no more.
@@ -154,19 +242,16 @@ impl Relations {
 
     /// Refuses to go on where letters that are not released are gone: what comes now would be released without them.
     async fn look_for_letters(&self, topic: &str, entry: &Quarantined) -> Result<(), Failure> {
-        let gone = |found: String| Err(Failure::new(Code::TopicMissing, found).for_topic(&entry.letters));
-        let is_there = self.existing_topics.contains_key(&entry.letters) || self.ready_topics.contains(&entry.letters);
-        if !is_there {
-            return gone(format!("topic {topic} is in quarantine, and the topic of its dead letters is gone"));
+        let exists =
+            self.existing_topics.contains_key(&entry.letters) || self.ready_topics.contains_key(&entry.letters);
+        let bounds = if exists { Some(self.ask_topics(&entry.letters, TopicAdmin::offsets).await?) } else { None };
+        match entry.missing(bounds) {
+            None => Ok(()),
+            Some(missing) => {
+                Err(Failure::new(Code::LettersMissing, format!("topic {topic} is in quarantine: {missing}"))
+                    .for_topic(&entry.letters))
+            }
         }
-        let (first, end) = self.ask_topics(&entry.letters, TopicAdmin::offsets).await?;
-        if entry.is_there(first, end) {
-            return Ok(());
-        }
-        gone(format!(
-            "topic {topic} is in quarantine, and its dead letters from offset {} to {} are wanted, but those that are there go from {first} to {end}",
-            entry.next_offset, entry.end_offset
-        ))
     }
 
     async fn ask_topics<T: Send + 'static>(

@@ -5,7 +5,7 @@
 //! while it does the stream waits: its connection is kept by the feedback task.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -24,6 +24,7 @@ use walreceiver::Backoff;
 use super::{
     collections::Mark,
     keys::precedes,
+    letters,
     membership::{self, Scope, identify},
     memory::Memory,
     publish::failure_of,
@@ -41,7 +42,7 @@ use crate::{
 };
 
 /// How long a session waits for the schema registry.
-const PAUSE_MAX: Duration = Duration::from_secs(30);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(30);
 
 /// The relations that the server has announced since the session began.
 pub(super) struct Relations {
@@ -49,6 +50,8 @@ pub(super) struct Relations {
     pub(super) schemas: Schemas,
     pub(super) topics: Arc<TopicAdmin>,
     pub(super) topic_settings: TopicSettings,
+    /// How large a dead letter may be.
+    pub(super) letter_max_bytes: usize,
     pub(super) side_topics: SideTopics,
     /// Whether the stream was there before this session.
     pub(super) is_resumed: bool,
@@ -64,8 +67,8 @@ pub(super) struct Relations {
     pub(super) metrics: Arc<Metrics>,
     /// Topics that were there when the session began, and how many partitions they had.
     pub(super) existing_topics: BTreeMap<String, usize>,
-    /// Topics that were made sure of.
-    pub(super) ready_topics: BTreeSet<String>,
+    /// Topics that were made sure of, and whether they were created for it.
+    pub(super) ready_topics: BTreeMap<String, bool>,
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
     pub(super) known: FxHashMap<Oid, Known>,
@@ -430,32 +433,30 @@ impl Relations {
         }
     }
 
-    pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<(), Failure> {
-        if self.ready_topics.contains(topic) {
-            return Ok(());
+    /// Makes sure of a topic. Returns whether it was created for that, in this session.
+    pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<bool, Failure> {
+        if let Some(is_created) = self.ready_topics.get(topic) {
+            return Ok(*is_created);
         }
         let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
+        let is_of_letters = matches!(kind, TopicKind::OfDeadLetters { .. });
         match kind {
             TopicKind::OfTable { partitions } => settings.partitions = partitions.unwrap_or(settings.partitions),
             TopicKind::Beside => settings.keep_all(),
             TopicKind::OfDeadLetters { are_kept } => {
-                settings.keep_all();
-                settings.partitions = 1;
-                if are_kept {
-                    let forever = ["retention.ms", "retention.bytes"].map(|key| (key.to_owned(), "-1".to_owned()));
-                    settings.config.extend(forever);
-                }
+                letters::fit(&mut settings, are_kept, self.letter_max_bytes);
             }
         }
         let (partitions, is_resumed) = (self.existing_topics.get(topic).copied(), self.is_resumed);
         let is_empty = spawn_blocking(move || match partitions {
             Some(partitions) => Ok(is_resumed && admin.is_unwritten(&name, partitions)?),
+            None if is_of_letters => letters::create(&admin, &name, settings),
             None => admin.create(&name, &settings),
         })
         .await
         .map_err(|error| Failure::caused(Code::Internal, error))?
         .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))?;
-        let is_created = partitions.is_none();
+        let is_created = is_empty && partitions.is_none();
         if is_empty && self.is_resumed {
             warn!(
                 topic,
@@ -465,8 +466,8 @@ impl Relations {
         } else if is_empty {
             info!(topic, "created the topic");
         }
-        self.ready_topics.insert(topic.to_owned());
-        Ok(())
+        self.ready_topics.insert(topic.to_owned(), is_created);
+        Ok(is_created)
     }
 
     /// The id of a schema. While the registry is away, or does not accept it, the stream waits here, and says so. After
@@ -543,6 +544,7 @@ impl Relations {
             schemas: Schemas::Remote(Arc::clone(&CLIENTS.1)),
             topics: Arc::clone(&CLIENTS.0),
             topic_settings: TopicSettings { partitions: 1, replication_factor: 1, config: BTreeMap::new() },
+            letter_max_bytes: 16 << 20,
             side_topics: SideTopics::new(&config),
             is_resumed: false,
             waits: true,
@@ -561,7 +563,7 @@ impl Relations {
             memory: Arc::default(),
             metrics: Arc::clone(metrics),
             existing_topics: BTreeMap::new(),
-            ready_topics: BTreeSet::new(),
+            ready_topics: BTreeMap::new(),
             known: FxHashMap::default(),
             quarantine: Arc::default(),
             quarantine_has_grown: false,

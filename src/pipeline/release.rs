@@ -1,9 +1,10 @@
 //! `pgsluice release`: the changes of tables in quarantine become the events that they would have been.
 //!
-//! It takes the stream's place, as another instance would: its `init_transactions` ends what the stream left open, and fences it. It reads
-//! the list of tables in quarantine with the checkpoint, and each table's letters from where the list says. First all of them are made into
-//! events that nobody sees, with their schemas registered: if anything is in the way, nothing is changed. Then it is done again, some letters to
-//! a Kafka transaction, each with the list as it is behind them and with the checkpoint, which stays at its position.
+//! It takes the stream's place, as another instance would, once it has seen that there is something to release: its `init_transactions` ends what
+//! the stream left open, and fences it. It reads which tables are in quarantine with the checkpoint, and each table's letters from where its entry
+//! says. First all of them are made into events that nobody sees, with their schemas registered: if anything is in the way, nothing is changed, and
+//! the next table is looked at. Then it is done again, some letters to a Kafka transaction, each with the entry as it is behind them and with the
+//! checkpoint, which stays at its position.
 //! [`crate::quarantine`] says why an interruption does no harm.
 
 use std::{ops::ControlFlow, sync::Arc, time::Duration};
@@ -11,10 +12,10 @@ use std::{ops::ControlFlow, sync::Arc, time::Duration};
 use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, TableFacts};
 use pgoutput::Lsn;
 use publisher::{
-    Checkpoint, CheckpointTopic, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer,
-    PublishError, headers_cost, record_cost,
+    Attachment, Checkpoint, CheckpointTopic, Held, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord,
+    Producer, PublishError, TopicAdmin, headers_cost, record_cost,
 };
-use tokio::task::spawn_blocking;
+use tokio::{runtime::Handle, task::spawn_blocking};
 use tracing::info;
 
 use super::{
@@ -44,21 +45,32 @@ pub enum Wanted {
     Tables(Vec<String>),
 }
 
-/// What was done for one table.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What became of one table.
+#[derive(Debug)]
 pub struct Outcome {
     /// `schema.table`
     pub table: String,
     /// Its topic.
     pub topic: String,
-    /// How many changes were released by this run.
-    pub changes: u64,
+    /// What was done.
+    pub done: Done,
+}
+
+/// What was done for a table.
+#[derive(Debug)]
+pub enum Done {
+    /// So many changes were released by this run, and it is in quarantine no more.
+    Released(u64),
+    /// It is in quarantine still, for this reason.
+    Refused(Failure),
+    /// The one before it has failed so that nothing more could be written.
+    Untried,
 }
 
 /// A release that has taken the stream's place.
 pub struct Release {
     config: Config,
-    kafka: KafkaSettings,
+    pub(super) kafka: KafkaSettings,
     schemas: Schemas,
     naming: Naming,
     shaping: Shaping,
@@ -67,7 +79,7 @@ pub struct Release {
     /// None once a call has failed.
     producer: Option<Producer>,
     checkpoint: Checkpoint,
-    quarantine: Quarantine,
+    pub(super) quarantine: Quarantine,
 }
 
 /// The plan for letters of one shape.
@@ -79,18 +91,26 @@ struct Planned {
 }
 
 /// Some letters, and the offset behind them.
-struct Chunk {
-    reader: LogReader,
-    letters: Vec<(i64, Result<Option<HeldChange>, HeldError>)>,
+pub(super) struct Chunk {
+    pub(super) reader: LogReader,
+    pub(super) letters: Vec<(i64, Result<Option<HeldChange>, HeldError>)>,
 }
 
 impl Release {
-    /// Takes the stream's place: from here on an instance that runs is fenced. Unless it is `forced`, it is made sure first that none
-    /// reads from the slot.
+    /// Takes the stream's place, if there is anything to release: from here on an instance that runs is fenced. Unless it is `forced`, it is made
+    /// sure first that none reads from the slot.
     ///
     /// # Errors
-    /// An instance runs, or there is no checkpoint, or Kafka, PostgreSQL or the registry cannot be reached.
-    pub async fn begin(config: Config, schemas: Schemas, forced: bool) -> Result<Self, Failure> {
+    /// A table is not in quarantine, an instance runs, or Kafka or PostgreSQL cannot be reached.
+    pub async fn begin(
+        config: Config,
+        schemas: Schemas,
+        wanted: &Wanted,
+        forced: bool,
+    ) -> Result<Option<Self>, Failure> {
+        if look_for(&config, wanted).await?.is_empty() {
+            return Ok(None);
+        }
         if !forced {
             refuse_beside_a_stream(&config).await?;
         }
@@ -106,10 +126,10 @@ impl Release {
         .await?;
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        let renewal = quarantine.renewal(&held.attachments);
         let Some(checkpoint) = held.checkpoint else {
-            return Err(Failure::new(Code::NotInQuarantine, "Kafka holds no checkpoint for this stream"));
+            return Err(no_checkpoint());
         };
-        schemas.prepare().await?;
         let database = config.postgres.connect.database().to_owned();
         if checkpoint.database != database {
             let found =
@@ -129,59 +149,60 @@ impl Release {
             quarantine,
         };
         // Whoever is fenced can see by whom.
-        release.commit(RecordBatch::new()).await?;
-        Ok(release)
+        release.commit(RecordBatch::new(), renewal).await?;
+        Ok(Some(release))
     }
 
-    /// Releases tables, one after another.
+    /// Releases tables, one after another. Of one that is refused all changes that were not released are in quarantine still, in order, and the
+    /// others do not wait for it.
     ///
     /// # Errors
-    /// Why not. Of the table that it names all changes that were not released are in quarantine still, in order.
+    /// Nothing could be begun: a table is not in quarantine any more, or the registry cannot be used.
     pub async fn run(&mut self, wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
+        self.schemas.prepare().await?;
         let mut outcomes = Vec::new();
-        for (topic, entry) in self.chosen(wanted)? {
-            let end = self.look_for_letters(&entry).await?;
-            let place = |failure: Failure| match entry.table.split_once('.') {
-                Some((schema, table)) => failure.in_table(schema, table),
-                None => failure,
+        for (topic, entry) in wanted.chosen(&self.quarantine)? {
+            // Without a producer nothing is known of what it did last.
+            let done = if self.producer.is_none() {
+                Done::Untried
+            } else {
+                match self.release(&topic, &entry).await {
+                    Ok(changes) => Done::Released(changes),
+                    Err(failure) => Done::Refused(match entry.table.split_once('.') {
+                        Some((schema, table)) => failure.in_table(schema, table),
+                        None => failure,
+                    }),
+                }
             };
-            let changes = self.pass(&topic, &entry, end, false).await.map_err(place)?;
-            info!(table = entry.table, topic, changes, "everything can be released");
-            self.pass(&topic, &entry, end, true).await.map_err(place)?;
-            info!(table = entry.table, topic, changes, "released");
-            outcomes.push(Outcome { table: entry.table, topic, changes });
+            outcomes.push(Outcome { table: entry.table, topic, done });
         }
         Ok(outcomes)
     }
 
-    fn chosen(&self, wanted: &Wanted) -> Result<Vec<(String, Quarantined)>, Failure> {
-        let all = || self.quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
-        let Wanted::Tables(tables) = wanted else { return Ok(all().collect()) };
-        let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
-        match tables.iter().find(|table| !is_there(table)) {
-            None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
-            Some(table) => {
-                let found = match self.quarantine.tables() {
-                    others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
-                    others => format!("table {table} is not in quarantine; these are: {others}"),
-                };
-                Err(Failure::new(Code::NotInQuarantine, found))
-            }
-        }
+    async fn release(&mut self, topic: &str, entry: &Quarantined) -> Result<u64, Failure> {
+        let end = self.look_for_letters(entry).await?;
+        let changes = self.pass(topic, entry, end, false).await?;
+        info!(table = entry.table, topic, changes, "everything can be released");
+        self.pass(topic, entry, end, true).await?;
+        info!(table = entry.table, topic, changes, "released");
+        Ok(changes)
     }
 
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let mut reader = LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Uncommitted);
-        let (first, end) = blocking(move || reader.bounds()).await?;
-        if entry.is_there(first, end) {
-            return Ok(end);
+        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
+        let bounds = blocking(move || {
+            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
+            let mut reader = LogReader::new(&settings, letters.as_str(), Isolation::Uncommitted);
+            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
+        })
+        .await?;
+        match (entry.missing(bounds), bounds) {
+            (None, Some((_, end))) => Ok(end),
+            (missing, _) => {
+                Err(Failure::new(Code::LettersMissing, missing.unwrap_or_default()).for_topic(&entry.letters))
+            }
         }
-        let found = format!(
-            "the dead letters from offset {} to {} are wanted, and those that are there go from {first} to {end}: what is missing was removed",
-            entry.next_offset, entry.end_offset
-        );
-        Err(Failure::new(Code::NotReleased, found).for_topic(&entry.letters))
     }
 
     /// Makes the letters of a table into events, and returns how many there were. Unless they are to be committed, nobody sees them.
@@ -211,7 +232,8 @@ impl Release {
                 if is_last {
                     self.quarantine.end(topic);
                 }
-                self.commit(batch).await?;
+                let entry = self.quarantine.attachment(topic);
+                self.commit(batch, vec![entry]).await?;
             }
             if is_last {
                 return Ok(changes);
@@ -272,13 +294,13 @@ impl Release {
         Ok(Planned { shape, facts, plan })
     }
 
-    /// Commits records, the list and the checkpoint.
-    async fn commit(&mut self, batch: RecordBatch) -> Result<(), Failure> {
+    /// Commits records, what changes of the tables in quarantine, and the checkpoint.
+    pub(super) async fn commit(&mut self, batch: RecordBatch, attachments: Vec<Attachment>) -> Result<(), Failure> {
         let Some(producer) = self.producer.take() else {
             return Err(Failure::new(Code::Internal, "the producer was used after it had failed"));
         };
         self.checkpoint.written_at_ms = unix_ms();
-        let (topic, checkpoint, list) = (self.topic.clone(), self.checkpoint.clone(), self.quarantine.attachment());
+        let (topic, checkpoint) = (self.topic.clone(), self.checkpoint.clone());
         let budget = Arc::clone(&self.budget);
         let producer = blocking(move || {
             let mut transaction = producer.begin()?;
@@ -292,14 +314,15 @@ impl Release {
                     cost,
                 ));
                 let (topic, key, value, lsn) = (&**record.topic, record.key, record.value, record.lsn);
-                let sent = transaction.send(&OutgoingRecord { topic, key, value, headers: &headers, lsn });
+                let record = OutgoingRecord { topic, key, value, headers: &headers, is_letter: false, lsn };
+                let sent = transaction.send(&record);
                 let outcome = if index % 512 == 511 { sent.and_then(|()| transaction.poll()) } else { sent };
                 if let Err(error) = outcome {
                     transaction.abort();
                     return Err(error);
                 }
             }
-            let prepared = transaction.prepare(topic.name(), &checkpoint, &[list])?;
+            let prepared = transaction.prepare(topic.name(), &checkpoint, &attachments)?;
             fault::point(fault::Point::BeforeCommit);
             fault::point(fault::Point::DuringCommit);
             let producer = prepared.commit()?;
@@ -327,8 +350,50 @@ async fn refuse_beside_a_stream(config: &Config) -> Result<(), Failure> {
     }
 }
 
+impl Wanted {
+    /// The entries, with their topics.
+    pub(super) fn chosen(&self, quarantine: &Quarantine) -> Result<Vec<(String, Quarantined)>, Failure> {
+        let all = || quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
+        let Self::Tables(tables) = self else { return Ok(all().collect()) };
+        let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
+        match tables.iter().find(|table| !is_there(table)) {
+            None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
+            Some(table) => {
+                let found = match quarantine.tables() {
+                    others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
+                    others => format!("table {table} is not in quarantine; these are: {others}"),
+                };
+                Err(Failure::new(Code::NotInQuarantine, found))
+            }
+        }
+    }
+}
+
+/// What is in quarantine of what is wanted, as far as it can be told without fencing anybody. What can be read at once may be stale, where an
+/// instance has died: so that something is not there is said only of what was waited for.
+pub(super) async fn look_for(config: &Config, wanted: &Wanted) -> Result<Vec<(String, Quarantined)>, Failure> {
+    let (kafka, topic) = (kafka_settings(config), CheckpointTopic::new(config.kafka.checkpoint_topic.as_str()));
+    let chosen = |held: &Held| {
+        let quarantine = Quarantine::read(&held.attachments);
+        wanted.chosen(&quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?)
+    };
+    let (settings, its_topic) = (kafka.clone(), topic.clone());
+    let peeked = chosen(&blocking(move || its_topic.peek(&settings)).await?);
+    if let Ok(found) = peeked
+        && !found.is_empty()
+    {
+        return Ok(found);
+    }
+    let held = blocking(move || topic.read(&kafka)).await?;
+    if held.checkpoint.is_none() { Err(no_checkpoint()) } else { chosen(&held) }
+}
+
+fn no_checkpoint() -> Failure {
+    Failure::new(Code::NotInQuarantine, "Kafka holds no checkpoint for this stream")
+}
+
 /// Reads on to the end, or until there is enough for one transaction.
-async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
+pub(super) async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
     blocking(move || {
         let (mut letters, mut bytes) = (Vec::new(), 0);
         reader.read_while(end, STABLE_TIMEOUT, |offset, _, value| {
@@ -342,7 +407,7 @@ async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result
     .await
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, PublishError> + Send + 'static,
 ) -> Result<T, Failure> {
     spawn_blocking(work)

@@ -10,7 +10,7 @@
 //! 6. `START_REPLICATION` at the position, and the slot is looked at once more.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     sync::{
         Arc, Mutex,
         atomic::{AtomicBool, Ordering},
@@ -36,7 +36,7 @@ use super::{
     membership::{Beginning, Membership, Scope},
     memory::Memory,
     publish::{self, Confirm, Publishing, failure_of, unix_ms},
-    quarantine::{copy_of, remind_of},
+    quarantine::{copy_of, remind_of, warn_of_stale_quarantine},
     relations::Relations,
     source::Source,
     topics::SideTopics,
@@ -158,9 +158,11 @@ impl Starting<'_> {
         self.yield_to_a_successor(&topic).await?;
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
         let mut attachments = held.removals();
+        warn_of_stale_quarantine(held.stale());
         let mut progress = Progress::read(&held.attachments)?;
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        attachments.extend(quarantine.renewal(&held.attachments));
         metrics.quarantined(quarantine.iter().len());
         let quarantine = Arc::new(Mutex::new(quarantine));
         let held = held.checkpoint;
@@ -321,6 +323,7 @@ impl Starting<'_> {
             schemas: self.shared.schemas.clone(),
             topics: Arc::clone(admin),
             topic_settings: topic_settings(config),
+            letter_max_bytes: self.shared.kafka.letter_max_bytes(),
             side_topics: SideTopics::new(config),
             is_resumed,
             waits: true,
@@ -332,7 +335,7 @@ impl Starting<'_> {
             memory: Arc::clone(&self.shared.memory),
             metrics: Arc::clone(&self.shared.metrics),
             existing_topics: existing_topics.clone(),
-            ready_topics: BTreeSet::new(),
+            ready_topics: BTreeMap::new(),
             known: FxHashMap::default(),
             quarantine: Arc::clone(quarantine),
             quarantine_has_grown: false,
@@ -367,7 +370,7 @@ impl Starting<'_> {
             return Ok(());
         }
         let (topic, settings) = (topic.clone(), self.shared.kafka.clone());
-        match blocking(move || topic.peek(&settings)).await? {
+        match blocking(move || topic.peek(&settings)).await?.checkpoint {
             Some(held) => self.check_owner(&held),
             None => Ok(()),
         }
@@ -507,7 +510,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
-    let quarantine = Arc::clone(&relations.quarantine);
+    let (quarantine, admin) = (Arc::clone(&relations.quarantine), Arc::clone(&relations.topics));
     let publishing = Publishing {
         topic: topic.clone(),
         checkpoint,
@@ -538,7 +541,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
         copied = copier::run(parts) => copied,
-        () = remind_of(&quarantine) => Ok(()),
+        () = remind_of(&quarantine, &admin) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

@@ -13,7 +13,7 @@ use crate::{quarantine::Quarantine, snapshot::Notice};
 pub(super) enum Work {
     /// Encoded events.
     Records(Box<Delivery>),
-    /// The tables in quarantine: to be attached to the next checkpoint, and to none before.
+    /// The tables in quarantine: those that are new are to be attached to the next checkpoint, and to none before.
     Quarantine(Quarantine),
     /// The server has nothing more before this position, and no transaction is open.
     Position(QuietPosition),

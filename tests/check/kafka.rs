@@ -62,6 +62,7 @@ fn a_checkpoint_behind_an_open_transaction_is_said_to_be_unknown() {
         key: Some(b"k"),
         value: Some(b"v"),
         headers: &[],
+        is_letter: false,
         lsn: pgoutput::Lsn::INVALID,
     };
     transaction.send(&record).expect("queued");

@@ -1,7 +1,9 @@
 //! A table whose schema the registry refuses is held back while the others go on, and when it is released every change of it is there once, in
 //! order, whoever was killed meanwhile.
 
-use std::{os::unix::process::ExitStatusExt, thread, time::Duration};
+mod letters;
+
+use std::{collections::BTreeSet, os::unix::process::ExitStatusExt, thread, time::Duration};
 
 use crate::harness::{
     http, kafka,
@@ -45,8 +47,14 @@ struct BuiltIn;
 
 impl Level for BuiltIn {
     fn set(&self, stream: &Stream, level: &str) {
+        Self::set_of(stream, "item", level);
+    }
+}
+
+impl BuiltIn {
+    fn set_of(stream: &Stream, table: &str, level: &str) {
         let topic = stream.schema_topic.as_deref().expect("it has one");
-        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic("item"));
+        let key = format!(r#"{{"keytype":"CONFIG","subject":"{}-value","magic":0}}"#, stream.topic(table));
         let value = format!(r#"{{"compatibilityLevel":"{level}"}}"#);
         kafka::write(&stream.bootstrap_servers, topic, &key, Some(&value));
     }
@@ -347,16 +355,118 @@ fn a_forced_release_fences_the_stream() {
     program.terminate();
 }
 
-/// In several partitions letters would have no order.
+/// Nobody is fenced for a table that is not in quarantine.
 #[test]
-fn a_topic_of_letters_with_several_partitions_is_refused() {
+fn a_release_of_nothing_disturbs_nobody() {
     let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_unfit");
-    program.terminate();
-    Topics::of(&stream.bootstrap_servers).create(&format!("{}.dead-letters", stream.topic("item")));
+    let (stream, mut program) = about_to_be_refused(&stack, "quarantine_nothing");
+    assert!(release(&stream, &["--force", "--all"], 0).contains("no table is in quarantine"));
+    assert!(release(&stream, &["--force", "public.item"], 2).contains("[not-in-quarantine]"));
+    assert!(release(&stream, &["--force", "--discard", "--yes", "public.item"], 2).contains("[not-in-quarantine]"));
     stream.database.execute("insert into public.item values (2, 'two')");
-    let mut program = stream.start();
-    program.exits_with(3, "topic-unfit", Duration::from_mins(1));
+    await_quarantine(&program);
+    assert!(release(&stream, &["--force", "public.other"], 2).contains("[not-in-quarantine]"));
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    assert!(program.is_running());
+    let instances = stream.checkpoints().into_iter().flatten().map(|checkpoint| checkpoint["instance"].to_string());
+    assert_eq!(instances.collect::<BTreeSet<_>>().len(), 1, "nobody else has written a checkpoint");
+    program.terminate();
+}
+
+/// One table that cannot be released keeps no other.
+#[test]
+fn tables_are_released_beside_one_that_is_refused() {
+    const NAMES: [&str; 3] = ["item", "other", "third"];
+    let stack = Stack::shared();
+    let topic = format!("_schemas_quarantine_beside_{}", std::process::id());
+    let mut stream = Stream::create_with_built_in_registry(&stack, "quarantine_beside", &topic);
+    stream.set("schema_registry.on_incompatible", "quarantine");
+    for table in NAMES {
+        stream.database.create_tables(&format!("create table public.{table} (id int primary key, n int)"));
+    }
+    let program = stream.start_ready();
+    for table in NAMES {
+        stream.database.execute(&format!("insert into public.{table} values (1, 1)"));
+    }
+    stream.drain();
+    for table in NAMES {
+        BuiltIn::set_of(&stream, table, "BACKWARD");
+        stream.database.execute(&format!("alter table public.{table} alter n type text using n::text"));
+        stream.database.execute(&format!("insert into public.{table} values (2, 'two')"));
+    }
+    wait_until(Duration::from_mins(1), "all are in quarantine", || {
+        program.metric("quarantined_tables").filter(|tables| *tables > 2.5)
+    });
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    // The first is refused, and one of the others has lost its letters.
+    BuiltIn::set_of(&stream, "other", "NONE");
+    BuiltIn::set_of(&stream, "third", "NONE");
+    Topics::of(&stream.bootstrap_servers).empty(&format!("{}.dead-letters", stream.topic("third")));
+    let said = release(&stream, &["--all"], 1);
+    for part in [
+        "public.item is not released: [registry-incompatible]",
+        "public.other: 1 changes released to",
+        "public.third is not released: [letters-missing]",
+        "1 of 3 tables are released",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    let said = release(&stream, &["--discard", "public.third", "--yes"], 0);
+    assert!(said.contains("given up: public.third") && !said.contains("public.item"), "{said}");
+    BuiltIn::set_of(&stream, "item", "NONE");
+    let said = release(&stream, &["--all"], 0);
+    assert!(said.contains("public.item: 1 changes released to") && !said.contains("public.third"), "{said}");
+    let program = stream.start_ready();
+    assert_eq!(NAMES.map(|table| rows(&stream, table)), [2, 2, 1]);
+    program.terminate();
+}
+
+/// An earlier version kept one list of all tables: it is in force, and every topic has an entry of its own from the next start on.
+#[test]
+fn the_list_of_an_earlier_version_is_taken_over() {
+    let stack = Stack::shared();
+    let (stream, program) = about_to_be_refused(&stack, "quarantine_list");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    let (list, entry) =
+        (format!("{}/quarantine", stream.name), format!("{}/quarantine/{}", stream.name, stream.topic("item")));
+    let newest = |key: &str| {
+        kafka::checkpoints(&stream.bootstrap_servers, &stream.checkpoint_topic, key).pop().expect("there is one")
+    };
+    let mut table = newest(&entry).expect("it is in quarantine");
+    assert_eq!(table["table"], "public.item");
+    let version = table.as_object_mut().and_then(|table| table.remove("version")).expect("a version");
+    let older = serde_json::json!({ "version": version, "topics": { stream.topic("item"): table } }).to_string();
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &list, Some(&older));
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &entry, None);
+
+    let check = stream.command(&["check"], &[]);
+    assert!(String::from_utf8_lossy(&check.stdout).contains("table public.item is in quarantine"));
+    BuiltIn.set(&stream, "NONE");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.drain();
+    assert_eq!(program.metric("quarantined_tables"), Some(1.0));
+    assert_eq!(newest(&list), None);
+    assert!(newest(&entry).expect("an entry")["end_offset"].as_i64() > table["end_offset"].as_i64());
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+
+    // So it is where nothing ran before the release.
+    kafka::write(&stream.bootstrap_servers, &stream.checkpoint_topic, &list, Some(&older));
+    release_dies(&stream, "before-commit:1");
+    release(&stream, &["public.item"], 0);
+    assert_eq!((newest(&list), newest(&entry)), (None, None));
+    let program = stream.start_ready();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
+    program.terminate();
 }
 
 /// Rows from before the stream are copied once their table was released; those of other tables do not wait.
@@ -397,33 +507,4 @@ fn a_copy_waits_for_the_release_and_others_do_not() {
     wait_until(Duration::from_mins(2), "the table is copied", || (count("item") >= 6).then_some(()));
     assert_eq!(count("other"), 5);
     program.terminate();
-}
-
-/// Letters that are gone are missed: at the next start, and by the release.
-#[test]
-fn letters_that_are_gone_are_missed() {
-    let stack = Stack::shared();
-    let (stream, program) = about_to_be_refused(&stack, "quarantine_gone");
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
-    BuiltIn.set(&stream, "NONE");
-    let letters = format!("{}.dead-letters", stream.topic("item"));
-    Topics::of(&stream.bootstrap_servers).empty(&letters);
-    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
-    stream.database.execute("insert into public.item values (3, 'three')");
-    let mut program = stream.start();
-    program.exits_with(3, "topic-missing", Duration::from_mins(1));
-
-    // One that was deleted and created again looks as if nothing had ever waited in it.
-    let topics = Topics::of(&stream.bootstrap_servers);
-    topics.delete(&letters);
-    let mut program = stream.start();
-    program.exits_with(3, "topic-missing", Duration::from_mins(1));
-    topics.create(&letters);
-    let mut program = stream.start();
-    program.exits_with(3, "topic-missing", Duration::from_mins(1));
-    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
 }

@@ -29,7 +29,6 @@ use crate::{
 use dead_letter::{Dead, Reason};
 
 pub(crate) use dead_letter::DeadLetters;
-pub(crate) use held_back::Letters;
 pub use held_back::{HeldBack, HeldChange, HeldError, HeldShape};
 
 /// On the delete of a key change: the key that the row has now.

@@ -134,7 +134,7 @@ pub use facts::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
 pub use heartbeat::{BoundHeartbeatTopic, HeartbeatTopic};
 pub use logical_message::{BoundMessageTopic, MessageTopic};
 pub use metadata::Metadata;
-pub use naming::{Naming, dead_letter_topic, legal_topic};
+pub use naming::{Naming, dead_letter_topic, legal_topic, may_be_dead_letter_topic};
 pub use operation::{Operation, Operations};
 pub use options::{
     Arrays, Bytea, Decimals, EncodeOptions, Envelope, Format, Hstore, Intervals, NameAdjustment, Times,

@@ -47,6 +47,9 @@ impl Naming {
     }
 }
 
+/// How the name of a topic of dead letters ends.
+const DEAD_LETTERS: &str = ".dead-letters";
+
 /// A name in which each character that Kafka does not have in the names of topics is an underscore, as in Debezium. It can still be too
 /// long, or none: that is [`PlanError::TopicTooLong`] and [`PlanError::IllegalTopic`].
 pub fn legal_topic(name: &str) -> String {
@@ -56,7 +59,12 @@ pub fn legal_topic(name: &str) -> String {
 
 /// The topic of the dead letters of a table with this topic.
 pub fn dead_letter_topic(topic: &str) -> String {
-    format!("{topic}.dead-letters")
+    format!("{topic}{DEAD_LETTERS}")
+}
+
+/// Whether dead letters go to a topic of this name. The topic of a table can have such a name too.
+pub fn may_be_dead_letter_topic(topic: &str) -> bool {
+    topic.ends_with(DEAD_LETTERS)
 }
 
 /// The topic of this name, if Kafka takes it.

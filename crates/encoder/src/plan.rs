@@ -8,7 +8,7 @@ use crate::{
     BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, Operations,
     PlanError, TableFacts, TypeKind, Unrepresentable, avro,
     defaults::{self, Default},
-    encode::{DeadLetters, FRAMING_BYTES, Letters},
+    encode::{DeadLetters, FRAMING_BYTES},
     json,
     json_envelope::JsonSource,
     metadata::MetadataHeaders,
@@ -48,7 +48,7 @@ pub struct TablePlan {
     /// Where changes go that cannot be written, if they are not to stop the stream.
     pub(crate) dead_letters: Option<DeadLetters>,
     /// Where all changes go, while its schemas are not accepted.
-    pub(crate) held_back: Option<Letters>,
+    pub(crate) held_back: Option<DeadLetters>,
     key_schema: Option<Schema>,
     value_schema: Option<Schema>,
 }
@@ -189,8 +189,7 @@ impl TablePlan {
 
     /// The topic of the table's dead letters, which needs one partition only; none if there are to be none.
     pub fn dead_letter_topic(&self) -> Option<&Arc<str>> {
-        let held_back = self.held_back.as_ref().map(|held_back| &held_back.letters);
-        self.dead_letters.as_ref().or(held_back).map(|letters| &letters.topic)
+        self.dead_letters.as_ref().or(self.held_back.as_ref()).map(|letters| &letters.topic)
     }
 
     /// Every topic that is the table's alone.

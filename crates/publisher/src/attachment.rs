@@ -11,7 +11,7 @@
 //! A build that knows no attachments looks for its exact key and passes them over. It leaves them as they are, so that they are in force
 //! again for a build that does know them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::checkpoint::{Checkpoint, CheckpointError};
 
@@ -49,13 +49,18 @@ pub struct Held {
     /// The newest value of each attachment, by its suffix. Empty without a checkpoint.
     pub attachments: BTreeMap<String, Vec<u8>>,
     /// Attachments of a checkpoint that was removed.
-    stale: BTreeSet<String>,
+    stale: BTreeMap<String, Vec<u8>>,
 }
 
 impl Held {
     /// What the next checkpoint is to be committed with, lest it bring stale attachments back to life.
     pub fn removals(&self) -> Vec<Attachment> {
-        self.stale.iter().map(Attachment::removal).collect()
+        self.stale.keys().map(Attachment::removal).collect()
+    }
+
+    /// What those say that are to be removed, by suffix: it is in force no more.
+    pub const fn stale(&self) -> &BTreeMap<String, Vec<u8>> {
+        &self.stale
     }
 
     /// Takes a record of the topic, in the log's order. It may be another stream's.
@@ -108,7 +113,7 @@ impl Held {
     }
 
     fn retire(&mut self) {
-        self.stale.extend(std::mem::take(&mut self.attachments).into_keys());
+        self.stale.append(&mut self.attachments);
     }
 }
 

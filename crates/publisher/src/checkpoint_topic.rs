@@ -12,7 +12,6 @@ use tracing::debug;
 
 use crate::{
     attachment::Held,
-    checkpoint::Checkpoint,
     error::PublishError,
     settings::KafkaSettings,
     topics::{TopicAdmin, ensure_compacted},
@@ -90,19 +89,19 @@ impl CheckpointTopic {
         self.read_until(&consumer, high, &settings.name)
     }
 
-    /// The newest checkpoint of the stream that is readable at this moment, without waiting for what is undecided. It may be stale, so that
-    /// no stream may begin at it: it only tells who has written it.
+    /// The newest checkpoint of the stream that is readable at this moment, and what is attached to it, without waiting for what is undecided.
+    /// It may be stale, so that no stream may begin at it: it only tells who has written it, and what there is to see.
     ///
     /// # Errors
     /// As for [`read`](Self::read).
-    pub fn peek(&self, settings: &KafkaSettings) -> Result<Option<Checkpoint>, PublishError> {
+    pub fn peek(&self, settings: &KafkaSettings) -> Result<Held, PublishError> {
         let consumer: Reader = settings
             .consumer("read_committed")
             .create_with_context(Quiet)
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
         let stable = self.last_stable_offset(&consumer)?;
         self.assign(&consumer)?;
-        Ok(self.read_until(&consumer, stable, &settings.name)?.checkpoint)
+        self.read_until(&consumer, stable, &settings.name)
     }
 
     fn await_stable(&self, consumer: &Reader, high: i64) -> Result<(), PublishError> {

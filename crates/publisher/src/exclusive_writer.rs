@@ -53,7 +53,14 @@ impl ExclusiveWriter {
         let Self { producer, budget } = self;
         let transaction = producer.begin()?;
         budget.charge(record_cost(key.len(), value.len(), 0));
-        let record = OutgoingRecord { topic, key: Some(key), value: Some(value), headers: &[], lsn: Lsn::INVALID };
+        let record = OutgoingRecord {
+            topic,
+            key: Some(key),
+            value: Some(value),
+            headers: &[],
+            is_letter: false,
+            lsn: Lsn::INVALID,
+        };
         Ok(Written { prepared: transaction.deliver(&record)?, budget })
     }
 }

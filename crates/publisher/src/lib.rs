@@ -34,6 +34,7 @@ mod log_reader;
 mod producer;
 mod settings;
 mod topics;
+mod topic_config;
 mod probe;
 
 pub use attachment::{Attachment, Held};

@@ -69,6 +69,8 @@ pub struct OutgoingRecord<'a> {
     pub value: Option<&'a [u8]>,
     /// Its headers, in order.
     pub headers: &'a [(&'a str, &'a [u8])],
+    /// Whether it may be as large as a [letter](KafkaSettings::letter_max_bytes).
+    pub is_letter: bool,
     /// The LSN of the change that it came from, for error messages.
     pub lsn: Lsn,
 }
@@ -107,6 +109,7 @@ impl Producer {
         }
         let reports = Reports {
             budget,
+            record_max_bytes: settings.record_max_bytes(),
             resend_after: settings.resend_after(),
             commit_timeout: settings.transaction_timeout(),
             newest: Mutex::default(),
@@ -146,6 +149,11 @@ impl Transaction {
     /// # Errors
     /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
+        if !record.is_letter && wire_bytes_max(record) > self.inner.context().record_max_bytes {
+            // librdkafka's own limit is that of letters.
+            let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
+            return Err(refused(record, error));
+        }
         let mut message = BaseRecord::<[u8], [u8], Origin>::with_opaque_to(record.topic, Origin(record.lsn));
         message.key = record.key;
         message.payload = record.value;
@@ -345,7 +353,7 @@ impl Prepared {
 
 /// A record of the checkpoint topic.
 const fn kept<'a>(topic: &'a str, key: &'a [u8], value: Option<&'a [u8]>) -> OutgoingRecord<'a> {
-    OutgoingRecord { topic, key: Some(key), value, headers: &[], lsn: Lsn::INVALID }
+    OutgoingRecord { topic, key: Some(key), value, headers: &[], is_letter: false, lsn: Lsn::INVALID }
 }
 
 /// Waits for at most a millisecond until all records are acknowledged, and has what lingers sent at once.
@@ -418,6 +426,15 @@ fn failed_transaction(inner: &BaseProducer<Reports>, doing: &'static str) -> Opt
     }
 }
 
+/// How large a record is at most with what Kafka keeps besides, as librdkafka counts it (`rd_kafka_msg_max_wire_size`).
+fn wire_bytes_max(record: &OutgoingRecord<'_>) -> usize {
+    const RECORD_BYTES: usize = 36;
+    const HEADER_BYTES: usize = 10;
+    let headers = record.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
+    let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
+    RECORD_BYTES + key + value + headers.sum::<usize>()
+}
+
 fn refused(record: &OutgoingRecord<'_>, error: KafkaError) -> PublishError {
     let key = record.key.unwrap_or_default();
     PublishError::Undelivered(UndeliveredRecord {
@@ -450,6 +467,8 @@ impl rdkafka::util::IntoOpaque for Origin {
 /// Receives delivery reports, on the thread that polls.
 struct Reports {
     budget: Arc<MemoryBudget>,
+    /// See [`KafkaSettings::record_max_bytes`].
+    record_max_bytes: usize,
     /// See [`KafkaSettings::resend_after`].
     resend_after: Duration,
     /// How long a commit is waited for. Later the coordinator has given the transaction up, or has committed it without a word.

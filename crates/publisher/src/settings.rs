@@ -42,6 +42,21 @@ impl KafkaSettings {
         ("allow.auto.create.topics", "topics are created with the partitions that were configured"),
     ];
 
+    /// How large a record may be, with what Kafka keeps of it besides: as configured, or librdkafka's default.
+    pub fn record_max_bytes(&self) -> usize {
+        // A value that is no number is refused by librdkafka before any use of this.
+        let configured = self.properties.get(MESSAGE_MAX.0).and_then(|text| text.parse().ok());
+        configured.unwrap_or(MESSAGE_MAX.1)
+    }
+
+    /// How large a dead letter may be. It has what its record has as text, as JSON, and both rows of an update where the record may have one: of a bit
+    /// string, which is the worst, a record has one bit where the text has a character. It describes its table besides. More than what brokers
+    /// take as one request is of no use.
+    pub fn letter_max_bytes(&self) -> usize {
+        let record = self.record_max_bytes();
+        (record.saturating_mul(LETTER_EXPANSION) + LETTER_TABLE_BYTES).min(LETTER_BYTES_MAX).max(record)
+    }
+
     /// The same cluster and rights under another name: for a transactional id that is not a stream's.
     #[must_use]
     pub fn named(&self, name: impl Into<String>) -> Self {
@@ -77,6 +92,13 @@ impl KafkaSettings {
             .set("transaction.timeout.ms", "60000");
         for (property, value) in self.common().config_map() {
             config.set(property, value);
+        }
+        config
+            // Who sends keeps records within their own limit, and letters are larger. A batch must not be: its limit is the topic's too.
+            .set(MESSAGE_MAX.0, self.letter_max_bytes().to_string());
+        let batch = config.get(BATCH.0).map_or(Some(BATCH.1), |text| text.parse().ok());
+        if let Some(batch) = batch {
+            config.set(BATCH.0, batch.min(self.record_max_bytes()).to_string());
         }
         config
             .set("transactional.id", &self.name)
@@ -126,6 +148,14 @@ impl KafkaSettings {
         config
     }
 }
+
+/// Properties of records' and batches' sizes, with librdkafka's defaults.
+const MESSAGE_MAX: (&str, usize) = ("message.max.bytes", 1_000_000);
+const BATCH: (&str, usize) = ("batch.size", 1_000_000);
+/// See [`KafkaSettings::letter_max_bytes`].
+const LETTER_EXPANSION: usize = 16;
+const LETTER_TABLE_BYTES: usize = 1 << 20;
+const LETTER_BYTES_MAX: usize = 64 << 20;
 
 /// Properties of all clients, with the producer's defaults.
 const RETRY_BACKOFF: (&str, &str) = ("retry.backoff.ms", "1000");
@@ -196,6 +226,24 @@ mod tests {
             (&[("retry.backoff.ms", "5000"), ("retry.backoff.max.ms", "10000")], 4000),
         ] {
             assert_eq!(settings(properties).resend_after(), Duration::from_millis(expect_ms), "{properties:?}");
+        }
+    }
+
+    #[test]
+    fn letters_may_be_larger_than_records_and_batches_may_not() {
+        for (properties, record, letter, batch) in [
+            (&[][..], 1_000_000, 16_000_000 + (1 << 20), "1000000"),
+            (&[("message.max.bytes", "100000")], 100_000, 1_600_000 + (1 << 20), "100000"),
+            (&[("message.max.bytes", "8388608")], 8 << 20, 64 << 20, "1000000"),
+            (&[("message.max.bytes", "8388608"), ("batch.size", "9000000")], 8 << 20, 64 << 20, "8388608"),
+            (&[("message.max.bytes", "900000000")], 900_000_000, 900_000_000, "1000000"),
+            (&[("batch.size", "5000")], 1_000_000, 16_000_000 + (1 << 20), "5000"),
+        ] {
+            let settings = settings(properties);
+            assert_eq!((settings.record_max_bytes(), settings.letter_max_bytes()), (record, letter), "{properties:?}");
+            let producer = settings.producer();
+            assert_eq!(producer.get("message.max.bytes"), Some(letter.to_string().as_str()), "{properties:?}");
+            assert_eq!(producer.get("batch.size"), Some(batch), "{properties:?}");
         }
     }
 

@@ -144,25 +144,32 @@ impl TopicAdmin {
             .map_err(PublishError::kafka("reading a topic's offsets"))
     }
 
-    /// The topic's value of a configuration key; none if the broker does not name it.
+    /// The topic's configuration, by key.
     ///
     /// # Errors
     /// The brokers cannot be reached, or deny it.
-    pub fn config_value(&self, topic: &str, key: &str) -> Result<Option<String>, PublishError> {
+    pub fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, PublishError> {
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
         let resources = self
             .runtime
             .block_on(self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
             .map_err(PublishError::kafka("reading a topic's configuration"))?;
         match resources.into_iter().next() {
-            Some(Ok(resource)) => Ok(resource.get(key).and_then(|entry| entry.value.clone())),
+            Some(Ok(resource)) => {
+                Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+            }
             Some(Err(code)) => Err(PublishError::Kafka {
                 doing: "reading a topic's configuration",
                 error: KafkaError::AdminOp(code),
                 reason: Some(topic.to_owned()),
             }),
-            None => Ok(None),
+            None => Ok(BTreeMap::new()),
         }
+    }
+
+    /// The client, for what rdkafka has no call for.
+    pub(crate) fn native(&self) -> *mut rdkafka::bindings::rd_kafka_t {
+        self.client.inner().native_ptr()
     }
 
     fn metadata(&self) -> Result<Metadata, PublishError> {
@@ -223,11 +230,13 @@ pub fn ensure_compacted(
             }
             Ok(())
         }
-        Some(1) => match admin.config_value(topic, "cleanup.policy") {
-            Ok(Some(policy)) if policy.trim() != "compact" => {
-                Err(unfit(format!("its cleanup.policy is {policy:?}, which can delete {what}: set it to \"compact\"")))
-            }
-            Ok(_) => Ok(()),
+        Some(1) => match admin.config(topic) {
+            Ok(config) => match config.get("cleanup.policy") {
+                Some(policy) if policy.trim() != "compact" => Err(unfit(format!(
+                    "its cleanup.policy is {policy:?}, which can delete {what}: set it to \"compact\""
+                ))),
+                _ => Ok(()),
+            },
             Err(error) if error.is_unauthorized() => {
                 warn!(topic, %error, "cannot check that the topic of {what} is compacted");
                 Ok(())

@@ -19,7 +19,6 @@ use super::{
 use crate::{
     config::{Config, SchemaRegistry},
     failure::Code,
-    quarantine::Quarantine,
 };
 
 /// librdkafka's default.
@@ -114,7 +113,10 @@ impl Kafka {
         let reading = spawn_blocking(move || topic.read(&settings));
         match tokio::time::timeout(STEP_TIMEOUT, reading).await {
             Ok(Ok(Ok(Held { checkpoint, attachments, .. }))) => {
-                self.quarantine(&attachments);
+                if let Some(reached) = self.reached.take() {
+                    self.quarantine(&reached, &attachments).await;
+                    self.reached = Some(reached);
+                }
                 self.findings
                     .ok("checkpoint", checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), checkpoint_text));
                 HeldCheckpoint::Known(checkpoint.map(Box::new))
@@ -134,33 +136,6 @@ impl Kafka {
                 });
                 HeldCheckpoint::Unknown
             }
-        }
-    }
-
-    /// Which tables are held back.
-    fn quarantine(&mut self, attachments: &BTreeMap<String, Vec<u8>>) {
-        let quarantine = match Quarantine::read(attachments) {
-            Ok(quarantine) => quarantine,
-            Err(found) => {
-                let (id, fix) = (Code::CheckpointCorrupt.as_str(), Code::CheckpointCorrupt.fix().to_owned());
-                self.findings.error(Problem { id, found, why: "run refuses to start".into(), fix });
-                return;
-            }
-        };
-        for (topic, entry) in quarantine.iter() {
-            self.findings.warning(Problem {
-                id: "quarantine",
-                found: format!(
-                    "table {} is in quarantine: its changes go to {} from offset {} on, and not to {topic}, since the registry said: {}",
-                    entry.table, entry.letters, entry.next_offset, entry.reason
-                ),
-                why: "consumers of its topic see none of them".into(),
-                fix: format!(
-                    "lower the compatibility level of the subjects {topic}-key and {topic}-value, or remove the version in the way; then stop the \
-                     stream, and run: pgsluice release {}",
-                    entry.table
-                ),
-            });
         }
     }
 

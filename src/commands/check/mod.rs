@@ -16,6 +16,7 @@ mod tables;
 mod slot;
 mod schemas;
 mod kafka;
+mod quarantine;
 mod topics;
 mod registry;
 

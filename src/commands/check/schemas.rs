@@ -83,6 +83,11 @@ impl Schemas {
         self.held_back.contains(table)
     }
 
+    /// Whether any table does.
+    pub(super) fn may_hold_back(&self) -> bool {
+        !self.held_back.is_empty()
+    }
+
     /// The topics, each once, in order.
     pub(super) fn topics(&self) -> Vec<&str> {
         let mut topics: Vec<&str> = self.plans.iter().map(|plan| &**plan.topic()).collect();

@@ -22,6 +22,7 @@ impl Kafka {
         let is_there = |topic: &&str| reached.cluster.topics.contains_key(*topic);
         let (existing, missing): (Vec<&str>, Vec<&str>) = topics.into_iter().partition(is_there);
         self.existing(&reached, &existing, schemas).await;
+        self.letters_max_bytes(schemas);
         for (partitions, missing) in grouped(missing.into_iter().map(|topic| (schemas.partitions(topic), topic))) {
             self.missing(&reached, &missing, partitions).await;
         }

@@ -43,7 +43,7 @@ impl Fixture {
     fn hold_back(&mut self) {
         let (relation, facts, options) = (&item(), &TableFacts::default(), &EncodeOptions::default());
         let plan = TablePlan::compile(relation, facts, &Naming::new("test", "nowhere"), options).expect("a plan");
-        let held = HeldBack { relation, facts, options, names: &[], is_certain: true, error: "no" };
+        let held = HeldBack { relation, facts, options, names: &[], is_certain: true };
         let Ok(Known::Watched(table)) = self.source.relations.get(WATCHED.into()) else { panic!("it is watched") };
         table.plan = Arc::new(plan.hold_back(&held).expect("it has a name"));
     }

@@ -6,6 +6,8 @@
 //!
 //! To PostgreSQL it is a plain TCP proxy.
 
+mod frames;
+
 use std::{
     collections::HashMap,
     io::{self, ErrorKind, Read, Write},
@@ -14,6 +16,8 @@ use std::{
     thread,
     time::{Duration, Instant},
 };
+
+use frames::{Api, Request, end_txn_error, error, produce_error_position, read_frame, replace_all, write_frame};
 
 /// A proxy. Its connections end when it is dropped.
 pub(crate) struct Proxy {
@@ -145,6 +149,11 @@ impl Proxy {
         self.link.set(|state| state.refuses_records = refuses);
     }
 
+    /// From now on a change of a topic's configuration is refused, as it is to whoever has no right to it; or no more.
+    pub(crate) fn deny_configuration(&self, denies: bool) {
+        self.link.set(|state| state.denies_configuration = denies);
+    }
+
     /// Waits until so many requests were refused.
     pub(crate) fn await_refusals(&self, count: u32, bound: Duration) {
         self.link.await_state(bound, "no records were refused", |state| (state.refusals >= count).then_some(()));
@@ -205,6 +214,7 @@ struct State {
     held_bytes: usize,
     refuses_records: bool,
     refusals: u32,
+    denies_configuration: bool,
     fault: Option<Fault>,
     lost_answers: u32,
     delay: Delay,
@@ -234,6 +244,10 @@ enum Response {
         is_flexible: bool,
     },
     ProducerInitialised,
+    /// An error is to be where this is.
+    Denied {
+        at: usize,
+    },
     Ended,
     EndedLate,
     /// The program must not see it.
@@ -354,7 +368,7 @@ impl Link {
 
     fn pass_requests(&self, client: &mut TcpStream, server: &mut TcpStream, awaited: &Awaited) -> io::Result<()> {
         loop {
-            let frame = read_frame(client)?;
+            let mut frame = read_frame(client)?;
             self.hold_in_silence(frame.len())?;
             let request = Request::parse(&frame);
             let response = match request.api {
@@ -362,7 +376,12 @@ impl Link {
                 Api::Produce { is_flexible } => Response::Produced { is_flexible },
                 Api::InitProducerId => Response::ProducerInitialised,
                 Api::EndTxn(ending, producer) => self.end(ending, producer)?,
-                Api::Other => Response::Plain,
+                Api::Configure { is_flexible } if self.lock().denies_configuration => {
+                    // The broker does not know such keys, and changes nothing.
+                    replace_all(&mut frame, b"retention.", b"retention_");
+                    Response::Denied { at: if is_flexible { 10 } else { 12 } }
+                }
+                Api::Configure { .. } | Api::Other => Response::Plain,
             };
             awaited.lock().unwrap_or_else(PoisonError::into_inner).insert(request.correlation_id, response);
             write_frame(server, &frame)?;
@@ -421,6 +440,9 @@ impl Link {
                     self.set(|state| state.lost_answers += 1);
                     continue;
                 }
+                Response::Denied { at } => {
+                    frame[at..at + 2].copy_from_slice(&error::TOPIC_AUTHORIZATION_FAILED.to_be_bytes());
+                }
                 Response::Plain => {}
             }
             write_frame(client, &frame)?;
@@ -464,135 +486,6 @@ impl Link {
             form.extend(i32::from(address.port()).to_be_bytes());
             form
         };
-        let (upstream, own) = (form(self.upstream), form(self.address));
-        for at in 0..(frame.len() + 1).saturating_sub(upstream.len()) {
-            if frame[at..].starts_with(&upstream) {
-                frame[at..at + own.len()].copy_from_slice(&own);
-            }
-        }
+        replace_all(frame, &form(self.upstream), &form(self.address));
     }
-}
-
-/// Error codes of the Kafka protocol.
-mod error {
-    pub(super) const NOT_ENOUGH_REPLICAS_AFTER_APPEND: i16 = 20;
-    pub(super) const INVALID_PRODUCER_EPOCH: i16 = 47;
-    pub(super) const PRODUCER_FENCED: i16 = 90;
-}
-
-/// A request, as far as the proxy looks at it.
-struct Request {
-    api: Api,
-    correlation_id: i32,
-}
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Api {
-    Produce { is_flexible: bool },
-    Metadata,
-    FindCoordinator,
-    InitProducerId,
-    EndTxn(Ending, ProducerEpoch),
-    Other,
-}
-
-impl Request {
-    /// Source: Kafka protocol guide, "Request header v1" and "`EndTxn` Request".
-    fn parse(frame: &[u8]) -> Self {
-        let mut fields = Fields(frame);
-        let (key, version) = (i16::from_be_bytes(fields.take()), i16::from_be_bytes(fields.take()));
-        let correlation_id = i32::from_be_bytes(fields.take());
-        let api = match key {
-            0 => Api::Produce { is_flexible: version >= 9 },
-            3 => Api::Metadata,
-            10 => Api::FindCoordinator,
-            22 => Api::InitProducerId,
-            26 => {
-                assert!(version <= 2, "EndTxn version {version} has another form");
-                // The client's and the transactional id.
-                fields.skip_text();
-                fields.skip_text();
-                let producer =
-                    ProducerEpoch { id: i64::from_be_bytes(fields.take()), epoch: i16::from_be_bytes(fields.take()) };
-                let [commit] = fields.take();
-                Api::EndTxn(if commit == 0 { Ending::Abort } else { Ending::Commit }, producer)
-            }
-            _ => Api::Other,
-        };
-        Self { api, correlation_id }
-    }
-}
-
-/// Source: Kafka protocol guide, "`EndTxn` Response": the correlation id and the throttle time come before the error code.
-fn end_txn_error(frame: &[u8]) -> i16 {
-    let mut fields = Fields(frame);
-    let _correlation_id: [u8; 4] = fields.take();
-    let _throttle_time: [u8; 4] = fields.take();
-    i16::from_be_bytes(fields.take())
-}
-
-/// Where the error code of the only partition is: librdkafka sends records of one partition in a request.
-///
-/// Source: Kafka protocol guide, "Produce Response". In the flexible versions (KIP-482) the header ends with tagged fields, of which there
-/// are none, and lengths are varints, which a topic's name and counts of one fit into a byte or two of.
-fn produce_error_position(frame: &[u8], is_flexible: bool) -> usize {
-    let mut fields = Fields(frame);
-    let _correlation_id: [u8; 4] = fields.take();
-    if is_flexible {
-        let [tagged_fields, topics] = fields.take();
-        let name_len = fields.take_varint() - 1;
-        fields.0 = &fields.0[name_len..];
-        let [partitions] = fields.take();
-        assert_eq!((tagged_fields, topics, partitions), (0, 2, 2), "one more than the number of elements");
-    } else {
-        assert_eq!(i32::from_be_bytes(fields.take()), 1, "one topic");
-        fields.skip_text();
-        assert_eq!(i32::from_be_bytes(fields.take()), 1, "one partition");
-    }
-    let _partition: [u8; 4] = fields.take();
-    frame.len() - fields.0.len()
-}
-
-struct Fields<'a>(&'a [u8]);
-
-impl Fields<'_> {
-    fn take<const LEN: usize>(&mut self) -> [u8; LEN] {
-        let (taken, rest) = self.0.split_first_chunk().expect("a frame is whole");
-        self.0 = rest;
-        *taken
-    }
-
-    fn take_varint(&mut self) -> usize {
-        let mut number = 0;
-        for shift in (0..).step_by(7) {
-            let [byte] = self.take();
-            number |= usize::from(byte & 0x7f) << shift;
-            if byte < 0x80 {
-                break;
-            }
-        }
-        number
-    }
-
-    /// A text may be absent, which its length says by being -1.
-    fn skip_text(&mut self) {
-        let len = i16::from_be_bytes(self.take());
-        self.0 = &self.0[usize::try_from(len).unwrap_or(0)..];
-    }
-}
-
-/// One frame without its length.
-fn read_frame(from: &mut TcpStream) -> io::Result<Vec<u8>> {
-    let mut len = [0; 4];
-    from.read_exact(&mut len)?;
-    let len = usize::try_from(i32::from_be_bytes(len)).map_err(io::Error::other)?;
-    let mut frame = vec![0; len];
-    from.read_exact(&mut frame)?;
-    Ok(frame)
-}
-
-fn write_frame(to: &mut TcpStream, frame: &[u8]) -> io::Result<()> {
-    let len = i32::try_from(frame.len()).map_err(io::Error::other)?;
-    // In one piece, so that no half of a frame waits for the other.
-    to.write_all(&[&len.to_be_bytes(), frame].concat())
 }

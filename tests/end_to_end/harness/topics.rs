@@ -29,7 +29,13 @@ impl Topics {
 
     /// Creates a topic with as many partitions as the program would.
     pub(crate) fn create(&self, topic: &str) {
-        let new = NewTopic::new(topic, 3, TopicReplication::Fixed(1));
+        self.create_with(topic, 3, &[]);
+    }
+
+    /// Creates a topic of so many partitions, with this configuration.
+    pub(crate) fn create_with(&self, topic: &str, partitions: i32, config: &[(&str, &str)]) {
+        let new = NewTopic::new(topic, partitions, TopicReplication::Fixed(1));
+        let new = config.iter().fold(new, |new, (key, value)| new.set(key, value));
         let created = self.runtime.block_on(self.client.create_topics([&new], &options())).expect("the broker answers");
         for outcome in created {
             outcome.expect("it is created");
@@ -62,6 +68,14 @@ impl Topics {
         for outcome in altered {
             outcome.expect("it is configured");
         }
+    }
+
+    /// The value of a topic's configuration key.
+    pub(crate) fn config(&self, topic: &str, key: &str) -> Option<String> {
+        let (specifier, options) = (ResourceSpecifier::Topic(topic), options());
+        let described = self.client.describe_configs([&specifier], &options);
+        let described = self.runtime.block_on(described).expect("the broker answers").pop().expect("one answer");
+        described.expect("it exists").get(key).and_then(|entry| entry.value.clone())
     }
 
     fn await_existence(&self, topic: &str, expected: bool) {

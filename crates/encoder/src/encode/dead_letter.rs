@@ -19,6 +19,7 @@ use std::{fmt, sync::Arc};
 
 use pgoutput::{OldTuple, Relation, ReplicaIdentity, Tuple, Value};
 
+use super::held_back::bytes_of;
 use crate::{
     Change, ColumnRule, EncodeOptions, EventContext, Operation, RecordBatch, base64,
     json::{self, append},
@@ -43,6 +44,10 @@ pub(crate) struct DeadLetters {
 pub(super) enum Shown {
     AsItIs,
     Nothing,
+    /// As it is, in base64 if that is shorter.
+    Shortest,
+    /// The bytes that its text stands for.
+    Bytes,
     /// What the column's codec makes of it, which is a string.
     Masked,
 }
@@ -180,11 +185,22 @@ impl DeadLetters {
                     write_value(bytes, out);
                     continue;
                 }
+                Some(Shown::Shortest) => {
+                    write_shortest(bytes, out);
+                    continue;
+                }
+                Some(Shown::Bytes) => {
+                    match bytes_of(bytes) {
+                        Some(bytes) => write_base64("bytea", &bytes, out),
+                        None => write_shortest(bytes, out),
+                    }
+                    continue;
+                }
                 Some(Shown::Masked) => plan.get(position).and_then(|column| column.masked(bytes)),
                 Some(Shown::Nothing) | None => None,
             };
             match masked {
-                Some(text) => json::write_string(out, &text),
+                Some(text) => write_shortest(text.as_bytes(), out),
                 None => out.extend_from_slice(b"{\"hidden\":true}"),
             }
         }
@@ -196,10 +212,26 @@ fn write_value(bytes: &[u8], out: &mut Vec<u8>) {
     if let Ok(text) = std::str::from_utf8(bytes) {
         json::write_string(out, text);
     } else {
-        out.extend_from_slice(b"{\"base64\":\"");
-        base64::write(base64::STANDARD, bytes, out);
-        out.extend_from_slice(b"\"}");
+        write_base64("base64", bytes, out);
     }
+}
+
+fn write_shortest(bytes: &[u8], out: &mut Vec<u8>) {
+    let start = out.len();
+    write_value(bytes, out);
+    // A character can take six to be escaped.
+    if out.len() - start > "{\"base64\":\"\"}".len() + base64::length(bytes.len()) {
+        out.truncate(start);
+        write_base64("base64", bytes, out);
+    }
+}
+
+fn write_base64(name: &str, bytes: &[u8], out: &mut Vec<u8>) {
+    out.extend_from_slice(b"{\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":\"");
+    base64::write(base64::STANDARD, bytes, out);
+    out.extend_from_slice(b"\"}");
 }
 
 /// A value in JSON, if there is one.

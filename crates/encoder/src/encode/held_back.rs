@@ -6,14 +6,17 @@
 //! [`CODE`], and with all that encoding it takes:
 //!
 //! ```json
-//! {"version":1,"schema":"public","table":"item","op":"u","code":"registry_incompatible","error":"...","xid":750,..,"ordinal":3,
+//! {"version":1,"schema":"public","table":"item","op":"u","code":"registry_incompatible","error":"..","xid":750,..,"ordinal":3,
 //!  "events":2,"table_ordinal":1,"origin":{"name":"..","lsn":"0/1"},"replica_identity":"default",
 //!  "columns":[{"name":"id","type_oid":23,"type_modifier":-1,"key":true}],
 //!  "oid":16384,"names":[["public","item"]],"certain":true,"rules":["none","mask:8c1f0a2b3d4e5f60","exclude"],
 //!  "facts":{"primary_key":["id"],"columns":[..]},"old":..,"new":..}
 //! ```
 //!
-//! `ordinal` and `table_ordinal` are those of the first of its `events`. Of a column that is masked the letter has what the mask makes of a value,
+//! `ordinal` and `table_ordinal` are those of the first of its `events`. A letter should not be much larger than the record that it stands for, which
+//! Kafka might not take, and the stream would stop at it. So its values are as short as JSON has them: a value of `bytea` is
+//! `{"bytea":".."}`, in base64, and any other is `{"base64":".."}` where that is shorter than the text with its escapes; and why the registry
+//! refuses the schema, which can be long, is not in each. Of a column that is masked the letter has what the mask makes of a value,
 //! which is what a record has too, and likewise of its default; of one that is left out it has nothing. So whoever cannot know a value from the topic cannot know it from the
 //! letters, and the events can be made all the same, unless the configuration shows more by then than it did.
 
@@ -36,6 +39,11 @@ use crate::{
 
 /// Tells such dead letters from those of values that cannot be written.
 const CODE: &str = "registry_incompatible";
+/// What whoever reads one is told.
+const ERROR: &str = "the registry refuses the schema of the table, which is in quarantine: pgsluice check says why";
+/// The type of bytes, which are written in hexadecimal digits behind this.
+const BYTEA: u32 = 17;
+const HEX: &str = "\\x";
 
 /// What letters of a table are made from.
 #[derive(Debug, Clone, Copy)]
@@ -50,17 +58,23 @@ pub struct HeldBack<'a> {
     pub names: &'a [(String, String)],
     /// Whether these are all.
     pub is_certain: bool,
-    /// Why the schemas are not accepted.
-    pub error: &'a str,
 }
 
 impl TablePlan {
+    /// The topic of letters of the table: that of its dead letters.
+    ///
+    /// # Errors
+    /// It would have no name that Kafka takes.
+    pub fn letters_topic(&self) -> Result<String, PlanError> {
+        checked_topic(&dead_letter_topic(&self.topic))
+    }
+
     /// The plan under which all changes of the table are held back, as letters in the topic of its dead letters.
     ///
     /// # Errors
     /// That topic would have no name that Kafka takes.
     pub fn hold_back(mut self, held: &HeldBack<'_>) -> Result<BoundPlan, PlanError> {
-        let HeldBack { relation, facts, options, names, is_certain, error } = held;
+        let HeldBack { relation, facts, options, names, is_certain } = held;
         let rules = relation.columns.iter().map(|column| Rule::of(options.columns.get(&column.name)));
         let rules: Vec<Rule> = rules.collect();
         let mut more = format!(",\"oid\":{},\"names\":", u32::from(relation.id)).into_bytes();
@@ -69,11 +83,11 @@ impl TablePlan {
         json::append(&mut more, serde_json::json!(rules.iter().map(Rule::text).collect::<Vec<_>>()));
         more.extend_from_slice(b",\"facts\":");
         json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
-        let shown = rules.iter().map(Rule::shown).collect();
-        let topic = checked_topic(&dead_letter_topic(&self.topic))?;
+        let shown = relation.columns.iter().zip(&rules).map(|(column, rule)| rule.shown(column)).collect();
+        let topic = self.letters_topic()?;
         let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
         let letters = DeadLetters::with(relation, schema, topic, shown, &more);
-        self.held_back = Some(Letters { letters, error: (*error).to_owned() });
+        self.held_back = Some(letters);
         Ok(BoundPlan::new(self, None, None))
     }
 
@@ -93,13 +107,6 @@ impl TablePlan {
         let columns = relation.columns.iter().zip(rules).zip(&self.columns).filter_map(shown).collect();
         TableFacts { columns, primary_key: facts.primary_key.clone() }
     }
-}
-
-/// How changes are held back.
-#[derive(Debug)]
-pub(crate) struct Letters {
-    pub(crate) letters: DeadLetters,
-    error: String,
 }
 
 impl BoundPlan {
@@ -122,10 +129,10 @@ impl BoundPlan {
             return self.encode_now(change, context, order, batch);
         }
         *order = after;
-        let Some(Letters { letters, error }) = self.plan.held_back.as_ref().filter(|_| !records.is_empty()) else {
+        let Some(letters) = self.plan.held_back.as_ref().filter(|_| !records.is_empty()) else {
             return Ok(Encoded::Skipped);
         };
-        let reason = Reason { code: CODE, error };
+        let reason = Reason { code: CODE, error: ERROR };
         let more = place(context.transaction, before, after);
         letters.append(&change.into(), context, (Some(before.total + 1), &more), &reason, &self.plan.columns, batch);
         Ok(Encoded::HeldBack)
@@ -197,9 +204,10 @@ impl Rule {
         }
     }
 
-    const fn shown(&self) -> Shown {
+    fn shown(&self, column: &RelationColumn) -> Shown {
         match self {
-            Self::None => Shown::AsItIs,
+            Self::None if u32::from(column.type_oid) == BYTEA => Shown::Bytes,
+            Self::None => Shown::Shortest,
             Self::Mask(_) => Shown::Masked,
             Self::Exclude => Shown::Nothing,
         }
@@ -445,6 +453,7 @@ enum Held {
 enum Other {
     UnchangedToast(IgnoredAny),
     Base64(String),
+    Bytea(String),
     Hidden(IgnoredAny),
 }
 
@@ -506,6 +515,24 @@ impl Letter {
     }
 }
 
+/// What PostgreSQL writes for bytes.
+fn hexadecimal(bytes: &[u8]) -> Vec<u8> {
+    let digit = |nibble: u8| b"0123456789abcdef"[usize::from(nibble)];
+    let digits = bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 0xf)]);
+    HEX.bytes().chain(digits).collect()
+}
+
+/// The bytes of which PostgreSQL writes this; none if it is anything else, as with another `bytea_output`.
+pub(super) fn bytes_of(text: &[u8]) -> Option<Vec<u8>> {
+    let nibble = |digit: u8| match digit {
+        b'0'..=b'9' => Some(digit - b'0'),
+        b'a'..=b'f' => Some(digit - b'a' + 10),
+        _ => None,
+    };
+    let (pairs, []) = text.strip_prefix(HEX.as_bytes())?.as_chunks::<2>() else { return None };
+    pairs.iter().map(|[high, low]| Some(nibble(*high)? << 4 | nibble(*low)?)).collect()
+}
+
 fn lsn(text: &str) -> Result<Lsn, HeldError> {
     Lsn::from_str(text).map_err(|error| HeldError::Malformed(error.to_string()))
 }
@@ -518,6 +545,10 @@ fn tuple(values: &[Option<Held>], rules: &[Rule]) -> Result<Tuple, HeldError> {
             Some(Held::Other(Other::Base64(text))) => {
                 base64::read(base64::STANDARD, text).ok_or_else(|| malformed(&"its base64"))?
             }
+            Some(Held::Other(Other::Bytea(text))) => {
+                let bytes = base64::read(base64::STANDARD, text).ok_or_else(|| malformed(&"its base64"))?;
+                hexadecimal(&bytes)
+            }
             Some(Held::Other(Other::Hidden(_))) if *rule != Rule::Exclude => {
                 return Err(malformed(&"a value is hidden"));
             }
@@ -529,7 +560,7 @@ fn tuple(values: &[Option<Held>], rules: &[Rule]) -> Result<Tuple, HeldError> {
         None | Some(Held::Other(Other::Hidden(_))) => Value::Null,
         Some(Held::Text(text)) => Value::Text(text.as_bytes()),
         Some(Held::Other(Other::UnchangedToast(_))) => Value::UnchangedToast,
-        Some(Held::Other(Other::Base64(_))) => Value::Text(decoded),
+        Some(Held::Other(Other::Base64(_) | Other::Bytea(_))) => Value::Text(decoded),
     });
     Tuple::from_values(values).map_err(|error| malformed(&error))
 }

@@ -1,0 +1,141 @@
+//! Tables in quarantine, and their letters: whether they are all there, and will be for as long as they wait.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use publisher::{Isolation, LogReader, PublishError};
+use tokio::{task::spawn_blocking, time::timeout};
+
+use super::{
+    STEP_TIMEOUT,
+    kafka::{Kafka, Reached, incomplete},
+    report::{Problem, Severity, bytes_text},
+    schemas::Schemas,
+};
+use crate::{
+    failure::Code,
+    pipeline::{MAX_BYTES, Unkept, too_small},
+    quarantine::{Quarantine, Quarantined},
+};
+
+impl Kafka {
+    /// How large letters may be, where there may be any.
+    pub(super) fn letters_max_bytes(&mut self, schemas: &Schemas) {
+        if schemas.may_hold_back() {
+            let (letter, record) = (self.settings.letter_max_bytes(), self.settings.record_max_bytes());
+            let text = |bytes: usize| bytes_text(i64::try_from(bytes).unwrap_or(i64::MAX));
+            let found = format!(
+                "a change of a table in quarantine may have {} as a dead letter, since its record may have {}",
+                text(letter),
+                text(record)
+            );
+            self.findings.ok("letters-max-bytes", found);
+        }
+    }
+
+    /// Which tables are held back, by what is attached to the checkpoint.
+    pub(super) async fn quarantine(&mut self, reached: &Reached, attachments: &BTreeMap<String, Vec<u8>>) {
+        let quarantine = match Quarantine::read(attachments) {
+            Ok(quarantine) => quarantine,
+            Err(found) => {
+                let (id, fix) = (Code::CheckpointCorrupt.as_str(), Code::CheckpointCorrupt.fix().to_owned());
+                self.findings.error(Problem { id, found, why: "run refuses to start".into(), fix });
+                return;
+            }
+        };
+        if quarantine.is_empty() {
+            return;
+        }
+        for (topic, entry) in quarantine.iter() {
+            self.findings.warning(Problem {
+                id: "quarantine",
+                found: format!(
+                    "table {} is in quarantine: its changes go to {} from offset {} on, and not to {topic}, since the registry said: {}",
+                    entry.table, entry.letters, entry.next_offset, entry.reason
+                ),
+                why: "consumers of its topic see none of them".into(),
+                fix: format!(
+                    "lower the compatibility level of the subjects {topic}-key and {topic}-value, or remove the version in the way; then stop the \
+                     stream, and run: pgsluice release {}",
+                    entry.table
+                ),
+            });
+        }
+        let entries: Vec<Quarantined> = quarantine.iter().map(|(_, entry)| entry.clone()).collect();
+        self.letters(reached, &entries).await;
+    }
+
+    async fn letters(&mut self, reached: &Reached, entries: &[Quarantined]) {
+        let (probe, settings, wanted) = (Arc::clone(&reached.probe), self.settings.clone(), entries.to_vec());
+        let looking = spawn_blocking(move || {
+            // The topics may have been made since the cluster was asked for the first time.
+            let there = probe.cluster()?.topics;
+            let bounds = |entry: &Quarantined| {
+                let mut reader = LogReader::new(&settings, entry.letters.as_str(), Isolation::Uncommitted);
+                there.contains_key(&entry.letters).then(|| reader.bounds()).transpose()
+            };
+            wanted.iter().map(bounds).collect::<Result<Vec<_>, PublishError>>()
+        });
+        let bounds = match timeout(STEP_TIMEOUT, looking).await {
+            Ok(Ok(Ok(bounds))) => bounds,
+            Ok(Ok(Err(error))) => return self.findings.error(incomplete(&error.to_string())),
+            Ok(Err(panicked)) => return self.findings.error(incomplete(&panicked.to_string())),
+            Err(_elapsed) => {
+                let found = "the dead letters of tables in quarantine could not be looked at in time";
+                return self.findings.warning(incomplete(found));
+            }
+        };
+        let mut there = Vec::new();
+        for (entry, bounds) in entries.iter().zip(bounds) {
+            if bounds.is_some() {
+                there.push(entry);
+            }
+            if let Some(found) = entry.missing(bounds) {
+                let problem = Problem {
+                    id: Code::LettersMissing.as_str(),
+                    found,
+                    why: format!(
+                        "they are the only copy of changes of {}; the stream stops at its next change, and release refuses it",
+                        entry.table
+                    ),
+                    fix: format!(
+                        "bring the topic back if it can be; or give up all that wait, with the stream stopped: pgsluice release --discard {}",
+                        entry.table
+                    ),
+                };
+                self.findings.about(Severity::Error, &entry.letters, problem);
+            }
+        }
+        let topics: Vec<&str> = there.iter().map(|entry| entry.letters.as_str()).collect();
+        let settings = self.topic_settings(reached, &topics).await;
+        for entry in there {
+            let Some(config) = settings.get(&entry.letters) else { continue };
+            let max_bytes = self.settings.letter_max_bytes();
+            if let Some(found) = too_small(config, max_bytes) {
+                let problem = Problem {
+                    id: "letters-max-bytes",
+                    found: format!("{found}, and a dead letter of {} may have {max_bytes}", entry.table),
+                    why: "a letter that is larger than its topic takes stops the stream".into(),
+                    fix: format!(
+                        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {MAX_BYTES}={max_bytes}",
+                        entry.letters
+                    ),
+                };
+                self.findings.about(Severity::Warning, &entry.letters, problem);
+            }
+            let unkept = Unkept::of(config);
+            if unkept.is_nothing() {
+                continue;
+            }
+            let problem = Problem {
+                id: "letters-retention",
+                found: unkept.found(),
+                why: format!(
+                    "the changes of {}, which is in quarantine, are nowhere else, and may be removed at any time",
+                    entry.table
+                ),
+                fix: unkept.fix(&entry.letters),
+            };
+            self.findings.about(Severity::Error, &entry.letters, problem);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! `pgsluice release --discard`: the letters of a table are given up, on somebody's word.
+//!
+//! It is for letters that are gone, or that nothing can be made of: the changes in them will be in no topic, and the table's quarantine ends
+//! without them. Nothing else ends it so. What is given up is told before anything is done, and again when it is; the letters that
+//! are there stay in their topic. Other tables in quarantine stay as they are.
+
+use std::fmt;
+
+use encoder::RecordBatch;
+use pgoutput::Lsn;
+use publisher::{Isolation, KafkaSettings, LogReader, TopicAdmin};
+use tokio::runtime::Handle;
+use tracing::warn;
+
+use super::{
+    release::{Release, Wanted, blocking, look_for, read_chunk},
+    supervisor::kafka_settings,
+};
+use crate::{config::Config, failure::Failure, quarantine::Quarantined};
+
+/// How many letters are in memory at once, at most.
+const RECORDS_MAX: u64 = 10_000;
+
+/// What waits in the letters of a table.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Waiting {
+    /// `schema.table`
+    pub table: String,
+    /// The topic of its letters.
+    pub letters: String,
+    /// How many changes can be read.
+    pub changes: u64,
+    /// How many records should be changes, and cannot be read.
+    pub unreadable: u64,
+    /// The offsets of the first and of the last of them, and the ends of the commits of the first and of the last that can be read.
+    pub range: Option<(i64, i64, Lsn, Lsn)>,
+    /// What was lost before.
+    pub missing: Option<String>,
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { table, letters, changes, unreadable, range, missing } = self;
+        write!(f, "{table}: {changes} changes wait in {letters}")?;
+        if *unreadable > 0 {
+            write!(f, ", and {unreadable} records that cannot be read")?;
+        }
+        if let Some((first, last, first_lsn, last_lsn)) = range {
+            write!(f, ", at the offsets {first} to {last}, of the commits {first_lsn} to {last_lsn}")?;
+        }
+        match missing {
+            Some(missing) => write!(f, "; more are missing already: {missing}"),
+            None => Ok(()),
+        }
+    }
+}
+
+impl Waiting {
+    /// Reads what is there. What is open in the topic is waited for only if it is `settled` that nobody writes any more.
+    async fn read(kafka: &KafkaSettings, entry: &Quarantined, settled: bool) -> Result<Self, Failure> {
+        let (settings, letters, runtime) = (kafka.clone(), entry.letters.clone(), Handle::current());
+        let bounds = blocking(move || {
+            let isolation = if settled { Isolation::Uncommitted } else { Isolation::Committed };
+            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
+            let mut reader = LogReader::new(&settings, letters.as_str(), isolation);
+            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
+        })
+        .await
+        .map_err(|failure| failure.for_topic(&entry.letters))?;
+        let mut waiting = Self {
+            table: entry.table.clone(),
+            letters: entry.letters.clone(),
+            changes: 0,
+            unreadable: 0,
+            range: None,
+            missing: entry.missing(bounds),
+        };
+        let (first, end) = bounds.unwrap_or_default();
+        let mut reader = LogReader::new(kafka, entry.letters.as_str(), Isolation::Committed)
+            .starting_at(entry.next_offset.max(first));
+        while reader.next() < end {
+            let chunk = read_chunk(reader, end, RECORDS_MAX).await?;
+            reader = chunk.reader;
+            for (offset, letter) in chunk.letters {
+                match letter {
+                    Ok(Some(change)) => {
+                        waiting.changes += 1;
+                        waiting.note(offset, Some(change.identity().0));
+                    }
+                    // It is a dead letter of another kind, which nothing becomes of.
+                    Ok(None) => {}
+                    Err(_) => {
+                        waiting.unreadable += 1;
+                        waiting.note(offset, None);
+                    }
+                }
+            }
+        }
+        Ok(waiting)
+    }
+
+    fn note(&mut self, offset: i64, lsn: Option<Lsn>) {
+        let (first, _, first_lsn, last_lsn) = self.range.unwrap_or((offset, offset, Lsn::INVALID, Lsn::INVALID));
+        let first_lsn = if first_lsn.is_valid() { first_lsn } else { lsn.unwrap_or(Lsn::INVALID) };
+        self.range = Some((first, offset, first_lsn, lsn.unwrap_or(last_lsn)));
+    }
+}
+
+/// What would be given up of these tables. Nobody is fenced, and nothing is changed.
+///
+/// # Errors
+/// A table is not in quarantine, or Kafka cannot be reached.
+pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
+    let kafka = kafka_settings(config);
+    let mut waiting = Vec::new();
+    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await? {
+        waiting.push(Waiting::read(&kafka, &entry, false).await?);
+    }
+    Ok(waiting)
+}
+
+impl Release {
+    /// Gives up what waits of these tables, all at once, and ends their quarantine. Returns what it was.
+    ///
+    /// # Errors
+    /// A table is not in quarantine, or Kafka cannot be reached; then all are in quarantine still.
+    pub async fn discard(&mut self, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
+        let mut given_up = Vec::new();
+        for (topic, entry) in Wanted::Tables(tables.to_vec()).chosen(&self.quarantine)? {
+            given_up.push((topic, Waiting::read(&self.kafka, &entry, true).await?));
+        }
+        for (topic, _) in &given_up {
+            self.quarantine.end(topic);
+        }
+        let removals = given_up.iter().map(|(topic, _)| self.quarantine.attachment(topic)).collect();
+        self.commit(RecordBatch::new(), removals).await?;
+        for (topic, waiting) in &given_up {
+            warn!(topic, "given up, and in no topic of a table from here on: {waiting}");
+        }
+        Ok(given_up.into_iter().map(|(_, waiting)| waiting).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_given_up_is_told() {
+        let mut waiting = Waiting {
+            table: "public.item".into(),
+            letters: "shop.public.item.dead-letters".into(),
+            changes: 0,
+            unreadable: 0,
+            range: None,
+            missing: Some("all".into()),
+        };
+        assert_eq!(
+            waiting.to_string(),
+            "public.item: 0 changes wait in shop.public.item.dead-letters; more are missing already: all"
+        );
+        for (offset, lsn) in [(3, Some(16)), (4, None), (7, Some(32)), (8, None)] {
+            waiting.note(offset, lsn.map(Lsn::from));
+        }
+        (waiting.changes, waiting.unreadable, waiting.missing) = (2, 2, None);
+        assert_eq!(
+            waiting.to_string(),
+            "public.item: 2 changes wait in shop.public.item.dead-letters, and 2 records that cannot be read, at the offsets 3 to 8, of the \
+             commits 0/10 to 0/20"
+        );
+    }
+}
