@@ -162,7 +162,7 @@ codes! {
         "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
-        "Give http.token to both, or run the command on the machine of the instance.";
+        "Set http.token for the instance and for the command.";
     Fenced "fenced" Stop 4
         "Another instance of this stream has taken over.",
         "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";

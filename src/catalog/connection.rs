@@ -78,20 +78,21 @@ impl Catalog {
         }
     }
 
-    /// Lets the server read a statement, which must be one; or returns what is wrong with it (SQLSTATE class 42).
+    /// Lets the server read a statement, which must be one; or returns what is wrong with it.
     ///
     /// # Errors
-    /// The server cannot be reached, or refuses it for another reason.
+    /// The server cannot be reached, or cannot say for now.
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<Result<(), String>, Failure> {
         let work = async {
             match self.client().await?.prepare(sql).await {
                 Ok(_) => Ok(Ok(())),
-                Err(error) => match error.as_db_error() {
-                    Some(server) if server.code().code().starts_with("42") => {
-                        Ok(Err(format!("{} (SQLSTATE {})", server.message(), server.code().code())))
-                    }
-                    _ => Err(failure_of(&error)),
-                },
+                Err(error) => {
+                    let failure = failure_of(&error);
+                    // Whatever is wrong with names is wrong with the statement.
+                    let is_name = error.code().is_some_and(|code| code.code().starts_with("42"));
+                    let is_its_own = is_name || failure.code() == Code::PostgresRefused;
+                    if is_its_own { Ok(Err(failure.found().to_owned())) } else { Err(failure) }
+                }
             }
         };
         let outcome = timeout(STATEMENT_TIMEOUT, work).await;

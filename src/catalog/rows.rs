@@ -105,6 +105,21 @@ impl RowReader {
         Ok(Lines { stream: Box::pin(stream) })
     }
 
+    /// Ends the transaction, and with it the lock, and returns the table's fingerprint as it is now.
+    ///
+    /// # Errors
+    /// The connection is lost.
+    pub(crate) async fn end_and_look(&mut self, table: Oid) -> Result<String, Failure> {
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let statements = format!("ROLLBACK; SELECT {}", fingerprint(table));
+        let answers = client.simple_query(&statements).await.map_err(|error| failure_of(&error))?;
+        let row = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => row.get(0),
+            _ => None,
+        });
+        Ok(row.unwrap_or_default().to_owned())
+    }
+
     /// Ends the transaction, and with it the lock; there is none once the connection was given up.
     ///
     /// # Errors

@@ -69,8 +69,14 @@ impl SnapshotTable {
     }
 }
 
+/// `pg_publication_namespace`, the schemas of publications: a catalog that servers before version 15 do not have. What it says depends on the schemas, so
+/// that `pg_depend` says it everywhere.
+const PUBLICATION_NAMESPACE: u32 = 6237;
+
 /// An expression for what a table is like, and what of it is published, as a text that is another after each change of it: the rows of the catalog
 /// that describe it, by who has written them.
+///
+/// The name of its schema is in it too: whoever renames a schema takes no lock on the tables in it, which are read by their names.
 ///
 /// Of types that stand inside of others, such as the elements of an array, nothing is in it.
 pub(super) fn fingerprint(table: Oid) -> String {
@@ -78,6 +84,8 @@ pub(super) fn fingerprint(table: Oid) -> String {
     format!(
         "concat_ws(';',
             (SELECT concat_ws(',', xmin, relnamespace, relname) FROM pg_class WHERE oid = {oid}),
+            (SELECT concat_ws(',', pg_namespace.xmin, nspname)
+             FROM pg_class JOIN pg_namespace ON pg_namespace.oid = relnamespace WHERE pg_class.oid = {oid}),
             (SELECT string_agg(concat_ws(',', xmin, attnum, attname), ' ' ORDER BY attnum) FROM pg_attribute WHERE attrelid = {oid}),
             (SELECT string_agg(concat_ws(',', xmin, indexrelid), ' ' ORDER BY indexrelid) FROM pg_index WHERE indrelid = {oid}),
             (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_type
@@ -85,7 +93,9 @@ pub(super) fn fingerprint(table: Oid) -> String {
             (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_enum
              WHERE enumtypid IN (SELECT atttypid FROM pg_attribute WHERE attrelid = {oid})),
             (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_publication),
-            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_publication_rel WHERE prrelid = {oid}))"
+            (SELECT string_agg(concat_ws(',', xmin, oid), ' ' ORDER BY oid) FROM pg_publication_rel WHERE prrelid = {oid}),
+            (SELECT string_agg(concat_ws(',', xmin, objid), ' ' ORDER BY objid, refobjid) FROM pg_depend
+             WHERE classid = {PUBLICATION_NAMESPACE}))"
     )
 }
 
@@ -135,8 +145,7 @@ impl Catalog {
 
     /// Whether somebody's text is a condition for rows of a table, and nothing else; or what the server says of it.
     ///
-    /// It is read as one statement and not executed, in two places: what is no expression, such as one that closes the parenthesis around it, does not
-    /// fit into both.
+    /// It is read as one statement and not executed, in brackets of several kinds: what closes one kind and opens it again does not fit into another.
     ///
     /// # Errors
     /// The server cannot be asked.
@@ -147,6 +156,7 @@ impl Catalog {
     ) -> Result<Result<(), String>, Failure> {
         let (schema, name) = (escape_identifier(&table.schema), escape_identifier(&table.name));
         for statement in [
+            format!("SELECT ARRAY[\n{condition}\n]::bool[] FROM {schema}.{name} AS {name}"),
             format!("SELECT (\n{condition}\n)::bool FROM {schema}.{name} AS {name}"),
             format!("SELECT FROM {schema}.{name} AS {name} WHERE (\n{condition}\n)"),
         ] {

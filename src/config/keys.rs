@@ -443,8 +443,8 @@ keys! {
         "The address and port to listen on. Reading takes no authentication: leave it on a loopback address, or keep others out of the port. \
          Consumers that read schemas from the built-in registry have to reach it.";
     HTTP_TOKEN: "http.token", Kind::Secret, Presence::Optional { example: r#""secret""# },
-        "What commands such as `pgsluice snapshot` have to show, as a bearer token. Without it they are taken from this machine's loopback addresses \
-         only. It crosses the network unencrypted: put a proxy with TLS in front where others could listen.";
+        "What commands such as `pgsluice snapshot` have to show, as a bearer token. Without it they are taken from this machine alone, \
+         and only where `listen` is a loopback address. It crosses the network unencrypted: put a proxy with TLS in front where others could listen.";
     HTTP_TOKEN_FILE: "http.token_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/pgsluice-token""# },
         "A file that holds this token. One trailing line break is dropped.";
 

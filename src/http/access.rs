@@ -8,33 +8,53 @@ use std::net::{IpAddr, SocketAddr};
 use axum::http::{HeaderMap, header};
 use secrecy::{ExposeSecret, SecretString};
 
-use crate::failure::{Code, Failure};
+use crate::{
+    config,
+    failure::{Code, Failure},
+};
 
-/// Whether a request may command.
-///
-/// # Errors
-/// It may not, and why.
-pub(super) fn check(peer: SocketAddr, headers: &HeaderMap, token: Option<&SecretString>) -> Result<(), Failure> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
-    let denied = |found: &str| Err(Failure::new(Code::ControlDenied, found));
-    if text(header::CONTENT_TYPE).is_none_or(|kind| kind.split(';').next() != Some("application/json")) {
-        return denied("the request is not of the type application/json");
+/// Who may.
+#[derive(Debug, Clone)]
+pub(super) struct Access {
+    token: Option<SecretString>,
+    /// Whether only this machine can reach the endpoint.
+    is_local: bool,
+}
+
+impl Access {
+    pub(super) fn new(config: &config::Http) -> Self {
+        Self { token: config.token.clone(), is_local: config.listen.ip().is_loopback() }
     }
-    if let Some(token) = token {
-        let shown = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
-        return match shown {
-            Some(shown) if is_same(shown.trim().as_bytes(), token.expose_secret().as_bytes()) => Ok(()),
-            Some(_) => denied("the token is not http.token of the instance"),
-            None => denied("the instance has http.token, and no token was shown"),
-        };
+
+    /// Whether a request may command.
+    ///
+    /// # Errors
+    /// It may not, and why.
+    pub(super) fn check(&self, peer: SocketAddr, headers: &HeaderMap) -> Result<(), Failure> {
+        let text = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let denied = |found: &str| Err(Failure::new(Code::ControlDenied, found));
+        if text(header::CONTENT_TYPE).is_none_or(|kind| kind.split(';').next() != Some("application/json")) {
+            return denied("the request is not of the type application/json");
+        }
+        if let Some(token) = &self.token {
+            let shown = text(header::AUTHORIZATION).and_then(|value| value.strip_prefix("Bearer "));
+            return match shown {
+                Some(shown) if is_same(shown.trim().as_bytes(), token.expose_secret().as_bytes()) => Ok(()),
+                Some(_) => denied("the token is not http.token of the instance"),
+                None => denied("the instance has http.token, and no token was shown"),
+            };
+        }
+        // A proxy on this machine may hand on what comes from elsewhere.
+        if !self.is_local || !peer.ip().to_canonical().is_loopback() {
+            return denied(
+                "the instance has no http.token, and then takes commands only where http.listen is a loopback address",
+            );
+        }
+        if !text(header::HOST).is_some_and(is_this_machine) {
+            return denied("the request names another host than this machine");
+        }
+        Ok(())
     }
-    if !peer.ip().to_canonical().is_loopback() {
-        return denied("the instance has no http.token, and takes commands from its own machine only");
-    }
-    if !text(header::HOST).is_some_and(is_this_machine) {
-        return denied("the request names another host than this machine");
-    }
-    Ok(())
 }
 
 fn is_this_machine(host: &str) -> bool {
@@ -60,8 +80,8 @@ mod tests {
         let headers = headers.iter().map(|(name, value)| {
             (name.parse::<header::HeaderName>().expect("a name"), value.parse().expect("a value"))
         });
-        let token = token.map(SecretString::from);
-        check(peer.parse().expect("an address"), &headers.collect(), token.as_ref()).is_ok()
+        let access = Access { token: token.map(SecretString::from), is_local: peer != "[::ffff:127.0.0.1]:1" };
+        access.check(peer.parse().expect("an address"), &headers.collect()).is_ok()
     }
 
     #[test]
@@ -72,6 +92,7 @@ mod tests {
         }
         assert!(may("[::1]:5000", &[json, ("host", "localhost")], None));
         assert!(may("[::ffff:127.0.0.1]:5000", &[json, ("host", "localhost")], None));
+        assert!(!may("[::ffff:127.0.0.1]:1", &[json, ("host", "localhost")], None), "others can reach it too");
         assert!(!may("10.0.0.1:5000", &[json, ("host", "localhost")], None));
         assert!(!may("127.0.0.1:5000", &[json, ("host", "evil.example")], None), "a name for this machine");
         assert!(!may("127.0.0.1:5000", &[json], None));

@@ -49,7 +49,7 @@ pub async fn serve(
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readiness))
         .with_state(served.metrics)
-        .merge(snapshot::router(served.snapshot, config.token.clone()));
+        .merge(snapshot::router(served.snapshot, access::Access::new(config)));
     let router = match served.registry {
         Some(registry) => router.merge(schemas::api::router(registry)),
         None => router,

@@ -10,10 +10,9 @@ use axum::{
     response::{IntoResponse, Response},
     routing::{get, post},
 };
-use secrecy::SecretString;
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 
-use super::access;
+use super::access::Access;
 use crate::{
     failure::{Code, Failure},
     snapshot::control::{Command, SnapshotControl},
@@ -51,11 +50,11 @@ pub(crate) struct Refused {
 
 struct Shared {
     control: Arc<SnapshotControl>,
-    token: Option<SecretString>,
+    access: Access,
 }
 
-pub(super) fn router(control: Arc<SnapshotControl>, token: Option<SecretString>) -> Router {
-    let shared = Arc::new(Shared { control, token });
+pub(super) fn router(control: Arc<SnapshotControl>, access: Access) -> Router {
+    let shared = Arc::new(Shared { control, access });
     let verb = |verb: &str| format!("{PATH}/{verb}");
     Router::new()
         .route(PATH, get(status))
@@ -104,7 +103,7 @@ impl Shared {
         headers: &HeaderMap,
         command: impl FnOnce() -> Result<Command, Failure>,
     ) -> Response {
-        let checked = access::check(peer, headers, self.token.as_ref());
+        let checked = self.access.check(peer, headers);
         self.ask(checked.and_then(|()| command())).await
     }
 

@@ -23,11 +23,14 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
-use self::state::{End, Fence, State};
+use self::{
+    state::{End, Fence, State},
+    table::Copying,
+};
 use super::relations::Relations;
 use crate::{
     catalog::Catalog,
@@ -64,6 +67,9 @@ pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
     let connections = parts.settings.connections;
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
+    if copier.state().progress.is_paused {
+        warn!("copying is paused, as somebody has asked: `pgsluice snapshot resume` goes on");
+    }
     let mut workers = JoinSet::new();
     for _ in 0..connections {
         let copier = Arc::clone(&copier);
@@ -101,6 +107,8 @@ struct Copier {
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    /// Whose turn it is to look for tables.
+    looking: tokio::sync::Mutex<()>,
     /// Whose turn it is to command.
     commands: tokio::sync::Mutex<()>,
     /// Something waits for a worker.
@@ -129,6 +137,7 @@ impl Copier {
             metrics: parts.metrics,
             state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
             settings: parts.settings,
+            looking: tokio::sync::Mutex::new(()),
             commands: tokio::sync::Mutex::new(()),
             work: Notify::new(),
             changed: Notify::new(),
@@ -159,7 +168,9 @@ impl Copier {
         }
     }
 
+    /// One look after another, each with what follows from it: an earlier answer must not come after a later one.
     async fn look(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        let _turn = self.looking.lock().await;
         let tables = catalog.published_tables(&self.publication).await?;
         let gone = {
             let state = &mut *self.state();
@@ -190,19 +201,15 @@ impl Copier {
             let settled = self.settled.notified();
             let (is_over, incomplete) = {
                 let state = self.state();
-                let is_over = state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless());
-                (is_over, state.names_of_lacking())
+                (state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless()), state.incomplete())
             };
             if !is_over {
                 settled.await;
                 continue;
             }
-            self.await_committed().await?;
-            if let Some(first) = incomplete.first() {
-                let found = format!(
-                    "all tables are copied but those that cannot be: {first} and {} others",
-                    incomplete.len() - 1
-                );
+            self.record_and_tell(Vec::new(), Vec::new()).await?;
+            if !incomplete.is_empty() {
+                let found = format!("not all tables are copied: {} cannot be, or was stopped", incomplete.join(", "));
                 return Err(Failure::new(Code::SnapshotIncomplete, found));
             }
             info!(
@@ -237,22 +244,35 @@ impl Copier {
         }
     }
 
-    async fn settle(&self, table: Oid, look: u64, end: End) {
-        let is_all = {
-            let state = &mut *self.state();
-            state.end(table, look, end);
-            self.metrics.tables_to_copy(state.lacking());
-            if state.lacking() > 0 && state.are_all_keyless() {
-                info!("every table is copied but those that cannot be");
+    async fn settle(&self, table: Oid, look: u64, mut end: End) {
+        let is_all = loop {
+            let must_stop = {
+                let state = &mut *self.state();
+                let must_stop = state.must_be_stopped(table, &end);
+                if !must_stop {
+                    state.end(table, look, end);
+                    self.metrics.tables_to_copy(state.lacking());
+                    if state.lacking() > 0 && state.are_all_keyless() {
+                        info!("every table is copied but those that cannot be");
+                    }
+                    break state.lacking() == 0;
+                }
+                must_stop
+            };
+            if must_stop && let Err(failure) = self.write_stopped(&[table.into()], Vec::new()).await {
+                // The session is over.
+                debug!("a table could not be stopped: {failure}");
+                return;
             }
-            state.lacking() == 0
+            end = End::Over;
         };
+        self.settled.notify_waiters();
         if is_all {
             // If the session ends meanwhile, nobody is told: each table's own end was.
             let _told_or_over = self.record_and_tell(Vec::new(), vec![Notice::of_all(Happened::Completed)]).await;
             info!("every table is copied");
+            self.settled.notify_waiters();
         }
-        self.settled.notify_waiters();
     }
 
     /// The transaction id below which nothing may run in a snapshot of this epoch, for a table that was seen in this look.
@@ -267,14 +287,29 @@ impl Copier {
         Ok(xid)
     }
 
-    /// Waits until so many rows may be read.
-    async fn await_rate(&self, rows: usize) {
-        let Some(rate) = self.settings.rows_per_second else { return };
-        let mut next = self.next_row_at.lock().await;
-        let at = (*next).max(Instant::now());
-        *next = at + Duration::from_secs(1) * u32::try_from(rows).unwrap_or(u32::MAX) / rate;
-        drop(next);
-        tokio::time::sleep_until(at.into()).await;
+    /// Waits until the rows of the next chunk may be read; whether they may then.
+    async fn await_rate(&self, copying: &Copying) -> bool {
+        let Some(rate) = self.settings.rows_per_second else { return true };
+        let rows = u32::try_from(copying.chunk_rows).unwrap_or(u32::MAX);
+        let at = {
+            let mut next = self.next_row_at.lock().await;
+            let at = (*next).max(Instant::now());
+            *next = at + Duration::from_secs(1) * rows / rate;
+            at
+        };
+        loop {
+            let changed = self.changed.notified();
+            {
+                let state = self.state();
+                if state.progress.is_paused || state.stopping.contains(&copying.oid.into()) {
+                    return false;
+                }
+            }
+            tokio::select! {
+                () = tokio::time::sleep_until(at.into()) => return true,
+                () = changed => {}
+            }
+        }
     }
 
     async fn request(&self, request: Request) -> Result<(), Failure> {

@@ -31,7 +31,13 @@ pub(crate) enum Request {
     /// There will be no chunk.
     Abandon { window: WindowId, snapshot: Option<Visibility> },
     /// The checkpoint is to say this. It is told once it does.
-    Record { attachments: Vec<Attachment>, notices: Vec<Notice>, committed: oneshot::Sender<()> },
+    Record {
+        attachments: Vec<Attachment>,
+        notices: Vec<Notice>,
+        /// Tables that are not copied any more, for now.
+        ended: Vec<Oid>,
+        committed: oneshot::Sender<()>,
+    },
     /// The table is not copied any more, and what is known of its copy is to be forgotten.
     Forget { table: Oid },
 }

@@ -46,8 +46,10 @@ struct Condition {
 }
 
 #[derive(Deserialize, Default)]
-#[serde(rename_all = "kebab-case", default)]
+#[serde(rename_all = "kebab-case", default, deny_unknown_fields)]
 struct Stop {
+    #[serde(rename = "type")]
+    _kind: Option<String>,
     data_collections: Vec<String>,
 }
 
@@ -88,7 +90,7 @@ impl Signal {
 }
 
 impl Execute {
-    /// One command for all tables without a condition, and one for each that has one.
+    /// One command for each table that has a condition, and one for all others: what the server may refuse comes first.
     fn commands(self, published: &[String]) -> Result<Vec<Command>, String> {
         let mut plain = Vec::new();
         let mut commands = Vec::new();
@@ -107,7 +109,7 @@ impl Execute {
             }
         }
         if !plain.is_empty() {
-            commands.insert(0, Command::Start { tables: plain, condition: None });
+            commands.push(Command::Start { tables: plain, condition: None });
         }
         Ok(commands)
     }
@@ -166,7 +168,7 @@ mod tests {
             ),
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.item","public.order"],"additional-conditions":[{"data-collection":"public.item","filter":"id < 9"}]}}"#,
-                vec![start(&["public.order"], None), start(&["public.item"], Some("id < 9"))],
+                vec![start(&["public.item"], Some("id < 9")), start(&["public.order"], None)],
             ),
             (
                 r#"{"type":"stop-snapshot","data":{"data-collections":["public.item"],"type":"INCREMENTAL"}}"#,
@@ -196,6 +198,7 @@ mod tests {
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.item"],"type":"BLOCKING"}}"#,
                 "BLOCKING",
             ),
+            (r#"{"type":"stop-snapshot","data":{"data_collections":["public.item"]}}"#, "unknown field"),
             (r#"{"type":"schema-changes"}"#, "there are execute-snapshot"),
         ] {
             let refused = read(value).expect_err(value);

@@ -91,6 +91,9 @@ pub(crate) struct TableRecord {
     /// Which rows were asked for, as SQL; none for all.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub(crate) condition: Option<String>,
+    /// Whether somebody has asked for it, rather than the mode.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) asked: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -243,6 +246,7 @@ impl TableRecord {
             rows: 0,
             bytes: 0,
             condition: None,
+            asked: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -260,9 +264,9 @@ impl TableRecord {
         Self { after, rows: self.rows + rows, bytes: self.bytes + bytes, ..self.clone() }
     }
 
-    /// The same for rows that meet a condition.
-    pub(crate) fn with_condition(self, condition: Option<String>) -> Self {
-        Self { condition, ..self }
+    /// The same as somebody has asked for it: all rows, or those that meet a condition.
+    pub(crate) fn asked_for(self, condition: Option<String>) -> Self {
+        Self { condition, asked: true, ..self }
     }
 
     /// The same, stopped by somebody.

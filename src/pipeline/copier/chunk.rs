@@ -44,6 +44,8 @@ use crate::{
 /// How long a window is kept open for transactions to end, and how often they are looked at.
 const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED_POLL: Duration = Duration::from_millis(20);
+/// How many seconds one chunk takes at most where a rate is set.
+const RATED_SECONDS: usize = 2;
 /// How many rows a chunk has at most.
 const CHUNK_ROWS_MAX: usize = 20_000;
 
@@ -95,7 +97,9 @@ struct ReadChunk {
 impl Copier {
     /// One chunk, by the steps of the module's head.
     pub(super) async fn copy_chunk(&self, copying: &mut Copying) -> Result<Step, Failure> {
-        self.await_rate(copying.chunk_rows).await;
+        if !self.await_rate(copying).await {
+            return Ok(Step::Interrupted);
+        }
         // What is in flight already comes first.
         self.budget.acquire(0).await;
         if !self.state().published.contains_key(&copying.oid.into()) {
@@ -286,10 +290,15 @@ impl Copier {
         }
         drop(lines);
         // A COPY that was not read to its end ends with its connection.
-        if is_whole {
-            copying.reader.end().await?;
+        let fingerprint_after = if is_whole {
+            copying.reader.end_and_look(copying.oid).await?
         } else {
             copying.reader.disconnect();
+            self.relations.lock().await.catalog.fingerprint(copying.oid).await?
+        };
+        if fingerprint_after != *fingerprint {
+            // Perhaps its name was another table's meanwhile, since a schema can be renamed without its lock.
+            return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
         }
         if let (Some(again), false) = (&mut copying.again, is_whole) {
             // What was not read is not settled: fewer of them next time, the others after that.
@@ -333,6 +342,10 @@ impl Copier {
             let record = copying.ahead.advanced(last, rows as u64, batch.bytes() as u64);
             copying.is_read = is_whole && rows < copying.chunk_rows;
             copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
+            if let Some(rate) = self.settings.rows_per_second {
+                // What is asked for meanwhile is not to wait for long.
+                copying.chunk_rows = copying.chunk_rows.min(RATED_SECONDS * rate as usize);
+            }
             copying.ahead = record.clone();
             let end = copying.is_read.then(|| record.ended(unix_ms()));
             Then { record, end, settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())) }

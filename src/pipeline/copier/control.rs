@@ -5,6 +5,7 @@
 
 use std::time::Duration;
 
+use pgoutput::Oid;
 use publisher::Attachment;
 use tokio::{sync::oneshot, time::timeout};
 use tracing::info;
@@ -24,26 +25,41 @@ use crate::{
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
 
 impl Copier {
-    /// Carries out one command after another, for as long as the session runs.
+    /// Carries out one command after another, for as long as the session runs. How far copies are is told meanwhile, too.
     pub(super) async fn keep_answering(&self, control: &SnapshotControl) {
         loop {
             let Asked { command, answer } = control.next().await;
-            let done = self.carry_out(command, Vec::new()).await;
+            let work = self.carry_out(command, Vec::new());
+            tokio::pin!(work);
+            let done = loop {
+                tokio::select! {
+                    done = &mut work => break done,
+                    asked = control.next() => {
+                        let answered = match asked.command {
+                            Command::Status => Ok(self.state().status()),
+                            _ => Err(Failure::new(Code::ControlUnavailable, "another command is being carried out")),
+                        };
+                        let _nobody_waits_any_more = asked.answer.send(answered);
+                    }
+                }
+            };
             let _nobody_waits_any_more = answer.send(done);
         }
     }
 
     /// Does what is asked for; the checkpoint says `besides` as soon as it says that.
     pub(super) async fn carry_out(&self, command: Command, besides: Vec<Attachment>) -> Result<Status, Failure> {
+        if command == Command::Status {
+            // Nobody else looks while nothing is to be copied.
+            if !self.state().has_reason_to_look() {
+                self.look(&mut self.catalog()).await?;
+            }
+            return Ok(self.state().status());
+        }
         // One command at a time, whoever gives it.
         let _turn = self.commands.lock().await;
         match command {
-            Command::Status => {
-                let has_looked = self.state().looks > 0;
-                if !has_looked {
-                    self.look(&mut self.catalog()).await?;
-                }
-            }
+            Command::Status => {}
             Command::Start { tables, condition } => self.start(&tables, condition.as_deref(), besides).await?,
             Command::Stop { tables } => self.stop(&tables, besides).await?,
             Command::Pause => self.pause(true, besides).await?,
@@ -83,32 +99,18 @@ impl Copier {
                 let verified = catalog.verify_condition(&table, condition).await?;
                 verified.map_err(|why| refused(format!("the condition is none for rows of {name}: {why}")))?;
             }
-            found.push((oid, table));
+            if !found.contains(&(oid, table.clone())) {
+                found.push((oid, table));
+            }
         }
         if found.is_empty() {
             return Err(refused("no table is named".to_owned()));
         }
         // From here on no look takes them up.
-        let mut starting = Vec::new();
-        {
-            let state = &mut *self.state();
-            for (oid, table) in found {
-                let held = state.progress.tables.get(&oid).and_then(|record| record.condition.as_deref());
-                let is_same = condition.is_none() || held == condition;
-                if !state.is_taken(oid) && !state.stopping.contains(&oid) {
-                    state.reserve(oid);
-                    starting.push((oid, table));
-                } else if !is_same || state.stopping.contains(&oid) {
-                    for (reserved, _) in &starting {
-                        state.give_up(*reserved);
-                    }
-                    return Err(refused(format!("{table} is being copied: stop that first, or wait for its end")));
-                }
-            }
-        }
+        let starting = self.state().reserve(found, condition)?;
         let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
             let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
-            (*oid, record.with_condition(condition.map(str::to_owned)))
+            (*oid, record.asked_for(condition.map(str::to_owned)))
         };
         let records: Vec<_> = starting.iter().map(record).collect();
         attachments.extend(records.iter().map(|(oid, record)| record.attachment((*oid).into())));
@@ -153,9 +155,7 @@ impl Copier {
             (idle, busy)
         };
         self.changed.notify_waiters();
-        for oid in idle {
-            self.write_stopped(oid).await?;
-        }
+        self.write_stopped(&idle, besides).await?;
         let all_ended = async {
             loop {
                 let ended = self.settled.notified();
@@ -168,35 +168,44 @@ impl Copier {
         timeout(STOP_TIMEOUT, all_ended).await.map_err(|_elapsed| {
             Failure::new(
                 Code::ControlUnavailable,
-                "a chunk is still being read: the table stops behind it, which the status will show",
+                "a chunk is still being read: the table stops behind it; ask again if the status does not show that",
             )
-        })?;
-        self.record(besides).await
+        })
     }
 
-    /// The table is left as far as it is; nobody copies it.
-    pub(super) async fn write_stopped(&self, oid: u32) -> Result<(), Failure> {
-        let record = {
-            let state = &mut *self.state();
-            let name = state.published.get(&oid).cloned();
-            let (schema, table) = name.map_or_else(Default::default, |table| (table.schema, table.name));
-            let held = state.progress.tables.get(&oid).cloned();
-            held.unwrap_or_else(|| TableRecord::new(&schema, &table, Vec::new(), unix_ms())).stopped(unix_ms())
+    /// The tables are left as far as they are; nobody copies them.
+    pub(super) async fn write_stopped(&self, oids: &[u32], besides: Vec<Attachment>) -> Result<(), Failure> {
+        let records: Vec<(u32, TableRecord)> = {
+            let state = self.state();
+            let record = |oid: &u32| {
+                let name = state.published.get(oid).cloned();
+                let (schema, table) = name.map_or_else(Default::default, |table| (table.schema, table.name));
+                let held = state.progress.tables.get(oid).cloned();
+                (
+                    *oid,
+                    held.unwrap_or_else(|| TableRecord::new(&schema, &table, Vec::new(), unix_ms())).stopped(unix_ms()),
+                )
+            };
+            oids.iter().map(record).collect()
         };
-        let told = Notice::of_table(Happened::Aborted, &record);
-        let written = self.record_and_tell(vec![record.attachment(oid.into())], vec![told]).await;
+        let attachments = records.iter().map(|(oid, record)| record.attachment((*oid).into())).chain(besides).collect();
+        let notices = records.iter().map(|(_, record)| Notice::of_table(Happened::Aborted, record)).collect();
+        let written = self.write(attachments, notices, oids.iter().map(|oid| Oid::from(*oid)).collect()).await;
         let state = &mut *self.state();
-        state.stopping.remove(&oid);
-        written?;
-        info!(
-            schema = record.schema,
-            table = record.table,
-            rows = record.rows,
-            "the table's copy is stopped, as somebody has asked"
-        );
-        state.progress.tables.insert(oid, record);
+        for (oid, record) in records {
+            state.stopping.remove(&oid);
+            if written.is_ok() {
+                info!(
+                    schema = record.schema,
+                    table = record.table,
+                    rows = record.rows,
+                    "the table's copy is stopped, as somebody has asked"
+                );
+                state.progress.tables.insert(oid, record);
+            }
+        }
         self.metrics.tables_to_copy(state.lacking());
-        Ok(())
+        written
     }
 
     fn find(&self, name: &str) -> Result<(u32, PublishedTable), Failure> {
@@ -210,12 +219,6 @@ impl Copier {
         })
     }
 
-    /// Waits until everything is committed that was handed to the stream.
-    pub(super) async fn await_committed(&self) -> Result<(), Failure> {
-        let is_paused = self.state().progress.is_paused;
-        self.record(vec![ControlRecord::new(is_paused).attachment()]).await
-    }
-
     /// Has the checkpoint say this, and waits until it does.
     pub(super) async fn record(&self, attachments: Vec<Attachment>) -> Result<(), Failure> {
         self.record_and_tell(attachments, Vec::new()).await
@@ -227,11 +230,13 @@ impl Copier {
         attachments: Vec<Attachment>,
         notices: Vec<Notice>,
     ) -> Result<(), Failure> {
-        if attachments.is_empty() && notices.is_empty() {
-            return Ok(());
-        }
+        self.write(attachments, notices, Vec::new()).await
+    }
+
+    /// The same; what is remembered of rows of tables that are not copied any more is forgotten.
+    async fn write(&self, attachments: Vec<Attachment>, notices: Vec<Notice>, ended: Vec<Oid>) -> Result<(), Failure> {
         let (committed, waiting) = oneshot::channel();
-        self.request(Request::Record { attachments, notices, committed }).await?;
+        self.request(Request::Record { attachments, notices, ended, committed }).await?;
         waiting.await.map_err(|_| session_over())
     }
 }

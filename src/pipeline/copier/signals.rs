@@ -132,10 +132,11 @@ fn read(reader: &mut LogReader, from: Option<i64>) -> Result<(Vec<Found>, i64), 
     let (beginning, end) = reader.bounds()?;
     let Some(from) = from else { return Ok((Vec::new(), end)) };
     let mut found: Vec<Found> = Vec::new();
-    if end <= from {
+    if end == from {
         return Ok((found, from));
     }
-    reader.seek(from.max(beginning));
+    // A topic that ends before was made anew, and what it holds is for this stream.
+    reader.seek(if end < from { beginning } else { from.max(beginning) });
     reader.read_while(0, Duration::ZERO, |offset, key, value| {
         let (key, value) = (key.map(<[u8]>::to_vec), value.unwrap_or_default().to_vec());
         found.push(Found { key, value, behind: offset + 1 });

@@ -9,7 +9,7 @@ use pgoutput::Oid;
 
 use crate::{
     catalog::PublishedTable,
-    failure::Failure,
+    failure::{Code, Failure},
     snapshot::{
         Epoch, Progress, TableRecord,
         control::{self, Status, TableStatus},
@@ -61,6 +61,8 @@ struct Turn {
 pub(super) enum End {
     /// It needs no more of the copier.
     Over,
+    /// It is not streamed any more.
+    Gone,
     /// Others have their turn first.
     NextTurn(String),
     PutOff(String),
@@ -95,11 +97,11 @@ impl State {
 
     /// Whether there is a reason to look for tables, unless somebody asks.
     pub(super) fn has_reason_to_look(&self) -> bool {
-        self.is_automatic || self.progress.tables.values().any(TableRecord::is_going_on)
+        self.is_automatic || self.progress.tables.values().any(|record| record.asked && record.is_going_on())
     }
 
     fn is_wanted(&self, table: u32) -> bool {
-        let is_asked_for = self.is_automatic || self.progress.tables.contains_key(&table);
+        let is_asked_for = self.is_automatic || self.progress.tables.get(&table).is_some_and(|record| record.asked);
         is_asked_for && self.progress.lacks(table.into()) && !self.stopping.contains(&table)
     }
 
@@ -132,6 +134,8 @@ impl State {
         let rows = self.progress.tables.get(&table.into()).map_or(0, |record| record.rows);
         let turn = Turn { began: Instant::now(), rows, rows_estimated: None };
         self.taken.insert(table.into(), Taken::Copying(turn));
+        // It may have got a key.
+        self.keyless.remove(&table.into());
         Some((table, look))
     }
 
@@ -145,7 +149,7 @@ impl State {
     pub(super) fn end(&mut self, table: Oid, look: u64, end: End) {
         let oid = u32::from(table);
         match end {
-            End::Over => {
+            End::Over | End::Gone => {
                 self.taken.remove(&oid);
                 self.problems.remove(&oid);
             }
@@ -171,9 +175,21 @@ impl State {
         self.taken.len()
     }
 
-    /// Those that lack rows.
-    pub(super) fn names_of_lacking(&self) -> Vec<String> {
-        self.taken.keys().filter_map(|oid| self.published.get(oid)).map(ToString::to_string).collect()
+    /// Those that lack rows, or were stopped before they had all.
+    pub(super) fn incomplete(&self) -> Vec<String> {
+        let is_stopped = |oid: &u32| self.progress.tables.get(oid).is_some_and(|record| record.stopped_at_ms.is_some());
+        let is_incomplete = |oid: &u32| self.taken.contains_key(oid) || is_stopped(oid);
+        self.published.iter().filter(|(oid, _)| is_incomplete(oid)).map(|(_, table)| table.to_string()).collect()
+    }
+
+    /// Whether a turn at the table ends with its being stopped. If all of it was copied meanwhile, nothing is left to stop.
+    pub(super) fn must_be_stopped(&mut self, table: Oid, end: &End) -> bool {
+        let oid = u32::from(table);
+        let has_ended = self.progress.tables.get(&oid).is_some_and(|record| record.ended_at_ms.is_some());
+        if has_ended || matches!(end, End::Gone) {
+            self.stopping.remove(&oid);
+        }
+        self.stopping.contains(&oid)
     }
 
     /// Whether those that lack rows are such that cannot be copied.
@@ -191,9 +207,35 @@ impl State {
         matches!(self.taken.get(&table), Some(Taken::Waiting | Taken::Copying(_)))
     }
 
-    /// Keeps looks from taking a table up that is about to be started.
-    pub(super) fn reserve(&mut self, table: u32) {
-        self.taken.insert(table, Taken::Waiting);
+    /// Keeps looks from taking tables up that are about to be started, and returns those that are to be. One that is going on as it would begin need not be.
+    ///
+    /// # Errors
+    /// One of them is being copied, or is to be copied whole and lacks rows.
+    pub(super) fn reserve(
+        &mut self,
+        tables: Vec<(u32, PublishedTable)>,
+        condition: Option<&str>,
+    ) -> Result<Vec<(u32, PublishedTable)>, Failure> {
+        let mut starting = Vec::new();
+        for (oid, table) in tables {
+            let record = self.progress.tables.get(&oid);
+            let is_at_start =
+                record.is_none_or(|record| record.after.is_none() && record.condition.as_deref() == condition);
+            let is_busy = self.is_taken(oid);
+            if self.stopping.contains(&oid) || is_busy && !is_at_start {
+                let found = format!("{table} is being copied: stop that first, or wait for its end");
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
+            if !is_busy && condition.is_some() && self.taken.contains_key(&oid) {
+                let found = format!("{table} is to be copied whole, and lacks rows: stop that first");
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
+            if !is_busy {
+                starting.push((oid, table));
+            }
+        }
+        self.taken.extend(starting.iter().map(|(oid, _)| (*oid, Taken::Waiting)));
+        Ok(starting)
     }
 
     /// Gives up what was reserved.
@@ -268,7 +310,7 @@ mod tests {
     }
 
     fn record() -> TableRecord {
-        TableRecord::new("public", "t", Vec::new(), 1)
+        TableRecord::new("public", "t", Vec::new(), 1).asked_for(None)
     }
 
     fn states(state: &State) -> Vec<(String, control::State)> {
@@ -305,7 +347,7 @@ mod tests {
         state.look(&[table(1), table(2)]);
         assert_eq!(state.begin(), None);
         assert_eq!(states(&state)[0].1, control::State::NotCopied);
-        state.reserve(2);
+        state.reserve(vec![(2, table(2).1)], None).expect("it is free");
         state.start(2, record());
         assert!(state.has_reason_to_look());
         assert_eq!(state.begin(), Some((2.into(), 0)));
@@ -325,7 +367,7 @@ mod tests {
         state.stopping.remove(&1);
         state.look(&[table(1)]);
         assert_eq!((state.begin(), states(&state)[0].1), (None, control::State::Stopped));
-        state.reserve(1);
+        state.reserve(vec![(1, table(1).1)], None).expect("it is free");
         state.look(&[table(1)]);
         assert_eq!(state.begin(), None, "the checkpoint does not say so yet");
         state.start(1, record());

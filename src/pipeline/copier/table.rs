@@ -102,6 +102,8 @@ impl Then {
 pub(super) enum Step {
     /// A chunk was handed to the stream.
     Sent,
+    /// Nothing was read, since somebody has asked for something.
+    Interrupted,
     /// A chunk is written.
     Written,
     /// A chunk is to be read again, for a reason that passes.
@@ -172,26 +174,23 @@ impl Copier {
             again: None,
             settles: Settles::Rows(Vec::new()),
         };
-        let ended = self.copy_chunks(&mut copying, is_resumed).await;
+        let mut ended = self.copy_chunks(&mut copying, is_resumed).await;
         // What the stream has may be written still, and where the next turn begins has to be true.
-        while !copying.in_flight.is_empty() {
-            self.land(&mut copying, true).await?;
+        if let Some(done) = self.land_all(&mut copying).await? {
+            ended = Ok(done);
         }
-        let is_stopping = self.state().stopping.contains(&oid.into());
-        if is_stopping && !matches!(ended, Ok(Step::Done | Step::Gone)) {
-            self.write_stopped(oid.into()).await?;
-            return Ok(End::Over);
-        }
-        self.state().stopping.remove(&oid.into());
         match ended? {
             Step::Gone => {
+                let TableRecord { schema, table, .. } = &copying.ahead;
+                info!(schema, table, "the table is not copied, for it is not streamed");
                 self.forget(oid).await?;
-                Ok(End::Over)
+                Ok(End::Gone)
             }
             Step::Keyless => {
                 self.tell_keyless(&copying);
-                // It may have had a key when its copy began.
-                if self.state().progress.tables.contains_key(&oid.into()) {
+                // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
+                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
+                if is_forgotten {
                     self.forget(oid).await?;
                 }
                 Ok(End::PutOff(
@@ -199,8 +198,18 @@ impl Copier {
                 ))
             }
             Step::Again(why) => Ok(End::NextTurn(why)),
-            Step::Done | Step::Stopped | Step::Sent | Step::Written => Ok(End::Over),
+            Step::Done | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
         }
+    }
+
+    /// Hears what became of every chunk that the stream has; the last one may have been the last of the table.
+    async fn land_all(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
+        while !copying.in_flight.is_empty() {
+            if let Some(Step::Done) = self.land(copying, true).await? {
+                return Ok(Some(Step::Done));
+            }
+        }
+        Ok(None)
     }
 
     /// Ends with one of the last four steps, or with [`Step::Again`] if others are to have their turn.
@@ -209,8 +218,10 @@ impl Copier {
         let (mut failures, mut progressed_at) = (0, Instant::now());
         let mut is_told = false;
         loop {
-            if self.may_go_on(copying).await? {
-                progressed_at = Instant::now();
+            match self.await_permission(copying).await? {
+                Some(Step::Done) => return Ok(Step::Done),
+                Some(_) => progressed_at = Instant::now(),
+                None => {}
             }
             if self.state().stopping.contains(&copying.oid.into()) {
                 return Ok(Step::Stopped);
@@ -222,12 +233,8 @@ impl Copier {
             };
             let TableRecord { schema, table, .. } = &copying.ahead;
             match step {
-                Ok(Step::Done) => {
-                    info!(schema, table, rows = copying.record.rows, "the table is copied");
-                    return Ok(Step::Done);
-                }
-                Ok(step @ (Step::Gone | Step::Keyless | Step::Stopped)) => return Ok(step),
-                Ok(Step::Sent) => continue,
+                Ok(step @ (Step::Done | Step::Gone | Step::Keyless | Step::Stopped)) => return Ok(step),
+                Ok(Step::Sent | Step::Interrupted) => continue,
                 Ok(Step::Written) => {
                     if !std::mem::replace(&mut is_told, true) {
                         info!(schema, table, is_resumed, rows = copying.record.rows, "copying the table");
@@ -257,9 +264,9 @@ impl Copier {
         }
     }
 
-    /// Waits while copying is paused, holding nothing; whether it was.
-    async fn may_go_on(&self, copying: &mut Copying) -> Result<bool, Failure> {
-        let mut was_paused = false;
+    /// Waits while copying is paused, holding nothing. Some if it was; what was in flight may have been the last of the table.
+    async fn await_permission(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
+        let mut was_paused = None;
         loop {
             let changed = self.changed.notified();
             {
@@ -268,11 +275,12 @@ impl Copier {
                     return Ok(was_paused);
                 }
             }
-            if !std::mem::replace(&mut was_paused, true) {
-                while !copying.in_flight.is_empty() {
-                    self.land(copying, true).await?;
+            if was_paused.is_none() {
+                if let Some(done) = self.land_all(copying).await? {
+                    return Ok(Some(done));
                 }
                 copying.reader.disconnect();
+                was_paused = Some(Step::Interrupted);
                 // Somebody may have said so meanwhile.
                 continue;
             }
@@ -295,7 +303,9 @@ impl Copier {
     /// Hears what became of the oldest chunk that the stream has; waits for it if nothing is to be read before, or `must_wait` says so.
     /// None if there is something to be read first.
     async fn land(&self, copying: &mut Copying, must_wait: bool) -> Result<Option<Step>, Failure> {
-        let is_ready_to_read = !copying.is_read && copying.left.is_none() && copying.again.is_none();
+        // A table that is described anew may have another key, by which a copy begins anew.
+        let is_ready_to_read =
+            !copying.is_read && copying.left.is_none() && copying.again.is_none() && copying.described.is_some();
         let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= IN_FLIGHT_MAX;
         let Some(oldest) = copying.in_flight.front_mut() else { return Ok(copying.take_left()) };
         let outcome = if must_wait {
@@ -318,6 +328,10 @@ impl Copier {
                 self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
                 // That so many have changed is for the end to mend.
                 copying.left = left.filter(|left| then.end.is_some() || *left != Left::All);
+                if is_over {
+                    let TableRecord { schema, table, rows, .. } = &copying.record;
+                    info!(schema, table, rows, "the table is copied");
+                }
                 Ok(Some(if is_over { Step::Done } else { Step::Written }))
             }
             Outcome::Spoilt(why) => {
@@ -326,6 +340,7 @@ impl Copier {
                     other.answer.await.map_err(|_| session_over())?;
                 }
                 copying.described = None;
+                copying.behind = None;
                 if copying.again.is_none() {
                     copying.settles = then.settles;
                     copying.go_back();

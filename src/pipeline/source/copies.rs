@@ -181,10 +181,13 @@ impl Source {
                 self.copies.windows.abandon(window, snapshot.as_ref());
                 Ok(())
             }
-            Request::Record { attachments, notices, committed } => {
+            Request::Record { mut attachments, notices, ended, committed } => {
+                attachments.extend(ended.into_iter().flat_map(|table| self.copies.moved.end(table)));
                 self.record(attachments, notices, Some(committed)).await
             }
             Request::Forget { table } => {
+                // Whoever reads it still notes nothing any more.
+                self.copies.windows.spoil(table, Spoilt::Altered);
                 let mut attachments = self.copies.moved.end(table);
                 attachments.push(TableRecord::removal(table));
                 self.record(attachments, Vec::new(), None).await
