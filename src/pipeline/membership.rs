@@ -67,8 +67,6 @@ pub(super) struct Scope {
     leaves: FxHashSet<Oid>,
     /// What each relation that was matched or identified was a partition of. Bounded by the tables there were.
     ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
-    /// Tables that are asked for and left out until they fit, as of the last look.
-    unfit: BTreeSet<PublishedTable>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -78,11 +76,9 @@ pub(super) struct Scope {
     is_exact: bool,
 }
 
-/// Keeps those of the tables that are not left out as unfit, and says whether rows come under the names of leaves.
-pub(super) fn leave_out_unfit(scope: &Mutex<Scope>, matched: &mut Vec<MatchedTable>) -> bool {
-    let scope = lock(scope);
-    matched.retain(|matched| !scope.unfit.contains(&matched.table));
-    scope.publishes_leaves
+/// Whether rows come under the names of leaves.
+pub(super) fn publishes_leaves(scope: &Mutex<Scope>) -> bool {
+    lock(scope).publishes_leaves
 }
 
 /// Why a relation is taken to be asked for.
@@ -303,9 +299,7 @@ impl Membership {
             self.tell_not_streamed(table, failure);
         }
         let unfit: BTreeSet<_> = unfit.into_iter().map(|(table, _)| table).collect();
-        let fit = new.iter().filter(|table| !unfit.contains(table)).cloned().collect();
-        lock(&self.scope).unfit = unfit;
-        Ok(fit)
+        Ok(new.iter().filter(|table| !unfit.contains(table)).cloned().collect())
     }
 
     /// Adds tables one by one, so that one which the server refuses keeps no other out.
@@ -467,15 +461,7 @@ mod tests {
         let root = PublishedTable { schema: "public".into(), name: "root".into() };
         let leaves = [Oid::from(7)].into_iter().collect();
         let ancestors = [(Oid::from(7), vec![root])].into_iter().collect();
-        Scope {
-            leaves,
-            ancestors,
-            unfit: BTreeSet::new(),
-            removed: BTreeSet::new(),
-            has_partitioned: true,
-            publishes_leaves,
-            is_exact,
-        }
+        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {

@@ -27,7 +27,7 @@ use super::{
     membership::{self, Scope, identify},
     memory::Memory,
     publish::failure_of,
-    topics::{SideTopics, TopicOwner, owners},
+    topics::{SideTopics, TopicOwner, owners, publishable},
 };
 use crate::{
     catalog::{Catalog, MatchedTable},
@@ -58,6 +58,7 @@ pub(super) struct Relations {
     pub(super) shaping: Shaping,
     pub(super) metadata: Metadata,
     pub(super) selection: TableSelection,
+    pub(super) publication: String,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table.
     pub(super) memory: Arc<Mutex<Memory>>,
@@ -72,7 +73,7 @@ pub(super) struct Relations {
     /// The tables in quarantine, and whether one has come to it since the list was last handed on.
     pub(super) quarantine: Arc<Mutex<Quarantine>>,
     pub(super) quarantine_has_grown: bool,
-    /// The topics of the tables that were asked for when this was last looked at.
+    /// The topics of the tables that were published when this was last looked at.
     pub(super) owners: Option<FxHashMap<Oid, TopicOwner>>,
     /// None until it is needed.
     pub(super) transaction_topic: Option<BoundTransactionTopic>,
@@ -214,12 +215,7 @@ impl Relations {
     /// Looks up what the stream will not say of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of the
     /// catalog, and may be others by the time at which a row is decoded.
     pub(super) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
-        let tables: Vec<Oid> = self
-            .matching_tables()
-            .await?
-            .iter()
-            .flat_map(|matched| std::iter::once(matched.oid).chain(matched.leaves.iter().map(|leaf| leaf.oid)))
-            .collect();
+        let tables = publishable(&self.matching_tables().await?);
         let tables = self.catalog.full_tables(&tables).await?;
         let (keys, facts) = (self.catalog.primary_keys(&tables).await?, self.catalog.facts_of_tables(&tables).await?);
         self.memory().look_ahead(keys, facts);
@@ -411,11 +407,12 @@ impl Relations {
         }
     }
 
-    /// The topics of the tables that are asked for now, but for those that are left out until they fit.
+    /// The topics of the tables that are asked for and published now. One that is asked for and left out, by whoever manages the publication,
+    /// does not count: it is asked about when it is put in.
     async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let mut matched = self.matching_tables().await?;
-        let publishes_leaves = membership::leave_out_unfit(&self.scope, &mut matched);
-        Ok(owners(&self.shaping, &matched, publishes_leaves))
+        let matched = self.matching_tables().await?;
+        let held = self.catalog.held_tables(&self.publication, &publishable(&matched)).await?;
+        Ok(owners(&self.shaping, &matched, membership::publishes_leaves(&self.scope), Some(&held)))
     }
 
     async fn matching_tables(&mut self) -> Result<Vec<MatchedTable>, Failure> {
@@ -544,6 +541,7 @@ impl Relations {
             naming: Naming::new("test", "nowhere"),
             shaping: Shaping::new(&config),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
+            publication: String::new(),
             metadata: Metadata {
                 transaction_topic: true,
                 messages: true,
