@@ -28,7 +28,11 @@ use pgoutput::{Oid, Relation};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{debug, error, info, warn};
 
-use super::fitness::Fitness;
+use super::{
+    fitness::Fitness,
+    memory::{self, Memory},
+    topics::publishable,
+};
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublicationShape, PublishedTable},
     config::{self, Config, TableIdentity},
@@ -39,6 +43,8 @@ use crate::{
 /// Matches tables, and keeps the publication up with them. One for the life of the process.
 pub(super) struct Membership {
     catalog: Catalog,
+    /// What tables were like when they were matched.
+    memory: Arc<Mutex<Memory>>,
     postgres: config::Postgres,
     scope: Arc<Mutex<Scope>>,
     fitness: Fitness,
@@ -146,10 +152,10 @@ impl Scope {
 }
 
 impl Membership {
-    pub(super) fn new(catalog: Catalog, config: &Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(catalog: Catalog, memory: Arc<Mutex<Memory>>, config: &Config, metrics: Arc<Metrics>) -> Self {
         let (postgres, fitness) = (config.postgres.clone(), Fitness::new(config));
         let (published, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { catalog, postgres, scope: Arc::default(), fitness, published, told, metrics }
+        Self { catalog, memory, postgres, scope: Arc::default(), fitness, published, told, metrics }
     }
 
     /// What it has learned, for whoever decides on relations.
@@ -237,6 +243,7 @@ impl Membership {
     async fn try_again(&mut self, is_ours: impl AsyncFn() -> bool) -> Result<(), Failure> {
         self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
+        memory::look_ahead(&mut self.catalog, &publishable(&matched), &self.memory).await?;
         let plan = self.plan(&matched).await?;
         if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
             self.tell(failure.to_string());
