@@ -396,9 +396,8 @@ impl Reader {
             latency_us,
         };
         match self.show {
-            Show::Nothing => {}
             Show::First if event.operation == Operation::Read && is_first => self.pending.push(line),
-            Show::First => {}
+            Show::Nothing | Show::First => {}
             Show::Everything => self.pending.push(line),
             Show::Sample => self.sample.offer(self.screen, line),
         }

@@ -108,7 +108,7 @@ const fn keyless(topic: &'static str) -> Permitted {
 /// A stream of the corpus' tables, as Debezium had them.
 fn corpus(stack: &Stack, label: &str) -> Stream {
     let mut stream = Stream::create(stack, label);
-    stream.publication = "corpus".to_owned();
+    "corpus".clone_into(&mut stream.publication);
     for (key, value) in [
         ("postgres.manage", "false"),
         ("postgres.publication", "corpus"),
