@@ -39,6 +39,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(20);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Show {
     Nothing,
+    /// The first row of each table.
+    First,
     Everything,
     Sample,
 }
@@ -55,6 +57,7 @@ enum Order {
 /// The handle on the consumer's thread.
 pub(crate) struct Consumer {
     orders: mpsc::Sender<Order>,
+    /// Rows of before, and changes.
     events: Arc<AtomicU64>,
     outage: Arc<Outage>,
     /// Why it has ended, if it has.
@@ -72,6 +75,9 @@ struct Outage {
 /// Everything that was seen, when the reader has ended.
 pub(crate) struct Seen {
     pub(crate) tables: BTreeMap<&'static str, Table>,
+    /// Rows that were there before the stream.
+    pub(crate) reads: u64,
+    /// Changes.
     pub(crate) events: u64,
     pub(crate) tombstones: u64,
     pub(crate) latencies: Latencies,
@@ -87,6 +93,7 @@ pub(crate) struct Seen {
 pub(crate) struct Table {
     /// By the values of the key.
     pub(crate) rows: BTreeMap<Vec<Option<String>>, Row>,
+    pub(crate) reads: u64,
     pub(crate) creates: u64,
     pub(crate) updates: u64,
     pub(crate) deletes: u64,
@@ -120,7 +127,7 @@ impl Consumer {
         Ok(Self { orders, events, outage, failure, thread })
     }
 
-    /// How many events it has seen.
+    /// How many events it has seen, those of rows of before included.
     pub(crate) fn events(&self) -> u64 {
         self.events.load(Ordering::Acquire)
     }
@@ -264,7 +271,7 @@ struct Event {
     operation: Operation,
     before: Option<Row>,
     after: Option<Row>,
-    identity: (u64, u64),
+    identity: Option<(u64, u64)>,
     commit_unix_us: i64,
     /// Of a row that gets another key: the other half's key.
     other_key: Option<String>,
@@ -293,8 +300,8 @@ impl Reader {
             let quiet = !self.poll()?;
             match self.show {
                 // The events of a transaction lie in several partitions: once they are all there, they are shown in its order.
-                Show::Everything if quiet => self.show_pending(),
-                Show::Nothing | Show::Everything => {}
+                Show::Everything | Show::First if quiet => self.show_pending(),
+                Show::Nothing | Show::Everything | Show::First => {}
                 Show::Sample => self.sample.tick(self.screen, &self.seen),
             }
         }
@@ -373,13 +380,15 @@ impl Reader {
             self.seen.tombstones += 1;
             return;
         };
-        let latency_us = now_unix_us() - event.commit_unix_us;
-        if self.measure {
+        let latency_us = event.identity.map(|_| now_unix_us() - event.commit_unix_us);
+        if let Some(latency_us) = latency_us.filter(|_| self.measure) {
             self.latencies_for(event.commit_unix_us).record(latency_us);
         }
         let change = self.fold(&event);
+        let is_first = self.seen.tables[event.table].reads == 1;
         let line = Line {
-            identity: event.identity,
+            // Rows of before have none, and are in no order.
+            identity: event.identity.unwrap_or_default(),
             kind: Kind { table: event.table, operation: event.operation, of_new_key: event.other_key.is_some() },
             commit_unix_us: event.commit_unix_us,
             key: event.key,
@@ -387,11 +396,12 @@ impl Reader {
             latency_us,
         };
         match self.show {
-            Show::Nothing => {}
+            Show::First if event.operation == Operation::Read && is_first => self.pending.push(line),
+            Show::Nothing | Show::First => {}
             Show::Everything => self.pending.push(line),
             Show::Sample => self.sample.offer(self.screen, line),
         }
-        self.events.store(self.seen.events, Ordering::Release);
+        self.events.store(self.seen.reads + self.seen.events, Ordering::Release);
     }
 
     fn latencies_for(&mut self, commit_unix_us: i64) -> &mut Latencies {
@@ -403,24 +413,32 @@ impl Reader {
 
     /// Brings the table up to date, checks that the event fits what came before it, and says what it changed.
     fn fold(&mut self, event: &Event) -> String {
-        self.seen.events += 1;
-        self.seen.ledger.enter(event.identity);
-        let last = self.last.insert((event.table, event.partition), event.identity);
-        if last.is_some_and(|last| last >= event.identity) {
-            self.seen.report(event, "it comes after a later one");
+        match event.identity {
+            Some(identity) => {
+                self.seen.events += 1;
+                self.seen.ledger.enter(identity);
+                let last = self.last.insert((event.table, event.partition), identity);
+                if last.is_some_and(|last| last >= identity) {
+                    self.seen.report(event, "it comes after a later one");
+                }
+            }
+            None => self.seen.reads += 1,
         }
         let key: Vec<Option<String>> = event.key.iter().map(|(_, value)| value.clone()).collect();
         let table = self.seen.tables.entry(event.table).or_default();
         let old = match (&event.after, event.operation) {
-            (Some(after), Operation::Create | Operation::Update) => table.rows.insert(key, after.clone()),
+            (Some(after), Operation::Read | Operation::Create | Operation::Update) => {
+                table.rows.insert(key, after.clone())
+            }
             _ => table.rows.remove(&key),
         };
         match event.operation {
+            Operation::Read => table.reads += 1,
             Operation::Create => table.creates += 1,
             Operation::Update => table.updates += 1,
             Operation::Delete => table.deletes += 1,
         }
-        if old.is_some() == (event.operation == Operation::Create) {
+        if old.is_some() == matches!(event.operation, Operation::Read | Operation::Create) {
             let what = if old.is_some() { "there is such a row already" } else { "there is no such row" };
             self.seen.report(event, what);
         }
@@ -442,7 +460,9 @@ fn describe(event: &Event, before: Option<&Row>) -> String {
     match (event.operation, &event.other_key) {
         (Operation::Delete, Some(key)) => format!("its key becomes {key}"),
         (Operation::Create, Some(key)) => format!("its key was {key}"),
-        (Operation::Create, None) => row_text(&without_key(event.after.as_ref().unwrap_or(&Row::new())), "="),
+        (Operation::Read, _) | (Operation::Create, None) => {
+            row_text(&without_key(event.after.as_ref().unwrap_or(&Row::new())), "=")
+        }
         (Operation::Delete, None) => {
             let was = before.map(|row| row_text(&without_key(row), "=")).unwrap_or_default();
             format!("was {was}")
@@ -465,15 +485,17 @@ fn decode(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Result<Option
     let Some(payload) = message.payload() else { return Ok(None) };
     let mut envelope = decoder.decode(payload).context("value")?;
     let operation = match envelope.take_text("op")?.as_deref() {
+        Some("r") => Operation::Read,
         Some("c") => Operation::Create,
         Some("u") => Operation::Update,
         Some("d") => Operation::Delete,
         other => bail!("op is {other:?}"),
     };
-    let mut transaction = envelope.take_record("transaction")?.context("it has no transaction")?;
-    let id = transaction.take_text("id")?.context("its transaction has no id")?;
-    let (_, commit_lsn) = id.split_once(':').with_context(|| format!("its transaction's id is {id}"))?;
-    let ordinal = u64::try_from(transaction.take_number("total_order")?)?;
+    let identity = match (operation, envelope.take_record("transaction")?) {
+        (Operation::Read, None) => None,
+        (Operation::Read, Some(_)) => bail!("a row of before belongs to a transaction"),
+        (_, transaction) => Some(identity(transaction.context("it has no transaction")?)?),
+    };
     let mut source = envelope.take_record("source")?.context("it has no source")?;
     let header = |name: &str| -> Result<Option<String>> {
         let header = message.headers().and_then(|headers| headers.iter().find(|header| header.key == name));
@@ -487,10 +509,16 @@ fn decode(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Result<Option
         operation,
         before: envelope.take_record("before")?.map(Fields::row).transpose()?,
         after: envelope.take_record("after")?.map(Fields::row).transpose()?,
-        identity: (commit_lsn.parse()?, ordinal),
+        identity,
         commit_unix_us: source.take_number("ts_us")?,
         other_key,
     }))
+}
+
+fn identity(mut transaction: Fields) -> Result<(u64, u64)> {
+    let id = transaction.take_text("id")?.context("its transaction has no id")?;
+    let (_, commit_lsn) = id.split_once(':').with_context(|| format!("its transaction's id is {id}"))?;
+    Ok((commit_lsn.parse()?, u64::try_from(transaction.take_number("total_order")?)?))
 }
 
 /// The headers about a change of the key hold the other key as JSON.
@@ -504,6 +532,7 @@ impl Seen {
     fn new() -> Self {
         Self {
             tables: TABLES.iter().map(|table| (table.name, Table::default())).collect(),
+            reads: 0,
             events: 0,
             tombstones: 0,
             latencies: Latencies::new(),
@@ -518,7 +547,8 @@ impl Seen {
         self.wrong_count += 1;
         let Event { operation, table, key, identity, .. } = event;
         self.wrong.get_or_insert_with(|| {
-            format!("{} of {table} {} at {identity:?}: {what}", operation.word(), row_text(key, "="))
+            let place = identity.map_or("before the stream".to_owned(), |identity| format!("at {identity:?}"));
+            format!("{} of {table} {} {place}: {what}", operation.word(), row_text(key, "="))
         });
     }
 }

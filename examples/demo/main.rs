@@ -134,8 +134,9 @@ impl Demo {
 
     fn introduce(&self, forever: bool) {
         let [postgres, kafka] = &self.versions;
-        let title =
-            self.screen.paint(Style::Bold, "pgsluice: every committed change in PostgreSQL is one record in Kafka");
+        let title = self
+            .screen
+            .paint(Style::Bold, "pgsluice: every row and every committed change in PostgreSQL is one record in Kafka");
         let kill = if forever {
             "  5  go on until you press Ctrl-C; kill pgsluice yourself if you like"
         } else {
@@ -149,8 +150,8 @@ impl Demo {
                                             └───── schemas ────── which sees only what is committed
 
 What happens now{}:
-  1  create the shop's tables: {}
-  2  start pgsluice
+  1  open the shop, with {} full of rows
+  2  start pgsluice: it copies the rows that are there, and streams what changes from here on
   3  follow one order through its life, event by event
   4  let {WRITERS} writers loose at once: they order, pay, change, cancel, and roll back
 {kill}
@@ -162,9 +163,14 @@ What happens now{}:
 
     async fn run(&mut self, arguments: &Arguments) -> Result<ExitCode> {
         let screen = self.screen;
-        screen.step(1, STEPS, "The shop's tables");
+        screen.step(1, STEPS, "The shop, as it was before pgsluice");
         let shop = Shop::open(&self.servers.postgres_url).await?;
-        screen.tell("created, and empty: pgsluice streams the changes from its first start on, and no older rows");
+        shop.stock().await?;
+        screen.tell(&format!(
+            "{} rows in {} tables, written before there is a replication slot: no log of them is kept for anybody",
+            number(shop.tally.rows_before()),
+            TABLES.len()
+        ));
 
         screen.step(2, STEPS, "pgsluice run");
         let mut program = Program::start(&arguments.pgsluice, &self.folder, &self.servers)?;
@@ -201,11 +207,16 @@ What happens now{}:
         ));
         screen.tell(&format!("configuration {}", program.config.display()));
         screen.tell(&format!("metrics       http://{}/metrics", program.http));
-        shop.stock().await?;
-        consumer.wait_for(shop.tally.events(), ARRIVAL_TIMEOUT).await?;
+        screen.tell("It copies the rows that are there, beside the stream. The first of each table, as the consumer reads them:");
+        screen.event_head();
+        consumer.show(Show::First);
+        consumer.wait_for(shop.tally.all(), ARRIVAL_TIMEOUT).await?;
+        let copied = duration(i64::try_from(began.elapsed().as_micros())?);
+        self.pause(PAUSE).await;
+        consumer.show(Show::Nothing);
         screen.tell(&format!(
-            "stocked the shop: {} events (customers, products, an order), not shown here",
-            consumer.events()
+            "all {} rows of before are in Kafka, {copied} after the start; the shop could have gone on selling meanwhile",
+            number(shop.tally.rows_before())
         ));
 
         screen.step(3, STEPS, "One order, event by event");
@@ -224,7 +235,7 @@ What happens now{}:
 
         screen.step(6, STEPS, "Stop, and compare");
         consumer.show(Show::Nothing);
-        if let Err(error) = consumer.wait_for(shop.tally.events(), ARRIVAL_TIMEOUT).await {
+        if let Err(error) = consumer.wait_for(shop.tally.all(), ARRIVAL_TIMEOUT).await {
             // The comparison tells more about what is missing.
             screen.verdict(false, &format!("{error:#}"));
         }
@@ -274,7 +285,7 @@ What happens now{}:
     }
 
     async fn arrived(&mut self, shop: &Shop, consumer: &Consumer) -> Result<()> {
-        consumer.wait_for(shop.tally.events(), ARRIVAL_TIMEOUT).await?;
+        consumer.wait_for(shop.tally.all(), ARRIVAL_TIMEOUT).await?;
         self.pause(PAUSE).await;
         Ok(())
     }
@@ -344,7 +355,7 @@ What happens now{}:
             number(waiting),
         ));
         program.ready().await?;
-        consumer.wait_for(shop.tally.events(), ARRIVAL_TIMEOUT).await?;
+        consumer.wait_for(shop.tally.all(), ARRIVAL_TIMEOUT).await?;
         consumer.outage_ends();
         screen.tell(&format!(
             "{}  caught up: {} events since the kill. The check at the end tells whether one is missing, or there twice.",
@@ -364,18 +375,21 @@ What happens now{}:
         let Outcome { seen, usage, traffic, .. } = outcome;
         let screen = self.screen;
         println!();
-        let head = format!("  {:<12} {:>9} {:>9} {:>9} {:>9}", "events", "create", "update", "delete", "all");
+        let columns = |name: &str, columns: [&str; 5]| {
+            format!("  {name:<12}{}", columns.map(|column| format!(" {column:>9}")).concat())
+        };
+        let head = columns("events", ["read", "create", "update", "delete", "all"]);
         println!("{}", screen.paint(Style::Bold, &head));
-        let mut sums = [0; 3];
-        let line = |name: &str, [creates, updates, deletes]: [u64; 3]| {
-            let all = creates + updates + deletes;
-            let [creates, updates, deletes, all] = [creates, updates, deletes, all].map(number);
-            println!("  {name:<12} {creates:>9} {updates:>9} {deletes:>9} {all:>9}");
+        let mut sums = [0; 4];
+        let line = |name: &str, counts: [u64; 4]| {
+            let all = number(counts.iter().sum());
+            let [reads, creates, updates, deletes] = counts.map(number);
+            println!("{}", columns(name, [&reads, &creates, &updates, &deletes, &all]));
         };
         for info in &TABLES {
             let table = &seen.tables[info.name];
-            let counts = [table.creates, table.updates, table.deletes];
-            sums = [0, 1, 2].map(|index| sums[index] + counts[index]);
+            let counts = [table.reads, table.creates, table.updates, table.deletes];
+            sums = [0, 1, 2, 3].map(|index| sums[index] + counts[index]);
             line(info.name, counts);
         }
         line("all", sums);
@@ -416,7 +430,7 @@ What happens now{}:
             &format!(
                 "{:.2} s of CPU{lives}: {:.0} ms per 1,000 events; {} MiB of memory at most",
                 usage.cpu_seconds,
-                usage.cpu_seconds * 1e6 / to_float(seen.events.max(1)),
+                usage.cpu_seconds * 1e6 / to_float((seen.reads + seen.events).max(1)),
                 usage.peak_memory_kib / 1024,
             ),
         );
@@ -425,7 +439,7 @@ What happens now{}:
             &format!(
                 "{} transactions, about {} events each; {} tombstones, one after each delete",
                 number(usage.kafka_transactions),
-                seen.events / usage.kafka_transactions.max(1),
+                (seen.reads + seen.events) / usage.kafka_transactions.max(1),
                 number(seen.tombstones),
             ),
         );
@@ -467,12 +481,21 @@ What happens now{}:
                 }
             }
         }
+        let rows_before = shop.tally.rows_before();
+        verdict(
+            seen.reads == rows_before,
+            &format!(
+                "{} rows of before were read for {} that were there: each once",
+                number(seen.reads),
+                number(rows_before)
+            ),
+        );
         let expected = shop.tally.events();
         let key_changes = number(shop.tally.key_changes.load(Ordering::Acquire));
         verdict(
             seen.events == expected,
             &format!(
-                "{} events for {} expected: what the writers committed ({key_changes} changes of a key count twice), and nothing else",
+                "{} changes for {} expected: what the writers committed ({key_changes} changes of a key count twice), and nothing else",
                 number(seen.events),
                 number(expected),
             ),
@@ -481,7 +504,7 @@ What happens now{}:
         verdict(
             ledger.twice == 0,
             &match ledger.twice {
-                0 => "no event came twice: each identity (commit LSN, ordinal in the transaction) is there once"
+                0 => "no change came twice: each identity (commit LSN, ordinal in the transaction) is there once"
                     .to_owned(),
                 twice => format!("{} events came twice", number(twice)),
             },
@@ -503,7 +526,7 @@ What happens now{}:
         if outcome.outages > 0 {
             let kafka = self.servers.kafka.clone();
             let records = tokio::task::spawn_blocking(move || consumer::count_uncommitted(&kafka)).await??;
-            match records.saturating_sub(seen.events + seen.tombstones) {
+            match records.saturating_sub(seen.reads + seen.events + seen.tombstones) {
                 0 => screen.tell("      The kill happened to leave no record in Kafka without its commit."),
                 aborted => screen.tell(&format!(
                     "      The kill left {} records in Kafka without their commit: written again after the restart, and never \
@@ -518,7 +541,10 @@ What happens now{}:
     fn point_on(&self, arguments: &Arguments, outages: u32, good: bool) {
         let verdict = if good {
             let through = if outages > 0 { ", although pgsluice was killed" } else { "" };
-            self.screen.paint(Style::Green, &format!("Every change once and in order{through}."))
+            self.screen.paint(
+                Style::Green,
+                &format!("Every row of before and every change since, once and in order{through}."),
+            )
         } else {
             self.screen.paint(Style::Red, "The check has FAILED: see above.")
         };

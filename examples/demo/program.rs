@@ -197,10 +197,6 @@ fn configuration(servers: &Servers, http: &str) -> String {
 url = "{}"
 tables = ["public.*"]
 
-# The shop's tables are empty when it opens.
-[snapshot]
-mode = "never"
-
 [kafka]
 bootstrap_servers = "{}"
 topics = {{ partitions = 3 }}

@@ -17,6 +17,8 @@ const COUNT_INTERVAL: Duration = Duration::from_secs(2);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Operation {
+    /// A row that was there before the stream.
+    Read,
     Create,
     Update,
     Delete,
@@ -25,6 +27,7 @@ pub(crate) enum Operation {
 impl Operation {
     pub(crate) fn word(self) -> &'static str {
         match self {
+            Self::Read => "read",
             Self::Create => "create",
             Self::Update => "update",
             Self::Delete => "delete",
@@ -39,7 +42,8 @@ pub(crate) struct Line {
     pub(crate) commit_unix_us: i64,
     pub(crate) key: Row,
     pub(crate) change: String,
-    pub(crate) latency_us: i64,
+    /// None for a row of before: it was committed long ago.
+    pub(crate) latency_us: Option<i64>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]

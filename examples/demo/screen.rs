@@ -43,7 +43,7 @@ pub(crate) struct EventLine<'a> {
     pub(crate) table: &'a str,
     pub(crate) key: &'a Row,
     pub(crate) change: &'a str,
-    pub(crate) latency_us: i64,
+    pub(crate) latency_us: Option<i64>,
 }
 
 impl Screen {
@@ -105,6 +105,7 @@ impl Screen {
     pub(crate) fn event(self, line: &EventLine<'_>) {
         let style = match line.operation {
             "create" => Style::Green,
+            "read" => Style::Cyan,
             "delete" => Style::Red,
             _ => Style::Yellow,
         };
@@ -115,7 +116,7 @@ impl Screen {
             line.table,
             fit(&row_text(line.key, "="), KEY_WIDTH),
             fit(line.change, self.change_width()),
-            self.paint(Style::Dim, &format!("{:>8}", duration(line.latency_us))),
+            self.paint(Style::Dim, &format!("{:>8}", line.latency_us.map(duration).unwrap_or_default())),
         );
     }
 

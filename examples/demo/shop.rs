@@ -76,6 +76,7 @@ const SCHEMA: &str = "
 
 const CUSTOMERS: i64 = 200;
 const PRODUCTS: u32 = 400;
+const ORDERS: u32 = 100;
 const NAMES: [&str; 12] =
     ["Ada", "Bela", "Chen", "Dora", "Emil", "Farah", "Goran", "Hana", "Ivo", "Jun", "Kofi", "Lena"];
 const GOODS: [&str; 10] = ["Cup", "Kettle", "Lamp", "Chair", "Rug", "Clock", "Vase", "Towel", "Basket", "Shelf"];
@@ -96,11 +97,22 @@ pub(crate) struct Tally {
     /// Events that there have to be: one for each row change, two where it gave the row another key.
     pub(crate) events: AtomicU64,
     pub(crate) key_changes: AtomicU64,
+    /// Rows that were there before the stream.
+    pub(crate) rows_before: AtomicU64,
 }
 
 impl Tally {
     pub(crate) fn events(&self) -> u64 {
         self.events.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn rows_before(&self) -> u64 {
+        self.rows_before.load(Ordering::Acquire)
+    }
+
+    /// What a consumer has to see: each row of before, and each change since.
+    pub(crate) fn all(&self) -> u64 {
+        self.rows_before() + self.events()
     }
 }
 
@@ -158,7 +170,7 @@ impl Shop {
         Ok(Session { client, statements: HashMap::new(), tally, events: 0, key_changes: 0 })
     }
 
-    /// Customers, products, and one order, so that each table has had a change.
+    /// Customers, products, and orders, half of them paid: rows that are there before the stream, and whose changes nobody will hear of.
     pub(crate) async fn stock(&self) -> Result<()> {
         let mut session = self.connect().await?;
         let mut random = Random::new(0);
@@ -180,8 +192,23 @@ impl Shop {
         session.commit().await?;
         *self.skus.lock().unwrap_or_else(PoisonError::into_inner) = skus;
         let mut writer = self.writer(0).await?;
-        writer.place().await?;
-        writer.pay().await
+        for order in 0..ORDERS {
+            writer.place().await?;
+            if order % 2 == 0 {
+                writer.pay().await?;
+            }
+        }
+        let Tally { transactions, rolled_back, undone, events, key_changes, rows_before } = &*self.tally;
+        for count in [transactions, rolled_back, undone, events, key_changes] {
+            count.store(0, Ordering::Release);
+        }
+        let mut rows = 0;
+        for table in &TABLES {
+            let count = session.client.query_one(&format!("SELECT count(*) FROM {}", table.name), &[]).await?;
+            rows += u64::try_from(count.get::<_, i64>(0))?;
+        }
+        rows_before.store(rows, Ordering::Release);
+        Ok(())
     }
 
     pub(crate) async fn writer(&self, seed: u64) -> Result<Writer> {

@@ -1,12 +1,17 @@
 //! What only the catalog knows about a table: see [`TableFacts`] for why that is a hint and no more.
 
+use std::sync::Arc;
+
 use encoder::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-use pgoutput::{Oid, Xid};
+use pgoutput::{Oid, Timestamp, Xid};
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
 use super::Catalog;
-use crate::failure::{Code, Failure};
+use crate::{
+    failure::{Code, Failure},
+    snapshot::Visibility,
+};
 
 /// So many tables are asked about at once, which bounds what an answer takes.
 const TABLES_PER_QUERY: usize = 1000;
@@ -18,6 +23,18 @@ pub struct PrimaryKey {
     pub columns: Vec<String>,
     /// The number of the transaction that made it.
     pub made_by: Xid,
+    /// When that was committed, if the server keeps it (`track_commit_timestamp`). Of a part of a transaction it is when the whole was.
+    pub made_at: Option<Timestamp>,
+}
+
+/// What the primary key of a table was, and in which snapshot.
+#[derive(Debug, Clone)]
+pub(crate) struct KeySeen {
+    /// None if there was none.
+    pub(crate) key: Option<PrimaryKey>,
+    /// Whether the table is partitioned.
+    pub(crate) is_partitioned: bool,
+    pub(crate) seen: Arc<Visibility>,
 }
 
 impl Catalog {
@@ -53,38 +70,54 @@ impl Catalog {
         Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
     }
 
-    /// The primary keys of these tables.
+    /// The primary keys of those of these tables that there are.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn primary_keys(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, PrimaryKey>, Failure> {
+    pub(crate) async fn primary_keys(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, KeySeen>, Failure> {
         let mut keys = FxHashMap::default();
         for tables in tables.chunks(TABLES_PER_QUERY) {
             let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
             let rows = self
                 .query(
-                    // Either row may have been written again since, for another reason; hardly ever both.
-                    "SELECT index.indrelid, made.xid::text::int8,
+                    // Either row may have been written again since, for another reason; hardly ever both. The statement has one snapshot.
+                    "SELECT class.oid, made.xid::text::int8,
                             ARRAY(SELECT attribute.attname::text
                                   FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
                                   JOIN pg_attribute attribute
                                        ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
-                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position)
-                     FROM pg_index index
-                     JOIN pg_constraint primary_key ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p'
-                     CROSS JOIN LATERAL (SELECT xid FROM (VALUES (index.xmin), (primary_key.xmin)) written(xid)
-                                         ORDER BY age(xid) DESC LIMIT 1) made
-                     WHERE index.indrelid = ANY($1) AND index.indisprimary",
+                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position),
+                            pg_current_snapshot()::text, class.relkind = 'p',
+                            -- The server does not answer for the numbers that stand for long ago.
+                            CASE WHEN current_setting('track_commit_timestamp')::bool AND made.xid::text::int8 > 2 THEN
+                                (extract(epoch FROM pg_xact_commit_timestamp(made.xid)) * 1000000)::int8 END
+                     FROM pg_class class
+                     LEFT JOIN (pg_index index
+                                JOIN pg_constraint primary_key
+                                     ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p')
+                          ON index.indrelid = class.oid AND index.indisprimary
+                     LEFT JOIN LATERAL (SELECT xid FROM (VALUES (index.xmin), (primary_key.xmin)) written(xid)
+                                        ORDER BY age(xid) DESC LIMIT 1) made ON true
+                     WHERE class.oid = ANY($1)",
                     &[&oids],
                 )
                 .await?;
+            let Some(first) = rows.first() else { continue };
+            let seen = first.get::<_, &str>(3).parse().map_err(|error| Failure::caused(Code::Internal, error))?;
+            let seen = Arc::new(seen);
             for row in &rows {
-                let made_by = u32::try_from(row.get::<_, i64>(1))
-                    .map_err(|_| Failure::new(Code::Internal, "the number of a transaction has more than 32 bits"))?;
-                keys.insert(
-                    Oid::from(row.get::<_, u32>(0)),
-                    PrimaryKey { columns: row.get(2), made_by: made_by.into() },
-                );
+                let seen = Arc::clone(&seen);
+                let key = match row.get::<_, Option<i64>>(1) {
+                    Some(made_by) => {
+                        let made_by = u32::try_from(made_by).map_err(|_| {
+                            Failure::new(Code::Internal, "the number of a transaction has more than 32 bits")
+                        })?;
+                        let made_at = row.get::<_, Option<i64>>(5).map(Timestamp::from_unix_micros);
+                        Some(PrimaryKey { columns: row.get(2), made_by: made_by.into(), made_at })
+                    }
+                    None => None,
+                };
+                keys.insert(Oid::from(row.get::<_, u32>(0)), KeySeen { key, is_partitioned: row.get(4), seen });
             }
         }
         Ok(keys)

@@ -16,6 +16,7 @@ mod inspection;
 
 pub use connection::Catalog;
 pub use copy_statement::{CopyStatement, KeyRange};
+pub(crate) use facts::KeySeen;
 pub use facts::PrimaryKey;
 pub use inspection::{NearMiss, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pgoutput::Oid;
 use postgres_protocol::escape::escape_identifier;
 use tracing::info;
 
@@ -152,11 +153,7 @@ impl Catalog {
             .await?;
         let Some(row) = rows.first() else { return Ok(None) };
         let operations = [(2, "insert"), (3, "update"), (4, "delete"), (5, "truncate")];
-        // Publications of schemas came with version 15.
-        let schemas = self
-            .query("SELECT FROM pg_class WHERE relname = 'pg_publication_namespace' AND relnamespace = 'pg_catalog'::regnamespace", &[])
-            .await?;
-        let has_schemas = !schemas.is_empty()
+        let has_schemas = self.has_schema_publications().await?
             && !self
                 .query("SELECT FROM pg_publication_namespace WHERE pnpubid = $1", &[&row.get::<_, u32>(6)])
                 .await?
@@ -190,6 +187,43 @@ impl Catalog {
             members: members.iter().map(|row| PublishedTable { schema: row.get(0), name: row.get(1) }).collect(),
             tables: tables.iter().map(|row| PublishedTable { schema: row.get(0), name: row.get(1) }).collect(),
         }))
+    }
+
+    /// Those of the tables that the publication holds: by their own name, by that of what they are a partition of, with their schema, or with
+    /// all tables. Whether rows come under the name of a table or of what it is a partition of is not asked.
+    ///
+    /// The view `pg_publication_tables` locks each table, so that whoever alters one would stop who asks it.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn held_tables(&mut self, name: &str, tables: &[Oid]) -> Result<BTreeSet<Oid>, Failure> {
+        let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
+        let schemas = if self.has_schema_publications().await? {
+            "OR EXISTS (SELECT FROM pg_publication_namespace member
+                        JOIN pg_class class ON class.relnamespace = member.pnnspid
+                        WHERE member.pnpubid = publication.oid AND class.oid = line.oid)"
+        } else {
+            ""
+        };
+        let sql = format!(
+            "SELECT DISTINCT wanted.oid
+             FROM unnest($2::oid[]) wanted(oid)
+             JOIN pg_class ON pg_class.oid = wanted.oid
+             CROSS JOIN LATERAL (SELECT relid::oid FROM pg_partition_ancestors(wanted.oid) UNION SELECT wanted.oid) line(oid)
+             JOIN pg_publication publication ON publication.pubname = $1
+             WHERE publication.puballtables
+                OR EXISTS (SELECT FROM pg_publication_rel member
+                           WHERE member.prpubid = publication.oid AND member.prrelid = line.oid)
+                {schemas}"
+        );
+        let rows = self.query(&sql, &[&name, &oids]).await?;
+        Ok(rows.iter().map(|row| Oid::from(row.get::<_, u32>(0))).collect())
+    }
+
+    /// Whether a publication can hold whole schemas, as since version 15.
+    async fn has_schema_publications(&mut self) -> Result<bool, Failure> {
+        let sql = "SELECT FROM pg_class WHERE relname = 'pg_publication_namespace' AND relnamespace = 'pg_catalog'::regnamespace";
+        Ok(!self.query(sql, &[]).await?.is_empty())
     }
 
     /// What would have to be done so that the publication holds the tables, and nothing is done.
@@ -307,13 +341,13 @@ mod tests {
 
     fn matched(name: &str, leaves: &[&str]) -> MatchedTable {
         MatchedTable {
-            oid: pgoutput::Oid::from(1),
+            oid: Oid::from(1),
             table: table(name),
             is_partitioned: !leaves.is_empty(),
             ancestors: Vec::new(),
             leaves: leaves
                 .iter()
-                .map(|leaf| Leaf { table: table(leaf), oid: pgoutput::Oid::from(2), ancestors: vec![table(name)] })
+                .map(|leaf| Leaf { table: table(leaf), oid: Oid::from(2), ancestors: vec![table(name)] })
                 .collect(),
             excluded: Vec::new(),
         }

@@ -3,6 +3,9 @@
 //!
 //! What is asked is what the stream asks when the table's first row comes, of the catalog in the place of the Relation message. It is no
 //! promise: a table may change between the answer and that row, and then the stream stops there, with everything kept.
+//!
+//! Nor is it asked of a table that somebody else publishes. That is so with `postgres.manage = false`, and in a publication FOR ALL TABLES
+//! whoever manages it: the server publishes a table there as soon as there is one, and one that does not fit stops the stream at its first row.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -120,7 +123,7 @@ impl Fitness {
             let is_streamed = |matched: &&MatchedTable| !left_out.contains(&matched.table);
             matched.iter().filter(is_streamed).cloned().collect::<Vec<_>>()
         };
-        let owners = owners(&self.shaping, &streamed, publishes_leaves);
+        let owners = owners(&self.shaping, &streamed, publishes_leaves, None);
         let clashes = shared_topics(owners.values(), &still_fit(new, &unfit), &self.side_topics);
         unfit.extend(clashes);
         Ok(unfit)

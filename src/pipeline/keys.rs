@@ -1,66 +1,212 @@
 //! Which key a table had when a row was written, where the stream does not say.
 //!
 //! With REPLICA IDENTITY FULL a Relation message names no key, so that it is the catalog's primary key; and by the time at which a row is
-//! decoded, that may be another one. So the keys are looked up when a session starts, and each that is found later is put beside them with
-//! the transaction that made it (`xmin` of the constraint). Who replaces a key has the table for itself until its transaction ends: a
-//! transaction that was over by then has rows under the old key, and one that began after it has rows under the new one.
+//! decoded, that may be another one, or none. So the keys are looked up when a session starts, whenever tables are matched, and when a
+//! relation is announced, each time with the snapshot in which they were seen. What can be told from that:
 //!
-//! The numbers of transactions say which of the two it is, but for those that ran while the key was replaced: one that took its number
-//! before, and came to the table after, is taken for an earlier one, and rows of the transaction that replaces the key have the new one
-//! from its beginning. A key that was replaced before this process began is not known.
+//! 1. Who replaces or drops a key has the table for itself until its transaction ends. A transaction that wrote to the table before has ended
+//!    by then, and one that writes to it afterwards ends later.
+//! 2. So rows of a transaction that **had ended** where the old key was still seen have the old key.
+//! 3. And rows of one that **had not ended** where the new key was seen already have the new key.
+//! 4. Whatever changes a key makes the server announce the relation again before the next row, within the transaction that does it too. So
+//!    between two announcements there is one key, and where one was found, those before it are over.
+//!
+//! In between are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
+//! `postgres.match_interval`, however late they are decoded, as long as the process lives and is not stopped. Of them only those are
+//! in doubt in which the relation is announced, by rule 4. That it is announced says little: the server does so too, anywhere in the log, because
+//! of what has happened by the time at which it decodes. What is taken there is what is likely, and a warning says so, with what to do:
+//!
+//! - The number of the transaction that made the new key (`xmin` of its index) is compared. One that took its number later is taken to have
+//!   written after it, and one that took it earlier to have written before it. That is wrong for one that wrote before a change whose transaction
+//!   had taken its number long before, and for one that took its number long before it came to the table.
+//! - What is made under a savepoint has the number of a part of its transaction, which is higher than that of the whole, and the stream names only
+//!   the whole: so the rows behind it would be taken to be from before it. With `track_commit_timestamp = on` the server says when the part was
+//!   committed, and that is when the whole was: then the rows have the new key. Without it they have the old one, and the warning says so; the
+//!   next transaction that writes is numbered after it, and has the new one.
+//! - Rows that the transaction wrote before it replaced the key have the new one as well, unless the relation was announced before and not
+//!   again.
+//! - Of a key that was dropped with none in its place there is no number. Where the relation is announced again with the same columns, it is taken
+//!   to be over, and where it is announced first in a session, not yet. (A partitioned table is announced with each partition, which says
+//!   nothing.)
+//!
+//! What is not known at all: a key that was replaced or dropped before this process began, of which rows are still to come; they have the key
+//! that it has found, or none. And keys that came and went between two looks.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use pgoutput::Xid;
+use pgoutput::{Begin, Timestamp, Xid};
 
-use crate::catalog::PrimaryKey;
+use crate::{
+    catalog::{KeySeen, PrimaryKey},
+    snapshot::Visibility,
+};
 
 /// So many keys of one table are remembered.
 const KEYS_MAX: usize = 16;
 
 /// The keys that a table has had, oldest first.
 #[derive(Debug, Default)]
-pub(super) struct KeyHistory(VecDeque<PrimaryKey>);
+pub(super) struct KeyHistory {
+    states: VecDeque<State>,
+    /// How many were forgotten: numbers of states go on.
+    forgotten: u64,
+    /// Whether it is announced with each of its partitions.
+    is_partitioned: bool,
+}
+
+/// A key, or that there was none.
+#[derive(Debug)]
+struct State {
+    key: Option<PrimaryKey>,
+    first: Arc<Visibility>,
+    last: Arc<Visibility>,
+}
+
+/// When rows were written whose key is asked for.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum When {
+    /// They are those that the table holds.
+    Now,
+    /// By this transaction.
+    In(Writer, Announced),
+}
+
+/// A transaction as its Begin names it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Writer {
+    pub(super) xid: Xid,
+    pub(super) committed_at: Timestamp,
+}
+
+impl Writer {
+    pub(super) fn of(begin: &Begin) -> Self {
+        Self { xid: begin.xid, committed_at: begin.commit_time }
+    }
+}
+
+/// What the stream has said of the relation before, in this session.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Announced {
+    /// Which state of its key it was in.
+    pub(super) state: Option<u64>,
+    /// Whether it is announced again, and its columns are the same.
+    pub(super) is_again: bool,
+}
 
 /// The key of the rows of a transaction.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub(super) struct KeyThen {
-    pub(super) columns: Vec<String>,
-    /// The transaction that made the next one.
-    pub(super) replaced_by: Option<Xid>,
+    /// None if the table had none.
+    pub(super) columns: Option<Vec<String>>,
+    /// Which state of the history it is.
+    pub(super) state: u64,
+    pub(super) next: Option<Next>,
+    pub(super) doubt: Option<Doubt>,
+}
+
+/// What has come in the place of a key.
+#[derive(Debug, Clone)]
+pub(super) struct Next {
+    /// Who made it, if there is one.
+    by: Option<Xid>,
+    first: Arc<Visibility>,
+    /// Whether it is a guess that it had not come yet.
+    is_guess: bool,
+}
+
+/// Between which two keys a guess was made.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Doubt {
+    pub(super) old: Option<Vec<String>>,
+    pub(super) new: Option<Vec<String>>,
+    pub(super) by: Option<Xid>,
+    pub(super) takes_new: bool,
+}
+
+impl Next {
+    /// Whether it has come by the time at which a transaction writes, although the relation was not announced again.
+    pub(super) fn is_there(&self, transaction: Xid) -> bool {
+        !self.first.has_ended(transaction) || self.is_guess && self.by.is_some_and(|by| precedes(by, transaction))
+    }
+}
+
+impl State {
+    fn columns(&self) -> Option<&Vec<String>> {
+        self.key.as_ref().map(|key| &key.columns)
+    }
+
+    fn made_by(&self) -> Option<Xid> {
+        self.key.as_ref().map(|key| key.made_by)
+    }
+
+    /// Whether a transaction that had ended by the time at which this was seen is likely to have written under it.
+    fn is_likely(&self, writer: Writer, has_news: bool) -> bool {
+        match &self.key {
+            Some(key) => key.made_at == Some(writer.committed_at) || !precedes(writer.xid, key.made_by),
+            None => has_news,
+        }
+    }
+
+    /// Whether its key can be one of a relation with these columns.
+    fn fits(&self, has_column: &impl Fn(&str) -> bool) -> bool {
+        self.columns().is_none_or(|columns| columns.iter().all(|column| has_column(column)))
+    }
 }
 
 impl KeyHistory {
-    /// Takes note of the key that the table has now.
-    pub(super) fn observe(&mut self, key: PrimaryKey) {
-        if self.0.back().is_some_and(|newest| newest.columns == key.columns) {
-            return;
+    /// Takes note of the key that the table had in a snapshot.
+    pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen }: KeySeen) {
+        self.is_partitioned = is_partitioned;
+        if let Some(newest) = self.states.back_mut() {
+            // Several connections look, and one may have looked before another and come after it.
+            if seen.is_before(&newest.last) {
+                return;
+            }
+            if newest.columns() == key.as_ref().map(|key| &key.columns) {
+                newest.last = seen;
+                return;
+            }
         }
-        if self.0.len() == KEYS_MAX {
-            self.0.pop_front();
+        if self.states.len() == KEYS_MAX {
+            self.states.pop_front();
+            self.forgotten += 1;
         }
-        self.0.push_back(key);
+        self.states.push_back(State { key, first: Arc::clone(&seen), last: seen });
     }
 
-    /// The key of the rows of a transaction, among those whose columns the rows have: a name that a column has lost is no other key.
-    pub(super) fn at(&self, transaction: Xid, has_column: impl Fn(&str) -> bool) -> Option<KeyThen> {
-        let fits = |key: &&PrimaryKey| key.columns.iter().all(|column| has_column(column));
-        let mut replaced_by = None;
-        let mut oldest = None;
-        for key in self.0.iter().rev().filter(fits) {
-            if !precedes(transaction, key.made_by) {
-                return Some(KeyThen { columns: key.columns.clone(), replaced_by });
+    /// The key of rows, among those whose columns the rows have: a name that a column has lost is no other key. None if no key is known that
+    /// they could have.
+    pub(super) fn at(&self, when: When, has_column: impl Fn(&str) -> bool) -> Option<KeyThen> {
+        let numbered = (self.forgotten..).zip(&self.states);
+        let fitting: Vec<(u64, &State)> = numbered.filter(|(_, state)| state.fits(&has_column)).collect();
+        let (mut position, mut next, mut doubt) = (fitting.len().checked_sub(1)?, None, None);
+        if let When::In(writer, announced) = when {
+            let has_news = announced.is_again && !self.is_partitioned;
+            while let Some(older) = position.checked_sub(1) {
+                let ((_, old), (number, new)) = (fitting[older], fitting[position]);
+                if !new.first.has_ended(writer.xid) || announced.state.is_some_and(|state| state >= number) {
+                    break;
+                }
+                let is_guess = !old.last.has_ended(writer.xid);
+                if is_guess {
+                    let takes_new = new.is_likely(writer, has_news);
+                    let (old, by) = (old.columns().cloned(), new.made_by());
+                    doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
+                    if takes_new {
+                        break;
+                    }
+                }
+                next = Some(Next { by: new.made_by(), first: Arc::clone(&new.first), is_guess });
+                position = older;
             }
-            // Of what was before the first that was seen nothing is known, so that this one is for it too.
-            let until = replaced_by.replace(key.made_by);
-            oldest = Some(KeyThen { columns: key.columns.clone(), replaced_by: until });
         }
-        oldest
+        let (state, then) = fitting[position];
+        Some(KeyThen { columns: then.columns().cloned(), state, next, doubt })
     }
 }
 
 /// Whether a transaction took its number before another: they are counted in a circle, in which no two that matter are half of it apart.
-pub(super) fn precedes(transaction: Xid, other: Xid) -> bool {
+fn precedes(transaction: Xid, other: Xid) -> bool {
     // The least are none of transactions, and mean that it was long ago.
     const FIRST_NORMAL: u32 = 3;
     let (transaction, other) = (u32::from(transaction), u32::from(other));
@@ -71,56 +217,156 @@ pub(super) fn precedes(transaction: Xid, other: Xid) -> bool {
 mod tests {
     use super::*;
 
-    fn history(keys: &[(&str, u32)]) -> KeyHistory {
+    /// Keys by their columns, who made each, and in which snapshot it was seen.
+    fn history(looks: &[(&str, u32, &str)]) -> KeyHistory {
         let mut history = KeyHistory::default();
-        for (columns, made_by) in keys {
-            let columns = columns.split(' ').map(str::to_owned).collect();
-            history.observe(PrimaryKey { columns, made_by: Xid::from(*made_by) });
+        for (columns, made_by, seen) in looks {
+            let columns: Vec<_> = columns.split_whitespace().map(str::to_owned).collect();
+            let key = (!columns.is_empty()).then_some(PrimaryKey {
+                columns,
+                made_by: Xid::from(*made_by),
+                made_at: Some(when(*made_by)),
+            });
+            let seen = Arc::new(seen.parse().expect("a snapshot"));
+            history.observe(KeySeen { key, is_partitioned: false, seen });
         }
         history
     }
 
-    /// The key of a transaction's rows, and until when it holds.
-    fn at(keys: &[(&str, u32)], transaction: u32, columns: &str) -> Option<(String, Option<u32>)> {
-        let found = history(keys).at(Xid::from(transaction), |column| columns.split(' ').any(|its| its == column));
-        found.map(|key| (key.columns.join(" "), key.replaced_by.map(u32::from)))
+    /// When a part of a transaction was committed.
+    fn when(part: u32) -> Timestamp {
+        Timestamp::from(i64::from(part))
     }
+
+    /// A transaction that has no part of which anybody asks.
+    fn writer(xid: u32) -> Writer {
+        Writer { xid: Xid::from(xid), committed_at: when(0) }
+    }
+
+    /// What the history says of a transaction: the key, and a question mark if it is a guess.
+    fn at(history: &KeyHistory, transaction: u32, announced: Announced, columns: &str) -> Option<String> {
+        let then = history
+            .at(When::In(writer(transaction), announced), |column| columns.split(' ').any(|its| its == column))?;
+        let key = then.columns.map_or("none".to_owned(), |columns| columns.join(" "));
+        Some(format!("{key}{}", if then.doubt.is_some() { "?" } else { "" }))
+    }
+
+    const FIRST: Announced = Announced { state: None, is_again: false };
+    const AGAIN: Announced = Announced { state: None, is_again: true };
 
     #[test]
     fn a_row_has_the_key_of_its_time() {
-        let keys = [("id", 100), ("code", 200), ("id code", 300)];
-        let expect = |transaction, columns: &str, until| {
-            assert_eq!(at(&keys, transaction, "id code v"), Some((columns.to_owned(), until)), "{transaction}");
+        // Transaction 120 was open at the first look, and 230 at the second.
+        let keys = history(&[("id", 100, "120:150:120"), ("code", 200, "230:250:230")]);
+        let expect = |transaction, announced, expected: &str| {
+            assert_eq!(at(&keys, transaction, announced, "id code v").as_deref(), Some(expected), "{transaction}");
         };
-        expect(50, "id", Some(200));
-        expect(100, "id", Some(200));
-        expect(199, "id", Some(200));
-        expect(200, "code", Some(300));
-        expect(299, "code", Some(300));
-        expect(300, "id code", None);
-        expect(1000, "id code", None);
+        for announced in [FIRST, AGAIN] {
+            expect(50, announced, "id");
+            expect(149, announced, "id");
+            expect(230, announced, "code");
+            expect(250, announced, "code");
+            expect(1000, announced, "code");
+        }
+        expect(120, FIRST, "id?");
+        expect(199, FIRST, "id?");
+        expect(199, AGAIN, "id?");
+        expect(200, FIRST, "code?");
+        expect(229, FIRST, "code?");
+        // What was found is not left again.
+        let found = Announced { state: Some(1), is_again: false };
+        expect(160, found, "code");
+        assert_eq!(keys.at(When::Now, |_| true).and_then(|then| then.columns), Some(vec!["code".to_owned()]));
+    }
+
+    /// It took its number before the look at the old key, which it replaces afterwards; the key has that of a part of it.
+    #[test]
+    fn a_key_that_was_replaced_under_a_savepoint() {
+        let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "153:153:")]);
+        assert_eq!(at(&keys, 150, AGAIN, "id code").as_deref(), Some("id?"));
+        let committed = Writer { xid: Xid::from(150), committed_at: when(152) };
+        let then = keys.at(When::In(committed, FIRST), |_| true).expect("it is known");
+        assert_eq!(then.columns.as_deref(), Some(["code".to_owned()].as_slice()), "it was committed with its part");
+        assert_eq!(at(&keys, 149, AGAIN, "id code").as_deref(), Some("id"), "it had ended when the old one was there");
+        let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "150:153:150")]);
+        assert_eq!(at(&keys, 150, FIRST, "id code").as_deref(), Some("code"), "it goes on after the new one was there");
+    }
+
+    #[test]
+    fn a_key_that_was_dropped_holds_for_what_came_before() {
+        let keys = history(&[("id", 100, "150:150:"), ("", 0, "200:200:")]);
+        for (transaction, announced, expected) in
+            [(149, AGAIN, "id"), (160, FIRST, "id?"), (160, AGAIN, "none?"), (200, FIRST, "none")]
+        {
+            assert_eq!(at(&keys, transaction, announced, "id v").as_deref(), Some(expected), "{transaction}");
+        }
+        let partitioned =
+            KeyHistory { is_partitioned: true, ..history(&[("id", 100, "150:150:"), ("", 0, "200:200:")]) };
+        assert_eq!(at(&partitioned, 160, AGAIN, "id").as_deref(), Some("id?"), "it is announced with each partition");
+        let then = keys.at(When::Now, |_| true).expect("it is known");
+        assert!(then.columns.is_none() && then.next.is_none() && then.doubt.is_none());
+        let keys = history(&[("id", 100, "150:150:"), ("", 0, "200:200:"), ("code", 300, "301:301:")]);
+        assert_eq!(at(&keys, 149, FIRST, "id code").as_deref(), Some("id"));
+        assert_eq!(at(&keys, 299, FIRST, "id code").as_deref(), Some("none?"));
+        assert_eq!(at(&keys, 301, FIRST, "id code").as_deref(), Some("code"));
+    }
+
+    #[test]
+    fn what_is_not_announced_again_is_noticed() {
+        let keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
+        let next = |transaction| keys.at(When::In(writer(transaction), FIRST), |_| true).and_then(|then| then.next);
+        let certain = next(140).expect("there is another");
+        assert!(!certain.is_there(Xid::from(249)), "it would have been announced");
+        assert!(certain.is_there(Xid::from(250)), "it has not ended where the new one was seen");
+        let guessed = next(160).expect("there is another");
+        assert!(!guessed.is_there(Xid::from(199)) && !guessed.is_there(Xid::from(200)));
+        assert!(guessed.is_there(Xid::from(201)), "so that the guess was wrong");
+        assert!(next(210).is_none());
     }
 
     #[test]
     fn numbers_go_round() {
-        let keys = [("id", u32::MAX - 10), ("code", 5)];
-        assert_eq!(at(&keys, u32::MAX - 1, "id code"), Some(("id".to_owned(), Some(5))));
-        assert_eq!(at(&keys, 6, "id code"), Some(("code".to_owned(), None)));
-        assert_eq!(at(&[("id", 2)], u32::MAX, "id"), Some(("id".to_owned(), None)), "it was frozen");
+        let epoch = 1_u64 << 32;
+        let late = format!("{}:{}:", epoch + 10, epoch + 10);
+        let early = format!("{}:{}:", epoch - 50, epoch - 50);
+        let keys = history(&[("id", u32::MAX - 100, &early), ("code", 5, &late)]);
+        assert_eq!(at(&keys, u32::MAX - 60, FIRST, "id code").as_deref(), Some("id"));
+        assert_eq!(at(&keys, u32::MAX - 1, FIRST, "id code").as_deref(), Some("id?"));
+        assert_eq!(at(&keys, 6, FIRST, "id code").as_deref(), Some("code?"));
+        assert_eq!(at(&keys, 10, FIRST, "id code").as_deref(), Some("code"));
+        let frozen = history(&[("id", 2, "1000:1000:")]);
+        assert_eq!(at(&frozen, u32::MAX, FIRST, "id").as_deref(), Some("id"));
     }
 
     #[test]
     fn a_column_that_was_renamed_is_the_same_key() {
-        let keys = [("id", 100), ("number", 100)];
-        assert_eq!(at(&keys, 150, "id v"), Some(("id".to_owned(), None)));
-        assert_eq!(at(&keys, 150, "number v"), Some(("number".to_owned(), None)));
-        assert_eq!(at(&keys, 150, "v"), None);
+        let keys = history(&[("id", 100, "150:150:"), ("number", 100, "200:200:")]);
+        assert_eq!(at(&keys, 170, FIRST, "id v").as_deref(), Some("id"));
+        assert_eq!(at(&keys, 170, FIRST, "number v").as_deref(), Some("number"));
+        assert_eq!(at(&keys, 170, FIRST, "v"), None);
     }
 
     #[test]
     fn what_is_seen_again_is_nothing_new() {
-        assert_eq!(history(&[("id", 100), ("id", 400)]).0.len(), 1);
-        let many: Vec<_> = (1..100).map(|number| (if number % 2 == 0 { "a" } else { "b" }, number + 10)).collect();
-        assert_eq!(history(&many).0.len(), KEYS_MAX);
+        let twice = history(&[("id", 100, "150:150:"), ("id", 400, "450:450:")]);
+        assert_eq!(twice.states.len(), 1);
+        let late = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:"), ("id", 100, "160:160:")]);
+        assert_eq!(
+            at(&late, 300, FIRST, "id code").as_deref(),
+            Some("code"),
+            "the last look was taken before the second"
+        );
+        let mut many = KeyHistory::default();
+        for number in 1..100 {
+            let key = Some(PrimaryKey {
+                columns: vec![format!("c{}", number % 2)],
+                made_by: Xid::from(number),
+                made_at: None,
+            });
+            let seen = Arc::new(format!("{number}:{number}:").parse().expect("a snapshot"));
+            many.observe(KeySeen { key, is_partitioned: false, seen });
+        }
+        assert_eq!(many.states.len(), KEYS_MAX);
+        assert_eq!(many.at(When::Now, |_| true).map(|then| then.state), Some(98));
     }
 }

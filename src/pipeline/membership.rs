@@ -28,7 +28,11 @@ use pgoutput::{Oid, Relation};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::{debug, error, info, warn};
 
-use super::fitness::Fitness;
+use super::{
+    fitness::Fitness,
+    memory::{self, Memory},
+    topics::publishable,
+};
 use crate::{
     catalog::{Catalog, MatchedTable, PublicationPlan, PublicationShape, PublishedTable},
     config::{self, Config, TableIdentity},
@@ -39,6 +43,8 @@ use crate::{
 /// Matches tables, and keeps the publication up with them. One for the life of the process.
 pub(super) struct Membership {
     catalog: Catalog,
+    /// What tables were like when they were matched.
+    memory: Arc<Mutex<Memory>>,
     postgres: config::Postgres,
     scope: Arc<Mutex<Scope>>,
     fitness: Fitness,
@@ -67,8 +73,6 @@ pub(super) struct Scope {
     leaves: FxHashSet<Oid>,
     /// What each relation that was matched or identified was a partition of. Bounded by the tables there were.
     ancestors: FxHashMap<Oid, Vec<PublishedTable>>,
-    /// Tables that are asked for and left out until they fit, as of the last look.
-    unfit: BTreeSet<PublishedTable>,
     /// Tables that were taken out of the publication because they are not asked for.
     removed: BTreeSet<PublishedTable>,
     has_partitioned: bool,
@@ -78,11 +82,9 @@ pub(super) struct Scope {
     is_exact: bool,
 }
 
-/// Keeps those of the tables that are not left out as unfit, and says whether rows come under the names of leaves.
-pub(super) fn leave_out_unfit(scope: &Mutex<Scope>, matched: &mut Vec<MatchedTable>) -> bool {
-    let scope = lock(scope);
-    matched.retain(|matched| !scope.unfit.contains(&matched.table));
-    scope.publishes_leaves
+/// Whether rows come under the names of leaves.
+pub(super) fn publishes_leaves(scope: &Mutex<Scope>) -> bool {
+    lock(scope).publishes_leaves
 }
 
 /// Why a relation is taken to be asked for.
@@ -150,10 +152,10 @@ impl Scope {
 }
 
 impl Membership {
-    pub(super) fn new(catalog: Catalog, config: &Config, metrics: Arc<Metrics>) -> Self {
+    pub(super) fn new(catalog: Catalog, memory: Arc<Mutex<Memory>>, config: &Config, metrics: Arc<Metrics>) -> Self {
         let (postgres, fitness) = (config.postgres.clone(), Fitness::new(config));
         let (published, told) = (BTreeSet::new(), BTreeSet::new());
-        Self { catalog, postgres, scope: Arc::default(), fitness, published, told, metrics }
+        Self { catalog, memory, postgres, scope: Arc::default(), fitness, published, told, metrics }
     }
 
     /// What it has learned, for whoever decides on relations.
@@ -241,6 +243,7 @@ impl Membership {
     async fn try_again(&mut self, is_ours: impl AsyncFn() -> bool) -> Result<(), Failure> {
         self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
+        memory::look_ahead(&mut self.catalog, &publishable(&matched), &self.memory).await?;
         let plan = self.plan(&matched).await?;
         if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
             self.tell(failure.to_string());
@@ -303,9 +306,7 @@ impl Membership {
             self.tell_not_streamed(table, failure);
         }
         let unfit: BTreeSet<_> = unfit.into_iter().map(|(table, _)| table).collect();
-        let fit = new.iter().filter(|table| !unfit.contains(table)).cloned().collect();
-        lock(&self.scope).unfit = unfit;
-        Ok(fit)
+        Ok(new.iter().filter(|table| !unfit.contains(table)).cloned().collect())
     }
 
     /// Adds tables one by one, so that one which the server refuses keeps no other out.
@@ -467,15 +468,7 @@ mod tests {
         let root = PublishedTable { schema: "public".into(), name: "root".into() };
         let leaves = [Oid::from(7)].into_iter().collect();
         let ancestors = [(Oid::from(7), vec![root])].into_iter().collect();
-        Scope {
-            leaves,
-            ancestors,
-            unfit: BTreeSet::new(),
-            removed: BTreeSet::new(),
-            has_partitioned: true,
-            publishes_leaves,
-            is_exact,
-        }
+        Scope { leaves, ancestors, removed: BTreeSet::new(), has_partitioned: true, publishes_leaves, is_exact }
     }
 
     fn decide(scope: &Scope, oid: u32, exists: bool) -> Verdict {

@@ -1,12 +1,17 @@
 //! What the catalog said of tables, for rows that are decoded after it says something else.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use encoder::TableFacts;
-use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity, Xid};
+use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
-use super::keys::KeyHistory;
-use crate::catalog::PrimaryKey;
+use super::keys::{KeyHistory, KeyThen, When};
+use crate::{
+    catalog::{Catalog, KeySeen},
+    failure::Failure,
+};
 
 /// What is remembered. Bounded by the tables that were streamed since the process began, and those that have REPLICA IDENTITY FULL.
 #[derive(Default)]
@@ -16,11 +21,45 @@ pub(super) struct Memory {
     keys: FxHashMap<Oid, KeyHistory>,
     /// Those that were announced, and of which the catalog knew what they were.
     streamed: FxHashSet<Oid>,
+    /// Whether the records of each had a key when it was announced last.
+    keyed: FxHashMap<Oid, bool>,
+}
+
+/// Looks up what the stream will not say of those of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of
+/// the catalog, and may be others by the time at which a row is decoded.
+///
+/// # Errors
+/// The server cannot be asked.
+pub(super) async fn look_ahead(catalog: &mut Catalog, tables: &[Oid], memory: &Mutex<Memory>) -> Result<(), Failure> {
+    let tables = catalog.full_tables(tables).await?;
+    let keys = catalog.primary_keys(&tables).await?;
+    let unknown: Vec<Oid> = {
+        let memory = lock(memory);
+        tables.into_iter().filter(|table| !memory.facts.contains_key(table)).collect()
+    };
+    let facts = catalog.facts_of_tables(&unknown).await?;
+    lock(memory).take(keys, facts);
+    Ok(())
+}
+
+/// It is whole after every statement, so that a panic elsewhere leaves nothing broken.
+pub(super) fn lock(memory: &Mutex<Memory>) -> MutexGuard<'_, Memory> {
+    memory.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known of the key of a table.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Keyless {
+    /// Its records have a key, or it was said that they have none.
+    Old,
+    /// They have none, as far as this process knows they never had.
+    Found,
+    /// They have none any more.
+    Lost,
 }
 
 impl Memory {
-    /// Takes note of tables of which nothing may have come yet.
-    pub(super) fn look_ahead(&mut self, keys: FxHashMap<Oid, PrimaryKey>, facts: FxHashMap<Oid, TableFacts>) {
+    fn take(&mut self, keys: FxHashMap<Oid, KeySeen>, facts: FxHashMap<Oid, TableFacts>) {
         for (table, key) in keys {
             self.keys.entry(table).or_default().observe(key);
         }
@@ -35,30 +74,38 @@ impl Memory {
         self.streamed.contains(&table)
     }
 
-    /// What was found of a table, and its primary key, completed by what is remembered for the rows of a transaction; and the transaction that has
-    /// replaced the key since, if one has.
+    /// Takes note of whether the records of a table have a key, and says whether that is news.
+    pub(super) fn note_key(&mut self, table: Oid, has_key: bool) -> Keyless {
+        match (self.keyed.insert(table, has_key), has_key) {
+            (_, true) | (Some(false), false) => Keyless::Old,
+            (None, false) => Keyless::Found,
+            (Some(true), false) => Keyless::Lost,
+        }
+    }
+
+    /// What was found of a table, and its primary key, completed by what is remembered for rows of that time; and what is known of their key, if
+    /// the stream does not say it.
     pub(super) fn recall(
         &mut self,
         found: TableFacts,
-        key: Option<PrimaryKey>,
+        key: Option<KeySeen>,
         relation: &Relation,
-        transaction: Xid,
-    ) -> (TableFacts, Option<Xid>) {
-        // A table that is there without a key has lost it, and nobody can say when.
-        let is_told = key.is_some() || found.columns.is_empty();
-        let then = if relation.replica_identity == ReplicaIdentity::Full && is_told {
+        when: When,
+    ) -> (TableFacts, Option<KeyThen>) {
+        let then = if relation.replica_identity == ReplicaIdentity::Full {
             let history = self.keys.entry(relation.id).or_default();
             if let Some(key) = key {
                 history.observe(key);
             }
-            history.at(transaction, |column| relation.columns.iter().any(|its| its.name == column))
+            history.at(when, |column| relation.columns.iter().any(|its| its.name == column))
         } else {
             None
         };
         let mut facts = self.complete(found, relation, then.is_some());
-        let Some(then) = then else { return (facts, None) };
-        facts.primary_key = Some(then.columns);
-        (facts, then.replaced_by)
+        if let Some(then) = &then {
+            facts.primary_key.clone_from(&then.columns);
+        }
+        (facts, then)
     }
 
     fn complete(&mut self, found: TableFacts, relation: &Relation, key_is_known: bool) -> TableFacts {

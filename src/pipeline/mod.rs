@@ -36,4 +36,4 @@ pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Release, Wanted};
 pub use supervisor::{kafka_settings, supervise};
-pub(crate) use topics::SideTopics;
+pub(crate) use topics::{SideTopics, publishable};

@@ -6,7 +6,7 @@
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
@@ -14,7 +14,7 @@ use encoder::{
     BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
     PlanError, Schema, TableFacts, TransactionTopic,
 };
-use pgoutput::{Oid, Relation, ReplicaIdentity, Xid};
+use pgoutput::{Oid, Relation, Xid};
 use publisher::{TopicAdmin, TopicSettings};
 use rustc_hash::FxHashMap;
 use tokio::task::spawn_blocking;
@@ -23,12 +23,12 @@ use walreceiver::Backoff;
 
 use super::{
     collections::Mark,
-    keys::precedes,
+    keys::KeyThen,
     letters,
-    membership::{self, Scope, identify},
+    membership::{self, Scope},
     memory::Memory,
     publish::failure_of,
-    topics::{SideTopics, TopicOwner, owners},
+    topics::{SideTopics, TopicOwner, owners, publishable},
 };
 use crate::{
     catalog::{Catalog, MatchedTable},
@@ -61,6 +61,7 @@ pub(super) struct Relations {
     pub(super) shaping: Shaping,
     pub(super) metadata: Metadata,
     pub(super) selection: TableSelection,
+    pub(super) publication: String,
     pub(super) scope: Arc<Mutex<Scope>>,
     /// What the catalog said of each table.
     pub(super) memory: Arc<Mutex<Memory>>,
@@ -75,7 +76,7 @@ pub(super) struct Relations {
     /// The tables in quarantine, and whether one has come to it since the list was last handed on.
     pub(super) quarantine: Arc<Mutex<Quarantine>>,
     pub(super) quarantine_has_grown: bool,
-    /// The topics of the tables that were asked for when this was last looked at.
+    /// The topics of the tables that were published when this was last looked at.
     pub(super) owners: Option<FxHashMap<Oid, TopicOwner>>,
     /// None until it is needed.
     pub(super) transaction_topic: Option<BoundTransactionTopic>,
@@ -123,14 +124,15 @@ pub(super) struct Table {
     relation: Relation,
     identity: TableIdentity,
     facts: TableFacts,
-    /// The transaction that has put another key in the place of the plan's, where that is known.
-    pub(super) key_replaced_by: Option<Xid>,
+    /// Which key the plan has, where the stream does not say.
+    key_then: Option<KeyThen>,
 }
 
 impl Table {
     /// Whether the rows of a transaction have another key than the plan.
     pub(super) fn key_is_replaced(&self, transaction: Xid) -> bool {
-        self.key_replaced_by.is_some_and(|by| !precedes(transaction, by))
+        let next = self.key_then.as_ref().and_then(|then| then.next.as_ref());
+        next.is_some_and(|next| next.is_there(transaction))
     }
 }
 
@@ -219,70 +221,12 @@ impl Relations {
         failure
     }
 
-    /// Looks up what the stream will not say of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of the
-    /// catalog, and may be others by the time at which a row is decoded.
-    pub(super) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
-        let tables: Vec<Oid> = self
-            .matching_tables()
-            .await?
-            .iter()
-            .flat_map(|matched| std::iter::once(matched.oid).chain(matched.leaves.iter().map(|leaf| leaf.oid)))
-            .collect();
-        let tables = self.catalog.full_tables(&tables).await?;
-        let (keys, facts) = (self.catalog.primary_keys(&tables).await?, self.catalog.facts_of_tables(&tables).await?);
-        self.memory().look_ahead(keys, facts);
-        Ok(())
-    }
-
-    /// Looks up again what is known of a relation, for the rows of a later transaction than those that it was looked up for.
-    pub(super) async fn learn_again(&mut self, oid: Oid, transaction: Xid) -> Result<(), Failure> {
-        let Some(Known::Watched(table)) = self.known.get(&oid) else {
-            return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
-        };
-        let relation = table.relation.clone();
-        self.learn(relation, transaction).await
-    }
-
-    /// Takes a Relation message, which came in this transaction.
-    pub(super) async fn learn(&mut self, relation: Relation, transaction: Xid) -> Result<(), Failure> {
-        let oid = relation.id;
-        let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
-        let known = if let Some(identity) = identity {
-            let (facts, key_replaced_by) = self.facts_about(&relation, transaction).await?;
-            let table = self.prepare(relation, identity, facts).await?;
-            Known::Watched(Box::new(Table { key_replaced_by, ..table }))
-        } else {
-            if self.memory().has_streamed(oid) {
-                warn!(
-                    schema = relation.schema,
-                    table = relation.name,
-                    "the table has been streamed and is not asked for under this name: its changes are left out from here on"
-                );
-            }
-            Known::Unwatched
-        };
-        // A relation may be announced again inside a transaction: its count goes on.
-        let count = match self.known.get(&oid) {
-            Some(Known::Watched(table)) => (table.events, table.events_of),
-            _ => (0, 0),
-        };
-        let known = match known {
-            Known::Watched(mut table) => {
-                (table.events, table.events_of) = count;
-                Known::Watched(table)
-            }
-            Known::Unwatched => Known::Unwatched,
-        };
-        self.known.insert(oid, known);
-        Ok(())
-    }
-
     /// Compiles the plan again with a column that can be null after all: a row comes from before its SET NOT NULL.
     pub(super) async fn make_optional(&mut self, oid: Oid, column: &str) -> Result<(), Failure> {
         let Some(Known::Watched(table)) = self.known.remove(&oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
-        let Table { relation, identity, mut facts, events, events_of, key_replaced_by, .. } = *table;
+        let Table { relation, identity, mut facts, events, events_of, key_then, .. } = *table;
         info!(
             schema = relation.schema,
             table = relation.name,
@@ -293,27 +237,9 @@ impl Relations {
             return Err(Failure::new(Code::Internal, format!("column {column} is optional already"))
                 .in_table(&relation.schema, &relation.name));
         }
-        let table = Table { events, events_of, key_replaced_by, ..self.prepare(relation, identity, facts).await? };
+        let table = Table { events, events_of, key_then, ..self.prepare(relation, identity, facts).await? };
         self.known.insert(oid, Known::Watched(Box::new(table)));
         Ok(())
-    }
-
-    /// What the catalog says, completed by what it said before where the table has been changed or dropped since; and the transaction that has
-    /// replaced its key since, if one has. Without that the rows that are still to come would have other schemas, and those of a table with
-    /// REPLICA IDENTITY FULL another key, or none.
-    async fn facts_about(
-        &mut self,
-        relation: &Relation,
-        transaction: Xid,
-    ) -> Result<(TableFacts, Option<Xid>), Failure> {
-        let found = self.catalog.table_facts(relation.id).await?;
-        let is_full = relation.replica_identity == ReplicaIdentity::Full;
-        let key = if is_full { self.catalog.primary_keys(&[relation.id]).await?.remove(&relation.id) } else { None };
-        Ok(self.memory().recall(found, key, relation, transaction))
-    }
-
-    fn memory(&self) -> MutexGuard<'_, Memory> {
-        self.memory.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     async fn prepare(
@@ -359,7 +285,7 @@ impl Relations {
             relation,
             identity,
             facts,
-            key_replaced_by: None,
+            key_then: None,
         })
     }
 
@@ -419,11 +345,12 @@ impl Relations {
         }
     }
 
-    /// The topics of the tables that are asked for now, but for those that are left out until they fit.
+    /// The topics of the tables that are asked for and published now. One that is asked for and left out, by whoever manages the publication,
+    /// does not count: it is asked about when it is put in.
     async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let mut matched = self.matching_tables().await?;
-        let publishes_leaves = membership::leave_out_unfit(&self.scope, &mut matched);
-        Ok(owners(&self.shaping, &matched, publishes_leaves))
+        let matched = self.matching_tables().await?;
+        let held = self.catalog.held_tables(&self.publication, &publishable(&matched)).await?;
+        Ok(owners(&self.shaping, &matched, membership::publishes_leaves(&self.scope), Some(&held)))
     }
 
     async fn matching_tables(&mut self) -> Result<Vec<MatchedTable>, Failure> {
@@ -512,6 +439,8 @@ fn unrepresentable(error: PlanError) -> Failure {
     Failure::caused(Code::SchemaUnrepresentable, error)
 }
 
+mod learning;
+
 #[cfg(test)]
 use {
     crate::config::{Config, PrefixPattern},
@@ -551,6 +480,7 @@ impl Relations {
             naming: Naming::new("test", "nowhere"),
             shaping: Shaping::new(&config),
             selection: TableSelection { include: Vec::new(), exclude: Vec::new() },
+            publication: String::new(),
             metadata: Metadata {
                 transaction_topic: true,
                 messages: true,
@@ -593,7 +523,7 @@ impl Relations {
             facts,
             relation,
             identity,
-            key_replaced_by: None,
+            key_then: None,
         };
         self.known.insert(table.relation.id, Known::Watched(Box::new(table)));
         let topic = TransactionTopic::new(&self.naming, Format::Avro).expect("its name is short");

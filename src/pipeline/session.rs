@@ -331,6 +331,7 @@ impl Starting<'_> {
             shaping: Shaping::new(config),
             metadata: config.metadata.clone(),
             selection: config.postgres.tables.clone(),
+            publication: config.postgres.publication.clone(),
             scope,
             memory: Arc::clone(&self.shared.memory),
             metrics: Arc::clone(&self.shared.metrics),

@@ -31,6 +31,7 @@ use walreceiver::WalReader;
 use self::copies::Copies;
 use super::{
     collections::{Collections, Mark},
+    keys::Writer,
     publish::unix_ns,
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work, cost_of},
@@ -244,7 +245,7 @@ impl Source {
                     return Err(Failure::new(Code::ProtocolViolation, found).at(wal_start));
                 };
                 let table = relation.id;
-                self.relations.learn(relation, transaction.begin.xid).await?;
+                self.relations.learn(relation, Writer::of(&transaction.begin)).await?;
                 self.copies.learn(table, self.relations.row_key(table));
                 self.hand_on_quarantine().await
             }
@@ -462,7 +463,7 @@ impl Source {
                 Known::Unwatched => return Ok(()),
             };
             if table.key_is_replaced(transaction.begin.xid) {
-                self.relations.learn_again(relation, transaction.begin.xid).await?;
+                self.relations.learn_again(relation, Writer::of(&transaction.begin)).await?;
                 self.copies.learn(relation, self.relations.row_key(relation));
                 self.hand_on_quarantine().await?;
                 continue;

@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicBool, Ordering},
     },
     time::Duration,
@@ -14,6 +14,7 @@ use walreceiver::Backoff;
 
 use super::{
     membership::Membership,
+    memory::Memory,
     session::{self, Shared},
 };
 use crate::{
@@ -111,7 +112,8 @@ impl Shared {
         snapshot_control: Arc<SnapshotControl>,
     ) -> Self {
         let connect = Arc::new(config.postgres.connect.clone());
-        let membership = Membership::new(Catalog::new(Arc::clone(&connect)), &config, Arc::clone(&metrics));
+        let (catalog, memory) = (Catalog::new(Arc::clone(&connect)), Arc::<Mutex<Memory>>::default());
+        let membership = Membership::new(catalog, Arc::clone(&memory), &config, Arc::clone(&metrics));
         let kafka = kafka_settings(&config);
         let wanted = Wanted {
             database: connect.database().to_owned(),
@@ -126,7 +128,7 @@ impl Shared {
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
-            memory: Arc::default(),
+            memory,
             connect,
             schemas,
             wanted,

@@ -1,6 +1,6 @@
 //! Which topic is for what. Records of different kinds in one topic could not be told apart, and those of two tables could have one key.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use encoder::{HeartbeatTopic, Naming};
 use pgoutput::Oid;
@@ -8,7 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     catalog::{MatchedTable, PublishedTable},
-    config::{Config, SchemaRegistry, Shaping, TopicName},
+    config::{Config, SchemaRegistry, Shaping, TableIdentity, TopicName},
 };
 
 /// The topics that are for no table.
@@ -92,18 +92,44 @@ pub(super) struct TopicOwner {
     pub(super) topics: Vec<String>,
 }
 
-/// The topics of tables.
+/// The topics of tables. What is asked for and not published writes to none, so that it can keep nobody from writing to one.
+///
+/// Of a publication that is not managed `held` is what it holds ([`Catalog::held_tables`](crate::catalog::Catalog::held_tables)); in a managed
+/// one is, or is about to be, whatever is matched.
 pub(super) fn owners(
     shaping: &Shaping,
     matched: &[MatchedTable],
     publishes_leaves: bool,
+    held: Option<&BTreeSet<Oid>>,
 ) -> FxHashMap<Oid, TopicOwner> {
     let of_table = |matched: &MatchedTable| {
         let root = matched.table.clone();
-        matched.relations(publishes_leaves).into_iter().map(move |(oid, identity)| {
+        streamed_relations(matched, publishes_leaves, held).into_iter().map(move |(oid, identity)| {
             let table = identity.names.first().map(|(schema, name)| format!("{schema}.{name}")).unwrap_or_default();
             (oid, TopicOwner { root: root.clone(), table, topics: shaping.topics(&identity) })
         })
+    };
+    matched.iter().flat_map(of_table).collect()
+}
+
+/// The relations under whose names rows of a table come, of what is published. Where a root is not, and some of its leaves are, their rows come
+/// under their own names.
+fn streamed_relations(
+    matched: &MatchedTable,
+    publishes_leaves: bool,
+    held: Option<&BTreeSet<Oid>>,
+) -> Vec<(Oid, TableIdentity)> {
+    let Some(held) = held else { return matched.relations(publishes_leaves) };
+    let mut relations = matched.relations(publishes_leaves || !held.contains(&matched.oid));
+    relations.retain(|(oid, _)| held.contains(oid));
+    relations
+}
+
+/// What may be published of these tables.
+pub(crate) fn publishable(matched: &[MatchedTable]) -> Vec<Oid> {
+    let of_table = |matched: &MatchedTable| {
+        let leaves = matched.leaves.iter().map(|leaf| leaf.oid).collect::<Vec<_>>();
+        std::iter::once(matched.oid).chain(leaves)
     };
     matched.iter().flat_map(of_table).collect()
 }

@@ -30,6 +30,12 @@ impl Visibility {
         self.xmin
     }
 
+    /// Whether it was taken before another of the same server. Two that see the same are not.
+    pub(crate) fn is_before(&self, other: &Self) -> bool {
+        // Transactions only ever begin and end.
+        (self.xmax, other.running.len()) < (other.xmax, self.running.len())
+    }
+
     /// Whether the transaction had ended, so that what it did is seen if it committed.
     ///
     /// The stream has the lower half of an id. It belongs to a transaction that lies within 2^31 of this snapshot, as every transaction does of
@@ -93,6 +99,18 @@ mod tests {
             [(99, true), (100, false), (101, true), (103, false), (109, true), (110, false), (500, false)]
         {
             assert_eq!(seen("100:110:100,103", xid), expected, "{xid}");
+        }
+    }
+
+    #[test]
+    fn a_later_snapshot_sees_more() {
+        let order =
+            ["100:110:100,103", "103:110:103", "103:111:103,110", "111:111:"].map(|text| text.parse().expect(text));
+        for (position, snapshot) in order.iter().enumerate() {
+            for (other_position, other) in order.iter().enumerate() {
+                let is_before = Visibility::is_before(snapshot, other);
+                assert_eq!(is_before, position < other_position, "{snapshot} and {other}");
+            }
         }
     }
 

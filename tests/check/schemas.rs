@@ -73,6 +73,31 @@ fn a_topic_that_two_tables_would_share_or_that_is_none_is_named() {
     case.kafka = "[kafka.topics]\nroutes = [{ match = '.*', topic = \"check_routed\" }]".into();
     let checked = case.check();
     checked.refuses("topic-collision", "public.items, public.orders would share this topic", "kafka.topics.routes");
+    // Where somebody else publishes, what is not published is in nobody's way yet.
+    case.kafka.clear();
+    case.sql(
+        "CREATE TABLE \"ord$ers\" (id int PRIMARY KEY); CREATE TABLE ord_ers (id int PRIMARY KEY);
+              CREATE PUBLICATION sold FOR TABLE orders, items, ord_ers",
+    );
+    case.postgres = "manage = false\npublication = \"sold\"".into();
+    let checked = case.check();
+    let warning = checked.one("warning", "topic-collision");
+    let why = warning["why"].as_str().expect("a text");
+    assert!(why.starts_with("public.ord$ers is not published: as soon as two of them are"), "{why}");
+    assert!(checked.of("topic-collision", "error").is_empty(), "{}", checked.text);
+    for sql in [
+        "ALTER PUBLICATION sold ADD TABLE \"ord$ers\"",
+        "DROP PUBLICATION sold; CREATE PUBLICATION sold FOR ALL TABLES",
+    ] {
+        case.sql(sql);
+        case.check().refuses(
+            "topic-collision",
+            "public.ord$ers, public.ord_ers would share this topic",
+            "kafka.topics.routes",
+        );
+    }
+    case.sql("DROP TABLE \"ord$ers\", ord_ers");
+    case.postgres.clear();
     case.kafka = "[kafka.topics]\nroutes = [{ match = '.*items', topic = \"..\" }]".into();
     let checked = case.check();
     checked.refuses("schema-unrepresentable", "\"..\" is no name of a topic", "kafka.topics.template");

@@ -283,6 +283,41 @@ fn tables_go_to_the_topics_that_they_are_routed_to() {
     assert!(program.log().contains("the topic is that of table public.shared_b too"), "{}", program.log());
 }
 
+/// Where somebody else publishes, a table that is asked for and not published writes to no topic.
+#[test]
+fn a_table_that_is_not_published_takes_no_topic_from_another() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "unpublished_topic");
+    let columns = "(id int primary key)";
+    stream.database.execute(&format!(
+        "create table public.order_item {columns}; create table public.events {columns} partition by range (id);
+           create table public.events_old partition of public.events for values from (0) to (10)"
+    ));
+    stream.set("postgres.publish_via_partition_root", "false");
+    let mut program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+    stream.set("postgres.manage", "false");
+    stream
+        .database
+        .execute(&format!(r#"create table public."order$item" {columns}; create table public."events$old" {columns}"#));
+    // All that is known of owners is asked for anew, at the first row of each table.
+    program = stream.start_ready();
+    stream.database.execute(
+        r#"insert into public.order_item values (1); insert into public."order$item" values (2);
+           insert into public.events values (1); insert into public."events$old" values (2)"#,
+    );
+    stream.drain();
+    assert_eq!(tables(&stream), BTreeSet::from(["order_item".to_owned(), "events_old".to_owned()]));
+    // Once it is published, nobody can tell the records of the two apart.
+    stream.database.execute(&format!(
+        r#"alter publication {} add table public."order$item"; insert into public."order$item" values (3)"#,
+        stream.publication
+    ));
+    program.exits_with(3, "schema-unrepresentable", START_TIMEOUT);
+    assert!(program.log().contains("the topic is that of table public.order_item already"), "{}", program.log());
+}
+
 #[test]
 fn what_is_skipped_is_not_written_and_has_its_number() {
     let stack = Stack::shared();

@@ -14,7 +14,7 @@ use crate::harness::{
     event::Record,
     kafka,
     oracle::Row,
-    stack::Stack,
+    stack::{Server, Stack},
     stream::{Program, START_TIMEOUT, Stream},
     wait_until,
 };
@@ -309,6 +309,135 @@ fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
     let busy = shown(&records, "public.busy");
     assert_eq!(busy.first().map(String::as_str), Some("c id=1: code=10 id=1"));
     assert_eq!(busy[2..], ["c code=30: code=30 id=3", "c code=40: code=40 id=4"], "{busy:?}");
+}
+
+/// Whatever changes a key has the relation announced again, also within its own transaction: between two announcements there is one key,
+/// whatever the numbers of transactions say. What is not certain is said.
+#[test]
+fn the_stream_says_where_a_key_ends() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "ddl_ends");
+    let tables = ["part", "late", "within", "dropped", "unseen"];
+    for table in tables {
+        stream.database.execute(&format!(
+            "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
+        ));
+    }
+    let replace =
+        |table: &str| format!("alter table public.{table} drop constraint {table}_pkey, add primary key (code)");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.part values (1, 10); insert into public.late values (1, 10)");
+    stream.database.execute("insert into public.within values (1, 10); insert into public.dropped values (1, 10)");
+    stream.drain();
+    program.signal("STOP");
+    let (mut early, mut client) = (stream.database.client(), stream.database.client());
+    let mut run =
+        |statement: &str| client.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+    // The part of a transaction that makes the key has a higher number than the whole, which cannot be told here.
+    run(&format!("begin; savepoint s; {}; insert into public.part values (2, 20); commit", replace("part")));
+    run("insert into public.part values (3, 30)");
+    // It takes its number before a transaction that writes under the old key.
+    early.batch_execute("begin; insert into public.marker default values").expect("it begins");
+    run("insert into public.late values (2, 20)");
+    await_sent(&stream);
+    early.batch_execute(&format!("{}; commit", replace("late"))).expect("it ends");
+    run("insert into public.late values (3, 30)");
+    run(&format!(
+        "begin; insert into public.within values (2, 20); {}; insert into public.within values (3, 30); commit",
+        replace("within")
+    ));
+    for table in ["dropped", "unseen"] {
+        run(&format!("insert into public.{table} values (2, 20)"));
+        await_sent(&stream);
+        run(&format!("alter table public.{table} drop constraint {table}_pkey"));
+        run(&format!("insert into public.{table} values (3, 30)"));
+    }
+    program.signal("CONT");
+    stream.drain();
+    stream.database.execute("insert into public.dropped values (4, 40)");
+    stream.drain();
+    let log = program.log();
+    program.terminate();
+    let records = stream.records();
+    for (table, keys) in [
+        ("part", ["id=1", "id=2", "code=30"].as_slice()),
+        ("late", &["id=1", "id=2", "code=30"]),
+        ("within", &["id=1", "id=2", "code=30"]),
+        ("dropped", &["id=1", "id=2", "no key", "no key"]),
+        ("unseen", &["id=2", "no key"]),
+    ] {
+        let found = shown(&records, &format!("public.{table}"));
+        let mut found: Vec<_> = found.iter().filter_map(|shown| shown.strip_prefix("c ")?.split(':').next()).collect();
+        if table == "within" && found[1] == "code=20" {
+            // The server may announce the table before this row as well, because of what has happened by the time at which it decodes it.
+            assert!(log.contains("the key of public.within was changed from key (id) to key (code)"), "{log}");
+            found[1] = "id=2";
+        }
+        assert_eq!(found, keys, "{table}");
+    }
+    for said in [
+        "the key of public.part was changed from key (id) to key (code) by transaction",
+        "from before it, and are written with key (id)",
+        "the key of public.unseen was changed from key (id) to no key by a transaction that is not known any more",
+    ] {
+        assert!(log.contains(said), "{said} is not in {log}");
+    }
+    for table in ["dropped", "unseen"] {
+        let said = format!("records of public.{table} from transaction");
+        assert_eq!(log.matches(&said).count(), 1, "{said} is not in {log}");
+    }
+    assert_eq!(log.matches("on HAVE NO KEY any more, since").count(), 2, "{log}");
+    // Another life has not seen that there was a key, and says that there is none.
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.unseen values (4, 40)");
+    stream.drain();
+    let log = program.log();
+    assert!(log.contains("on have no key, since the table has no primary key"), "{log}");
+    program.terminate();
+}
+
+/// Waits until the server has decoded everything, so that it knows nothing of what comes next.
+fn await_sent(stream: &Stream) {
+    let mut client = stream.database.client();
+    let sql = "select sent_lsn >= $1::text::pg_lsn from pg_stat_replication
+               where pid = (select active_pid from pg_replication_slots where slot_name = $2)";
+    let written: String = client.query_one("select pg_current_wal_lsn()::text", &[]).expect("it answers").get(0);
+    wait_until(START_TIMEOUT, "everything is sent", || {
+        let sent: bool = client.query_one(sql, &[&written, &stream.slot]).expect("it answers").get(0);
+        sent.then_some(())
+    });
+}
+
+/// A server that keeps when each transaction was committed says of which one a part was.
+#[test]
+fn a_key_that_was_made_under_a_savepoint_is_told_by_when_it_was_committed() {
+    let stack = Stack::exclusive();
+    let restart = |settings: &str| {
+        Stream::create(&stack, "ddl_setting").database.execute(settings);
+        stack.stop(Server::Postgres);
+        stack.start(Server::Postgres);
+    };
+    restart("alter system set track_commit_timestamp = on");
+    let stream = Stream::create(&stack, "ddl_part");
+    let create = "create table public.part (id int primary key, code int not null); alter table public.part replica identity full";
+    stream.database.execute(create);
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.part values (1, 10)");
+    stream.drain();
+    program.signal("STOP");
+    stream.database.execute("insert into public.part values (2, 20)");
+    stream.database.execute(
+        "begin; savepoint s; alter table public.part drop constraint part_pkey, add primary key (code);
+         insert into public.part values (3, 30); commit",
+    );
+    stream.database.execute("insert into public.part values (4, 40)");
+    program.signal("CONT");
+    stream.drain();
+    program.terminate();
+    let expected =
+        ["c id=1: code=10 id=1", "c id=2: code=20 id=2", "c code=30: code=30 id=3", "c code=40: code=40 id=4"];
+    assert_eq!(shown(&stream.records(), "public.part"), expected);
+    restart("alter system reset track_commit_timestamp");
 }
 
 /// A value of an enum cannot be used in the transaction that adds it.

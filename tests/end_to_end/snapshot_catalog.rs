@@ -262,3 +262,46 @@ fn block_on<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     runtime.block_on(work)
 }
+
+/// What a copy goes by from one chunk to the next must not change unseen.
+#[test]
+fn whatever_changes_what_is_copied_is_seen() {
+    let stack = Stack::shared();
+    let database = Database::create(&stack, "snapshot_fingerprint");
+    database.execute(
+        "create schema app; create type app.mood as enum ('glum', 'glad');
+         create table app.t (id int primary key, m app.mood, v varchar(9)); create table app.other (id int primary key);
+         create publication of_tables for table app.t",
+    );
+    let table = oid(&database, "app.t");
+    let fingerprint = || block_on(async { catalog(&database).fingerprint(table).await.expect("the server answers") });
+    let mut changes = vec![
+        "alter table app.t add column w int",
+        "alter table app.t alter column v type text",
+        "alter table app.t replica identity full",
+        "alter type app.mood rename value 'glad' to 'merry'",
+        "alter type app.mood add value 'so so'",
+        "alter table app.t drop constraint t_pkey, add primary key (id, v)",
+        "alter publication of_tables set (publish_via_partition_root = true)",
+        "alter publication of_tables drop table app.t",
+        "alter publication of_tables add table app.t",
+        "alter schema app rename to app_old",
+        "alter table app_old.t rename to u",
+    ];
+    if database.value::<i32>("select current_setting('server_version_num')::int4") >= 150_000 {
+        changes.insert(7, "alter publication of_tables set table app.t where (id > 5)");
+        changes.insert(8, "alter publication of_tables add tables in schema app");
+        changes.insert(9, "alter publication of_tables drop tables in schema app");
+    }
+    let mut seen = vec![fingerprint()];
+    for change in changes {
+        database.execute(change);
+        let after = fingerprint();
+        assert!(!seen.contains(&after), "{change}");
+        seen.push(after);
+    }
+    database.execute(
+        "insert into app_old.u values (1, null, 'v'); vacuum analyze app_old.other; create table app_old.new (id int)",
+    );
+    assert_eq!(seen.last(), Some(&fingerprint()), "what is nothing to it");
+}

@@ -9,7 +9,7 @@ use encoder::{
     BoundPlan, Change, EncodeErrorKind, EncodeOptions, Encoded, Format, Metadata, Operation, RecordBatch,
     SnapshotContext, SnapshotKind, Unrepresentable,
 };
-use pgoutput::{Lsn, OldTuple, ReplicaIdentity, Timestamp, Xid};
+use pgoutput::{Lsn, ReplicaIdentity, Timestamp, Xid};
 use serde_json::{Value, json};
 
 const NUMERIC_12_2: i32 = (12 << 16 | 2) + 4;
@@ -131,42 +131,4 @@ fn a_row_without_room_stops_or_is_a_dead_letter() {
     let short = table::row(&["1"]);
     let error = burying.encode_read(&short, &table::snapshot(), 1, &mut RecordBatch::new()).unwrap_err();
     assert_eq!(error.kind(), EncodeErrorKind::ColumnCount);
-}
-
-#[test]
-fn keys_are_known_of_what_has_no_record() {
-    let skipped = [Operation::Create, Operation::Update, Operation::Delete, Operation::Truncate];
-    let options = EncodeOptions {
-        skipped: skipped.into_iter().collect(),
-        unrepresentable: Unrepresentable::DeadLetter,
-        format: Format::Json,
-        ..EncodeOptions::default()
-    };
-    let plan = plan(&options);
-    let key = |id: &str| {
-        let mut key = Vec::new();
-        assert!(plan.key_of(&table::row(&[id, r"\N"]), Lsn::from(1), &mut key).unwrap());
-        key
-    };
-    let keys = |change: Change<'_>| {
-        let (mut keys, mut scratch) = (Vec::new(), b"left over".to_vec());
-        plan.keys_of(change, Lsn::from(1), &mut scratch, |key| keys.push(key.to_vec())).map(|()| keys)
-    };
-    let old = || OldTuple::Key(table::row(&["1", r"\N"]));
-    assert_ne!(key("1"), key("2"));
-    assert_eq!(keys(Change::Insert(&table::insert(&["1", "NaN"]))).unwrap(), [key("1")]);
-    assert_eq!(keys(Change::Update(&table::update(OldTuple::Absent, &["1", "NaN"]))).unwrap(), [key("1")]);
-    assert_eq!(keys(Change::Update(&table::update(old(), &["2", "NaN"]))).unwrap(), [key("1"), key("2")]);
-    assert_eq!(keys(Change::Update(&table::update(old(), &[r"\U", "2"]))).unwrap(), [key("1"), key("1")]);
-    assert_eq!(keys(Change::Delete(&table::delete(old()))).unwrap(), [key("1")]);
-    assert_eq!(keys(Change::Truncate).unwrap(), [[0_u8; 0]; 0]);
-    let unsent = keys(Change::Delete(&table::delete(OldTuple::Absent))).unwrap_err();
-    assert_eq!(unsent.kind(), EncodeErrorKind::MissingOldRow);
-    let unsent = keys(Change::Update(&table::update(OldTuple::Absent, &[r"\U", "2"]))).unwrap_err();
-    assert_eq!(unsent.kind(), EncodeErrorKind::UnavailableKey);
-
-    let keyless = table::bind(table::compile(ReplicaIdentity::Nothing, &[column("v", 20, -1)]));
-    let mut key = Vec::new();
-    assert!(!keyless.key_of(&table::row(&["1"]), Lsn::from(1), &mut key).unwrap() && key.is_empty());
-    keyless.keys_of(Change::Insert(&table::insert(&["1"])), Lsn::from(1), &mut key, |key| panic!("{key:?}")).unwrap();
 }

@@ -99,7 +99,13 @@ async fn check(config: Config) -> Result<Report, Failure> {
     // From here on it takes what two of them say.
     registry.read_built_in(&kafka).await;
     let checkpoint = kafka.read_checkpoint().await;
-    let schemas = Schemas::compile(&config, options.database(), &postgres.described, &mut postgres.findings);
+    let schemas = Schemas::compile(
+        &config,
+        options.database(),
+        &postgres.described,
+        &postgres.unpublished,
+        &mut postgres.findings,
+    );
     tokio::join!(postgres.compare(&checkpoint), kafka.examine_topics(&schemas), registry.examine_subjects(&schemas));
     Ok(Report::new([configuration(&config), postgres.findings, kafka.findings, registry.findings]))
 }

@@ -1,7 +1,8 @@
 //! PostgreSQL: both connections, and then what each of the other files looks at.
 
-use std::{io, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc};
 
+use pgoutput::Oid;
 use walreceiver::{ConnectOptions, Error, Host, ReplicationClient, SslMode};
 
 use super::{
@@ -24,6 +25,8 @@ pub(super) struct Postgres {
     pub(super) findings: Findings,
     /// The tables whose changes would be streamed, as their Relation messages would describe them.
     pub(super) described: Vec<Described>,
+    /// Relations among them that are not published, and will not be by run.
+    pub(super) unpublished: BTreeSet<Oid>,
     config: Arc<Config>,
     options: Arc<ConnectOptions>,
     /// The name that a running instance has in `pg_stat_replication`.
@@ -56,6 +59,7 @@ impl Postgres {
         Self {
             findings: Findings::new(System::Postgres),
             described: Vec::new(),
+            unpublished: BTreeSet::new(),
             config,
             options: Arc::new(options),
             stream_application,
@@ -108,6 +112,7 @@ impl Postgres {
         let tables = Tables::find(&mut session, &mut self.findings).await?;
         tables.privileges(&mut session, &mut self.findings).await?;
         let publication = tables.publication(&mut session, &mut self.findings).await?;
+        self.unpublished = tables.unpublished(&mut session, &publication).await?;
         tables.describe(&mut session, &publication, &mut self.described).await
     }
 

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use encoder::{EncodeOptions, Naming, PlanError, TableFacts, TablePlan, TypeKind};
-use pgoutput::Relation;
+use pgoutput::{Oid, Relation};
 use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
 
@@ -25,7 +25,13 @@ pub(super) struct Schemas {
 
 impl Schemas {
     /// Compiles them, and notes what stands in the way.
-    pub(super) fn compile(config: &Config, database: &str, tables: &[Described], findings: &mut Findings) -> Self {
+    pub(super) fn compile(
+        config: &Config,
+        database: &str,
+        tables: &[Described],
+        unpublished: &BTreeSet<Oid>,
+        findings: &mut Findings,
+    ) -> Self {
         let naming = Naming::new(config.name.as_str(), database);
         let (mut plans, mut partitions, mut held_back) = (Vec::new(), BTreeMap::new(), BTreeSet::new());
         let mut keyless = Vec::new();
@@ -66,7 +72,10 @@ impl Schemas {
                 fix: "ALTER TABLE ... ADD PRIMARY KEY (...)".into(),
             });
         }
-        collisions(config, &plans, findings);
+        let unpublished = tables.iter().filter(|table| unpublished.contains(&table.relation.id));
+        let unpublished =
+            unpublished.map(|Described { relation, .. }| format!("{}.{}", relation.schema, relation.name));
+        collisions(config, &plans, &unpublished.collect(), findings);
         if !plans.is_empty() {
             findings.ok("schemas", format!("{} of {} tables can be written", plans.len(), tables.len()));
         }
@@ -202,9 +211,24 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
     }
 }
 
-fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
+/// A table that is not published has no records, and so its topic is not in the way of others before it is.
+fn collisions(config: &Config, plans: &[TablePlan], unpublished: &BTreeSet<String>, findings: &mut Findings) {
     let side_topics = SideTopics::new(config);
     for (topic, tables) in grouped(plans.iter().flat_map(|plan| plan.topics().map(|topic| (topic, plan.table())))) {
+        let (silent, writing): (Vec<&str>, Vec<&str>) = tables.iter().partition(|table| unpublished.contains(**table));
+        if writing.len() < 2 && tables.len() > 1 {
+            let problem = Problem {
+                id: "topic-collision",
+                found: format!("{} would share this topic", some_of(&tables, 5)),
+                why: format!(
+                    "{} not published: as soon as two of them are, the stream stops, for records of different kinds in one topic cannot be told apart",
+                    are(&silent)
+                ),
+                fix: "route one to another topic (kafka.topics.routes) before it is published, or leave it out (postgres.exclude_tables)".into(),
+            };
+            findings.about(Severity::Warning, topic, problem);
+        }
+        let Some(first) = writing.first() else { continue };
         let mut problem = |found: String| {
             let problem = Problem {
                 id: "topic-collision",
@@ -215,16 +239,20 @@ fn collisions(config: &Config, plans: &[TablePlan], findings: &mut Findings) {
             };
             findings.about(Severity::Error, topic, problem);
         };
-        if tables.len() > 1 {
+        if writing.len() > 1 {
             problem(format!("{} would share this topic", some_of(&tables, 5)));
         }
         if let Some(purpose) = side_topics.purpose(topic) {
-            problem(format!("it is {purpose} too, and the topic of {}", tables[0]));
+            problem(format!("it is {purpose} too, and the topic of {first}"));
         }
         if topic.starts_with("__") {
-            problem(format!("names that start with __ are Kafka's own, and it is the topic of {}", tables[0]));
+            problem(format!("names that start with __ are Kafka's own, and it is the topic of {first}"));
         }
     }
+}
+
+fn are(tables: &[&str]) -> String {
+    format!("{} {}", some_of(tables, 5), if tables.len() == 1 { "is" } else { "are" })
 }
 
 /// Columns that are a plain string although PostgreSQL's type is no text, with their types.
@@ -268,7 +296,7 @@ fn is_plain_string(avro_type: &Value) -> bool {
 #[cfg(test)]
 mod tests {
     use encoder::ColumnFacts;
-    use pgoutput::{Oid, RelationColumn, ReplicaIdentity};
+    use pgoutput::{RelationColumn, ReplicaIdentity};
 
     use super::*;
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use pgoutput::Oid;
 use postgres_protocol::escape::escape_identifier;
 
 use super::{
@@ -186,6 +187,20 @@ impl Tables {
             });
         }
         Ok(())
+    }
+
+    /// Those that a publication which run may not change does not hold.
+    pub(super) async fn unpublished(
+        &self,
+        session: &mut Session<'_>,
+        plan: &PublicationPlan,
+    ) -> Result<BTreeSet<Oid>, Failure> {
+        if session.config.postgres.manage || plan.existing.is_none() {
+            return Ok(BTreeSet::new());
+        }
+        let tables = pipeline::publishable(&self.matched);
+        let held = session.catalog.held_tables(&plan.name, &tables).await?;
+        Ok(tables.into_iter().filter(|table| !held.contains(table)).collect())
     }
 
     /// The tables as their Relation messages would describe them, each with what the catalog knows besides.

@@ -18,7 +18,7 @@ use std::{
 };
 
 use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, SnapshotKind};
-use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp, Tuple, Value, Xid};
+use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp, Tuple, Value};
 use publisher::RECORD_OVERHEAD_BYTES;
 use tokio::{sync::oneshot, time::sleep};
 use tracing::warn;
@@ -163,9 +163,7 @@ impl Copier {
         };
         if !is_known {
             // The rows are those of now.
-            let newest = relations.catalog.assign_xid().await? & u64::from(u32::MAX);
-            let newest = Xid::from(u32::try_from(newest).unwrap_or_default());
-            relations.learn(table.relation.clone(), newest).await?;
+            relations.learn_now(table.relation.clone()).await?;
         }
         let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
         let key = key.filter(|_| table.has_identity || !is_default);

@@ -60,6 +60,8 @@ fn signals_are_carried_out_once_and_notifications_tell_of_it() {
     );
     await_state(&stream, &program, "item", "copied");
     await_state(&stream, &program, "pair", "copied");
+    // Of that it is told last.
+    wait_until(START_TIMEOUT, "nothing is left", || program.log().contains("every table is copied").then_some(()));
     program.kill();
 
     // What was carried out is over.

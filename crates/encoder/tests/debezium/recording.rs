@@ -49,6 +49,8 @@ pub(crate) enum Difference {
     Type(&'static str),
     /// Debezium's key and ours have another value at this pointer, of the same kind.
     Key(&'static str),
+    /// At this pointer Debezium has a value, and here is null.
+    Absent(&'static str),
     /// At this pointer Debezium has the first value, and here is the second.
     Instead(&'static str, &'static str, &'static str),
     /// The field is the same, and Debezium's value is this.
@@ -276,6 +278,14 @@ impl Permitted {
                 let differed = theirs != ours;
                 *theirs = ours.clone();
                 differed
+            }
+            Difference::Absent(pointer) => {
+                let (Some(theirs), Some(ours)) = (expected.value.pointer_mut(pointer), found.value.pointer(pointer))
+                else {
+                    return false;
+                };
+                assert!(ours.is_null(), "{place}: {pointer}");
+                !std::mem::take(theirs).is_null()
             }
             Difference::Instead(pointer, debeziums, here) => {
                 let parsed = |text: &str| -> Value { serde_json::from_str(text).unwrap() };
