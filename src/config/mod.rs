@@ -5,7 +5,7 @@
 //! found. The table in `keys` is the only list of what exists: reading, suggestions for unknown keys, the commented example and the
 //! reference all come from it.
 //!
-//! Secrets are [`SecretString`](secrecy::SecretString)s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
+//! Secrets are [`SecretString`]s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
 
 mod columns;
 mod document;

@@ -1,73 +1,46 @@
-//! One session: from `init_transactions` to the end of the connection.
-//!
-//! The order of the start is the argument of exactly once, so it is kept in one function, [`Starting::begin`]:
-//!
-//! 1. `init_transactions`: an older instance is fenced, and what it left open is ended;
-//! 2. the checkpoint is read to the topic's very end;
-//! 3. the server is asked who it is, and what became of the slot;
-//! 4. [`decide`](crate::checkpoint::start::decide) says where to begin, or refuses; then the publication is made to fit;
-//! 5. the position is written to Kafka again, under this instance's name: whoever is fenced can see by whom;
-//! 6. `START_REPLICATION` at the position, and the slot is looked at once more.
+//! One session: from `init_transactions` to the end of the connection. How it starts is in [`starting`].
+
+mod starting;
 
 use std::{
-    collections::BTreeMap,
-    sync::{
-        Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
-    },
+    sync::{Arc, Mutex, atomic::AtomicBool},
     time::{Duration, Instant},
 };
 
-use encoder::{BoundHeartbeatTopic, Naming};
-use publisher::{
-    Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, KafkaSettings, MemoryBudget, Position, Producer,
-    TopicAdmin, TopicSettings,
-};
-use rustc_hash::FxHashMap;
-use tokio::{runtime::Handle, sync::mpsc, sync::watch, task::spawn_blocking};
-use tracing::{info, warn};
-use walreceiver::{
-    ConnectOptions, CreateSlot, CreatedSlot, Feedback, ReplicationClient, SlotName, StreamSettings, WalReader,
-    publication_names,
-};
+use encoder::BoundHeartbeatTopic;
+use publisher::{Checkpoint, CheckpointTopic, KafkaSettings, MemoryBudget, Producer};
+use tokio::{runtime::Handle, sync::mpsc, sync::watch};
+use tracing::warn;
+use walreceiver::{ConnectOptions, Feedback, WalReader};
 
+use self::starting::Starting;
 use super::{
-    copier::{self, CopierParts, SignalSource, waiting_bytes},
-    membership::{Beginning, Membership, Scope},
+    copier::{self, CopierParts},
+    membership::Membership,
     memory::Memory,
-    publish::{self, Confirm, Publishing, failure_of, unix_ms},
-    quarantine::{copy_of, remind_of, warn_of_stale_quarantine},
+    publish::{self, Confirm, Publishing},
+    quarantine::{copy_of, remind_of},
     relations::Relations,
     source::Source,
-    topics::SideTopics,
 };
 use crate::{
-    catalog::Catalog,
-    checkpoint::{
-        Committed,
-        start::{Server, Start, TimelineEnd, Wanted, decide, verify_started},
-    },
-    config::{Config, Origin, Shaping, SnapshotMode},
+    checkpoint::{Committed, start::Wanted},
+    config::Config,
     failure::{Code, Failure},
     failures,
     metrics::Metrics,
-    quarantine::Quarantine,
     schemas::Schemas,
-    snapshot::{MovedRows, Progress, Request, StreamRecord, control::SnapshotControl},
+    snapshot::{MovedRows, Request, control::SnapshotControl},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
 /// those that have none.
 const QUEUE_LEN_MAX: usize = 256;
-/// How many requests of copies may wait for the source.
-const COPY_QUEUE_LEN_MAX: usize = 16;
 /// After the request to stop: how long the source may take to reach the end of a transaction, and the rest to end.
 const BOUNDARY_TIMEOUT: Duration = Duration::from_millis(1500);
 const PUBLISH_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long a successor may take from fencing its predecessor to its first checkpoint.
 const SUCCESSOR_TIMEOUT: Duration = Duration::from_secs(15);
-/// How often it is said that the slot is still being created.
-const SLOT_REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 const DISCONNECT_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What all sessions of one run share.
@@ -139,369 +112,6 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
     if stop.wait_for(|asked| *asked).await.is_err() {
         // Nobody is left who could ask.
         std::future::pending::<()>().await;
-    }
-}
-
-struct Starting<'a> {
-    shared: &'a Shared,
-}
-
-impl Starting<'_> {
-    async fn begin(&self) -> Result<Started, Failure> {
-        let Shared { config, metrics, .. } = self.shared;
-        metrics.state("connecting to kafka");
-        let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
-        let budget = Arc::new(MemoryBudget::new(memory_limit - waiting_bytes(memory_limit)));
-        let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
-        let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
-        let admin = Arc::new(admin);
-        self.yield_to_a_successor(&topic).await?;
-        let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
-        let mut attachments = held.removals();
-        warn_of_stale_quarantine(held.stale());
-        let mut progress = Progress::read(&held.attachments)?;
-        let quarantine = Quarantine::read(&held.attachments);
-        let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
-        attachments.extend(quarantine.renewal(&held.attachments));
-        metrics.quarantined(quarantine.iter().len());
-        let quarantine = Arc::new(Mutex::new(quarantine));
-        let held = held.checkpoint;
-        if let Some(held) = &held {
-            self.check_owner(held)?;
-        }
-        if config.needs_registry() {
-            self.shared.schemas.prepare().await?;
-        }
-
-        metrics.state("connecting to postgresql");
-        let mut catalog = Catalog::new(Arc::clone(&self.shared.connect));
-        let settings = catalog.server_settings().await?;
-        settings.verify()?;
-        let postgres = &config.postgres;
-        settings.verify_wishes(postgres)?;
-        let has_streamed = held.as_ref().is_some_and(|held| !held.slot_pending);
-        let beginning = Beginning {
-            has_streamed,
-            needs_publication: has_streamed && !self.shared.wanted.word.accept_gap,
-            is_first: !self.shared.has_owned.load(Ordering::Relaxed),
-        };
-        let mut membership = self.shared.membership.lock().await;
-        if !postgres.manage {
-            membership.ensure(beginning).await?;
-        }
-        let slot = catalog.slot(&postgres.slot).await?;
-        let mut client =
-            ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
-        let server = identify(&mut client, held.as_ref()).await?;
-        let start = decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref())?;
-
-        self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
-        // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
-        // changed at a server that was not found to be the right one.
-        if postgres.manage {
-            membership.ensure(beginning).await?;
-        }
-        let template = self.template(&server);
-        let (producer, checkpoint) =
-            self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
-        self.shared.has_owned.store(true, Ordering::Relaxed);
-        let position = checkpoint.position();
-        metrics.resumed_at(position);
-        let (reader, feedback) = self.start_replication(client, position).await?;
-        if let Some(slot) = catalog.slot(&postgres.slot).await? {
-            verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
-        }
-        info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
-        let relations =
-            |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
-        let moved = progress.moved_rows();
-        let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
-        let copier = self.copier(of_copies, &budget, progress);
-        let mut relations = relations(catalog);
-        relations.remember_whole_rows().await?;
-        if let Some(topic) = &config.snapshot.notification_topic {
-            relations.notification_topic(topic.as_str()).await?;
-        }
-        if let Some(topic) = &config.snapshot.signal_topic {
-            self.prepare_signals(topic.as_str(), &topics, &admin).await?;
-        }
-        let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, copier })
-    }
-
-    /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before
-    /// the publication gets new ones. Where every start copies all of them, what was copied before is forgotten.
-    async fn prepare_copies(
-        &self,
-        start: Start,
-        progress: &mut Progress,
-        attachments: &mut Vec<Attachment>,
-        catalog: &mut Catalog,
-    ) -> Result<(), Failure> {
-        let mode = self.shared.config.snapshot.mode;
-        if mode == SnapshotMode::Always && !self.shared.has_owned.load(Ordering::Relaxed) {
-            attachments.extend(progress.begin_anew());
-        }
-        if mode != SnapshotMode::Never && progress.stream.is_none() {
-            let has_streamed = match start {
-                Start::CreateSlot { forced } | Start::Adopt { forced, .. } => forced,
-                Start::Resume(_) => true,
-            };
-            let publication = &self.shared.wanted.publication;
-            let tables = if has_streamed { catalog.published_tables(publication).await? } else { Vec::new() };
-            let record = StreamRecord::new(tables.into_iter().map(|(oid, _)| oid.into()).collect());
-            attachments.push(record.attachment());
-            progress.stream = Some(record);
-        }
-        Ok(())
-    }
-
-    /// Creates the topic of signals if it is missing. Their order is that of a partition.
-    async fn prepare_signals(
-        &self,
-        topic: &str,
-        existing: &BTreeMap<String, usize>,
-        admin: &Arc<TopicAdmin>,
-    ) -> Result<(), Failure> {
-        match existing.get(topic) {
-            Some(1) => Ok(()),
-            Some(partitions) => {
-                let found = format!("it has {partitions} partitions, and signals are read from a topic of one");
-                Err(Failure::new(Code::TopicUnfit, found).for_topic(topic))
-            }
-            None => {
-                let settings =
-                    TopicSettings { partitions: 1, config: BTreeMap::new(), ..topic_settings(&self.shared.config) };
-                let (admin, name) = (Arc::clone(admin), topic.to_owned());
-                blocking(move || admin.create(&name, &settings)).await.map(drop).map_err(|it| it.for_topic(topic))
-            }
-        }
-    }
-
-    fn copier(
-        &self,
-        relations: Relations,
-        budget: &Arc<MemoryBudget>,
-        progress: Progress,
-    ) -> (CopierParts, mpsc::Receiver<Request>) {
-        let config = &self.shared.config;
-        let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
-        let parts = CopierParts {
-            relations,
-            connect: Arc::clone(&self.shared.connect),
-            publication: config.postgres.publication.clone(),
-            settings: config.snapshot.clone(),
-            match_interval: config.postgres.match_interval,
-            memory_limit_bytes: config.memory_limit_bytes,
-            budget: Arc::clone(budget),
-            requests,
-            metrics: Arc::clone(&self.shared.metrics),
-            progress,
-            control: Arc::clone(&self.shared.snapshot_control),
-            signals: config
-                .snapshot
-                .signal_topic
-                .as_ref()
-                .map(|topic| SignalSource { topic: topic.as_str().to_owned(), kafka: self.shared.kafka.clone() }),
-        };
-        (parts, receiver)
-    }
-
-    /// Relations of which nothing is known yet.
-    fn relations(
-        &self,
-        catalog: Catalog,
-        admin: &Arc<TopicAdmin>,
-        existing_topics: &BTreeMap<String, usize>,
-        scope: Arc<Mutex<Scope>>,
-        quarantine: &Arc<Mutex<Quarantine>>,
-        is_resumed: bool,
-    ) -> Relations {
-        let config = &self.shared.config;
-        Relations {
-            catalog,
-            schemas: self.shared.schemas.clone(),
-            topics: Arc::clone(admin),
-            topic_settings: topic_settings(config),
-            letter_max_bytes: self.shared.kafka.letter_max_bytes(),
-            side_topics: SideTopics::new(config),
-            is_resumed,
-            waits: true,
-            naming: Naming::new(config.name.as_str(), &self.shared.wanted.database),
-            shaping: Shaping::new(config),
-            metadata: config.metadata.clone(),
-            selection: config.postgres.tables.clone(),
-            publication: config.postgres.publication.clone(),
-            scope,
-            memory: Arc::clone(&self.shared.memory),
-            metrics: Arc::clone(&self.shared.metrics),
-            existing_topics: existing_topics.clone(),
-            ready_topics: BTreeMap::new(),
-            known: FxHashMap::default(),
-            quarantine: Arc::clone(quarantine),
-            quarantine_has_grown: false,
-            owners: None,
-            transaction_topic: None,
-            message_topic: None,
-        }
-    }
-
-    /// Steps 1 and 2.
-    async fn open_kafka(
-        &self,
-        budget: &Arc<MemoryBudget>,
-        topic: &CheckpointTopic,
-        admin: &Arc<TopicAdmin>,
-    ) -> Result<(Producer, Held, BTreeMap<String, usize>), Failure> {
-        let (settings, budget) = (self.shared.kafka.clone(), Arc::clone(budget));
-        let (topic, admin) = (topic.clone(), Arc::clone(admin));
-        let replication_factor = self.shared.config.kafka.topics.replication_factor.map_or(-1, i32::from);
-        blocking(move || {
-            let producer = Producer::connect(&settings, budget)?;
-            topic.ensure(&admin, replication_factor)?;
-            let held = topic.read(&settings)?;
-            Ok((producer, held, admin.partitions_by_topic()?))
-        })
-        .await
-    }
-
-    /// An instance that comes back from a pause must not fence the one that has taken over meanwhile.
-    async fn yield_to_a_successor(&self, topic: &CheckpointTopic) -> Result<(), Failure> {
-        if !self.shared.has_owned.load(Ordering::Relaxed) {
-            return Ok(());
-        }
-        let (topic, settings) = (topic.clone(), self.shared.kafka.clone());
-        match blocking(move || topic.peek(&settings)).await?.checkpoint {
-            Some(held) => self.check_owner(&held),
-            None => Ok(()),
-        }
-    }
-
-    /// A session that follows another of the same process finds its own checkpoint, or else somebody has taken over meanwhile.
-    fn check_owner(&self, held: &Checkpoint) -> Result<(), Failure> {
-        if self.shared.has_owned.load(Ordering::Relaxed) && held.instance != self.shared.instance {
-            return Err(Failure::new(
-                Code::Fenced,
-                format!("the newest checkpoint, at {}, was written by the instance {}", held.position(), held.instance),
-            ));
-        }
-        Ok(())
-    }
-
-    fn template(&self, server: &Server) -> Checkpoint {
-        let wanted = &self.shared.wanted;
-        Checkpoint {
-            version: FORMAT_VERSION,
-            name: self.shared.kafka.name.clone(),
-            instance: self.shared.instance.clone(),
-            system_identifier: server.system_identifier,
-            timeline: server.timeline,
-            database: wanted.database.clone(),
-            slot: wanted.slot.clone(),
-            publication: wanted.publication.clone(),
-            end_lsn: server.flush_lsn,
-            split: None,
-            forced: false,
-            slot_pending: false,
-            written_at_ms: unix_ms(),
-        }
-    }
-
-    /// Step 5: the position that the stream begins at is in Kafka before the stream begins.
-    async fn take_position(
-        &self,
-        start: Start,
-        template: Checkpoint,
-        attachments: &[Attachment],
-        client: &mut ReplicationClient,
-        producer: Producer,
-        topic: &CheckpointTopic,
-    ) -> Result<(Producer, Checkpoint), Failure> {
-        let at = |position: Position, forced: bool| Checkpoint {
-            end_lsn: position.end_lsn,
-            split: position.split,
-            forced,
-            ..template.clone()
-        };
-        match start {
-            Start::Resume(position) => commit_alone(producer, topic, at(position, false), attachments).await,
-            Start::Adopt { position, forced } => {
-                if forced {
-                    warn!(position = %position, "beginning at the slot's position, as the operator has asked: changes before it may be missing");
-                } else {
-                    self.warn_of_what_is_not_copied(position.end_lsn);
-                }
-                commit_alone(producer, topic, at(position, forced), attachments).await
-            }
-            Start::CreateSlot { forced } => {
-                // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
-                let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
-                let (producer, _) = commit_alone(producer, topic, pending, attachments).await?;
-                let name = slot_name(&self.shared.wanted.slot)?;
-                let mut slot = CreateSlot::new(&name);
-                slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
-                let created = self.create_slot(client, &slot).await?;
-                info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
-                self.warn_of_what_is_not_copied(created.consistent_point);
-                commit_alone(producer, topic, at(Position::at(created.consistent_point), forced), &[]).await
-            }
-        }
-    }
-
-    fn warn_of_what_is_not_copied(&self, from: pgoutput::Lsn) {
-        if self.shared.config.snapshot.mode == SnapshotMode::Never {
-            warn!(
-                "only changes from {from} on are streamed: rows that were there before are not copied, with snapshot.mode = \"never\""
-            );
-        }
-    }
-
-    /// Creates the slot, for which the server waits until every transaction is over that runs now.
-    async fn create_slot(&self, client: &mut ReplicationClient, slot: &CreateSlot<'_>) -> Result<CreatedSlot, Failure> {
-        self.shared.metrics.state("creating the slot");
-        info!(slot = self.shared.wanted.slot, "creating the slot: the server waits for the transactions that run now");
-        let creating = client.create_slot(slot);
-        tokio::pin!(creating);
-        let began = Instant::now();
-        loop {
-            tokio::select! {
-                created = &mut creating => return created.map_err(|error| failures::of_walreceiver(&error)),
-                () = tokio::time::sleep(SLOT_REMINDER_INTERVAL) => warn!(
-                    slot = self.shared.wanted.slot,
-                    waited_seconds = began.elapsed().as_secs(),
-                    "the slot is still being created: a transaction that was open before has not ended; \
-                     SELECT pid, xact_start, state, query FROM pg_stat_activity ORDER BY xact_start shows the oldest first"
-                ),
-            }
-        }
-    }
-
-    /// Step 6.
-    async fn start_replication(
-        &self,
-        client: ReplicationClient,
-        position: Position,
-    ) -> Result<(WalReader, Feedback), Failure> {
-        let Shared { config, wanted, .. } = self.shared;
-        let publication = publication_names(&[&wanted.publication]);
-        let mut options = vec![("proto_version", "1"), ("publication_names", publication.as_str())];
-        if config.metadata.messages {
-            options.push(("messages", "true"));
-        }
-        // Servers before version 16 do not know the option.
-        if config.postgres.origin == Origin::None {
-            options.push(("origin", "none"));
-        }
-        let settings = StreamSettings {
-            // One frame is held beside its encoded form.
-            frame_bytes_max: usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX),
-            status_interval: config.postgres.status_interval,
-            ..StreamSettings::default()
-        };
-        client
-            .start_replication(&slot_name(&wanted.slot)?, position.end_lsn, &options, settings)
-            .await
-            .map_err(|error| failures::of_walreceiver(&error))
     }
 }
 
@@ -602,69 +212,5 @@ struct ToServer(Feedback);
 impl Confirm for ToServer {
     fn confirm(&self, committed: Committed) -> Result<(), Failure> {
         self.0.advance(committed.flush_lsn()).map_err(|error| failures::of_walreceiver(&error))
-    }
-}
-
-async fn identify(client: &mut ReplicationClient, held: Option<&Checkpoint>) -> Result<Server, Failure> {
-    let identity = client.identify_system().await.map_err(|error| failures::of_walreceiver(&error))?;
-    let mut history = Vec::new();
-    if held.is_some_and(|held| held.timeline != identity.timeline) && identity.timeline > 1 {
-        let found =
-            client.timeline_history(identity.timeline).await.map_err(|error| failures::of_walreceiver(&error))?;
-        history = found
-            .switches
-            .iter()
-            .map(|switch| TimelineEnd { timeline: switch.timeline, switch_lsn: switch.end })
-            .collect();
-    }
-    Ok(Server {
-        system_identifier: identity.system_id,
-        timeline: identity.timeline,
-        flush_lsn: identity.flush_lsn,
-        history,
-    })
-}
-
-/// Commits a checkpoint without records.
-async fn commit_alone(
-    producer: Producer,
-    topic: &CheckpointTopic,
-    checkpoint: Checkpoint,
-    attachments: &[Attachment],
-) -> Result<(Producer, Checkpoint), Failure> {
-    let (topic, attachments) = (topic.clone(), attachments.to_vec());
-    let began = Instant::now();
-    let committed = blocking(move || {
-        let producer = producer.begin()?.prepare(topic.name(), &checkpoint, &attachments)?.commit()?;
-        Ok((producer, checkpoint))
-    })
-    .await?;
-    tracing::debug!(position = %committed.1.position(), elapsed_ms = began.elapsed().as_millis(), "took the position");
-    Ok(committed)
-}
-
-async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, publisher::PublishError> + Send + 'static,
-) -> Result<T, Failure> {
-    spawn_blocking(work)
-        .await
-        .map_err(|error| Failure::caused(Code::Internal, error))?
-        .map_err(|error| kafka_failure(&error))
-}
-
-fn kafka_failure(error: &publisher::PublishError) -> Failure {
-    failure_of(error, Duration::ZERO, Duration::MAX)
-}
-
-fn slot_name(name: &str) -> Result<SlotName, Failure> {
-    name.parse().map_err(|error| Failure::new(Code::ConfigInvalid, format!("postgres.slot: {error}")))
-}
-
-fn topic_settings(config: &Config) -> TopicSettings {
-    let topics = &config.kafka.topics;
-    TopicSettings {
-        partitions: topics.partitions.unwrap_or(-1),
-        replication_factor: topics.replication_factor.map_or(-1, i32::from),
-        config: topics.config.clone(),
     }
 }
