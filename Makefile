@@ -55,11 +55,11 @@ test-long: dependencies ## The fault suite at length: 600 rounds of kills, 10 mi
 	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) $(TEST) --test end_to_end
 
 .PHONY: bench
-bench: dependencies ## Decode and encode per row, then drain a million rows beside pg_recvlogical.
+bench: dependencies ## Decode and encode per row, drain a million rows beside pg_recvlogical, copy five million beside COPY.
 	$(STACK) install --bench-tools
 	$(CARGO) bench --locked -p pgoutput -p encoder
 	$(CARGO) build --locked --release --bin pgsluice
-	$(STACK) run --bench -- $(CARGO) bench --locked --bench drain
+	$(STACK) run --bench -- $(CARGO) bench --locked --bench drain --bench snapshot
 
 .PHONY: fuzz
 fuzz: ## Fuzz the decoder and the parsers of values; needs a nightly toolchain and cargo-fuzz. FUZZ_SECONDS=60

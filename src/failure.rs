@@ -159,7 +159,7 @@ codes! {
         "Change what the message names; `pgsluice snapshot status` shows every table that is streamed.";
     SnapshotIncomplete "snapshot-incomplete" Stop 3
         "With snapshot.mode = \"initial_only\", every table is copied but for some that cannot be.",
-        "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing.";
+        "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing. What was stopped is started by `pgsluice snapshot start` while an instance runs in another mode.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Set http.token for the instance and for the command.";

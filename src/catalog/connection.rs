@@ -85,6 +85,7 @@ impl Catalog {
     pub(super) async fn prepare(&mut self, sql: &str) -> Result<Result<(), String>, Failure> {
         let work = async {
             match self.client().await?.prepare(sql).await {
+                Ok(statement) if !statement.params().is_empty() => Ok(Err("it has parameters".to_owned())),
                 Ok(_) => Ok(Ok(())),
                 Err(error) => {
                     let failure = failure_of(&error);

@@ -21,6 +21,8 @@ pub struct SnapshotTable {
     pub filter: Option<String>,
     /// What its rows can be read in the order of, if there is anything.
     pub read_order: Option<ReadOrder>,
+    /// How it has come into the publication, as a text that is another once it was taken out and put back, or its rows are chosen otherwise.
+    pub membership: String,
     /// Whether it is partitioned, with or without leaves.
     pub is_partitioned: bool,
     /// Whether the columns of its replica identity are among those that are published.
@@ -185,6 +187,7 @@ impl Catalog {
             filter: published.filter,
             read_order,
             is_partitioned: published.is_partitioned,
+            membership: published.membership,
         }))
     }
 
@@ -194,7 +197,8 @@ impl Catalog {
         // that is no JSON cannot be asked for in this way.
         let version = self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
         let sql = if version.get::<_, i32>(0) < 150_000 {
-            "SELECT class.relkind = 'p', false, NULL::text[], NULL::text
+            "SELECT class.relkind = 'p', false, NULL::text[], NULL::text,
+                    concat('member ', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid))
              FROM pg_publication publication JOIN pg_class class ON class.oid = $2 WHERE publication.pubname = $1"
         } else {
             // A publication that has the table's whole schema has all of its rows, whatever it says of the table besides.
@@ -202,7 +206,9 @@ impl Catalog {
                     CASE WHEN member.prattrs IS NOT NULL THEN
                         ARRAY(SELECT attname::text FROM pg_attribute
                               WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
-                    pg_get_expr(member.prqual, member.prrelid)
+                    pg_get_expr(member.prqual, member.prrelid),
+                    concat_ws(' ', 'member', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid),
+                        (SELECT oid FROM pg_publication_namespace WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace))
              FROM pg_publication publication JOIN pg_class class ON class.oid = $2
              LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
                 AND NOT EXISTS (SELECT FROM pg_publication_namespace
@@ -215,6 +221,7 @@ impl Catalog {
             generated_columns: row.get(1),
             columns: row.get::<_, Option<Vec<String>>>(2).map(|columns| columns.into_iter().collect()),
             filter: row.get(3),
+            membership: row.get(4),
         }))
     }
 
@@ -286,4 +293,5 @@ struct PublishedRows {
     /// Those that it lists, if it does.
     columns: Option<BTreeSet<String>>,
     filter: Option<String>,
+    membership: String,
 }

@@ -42,6 +42,8 @@ use crate::{
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
 const CHUNK_COST_MAX: usize = 2 << 20;
+/// How many seconds one chunk takes at most where a rate is set.
+const RATED_SECONDS: usize = 2;
 /// What copies need of a session.
 pub(super) struct CopierParts {
     pub(super) relations: Relations,
@@ -76,7 +78,7 @@ pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
         workers.spawn(async move { copier.work().await });
     }
     tokio::select! {
-        () = copier.keep_answering(&control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
+        () = Copier::keep_answering(&copier, &control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
         () = copier.keep_hearing(signals) => Err(Failure::new(Code::Internal, "reading signals has ended")),
         () = copier.keep_looking() => Err(Failure::new(Code::Internal, "looking for tables to copy has ended")),
         copied = copier.await_all(), if copier.settings.mode == SnapshotMode::InitialOnly => copied,
@@ -156,7 +158,10 @@ impl Copier {
         // The server locks each published table for this, and waits for whoever alters one: nobody else is to wait with it.
         let mut catalog = Catalog::new(Arc::clone(&self.connect));
         loop {
-            let has_reason = self.state().has_reason_to_look();
+            let has_reason = {
+                let state = self.state();
+                state.looks == 0 || state.has_reason_to_look()
+            };
             if has_reason && let Err(failure) = self.look(&mut catalog).await {
                 self.metrics.copy_failed(&failure);
                 warn!(
@@ -207,7 +212,7 @@ impl Copier {
                 settled.await;
                 continue;
             }
-            self.record_and_tell(Vec::new(), Vec::new()).await?;
+            self.await_committed().await?;
             if !incomplete.is_empty() {
                 let found = format!("not all tables are copied: {} cannot be, or was stopped", incomplete.join(", "));
                 return Err(Failure::new(Code::SnapshotIncomplete, found));
@@ -245,34 +250,32 @@ impl Copier {
     }
 
     async fn settle(&self, table: Oid, look: u64, mut end: End) {
-        let is_all = loop {
-            let must_stop = {
+        let (is_over, is_complete) = loop {
+            {
                 let state = &mut *self.state();
-                let must_stop = state.must_be_stopped(table, &end);
-                if !must_stop {
+                if !state.must_be_stopped(table, &end) {
+                    let is_done = matches!(end, End::Done);
                     state.end(table, look, end);
                     self.metrics.tables_to_copy(state.lacking());
-                    if state.lacking() > 0 && state.are_all_keyless() {
-                        info!("every table is copied but those that cannot be");
-                    }
-                    break state.lacking() == 0;
+                    let is_over = is_done && (state.lacking() == 0 || state.are_all_keyless());
+                    break (is_over, state.incomplete().is_empty());
                 }
-                must_stop
-            };
-            if must_stop && let Err(failure) = self.write_stopped(&[table.into()], Vec::new()).await {
+            }
+            if let Err(failure) = self.write_stopped(&[table.into()], Vec::new()).await {
                 // The session is over.
                 debug!("a table could not be stopped: {failure}");
                 return;
             }
             end = End::Over;
         };
-        self.settled.notify_waiters();
-        if is_all {
+        if is_over && is_complete {
             // If the session ends meanwhile, nobody is told: each table's own end was.
             let _told_or_over = self.record_and_tell(Vec::new(), vec![Notice::of_all(Happened::Completed)]).await;
             info!("every table is copied");
-            self.settled.notify_waiters();
+        } else if is_over {
+            info!("every table is copied but those that cannot be, or were stopped");
         }
+        self.settled.notify_waiters();
     }
 
     /// The transaction id below which nothing may run in a snapshot of this epoch, for a table that was seen in this look.
@@ -287,16 +290,18 @@ impl Copier {
         Ok(xid)
     }
 
-    /// Waits until the rows of the next chunk may be read; whether they may then.
+    /// How many rows a chunk may have where there is a rate.
+    fn rows_at_rate(&self) -> Option<usize> {
+        let rate = self.settings.rows_per_second?;
+        Some(usize::try_from(rate).unwrap_or(usize::MAX).saturating_mul(RATED_SECONDS))
+    }
+
+    /// Waits until more rows may be read; whether they may then.
     async fn await_rate(&self, copying: &Copying) -> bool {
-        let Some(rate) = self.settings.rows_per_second else { return true };
-        let rows = u32::try_from(copying.chunk_rows).unwrap_or(u32::MAX);
-        let at = {
-            let mut next = self.next_row_at.lock().await;
-            let at = (*next).max(Instant::now());
-            *next = at + Duration::from_secs(1) * rows / rate;
-            at
-        };
+        if self.settings.rows_per_second.is_none() {
+            return true;
+        }
+        let at = *self.next_row_at.lock().await;
         loop {
             let changed = self.changed.notified();
             {
@@ -310,6 +315,13 @@ impl Copier {
                 () = changed => {}
             }
         }
+    }
+
+    /// So many rows were read, for which others wait.
+    async fn pay_rate(&self, rows: usize) {
+        let Some(rate) = self.settings.rows_per_second else { return };
+        let mut next = self.next_row_at.lock().await;
+        *next = (*next).max(Instant::now()) + Duration::from_secs(1) * u32::try_from(rows).unwrap_or(u32::MAX) / rate;
     }
 
     async fn request(&self, request: Request) -> Result<(), Failure> {

@@ -351,7 +351,7 @@ impl Publisher {
                 // The source says that nothing more is there: the records wait for no company, and its position is newer.
                 self.progress.publish(quiet.position.max(self.progress.published())).map_err(out_of_order)?;
                 return self.commit(self.progress.published());
-            } else if self.has_grown_to_limits() {
+            } else if self.has_grown_to_limits() || !self.awaited.is_empty() {
                 return self.commit(self.progress.published());
             }
             return Ok(());

@@ -33,9 +33,10 @@ use super::visibility::Visibility;
 
 /// How many streamed transactions are remembered that no snapshot has found to have ended.
 const RECENT_MAX: usize = 1 << 16;
-/// How many bytes of keys one window notes, with what each costs beside its bytes; and all of them together.
+/// How many bytes of keys the oldest window of a table notes, with what each costs beside its bytes; and each of those behind it, which would otherwise
+/// note the same again.
 const NOTED_BYTES_MAX: usize = 4 << 20;
-const NOTED_BYTES_IN_ALL: usize = 8 << 20;
+const NOTED_BYTES_MAX_BEHIND: usize = 1 << 20;
 const NOTED_OVERHEAD_BYTES: usize = 64;
 
 /// Counts how often the memory of streamed transactions has begun anew. A snapshot is good in an epoch if nothing runs in it below a transaction
@@ -220,8 +221,9 @@ impl<C> Windows<C> {
     /// A change of a key was streamed; `is_incomplete` if its row lacks a value that the update did not touch.
     pub(crate) fn note(&mut self, table: Oid, key: &[u8], is_incomplete: bool) {
         let Some(last) = self.current else { return };
-        let mut in_all: usize = self.open.iter().map(|window| window.noted_bytes).sum();
+        let mut bytes_max = NOTED_BYTES_MAX;
         for window in self.open.iter_mut().filter(|window| window.table == table && window.spoilt.is_none()) {
+            let limit = std::mem::replace(&mut bytes_max, NOTED_BYTES_MAX_BEHIND);
             // What the chunk's snapshot sees takes no row out of it.
             if window.loaded.as_ref().is_some_and(|loaded| loaded.snapshot.has_ended(last)) {
                 continue;
@@ -230,11 +232,8 @@ impl<C> Windows<C> {
                 *noted = Noted { last, is_incomplete };
                 continue;
             }
-            let bytes = key.len() + NOTED_OVERHEAD_BYTES;
-            window.noted_bytes += bytes;
-            in_all += bytes;
-            if window.noted_bytes > NOTED_BYTES_MAX || in_all > NOTED_BYTES_IN_ALL {
-                in_all -= window.noted_bytes;
+            window.noted_bytes += key.len() + NOTED_OVERHEAD_BYTES;
+            if window.noted_bytes > limit {
                 window.spoil(Spoilt::TooBusy);
             } else {
                 window.noted.insert(key.into(), Noted { last, is_incomplete });

@@ -44,8 +44,6 @@ use crate::{
 /// How long a window is kept open for transactions to end, and how often they are looked at.
 const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED_POLL: Duration = Duration::from_millis(20);
-/// How many seconds one chunk takes at most where a rate is set.
-const RATED_SECONDS: usize = 2;
 /// How many rows a chunk has at most.
 const CHUNK_ROWS_MAX: usize = 20_000;
 
@@ -102,7 +100,7 @@ impl Copier {
         }
         // What is in flight already comes first.
         self.budget.acquire(0).await;
-        if !self.state().published.contains_key(&copying.oid.into()) {
+        if !self.state().is_published(copying.oid) {
             return Ok(Step::Gone);
         }
         let described = match copying.described.take() {
@@ -183,7 +181,7 @@ impl Copier {
                 return Err(Failure::new(Code::RegistryIncompatible, found));
             }
             Known::Watched(known) => (Arc::clone(&known.plan), known.metrics.clone()),
-            Known::Unwatched => return Ok(Err(Step::Gone)),
+            Known::Unwatched => return Ok(Err(Step::Unwatched)),
         };
         Ok(Ok(Encoding { plan, metrics }))
     }
@@ -331,6 +329,7 @@ impl Copier {
     async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
         let ReadChunk { batch, keys, rows, last, is_whole, snapshot, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
+        self.pay_rate(rows).await;
         let then = if let Some(again) = &copying.again {
             // What was read again has been passed already.
             let record = copying.record.clone();
@@ -340,9 +339,9 @@ impl Copier {
             let record = copying.ahead.advanced(last, rows as u64, batch.bytes() as u64);
             copying.is_read = is_whole && rows < copying.chunk_rows;
             copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
-            if let Some(rate) = self.settings.rows_per_second {
+            if let Some(rows_max) = self.rows_at_rate() {
                 // What is asked for meanwhile is not to wait for long.
-                copying.chunk_rows = copying.chunk_rows.min(RATED_SECONDS * rate as usize);
+                copying.chunk_rows = copying.chunk_rows.min(rows_max);
             }
             copying.ahead = record.clone();
             let end = copying.is_read.then(|| record.ended(unix_ms()));
@@ -371,10 +370,13 @@ impl Copying {
     /// Where a row stands by another key than before says nothing.
     fn go_by(&mut self, described: &Described) {
         let columns = described.order.columns.iter().map(KeyColumn::words);
-        let words = columns.chain(described.key.names().iter().cloned()).collect();
+        let words = columns.chain(described.key.names().iter().cloned());
+        // What was taken out of a publication and put back was not streamed in between.
+        let words = words.chain([described.table.membership.clone()]).collect();
         if self.ahead.key != words {
             self.ahead.key = words;
             self.ahead.after = None;
+            (self.ahead.rows, self.ahead.bytes) = (0, 0);
             self.again = None;
             self.is_read = false;
             self.settles = Settles::AllBefore;

@@ -3,11 +3,11 @@
 //! What is asked for is beside the checkpoint before it is answered. A table that is being copied belongs to its worker until the turn is over, so
 //! that no cursor of it is written behind what is said here: it is never started meanwhile, and it is the worker that stops it.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use pgoutput::Oid;
 use publisher::Attachment;
-use tokio::{sync::oneshot, time::timeout};
+use tokio::{sync::oneshot, task::JoinSet, time::timeout};
 use tracing::info;
 
 use super::{Copier, session_over};
@@ -23,38 +23,36 @@ use crate::{
 
 /// How long a command waits for a chunk that is being read.
 const STOP_TIMEOUT: Duration = Duration::from_secs(20);
+/// How many questions are answered at a time.
+const TASKS_MAX: usize = 32;
 
 impl Copier {
     /// Carries out one command after another, for as long as the session runs. How far copies are is told meanwhile, too.
-    pub(super) async fn keep_answering(&self, control: &SnapshotControl) {
+    pub(super) async fn keep_answering(copier: &Arc<Self>, control: &SnapshotControl) {
+        let mut tasks = JoinSet::new();
         loop {
-            let Asked { command, answer } = control.next().await;
-            let work = self.carry_out(command, Vec::new());
-            tokio::pin!(work);
-            let done = loop {
-                tokio::select! {
-                    done = &mut work => break done,
-                    asked = control.next() => {
-                        let answered = match asked.command {
-                            Command::Status => Ok(self.state().status()),
-                            _ => Err(Failure::new(Code::ControlUnavailable, "another command is being carried out")),
-                        };
-                        let _nobody_waits_any_more = asked.answer.send(answered);
+            tokio::select! {
+                Asked { command, answer } = control.next() => {
+                    if tasks.len() >= TASKS_MAX {
+                        let found = "too many commands are being carried out";
+                        let _nobody_waits_any_more = answer.send(Err(Failure::new(Code::ControlUnavailable, found)));
+                        continue;
                     }
+                    let copier = Arc::clone(copier);
+                    tasks.spawn(async move {
+                        let done = copier.carry_out(command, Vec::new()).await;
+                        let _nobody_waits_any_more = answer.send(done);
+                    });
                 }
-            };
-            let _nobody_waits_any_more = answer.send(done);
+                Some(_ended) = tasks.join_next() => {}
+            }
         }
     }
 
     /// Does what is asked for; the checkpoint says `besides` as soon as it says that.
     pub(super) async fn carry_out(&self, command: Command, besides: Vec<Attachment>) -> Result<Status, Failure> {
         if command == Command::Status {
-            // Nobody else looks while nothing is to be copied.
-            if !self.state().has_reason_to_look() {
-                self.look(&mut self.catalog()).await?;
-            }
-            return Ok(self.state().status());
+            return Ok(self.status().await);
         }
         // One command at a time, whoever gives it.
         let _turn = self.commands.lock().await;
@@ -68,9 +66,23 @@ impl Copier {
         Ok(self.state().status())
     }
 
+    /// How far all tables are, once it is known which there are.
+    async fn status(&self) -> Status {
+        loop {
+            let looked = self.settled.notified();
+            {
+                let state = self.state();
+                if state.looks > 0 {
+                    return state.status();
+                }
+            }
+            looked.await;
+        }
+    }
+
     /// One of its own, for the time of a command: others may be waiting for a lock on theirs.
-    fn catalog(&self) -> Catalog {
-        Catalog::new(std::sync::Arc::clone(&self.connect))
+    pub(super) fn catalog(&self) -> Catalog {
+        Catalog::new(Arc::clone(&self.connect))
     }
 
     async fn pause(&self, is_paused: bool, mut attachments: Vec<Attachment>) -> Result<(), Failure> {
@@ -141,12 +153,11 @@ impl Copier {
         if self.state().looks == 0 {
             self.look(&mut self.catalog()).await?;
         }
-        let named = tables.iter().map(|name| Ok(self.find(name)?.0)).collect::<Result<Vec<_>, Failure>>()?;
+        let named = tables.iter().map(|name| Ok(self.find(name)?.0)).collect::<Result<BTreeSet<_>, Failure>>()?;
         let (idle, busy) = {
             let state = &mut *self.state();
-            let unfinished = |oid: &u32| state.progress.lacks((*oid).into());
-            let all = state.published.keys().copied().filter(|_| tables.is_empty());
-            let stopping: Vec<u32> = named.into_iter().chain(all).filter(unfinished).collect();
+            let mut stopping = state.unfinished();
+            stopping.retain(|oid| tables.is_empty() || named.contains(oid));
             state.stopping.extend(stopping.iter().copied());
             let (busy, idle): (Vec<u32>, Vec<u32>) = stopping.into_iter().partition(|oid| state.is_copying(*oid));
             for oid in &idle {
@@ -155,7 +166,11 @@ impl Copier {
             (idle, busy)
         };
         self.changed.notify_waiters();
-        self.write_stopped(&idle, besides).await?;
+        // That something was carried out is true once all of it is.
+        let (with_idle, at_end) = if busy.is_empty() { (besides, Vec::new()) } else { (Vec::new(), besides) };
+        if !idle.is_empty() || !with_idle.is_empty() {
+            self.write_stopped(&idle, with_idle).await?;
+        }
         let all_ended = async {
             loop {
                 let ended = self.settled.notified();
@@ -168,9 +183,10 @@ impl Copier {
         timeout(STOP_TIMEOUT, all_ended).await.map_err(|_elapsed| {
             Failure::new(
                 Code::ControlUnavailable,
-                "a chunk is still being read: the table stops behind it; ask again if the status does not show that",
+                "a chunk is still being read, or waits for the stream: the table stops behind it; ask again if the status does not show that",
             )
-        })
+        })?;
+        self.record(at_end).await
     }
 
     /// The tables are left as far as they are; nobody copies them.
@@ -230,7 +246,15 @@ impl Copier {
         attachments: Vec<Attachment>,
         notices: Vec<Notice>,
     ) -> Result<(), Failure> {
+        if attachments.is_empty() && notices.is_empty() {
+            return Ok(());
+        }
         self.write(attachments, notices, Vec::new()).await
+    }
+
+    /// Waits until everything is committed that was handed to the stream before.
+    pub(super) async fn await_committed(&self) -> Result<(), Failure> {
+        self.write(Vec::new(), Vec::new(), Vec::new()).await
     }
 
     /// The same; what is remembered of rows of tables that are not copied any more is forgotten.

@@ -13,11 +13,13 @@ use super::Copier;
 use crate::{
     failure::{Code, Failure},
     pipeline::publish::failure_of,
-    snapshot::{Signal, SignalsRecord, control::Command},
+    snapshot::{Signal, SignalsRecord},
 };
 
 /// How often the topic is looked at.
 const INTERVAL: Duration = Duration::from_secs(1);
+/// After so many looks in a row at a topic that ends before what was read it is believed: a new leader may not know the end at once.
+const SHORTER_MAX: u32 = 20;
 /// So many records are read at a time.
 const RECORDS_MAX: usize = 100;
 
@@ -41,6 +43,7 @@ impl Copier {
         let Some(SignalSource { topic, kafka }) = source else { return std::future::pending().await };
         let held = self.state().progress.signals.clone().filter(|held| held.topic == topic);
         let mut next = held.map(|held| held.offset);
+        let mut seen_shorter = 0;
         let mut reader = LogReader::new(&kafka, topic.clone(), Isolation::Committed);
         loop {
             let from = next;
@@ -52,7 +55,19 @@ impl Copier {
             let Ok((kept, read)) = read.await else { return };
             reader = kept;
             let heard = match read.map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX)) {
-                Ok((found, end)) => self.hear(&topic, &kafka.name, found, end, &mut next).await,
+                Ok((found, end)) if next.is_some_and(|next| end < next) => {
+                    debug_assert!(found.is_empty(), "nothing is read then");
+                    seen_shorter += 1;
+                    if seen_shorter == SHORTER_MAX {
+                        warn!(topic, end, "the topic of signals was made anew: it is read from its beginning");
+                        (next, seen_shorter) = (Some(0), 0);
+                    }
+                    Ok(())
+                }
+                Ok((found, end)) => {
+                    seen_shorter = 0;
+                    self.hear(&topic, &kafka.name, found, end, &mut next).await
+                }
                 Err(failure) => Err(failure),
             };
             if let Err(failure) = heard {
@@ -89,9 +104,8 @@ impl Copier {
     }
 
     async fn obey(&self, topic: &str, offset: i64, value: &[u8]) -> Result<(), Failure> {
-        if self.state().looks == 0 {
-            self.carry_out(Command::Status, Vec::new()).await?;
-        }
+        // A table may have been added since the last look.
+        self.look(&mut self.catalog()).await?;
         let published: Vec<String> = self.state().published.values().map(ToString::to_string).collect();
         let behind = vec![SignalsRecord::new(topic, offset).attachment()];
         let refused = match Signal::read(value, &published) {
@@ -132,11 +146,10 @@ fn read(reader: &mut LogReader, from: Option<i64>) -> Result<(Vec<Found>, i64), 
     let (beginning, end) = reader.bounds()?;
     let Some(from) = from else { return Ok((Vec::new(), end)) };
     let mut found: Vec<Found> = Vec::new();
-    if end == from {
-        return Ok((found, from));
+    if end <= from {
+        return Ok((found, end));
     }
-    // A topic that ends before was made anew, and what it holds is for this stream.
-    reader.seek(if end < from { beginning } else { from.max(beginning) });
+    reader.seek(from.max(beginning));
     reader.read_while(0, Duration::ZERO, |offset, key, value| {
         let (key, value) = (key.map(<[u8]>::to_vec), value.unwrap_or_default().to_vec());
         found.push(Found { key, value, behind: offset + 1 });

@@ -29,6 +29,10 @@ pub(super) struct State {
     taken: BTreeMap<u32, Taken>,
     /// Those that are to be stopped, until the checkpoint says so.
     pub(super) stopping: BTreeSet<u32>,
+    /// Those that are being copied, and were taken out of the publication meanwhile, though they may be back.
+    gone: BTreeSet<u32>,
+    /// Those that are published, and not asked for by the configuration, under these names.
+    unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
     keyless: BTreeSet<u32>,
     /// Why the last turn at a table ended.
@@ -59,10 +63,14 @@ struct Turn {
 
 /// How a turn at a table ends.
 pub(super) enum End {
+    /// All of it is copied.
+    Done,
     /// It needs no more of the copier.
     Over,
     /// It is not streamed any more.
     Gone,
+    /// It is published, and nobody has asked for it.
+    Unwatched,
     /// Others have their turn first.
     NextTurn(String),
     PutOff(String),
@@ -87,6 +95,8 @@ impl State {
             pending: VecDeque::new(),
             taken: BTreeMap::new(),
             stopping: BTreeSet::new(),
+            gone: BTreeSet::new(),
+            unwatched: BTreeMap::new(),
             keyless: BTreeSet::new(),
             problems: BTreeMap::new(),
             looks: 0,
@@ -102,7 +112,8 @@ impl State {
 
     fn is_wanted(&self, table: u32) -> bool {
         let is_asked_for = self.is_automatic || self.progress.tables.get(&table).is_some_and(|record| record.asked);
-        is_asked_for && self.progress.lacks(table.into()) && !self.stopping.contains(&table)
+        let is_ours = !self.stopping.contains(&table) && !self.unwatched.contains_key(&table);
+        is_asked_for && is_ours && self.progress.lacks(table.into())
     }
 
     /// Takes up what is to be copied of what is published now, and returns what was taken out of the publication: what happens to it now is
@@ -110,8 +121,18 @@ impl State {
     pub(super) fn look(&mut self, tables: &[(Oid, PublishedTable)]) -> Vec<Oid> {
         let look = self.looks;
         self.looks += 1;
+        if tables.is_empty() {
+            // That there is none at all is not the tables' doing.
+            return Vec::new();
+        }
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
         self.taken.retain(|_, taken| *taken != Taken::PutOff);
+        self.unwatched.retain(|oid, name| self.published.get(oid) == Some(name));
+        let published = &self.published;
+        let is_gone = |oid: &u32| !published.contains_key(oid);
+        self.pending.retain(|(oid, _)| !is_gone(&(*oid).into()));
+        self.taken.retain(|oid, taken| *taken != Taken::Waiting || !is_gone(oid));
+        self.gone.extend(self.taken.keys().copied().filter(is_gone));
         for (oid, _) in tables {
             let oid = u32::from(*oid);
             if self.is_wanted(oid) && !self.taken.contains_key(&oid) {
@@ -119,9 +140,9 @@ impl State {
                 self.pending.push_back((oid.into(), look));
             }
         }
-        // That there is none at all is not the tables' doing.
-        let is_gone =
-            |oid: &u32| !tables.is_empty() && !self.published.contains_key(oid) && !self.taken.contains_key(oid);
+        // That of one that is being copied ends its own turn.
+        let published = &self.published;
+        let is_gone = |oid: &u32| !published.contains_key(oid) && !self.taken.contains_key(oid);
         self.progress.tables.keys().copied().filter(is_gone).map(Oid::from).collect()
     }
 
@@ -148,8 +169,13 @@ impl State {
     /// A turn at a table has ended.
     pub(super) fn end(&mut self, table: Oid, look: u64, end: End) {
         let oid = u32::from(table);
+        self.gone.remove(&oid);
         match end {
-            End::Over | End::Gone => {
+            End::Unwatched => {
+                self.taken.remove(&oid);
+                self.unwatched.extend(self.published.get(&oid).map(|name| (oid, name.clone())));
+            }
+            End::Done | End::Over | End::Gone => {
                 self.taken.remove(&oid);
                 self.problems.remove(&oid);
             }
@@ -186,7 +212,7 @@ impl State {
     pub(super) fn must_be_stopped(&mut self, table: Oid, end: &End) -> bool {
         let oid = u32::from(table);
         let has_ended = self.progress.tables.get(&oid).is_some_and(|record| record.ended_at_ms.is_some());
-        if has_ended || matches!(end, End::Gone) {
+        if has_ended || matches!(end, End::Gone | End::Unwatched) {
             self.stopping.remove(&oid);
         }
         self.stopping.contains(&oid)
@@ -194,12 +220,24 @@ impl State {
 
     /// Whether those that lack rows are such that cannot be copied.
     pub(super) fn are_all_keyless(&self) -> bool {
-        self.taken.keys().all(|oid| self.keyless.contains(oid))
+        self.taken.iter().all(|(oid, taken)| *taken == Taken::PutOff && self.keyless.contains(oid))
     }
 
     /// Whether a turn at the table goes on.
     pub(super) fn is_copying(&self, table: u32) -> bool {
         matches!(self.taken.get(&table), Some(Taken::Copying(_)))
+    }
+
+    /// Whether the table is still one to copy, and has been all the time.
+    pub(super) fn is_published(&self, table: Oid) -> bool {
+        let oid = u32::from(table);
+        self.published.contains_key(&oid) && !self.gone.contains(&oid)
+    }
+
+    /// Those of all tables that a copy is to be made of, or goes on.
+    pub(super) fn unfinished(&self) -> Vec<u32> {
+        let is_unfinished = |oid: &u32| self.taken.contains_key(oid) || self.is_wanted(*oid);
+        self.published.keys().copied().filter(is_unfinished).collect()
     }
 
     /// Whether the table is being copied, or waits for it.
@@ -219,8 +257,13 @@ impl State {
         let mut starting = Vec::new();
         for (oid, table) in tables {
             let record = self.progress.tables.get(&oid);
-            let is_at_start =
-                record.is_none_or(|record| record.after.is_none() && record.condition.as_deref() == condition);
+            let is_at_start = record.map_or(condition.is_none(), |record| {
+                record.after.is_none() && record.condition.as_deref() == condition
+            });
+            if self.unwatched.contains_key(&oid) {
+                let found = format!("{table} is published, and not among postgres.tables");
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
             let is_busy = self.is_taken(oid);
             if self.stopping.contains(&oid) || is_busy && !is_at_start {
                 let found = format!("{table} is being copied: stop that first, or wait for its end");
@@ -385,8 +428,35 @@ mod tests {
         assert_eq!(state.begin(), Some((1.into(), 0)));
         assert_eq!(state.begin(), Some((2.into(), 0)));
         assert!(state.look(&[]).is_empty(), "nothing is published: that is not the tables' doing");
+        assert!(state.is_published(2.into()));
         assert!(state.look(&[table(1)]).is_empty(), "it is being copied");
-        state.end(2.into(), 0, End::Over);
-        assert_eq!(state.look(&[table(1)]), [Oid::from(2)]);
+        assert!(state.look(&[table(1), table(2)]).is_empty());
+        assert!(!state.is_published(2.into()), "it was not all the time");
+        state.end(2.into(), 0, End::Gone);
+        assert!(state.is_published(2.into()));
+        assert_eq!(state.look(&[table(1)]), [Oid::from(2)], "it waited, and nobody copies it");
+    }
+
+    #[test]
+    fn what_nobody_asks_for_is_left_alone_under_its_name() {
+        let mut state = State::new(Progress::default(), true);
+        state.look(&[table(1)]);
+        state.begin().expect("it waits");
+        state.end(1.into(), 0, End::Unwatched);
+        state.look(&[table(1)]);
+        assert_eq!(state.begin(), None);
+        assert!(state.reserve(vec![(1, table(1).1)], None).is_err());
+        let renamed = (Oid::from(1), PublishedTable { schema: "public".into(), name: "renamed".into() });
+        state.look(std::slice::from_ref(&renamed));
+        assert!(state.begin().is_some(), "it may be asked for now");
+    }
+
+    #[test]
+    fn what_is_started_with_a_condition_is_not_copied_whole() {
+        let mut state = State::new(Progress::default(), true);
+        state.look(&[table(1)]);
+        let mut start = |condition| state.reserve(vec![(1, table(1).1)], condition).map(|starting| starting.len());
+        assert_eq!(start(None).expect("it waits already"), 0);
+        start(Some("id < 9")).expect_err("all of it is to be copied");
     }
 }

@@ -111,6 +111,8 @@ pub(super) enum Step {
     Done,
     /// The table is not streamed any more.
     Gone,
+    /// It is published, and not asked for.
+    Unwatched,
     /// There is no way to copy it.
     Keyless,
     /// Somebody has asked to stop it.
@@ -169,7 +171,7 @@ impl Copier {
             is_read: false,
             in_flight: VecDeque::new(),
             behind: None,
-            chunk_rows: FIRST_CHUNK_ROWS,
+            chunk_rows: self.rows_at_rate().map_or(FIRST_CHUNK_ROWS, |rows| rows.min(FIRST_CHUNK_ROWS)),
             left: None,
             again: None,
             settles: Settles::Rows(Vec::new()),
@@ -197,8 +199,17 @@ impl Copier {
                     "nothing tells its rows apart and gives them an order: give it a primary key".to_owned(),
                 ))
             }
+            Step::Unwatched => {
+                let TableRecord { schema, table, .. } = &copying.ahead;
+                info!(schema, table, "the table is published and not asked for: it is not copied");
+                if self.state().progress.tables.contains_key(&oid.into()) {
+                    self.forget(oid).await?;
+                }
+                Ok(End::Unwatched)
+            }
             Step::Again(why) => Ok(End::NextTurn(why)),
-            Step::Done | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
+            Step::Done => Ok(End::Done),
+            Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
         }
     }
 
@@ -212,7 +223,7 @@ impl Copier {
         Ok(None)
     }
 
-    /// Ends with one of the last four steps, or with [`Step::Again`] if others are to have their turn.
+    /// Ends with one of the last five steps, or with [`Step::Again`] if others are to have their turn.
     async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         let (mut failures, mut progressed_at) = (0, Instant::now());
@@ -233,7 +244,9 @@ impl Copier {
             };
             let TableRecord { schema, table, .. } = &copying.ahead;
             match step {
-                Ok(step @ (Step::Done | Step::Gone | Step::Keyless | Step::Stopped)) => return Ok(step),
+                Ok(step @ (Step::Done | Step::Gone | Step::Unwatched | Step::Keyless | Step::Stopped)) => {
+                    return Ok(step);
+                }
                 Ok(Step::Sent | Step::Interrupted) => continue,
                 Ok(Step::Written) => {
                     if !std::mem::replace(&mut is_told, true) {

@@ -201,6 +201,8 @@ impl Source {
         notices: Vec<Notice>,
         committed: Option<oneshot::Sender<()>>,
     ) -> Result<(), Failure> {
+        // What was streamed before may have attachments that these end.
+        self.flush(false).await?;
         self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments, notices, committed }))).await
     }
 

@@ -132,6 +132,7 @@ fn rows_that_meet_a_condition_are_copied_when_somebody_asks() {
         ("true) union select from oracle.log where (true", "syntax error"),
         ("true); drop table public.item; select (true", "syntax error"),
         ("id", "boolean"),
+        ("id = $1", "it has parameters"),
         ("id = 1) or (id = 2", "syntax error"),
         ("note >= 1::timestamptz::text", "cannot cast"),
         ("version > 'many'", "invalid input syntax"),
