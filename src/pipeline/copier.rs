@@ -254,10 +254,10 @@ impl Copier {
             {
                 let state = &mut *self.state();
                 if !state.must_be_stopped(table, &end) {
-                    let is_done = matches!(end, End::Done);
+                    let is_news = matches!(end, End::Done | End::Keyless { is_news: true });
                     state.end(table, look, end);
                     self.metrics.tables_to_copy(state.lacking());
-                    let is_over = is_done && (state.lacking() == 0 || state.are_all_keyless());
+                    let is_over = is_news && (state.lacking() == 0 || state.are_all_keyless());
                     break (is_over, state.incomplete().is_empty());
                 }
             }

@@ -16,6 +16,9 @@ use crate::{
     },
 };
 
+/// What is to be done about a table that cannot be copied as it is.
+const KEYLESS: &str = "nothing tells its rows apart and gives them an order: give it a primary key";
+
 pub(super) struct State {
     /// As the checkpoint has it.
     pub(super) progress: Progress,
@@ -74,6 +77,10 @@ pub(super) enum End {
     /// Others have their turn first.
     NextTurn(String),
     PutOff(String),
+    /// It cannot be copied as it is; whether that was not known before.
+    Keyless {
+        is_news: bool,
+    },
 }
 
 /// A transaction id below which nothing may run in the snapshot of a chunk: see [`Windows`](crate::snapshot::Windows).
@@ -155,8 +162,6 @@ impl State {
         let rows = self.progress.tables.get(&table.into()).map_or(0, |record| record.rows);
         let turn = Turn { began: Instant::now(), rows, rows_estimated: None };
         self.taken.insert(table.into(), Taken::Copying(turn));
-        // It may have got a key.
-        self.keyless.remove(&table.into());
         Some((table, look))
     }
 
@@ -176,6 +181,7 @@ impl State {
                 self.unwatched.extend(self.published.get(&oid).map(|name| (oid, name.clone())));
             }
             End::Done | End::Over | End::Gone => {
+                self.keyless.remove(&oid);
                 self.taken.remove(&oid);
                 self.problems.remove(&oid);
             }
@@ -187,6 +193,10 @@ impl State {
             End::PutOff(why) => {
                 self.taken.insert(oid, Taken::PutOff);
                 self.problems.insert(oid, why);
+            }
+            End::Keyless { .. } => {
+                self.taken.insert(oid, Taken::PutOff);
+                self.problems.insert(oid, KEYLESS.to_owned());
             }
         }
     }
@@ -306,7 +316,7 @@ impl State {
         let record = self.progress.tables.get(&oid);
         let taken = self.taken.get(&oid);
         let state = match (taken, record) {
-            _ if self.keyless.contains(&oid) && taken.is_some() => control::State::Keyless,
+            (Some(Taken::PutOff), _) if self.keyless.contains(&oid) => control::State::Keyless,
             (Some(Taken::Copying(_)), _) => control::State::Copying,
             (Some(Taken::Waiting), _) => control::State::Waiting,
             (Some(Taken::PutOff), _) => control::State::PutOff,

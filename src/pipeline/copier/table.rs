@@ -189,15 +189,13 @@ impl Copier {
                 Ok(End::Gone)
             }
             Step::Keyless => {
-                self.tell_keyless(&copying);
+                let is_news = self.tell_keyless(&copying);
                 // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
                 let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
                 if is_forgotten {
                     self.forget(oid).await?;
                 }
-                Ok(End::PutOff(
-                    "nothing tells its rows apart and gives them an order: give it a primary key".to_owned(),
-                ))
+                Ok(End::Keyless { is_news })
             }
             Step::Unwatched => {
                 let TableRecord { schema, table, .. } = &copying.ahead;
@@ -301,8 +299,10 @@ impl Copier {
         }
     }
 
-    fn tell_keyless(&self, copying: &Copying) {
-        if self.state().is_found_keyless(copying.oid) {
+    /// Says it once; whether it was said now.
+    fn tell_keyless(&self, copying: &Copying) -> bool {
+        let is_news = self.state().is_found_keyless(copying.oid);
+        if is_news {
             let TableRecord { schema, table, .. } = &copying.ahead;
             warn!(
                 schema,
@@ -311,6 +311,7 @@ impl Copier {
                  primary key"
             );
         }
+        is_news
     }
 
     /// Hears what became of the oldest chunk that the stream has; waits for it if nothing is to be read before, or `must_wait` says so.
