@@ -300,8 +300,7 @@ fn whatever_changes_what_is_copied_is_seen() {
         assert_ne!(seen.last(), Some(&after), "{change}");
         seen.push(after);
     }
-    database.execute(
-        "insert into app_old.u values (1, null, 'v'); analyze app_old.u; create table app_old.new (id int)",
-    );
+    database
+        .execute("insert into app_old.u values (1, null, 'v'); analyze app_old.u; create table app_old.new (id int)");
     assert_eq!(seen.last(), Some(&fingerprint()), "what is nothing to it");
 }

@@ -48,8 +48,9 @@ fn left(table: &TableStatus) -> Option<String> {
     Some(format!("about {:#} at {} rows/s", HumanDuration(duration), rounded(rate)))
 }
 
-fn rounded(rate: f64) -> String {
-    format!("{rate:.0}")
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "for people")]
+fn rounded(rate: f64) -> HumanCount {
+    HumanCount(rate.max(0.0) as u64)
 }
 
 /// Progress in a terminal: a bar for each table that is being copied, and one line for all. Where there is no terminal, nothing is drawn but
@@ -156,7 +157,7 @@ mod tests {
         assert_eq!(
             tables(&status, &[]),
             "TABLE              STATE                       ROWS        BYTES  LEFT\n\
-             public.order_item  copying                1,234,567   345.00 MiB  about 19s at 200000 rows/s\n\
+             public.order_item  copying                1,234,567   345.00 MiB  about 19s at 200,000 rows/s\n\
              \u{20}                  where placed > '2026-01-01'\n\
              public.t           tried again later              0          0 B\n\
              \u{20}                  postgres-refused: permission denied\n\
