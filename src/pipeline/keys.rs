@@ -38,7 +38,7 @@ use pgoutput::{Begin, Timestamp, Xid};
 
 use crate::{
     catalog::{KeySeen, PrimaryKey},
-    snapshot::Visibility,
+    snapshot::{FullXid, NewestLook, Visibility},
 };
 
 /// So many keys of one table are remembered.
@@ -52,12 +52,16 @@ pub(super) struct KeyHistory {
     forgotten: u64,
     /// Whether it is announced with each of its partitions.
     is_partitioned: bool,
+    /// States are remembered for longer than the ids of the stream last.
+    newest: NewestLook,
 }
 
 /// A key, or that there was none.
 #[derive(Debug)]
 struct State {
     key: Option<PrimaryKey>,
+    /// Who made it, if there is one.
+    made_by: Option<FullXid>,
     first: Arc<Visibility>,
     last: Arc<Visibility>,
 }
@@ -108,10 +112,11 @@ pub(super) struct KeyThen {
 #[derive(Debug, Clone)]
 pub(super) struct Next {
     /// Who made it, if there is one.
-    by: Option<Xid>,
+    by: Option<FullXid>,
     first: Arc<Visibility>,
     /// Whether it is a guess that it had not come yet.
     is_guess: bool,
+    newest: NewestLook,
 }
 
 /// Between which two keys a guess was made.
@@ -126,7 +131,8 @@ pub(super) struct Doubt {
 impl Next {
     /// Whether it has come by the time at which a transaction writes, although the relation was not announced again.
     pub(super) fn is_there(&self, transaction: Xid) -> bool {
-        !self.first.has_ended(transaction) || self.is_guess && self.by.is_some_and(|by| precedes(by, transaction))
+        let transaction = self.newest.full(transaction);
+        !self.first.had_ended(transaction) || self.is_guess && self.by.is_some_and(|by| by < transaction)
     }
 }
 
@@ -135,16 +141,10 @@ impl State {
         self.key.as_ref().map(|key| &key.columns)
     }
 
-    fn made_by(&self) -> Option<Xid> {
-        self.key.as_ref().map(|key| key.made_by)
-    }
-
-    /// Whether a transaction that had ended by the time at which this was seen is likely to have written under it.
-    fn is_likely(&self, writer: Writer, has_news: bool) -> bool {
-        match &self.key {
-            Some(key) => key.made_at == Some(writer.committed_at) || !precedes(writer.xid, key.made_by),
-            None => has_news,
-        }
+    /// Whether a transaction that had ended by the time at which this was seen, and committed then, is likely to have written under it.
+    fn is_likely(&self, transaction: FullXid, committed_at: Timestamp, has_news: bool) -> bool {
+        let was_committed_then = self.key.as_ref().is_some_and(|key| key.made_at == Some(committed_at));
+        was_committed_then || self.made_by.map_or(has_news, |by| by <= transaction)
     }
 
     /// Whether its key can be one of a relation with these columns.
@@ -154,9 +154,15 @@ impl State {
 }
 
 impl KeyHistory {
+    /// Of a table of which nothing was seen yet, at a server of which this was seen.
+    pub(super) fn new(newest: NewestLook) -> Self {
+        Self { newest, ..Self::default() }
+    }
+
     /// Takes note of the key that the table had in a snapshot.
     pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen }: KeySeen) {
         self.is_partitioned = is_partitioned;
+        self.newest.observe(&seen);
         if let Some(newest) = self.states.back_mut() {
             // Several connections look, and one may have looked before another and come after it.
             if seen.is_before(&newest.last) {
@@ -171,7 +177,8 @@ impl KeyHistory {
             self.states.pop_front();
             self.forgotten += 1;
         }
-        self.states.push_back(State { key, first: Arc::clone(&seen), last: seen });
+        let made_by = key.as_ref().map(|key| seen.seen_writer(key.made_by));
+        self.states.push_back(State { key, made_by, first: Arc::clone(&seen), last: seen });
     }
 
     /// The key of rows, among those whose columns the rows have: a name that a column has lost is no other key. None if no key is known that
@@ -181,36 +188,34 @@ impl KeyHistory {
         let fitting: Vec<(u64, &State)> = numbered.filter(|(_, state)| state.fits(&has_column)).collect();
         let (mut position, mut next, mut doubt) = (fitting.len().checked_sub(1)?, None, None);
         if let When::In(writer, announced) = when {
+            let transaction = self.newest.full(writer.xid);
             let has_news = announced.is_again && !self.is_partitioned;
             while let Some(older) = position.checked_sub(1) {
                 let ((_, old), (number, new)) = (fitting[older], fitting[position]);
-                if !new.first.has_ended(writer.xid) || announced.state.is_some_and(|state| state >= number) {
+                if !new.first.had_ended(transaction) || announced.state.is_some_and(|state| state >= number) {
                     break;
                 }
-                let is_guess = !old.last.has_ended(writer.xid);
+                let is_guess = !old.last.had_ended(transaction);
                 if is_guess {
-                    let takes_new = new.is_likely(writer, has_news);
-                    let (old, by) = (old.columns().cloned(), new.made_by());
+                    let takes_new = new.is_likely(transaction, writer.committed_at, has_news);
+                    let (old, by) = (old.columns().cloned(), new.key.as_ref().map(|key| key.made_by));
                     doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
                     if takes_new {
                         break;
                     }
                 }
-                next = Some(Next { by: new.made_by(), first: Arc::clone(&new.first), is_guess });
+                next = Some(Next {
+                    by: new.made_by,
+                    first: Arc::clone(&new.first),
+                    is_guess,
+                    newest: self.newest.clone(),
+                });
                 position = older;
             }
         }
         let (state, then) = fitting[position];
         Some(KeyThen { columns: then.columns().cloned(), state, next, doubt })
     }
-}
-
-/// Whether a transaction took its number before another: they are counted in a circle, in which no two that matter are half of it apart.
-fn precedes(transaction: Xid, other: Xid) -> bool {
-    // The least are none of transactions, and mean that it was long ago.
-    const FIRST_NORMAL: u32 = 3;
-    let (transaction, other) = (u32::from(transaction), u32::from(other));
-    other >= FIRST_NORMAL && transaction.wrapping_sub(other) > u32::MAX / 2
 }
 
 #[cfg(test)]
@@ -336,6 +341,25 @@ mod tests {
         assert_eq!(at(&keys, 10, FIRST, "id code").as_deref(), Some("code"));
         let frozen = history(&[("id", 2, "1000:1000:")]);
         assert_eq!(at(&frozen, u32::MAX, FIRST, "id").as_deref(), Some("id"));
+    }
+
+    /// A process may live for longer than the half of an id that the stream has.
+    #[test]
+    fn a_number_that_comes_again_is_of_another_transaction() {
+        let mut keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
+        let guessed = keys.at(When::In(writer(160), FIRST), |_| true).and_then(|then| then.next).expect("another");
+        let certain = keys.at(When::In(writer(140), FIRST), |_| true).and_then(|then| then.next).expect("another");
+        for ages in 1_u64..=6 {
+            let now = 250 + ages * 1_500_000_000;
+            let look = format!("{now}:{now}:");
+            let key = Some(PrimaryKey { columns: vec!["code".to_owned()], made_by: Xid::from(200), made_at: None });
+            keys.observe(KeySeen { key, is_partitioned: false, seen: Arc::new(look.parse().expect("a snapshot")) });
+            for transaction in [now - 110, now - 90, now + 5] {
+                let xid = u32::try_from(transaction & u64::from(u32::MAX)).expect("the lower half");
+                assert_eq!(at(&keys, xid, FIRST, "id code").as_deref(), Some("code"), "{transaction}");
+                assert!(certain.is_there(Xid::from(xid)) && guessed.is_there(Xid::from(xid)), "{transaction}");
+            }
+        }
     }
 
     #[test]

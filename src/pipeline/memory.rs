@@ -11,6 +11,7 @@ use super::keys::{KeyHistory, KeyThen, When};
 use crate::{
     catalog::{Catalog, KeySeen},
     failure::Failure,
+    snapshot::NewestLook,
 };
 
 /// What is remembered. Bounded by the tables that were streamed since the process began, and those that have REPLICA IDENTITY FULL.
@@ -23,6 +24,7 @@ pub(super) struct Memory {
     streamed: FxHashSet<Oid>,
     /// Whether the records of each had a key when it was announced last.
     keyed: FxHashMap<Oid, bool>,
+    newest: NewestLook,
 }
 
 /// Looks up what the stream will not say of those of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of
@@ -61,12 +63,16 @@ pub(super) enum Keyless {
 impl Memory {
     fn take(&mut self, keys: FxHashMap<Oid, KeySeen>, facts: FxHashMap<Oid, TableFacts>) {
         for (table, key) in keys {
-            self.keys.entry(table).or_default().observe(key);
+            self.history(table).observe(key);
         }
         for (table, facts) in facts {
             // What is there already is of the rows that are still to come.
             self.facts.entry(table).or_insert(facts);
         }
+    }
+
+    fn history(&mut self, table: Oid) -> &mut KeyHistory {
+        self.keys.entry(table).or_insert_with(|| KeyHistory::new(self.newest.clone()))
     }
 
     /// Whether the table was streamed under some name.
@@ -93,7 +99,7 @@ impl Memory {
         when: When,
     ) -> (TableFacts, Option<KeyThen>) {
         let then = if relation.replica_identity == ReplicaIdentity::Full {
-            let history = self.keys.entry(relation.id).or_default();
+            let history = self.history(relation.id);
             if let Some(key) = key {
                 history.observe(key);
             }
