@@ -11,14 +11,37 @@
 //! 4. Whatever changes a key makes the server announce the relation again before the next row, within the transaction that does it too. So
 //!    between two announcements there is one key, and where one was found, those before it are over.
 //!
-//! In between are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
+//! An example, in which everything is decoded after the second look:
+//!
+//! | what happens | transaction | its rows |
+//! |---|---|---|
+//! | T0 inserts a row | 749 | `id`: it had ended at look 1 |
+//! | **look 1**, `750:750:`, finds key (id) | | |
+//! | T1 inserts a row | 750 | `id`, a guess: it took its number before the ALTER |
+//! | ALTER TABLE ... DROP CONSTRAINT ..., ADD PRIMARY KEY (code) | 751 | `code`, a guess |
+//! | T2 inserts a row | 752 | `code`, a guess: it took its number after the ALTER |
+//! | **look 2**, `753:753:`, finds key (code), made by 751 | | |
+//! | T3 inserts a row | 753 | `code`: it had not ended at look 2 |
+//!
+//! The two keys are two **states** of the table, and each has the first and the last look that found it. Nothing is known of the time between look 1,
+//! the last of one state, and look 2, the first of the **next**. T1 and T2 have ended there, both of them: not at look 1 yet, and by look 2. So they are
+//! in **doubt**, and a **guess** is made when the relation is announced, T1's before the ALTER and T2's after it (rule 4). A transaction that comes
+//! after T1's announcement, with no other in between, has the state that was taken for T1. Should it be one like T2 or T3, which comes after the
+//! ALTER in any case, then so did T1, and the guess was wrong: the key is looked up again, and the log says so ([`Next::is_there`]).
+//!
+//! A session knows states by how many there were before them. The stream has the lower 32 bits of a transaction's id, which come again, and looks
+//! are remembered for longer than that: so ids are made whole first, by the newest look of all ([`NewestLook`]).
+//!
+//! In doubt are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
 //! `postgres.match_interval`, however late they are decoded, as long as the process lives and is not stopped. Of them only those are
-//! in doubt in which the relation is announced, by rule 4. That it is announced says little: the server does so too, anywhere in the log, because
-//! of what has happened by the time at which it decodes. What is taken there is what is likely, and a warning says so, with what to do:
+//! in doubt in which the relation is announced, by rule 4, and those after them are taken to be as they are. That it is announced says little: the
+//! server does so too, anywhere in the log, because of what has happened by the time at which it decodes. What is taken there is what is likely, and
+//! a warning says so, with what to do:
 //!
 //! - The number of the transaction that made the new key (`xmin` of its index) is compared. One that took its number later is taken to have
 //!   written after it, and one that took it earlier to have written before it. That is wrong for one that wrote before a change whose transaction
-//!   had taken its number long before, and for one that took its number long before it came to the table.
+//!   had taken its number long before, and for one that took its number long before it came to the table. (REINDEX CONCURRENTLY makes the index
+//!   anew, so that a key whose index it has made before the first look at it has a later number.)
 //! - What is made under a savepoint has the number of a part of its transaction, which is higher than that of the whole, and the stream names only
 //!   the whole: so the rows behind it would be taken to be from before it. With `track_commit_timestamp = on` the server says when the part was
 //!   committed, and that is when the whole was: then the rows have the new key. Without it they have the old one, and the warning says so; the
@@ -29,8 +52,8 @@
 //!   to be over, and where it is announced first in a session, not yet. (A partitioned table is announced with each partition, which says
 //!   nothing.)
 //!
-//! What is not known at all: a key that was replaced or dropped before this process began, of which rows are still to come; they have the key
-//! that it has found, or none. And keys that came and went between two looks.
+//! What is not known at all: a key that was replaced or dropped before this process began, or before a failover to another server, where what was seen
+//! before is forgotten; rows of it that are still to come have the key that was found then, or none. And keys that came and went between two looks.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -48,7 +71,7 @@ const KEYS_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct KeyHistory {
     states: VecDeque<State>,
-    /// How many were forgotten: numbers of states go on.
+    /// How many were forgotten. A state is known by how many there were before it, and they count.
     forgotten: u64,
     /// Whether it is announced with each of its partitions.
     is_partitioned: bool,
@@ -104,7 +127,9 @@ pub(super) struct KeyThen {
     pub(super) columns: Option<Vec<String>>,
     /// Which state of the history it is.
     pub(super) state: u64,
+    /// The state after it, if there is one.
     pub(super) next: Option<Next>,
+    /// Whether it is a guess.
     pub(super) doubt: Option<Doubt>,
 }
 
@@ -258,6 +283,17 @@ mod tests {
 
     const FIRST: Announced = Announced { state: None, is_again: false };
     const AGAIN: Announced = Announced { state: None, is_again: true };
+
+    #[test]
+    fn the_example_is_true() {
+        let keys = history(&[("id", 100, "750:750:"), ("code", 751, "753:753:")]);
+        for (transaction, expected) in [(749, "id"), (750, "id?"), (751, "code?"), (752, "code?"), (753, "code")] {
+            assert_eq!(at(&keys, transaction, FIRST, "id code").as_deref(), Some(expected), "{transaction}");
+        }
+        let next =
+            keys.at(When::In(writer(750), FIRST), |_| true).and_then(|then| then.next).expect("there is another");
+        assert!(next.is_there(Xid::from(752)) && next.is_there(Xid::from(753)));
+    }
 
     #[test]
     fn a_row_has_the_key_of_its_time() {
