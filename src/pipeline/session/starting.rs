@@ -96,6 +96,7 @@ impl Starting<'_> {
             is_first: !self.shared.has_owned.load(Ordering::Relaxed),
         };
         let mut membership = self.shared.membership.lock().await;
+        membership.connect_anew();
         if !postgres.manage {
             membership.ensure(beginning).await?;
         }
