@@ -44,6 +44,11 @@ impl Catalog {
         Self { options, live: None }
     }
 
+    /// Gives the connection up. Whoever asks next gets another one, to the server that answers then.
+    pub(crate) fn disconnect(&mut self) {
+        self.live = None;
+    }
+
     /// The rows of a query. A connection that was lost since the last query is made again, once.
     ///
     /// # Errors

@@ -80,7 +80,9 @@ impl Catalog {
             let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
             let rows = self
                 .query(
-                    // Either row may have been written again since, for another reason; hardly ever both. The statement has one snapshot.
+                    // Either row may have been written again since, for another reason, so that the older is asked. REINDEX CONCURRENTLY writes
+                    // both, and then the number is later than the key: whoever compares with it makes a guess, and says so. The statement has one
+                    // snapshot.
                     "SELECT class.oid, made.xid::text::int8,
                             ARRAY(SELECT attribute.attname::text
                                   FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)

@@ -11,14 +11,37 @@
 //! 4. Whatever changes a key makes the server announce the relation again before the next row, within the transaction that does it too. So
 //!    between two announcements there is one key, and where one was found, those before it are over.
 //!
-//! In between are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
+//! An example, in which everything is decoded after the second look:
+//!
+//! | what happens | transaction | its rows |
+//! |---|---|---|
+//! | T0 inserts a row | 749 | `id`: it had ended at look 1 |
+//! | **look 1**, `750:750:`, finds key (id) | | |
+//! | T1 inserts a row | 750 | `id`, a guess: it took its number before the ALTER |
+//! | ALTER TABLE ... DROP CONSTRAINT ..., ADD PRIMARY KEY (code) | 751 | `code`, a guess |
+//! | T2 inserts a row | 752 | `code`, a guess: it took its number after the ALTER |
+//! | **look 2**, `753:753:`, finds key (code), made by 751 | | |
+//! | T3 inserts a row | 753 | `code`: it had not ended at look 2 |
+//!
+//! The two keys are two **states** of the table, and each has the first and the last look that found it. Nothing is known of the time between look 1,
+//! the last of one state, and look 2, the first of the **next**. T1 and T2 have ended there, both of them: not at look 1 yet, and by look 2. So they are
+//! in **doubt**, and a **guess** is made when the relation is announced, T1's before the ALTER and T2's after it (rule 4). A transaction that comes
+//! after T1's announcement, with no other in between, has the state that was taken for T1. Should it be one like T2 or T3, which comes after the
+//! ALTER in any case, then so did T1, and the guess was wrong: the key is looked up again, and the log says so ([`Next::is_there`]).
+//!
+//! A session knows states by how many there were before them. The stream has the lower 32 bits of a transaction's id, which come again, and looks
+//! are remembered for longer than that: so ids are made whole first, by the newest look of all ([`NewestLook`]).
+//!
+//! In doubt are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
 //! `postgres.match_interval`, however late they are decoded, as long as the process lives and is not stopped. Of them only those are
-//! in doubt in which the relation is announced, by rule 4. That it is announced says little: the server does so too, anywhere in the log, because
-//! of what has happened by the time at which it decodes. What is taken there is what is likely, and a warning says so, with what to do:
+//! in doubt in which the relation is announced, by rule 4, and those after them are taken to be as they are. That it is announced says little: the
+//! server does so too, anywhere in the log, because of what has happened by the time at which it decodes. What is taken there is what is likely, and
+//! a warning says so, with what to do:
 //!
 //! - The number of the transaction that made the new key (`xmin` of its index) is compared. One that took its number later is taken to have
 //!   written after it, and one that took it earlier to have written before it. That is wrong for one that wrote before a change whose transaction
-//!   had taken its number long before, and for one that took its number long before it came to the table.
+//!   had taken its number long before, and for one that took its number long before it came to the table. (REINDEX CONCURRENTLY makes the index
+//!   anew, so that a key whose index it has made before the first look at it has a later number.)
 //! - What is made under a savepoint has the number of a part of its transaction, which is higher than that of the whole, and the stream names only
 //!   the whole: so the rows behind it would be taken to be from before it. With `track_commit_timestamp = on` the server says when the part was
 //!   committed, and that is when the whole was: then the rows have the new key. Without it they have the old one, and the warning says so; the
@@ -29,8 +52,8 @@
 //!   to be over, and where it is announced first in a session, not yet. (A partitioned table is announced with each partition, which says
 //!   nothing.)
 //!
-//! What is not known at all: a key that was replaced or dropped before this process began, of which rows are still to come; they have the key
-//! that it has found, or none. And keys that came and went between two looks.
+//! What is not known at all: a key that was replaced or dropped before this process began, or before a failover to another server, where what was seen
+//! before is forgotten; rows of it that are still to come have the key that was found then, or none. And keys that came and went between two looks.
 
 use std::{collections::VecDeque, sync::Arc};
 
@@ -38,7 +61,7 @@ use pgoutput::{Begin, Timestamp, Xid};
 
 use crate::{
     catalog::{KeySeen, PrimaryKey},
-    snapshot::Visibility,
+    snapshot::{FullXid, NewestLook, Visibility},
 };
 
 /// So many keys of one table are remembered.
@@ -48,16 +71,20 @@ const KEYS_MAX: usize = 16;
 #[derive(Debug, Default)]
 pub(super) struct KeyHistory {
     states: VecDeque<State>,
-    /// How many were forgotten: numbers of states go on.
+    /// How many were forgotten. A state is known by how many there were before it, and they count.
     forgotten: u64,
     /// Whether it is announced with each of its partitions.
     is_partitioned: bool,
+    /// States are remembered for longer than the ids of the stream last.
+    newest: NewestLook,
 }
 
 /// A key, or that there was none.
 #[derive(Debug)]
 struct State {
     key: Option<PrimaryKey>,
+    /// Who made it, if there is one.
+    made_by: Option<FullXid>,
     first: Arc<Visibility>,
     last: Arc<Visibility>,
 }
@@ -100,7 +127,9 @@ pub(super) struct KeyThen {
     pub(super) columns: Option<Vec<String>>,
     /// Which state of the history it is.
     pub(super) state: u64,
+    /// The state after it, if there is one.
     pub(super) next: Option<Next>,
+    /// Whether it is a guess.
     pub(super) doubt: Option<Doubt>,
 }
 
@@ -108,10 +137,11 @@ pub(super) struct KeyThen {
 #[derive(Debug, Clone)]
 pub(super) struct Next {
     /// Who made it, if there is one.
-    by: Option<Xid>,
+    by: Option<FullXid>,
     first: Arc<Visibility>,
     /// Whether it is a guess that it had not come yet.
     is_guess: bool,
+    newest: NewestLook,
 }
 
 /// Between which two keys a guess was made.
@@ -126,7 +156,8 @@ pub(super) struct Doubt {
 impl Next {
     /// Whether it has come by the time at which a transaction writes, although the relation was not announced again.
     pub(super) fn is_there(&self, transaction: Xid) -> bool {
-        !self.first.has_ended(transaction) || self.is_guess && self.by.is_some_and(|by| precedes(by, transaction))
+        let transaction = self.newest.full(transaction);
+        !self.first.had_ended(transaction) || self.is_guess && self.by.is_some_and(|by| by < transaction)
     }
 }
 
@@ -135,16 +166,10 @@ impl State {
         self.key.as_ref().map(|key| &key.columns)
     }
 
-    fn made_by(&self) -> Option<Xid> {
-        self.key.as_ref().map(|key| key.made_by)
-    }
-
-    /// Whether a transaction that had ended by the time at which this was seen is likely to have written under it.
-    fn is_likely(&self, writer: Writer, has_news: bool) -> bool {
-        match &self.key {
-            Some(key) => key.made_at == Some(writer.committed_at) || !precedes(writer.xid, key.made_by),
-            None => has_news,
-        }
+    /// Whether a transaction that had ended by the time at which this was seen, and committed then, is likely to have written under it.
+    fn is_likely(&self, transaction: FullXid, committed_at: Timestamp, has_news: bool) -> bool {
+        let was_committed_then = self.key.as_ref().is_some_and(|key| key.made_at == Some(committed_at));
+        was_committed_then || self.made_by.map_or(has_news, |by| by <= transaction)
     }
 
     /// Whether its key can be one of a relation with these columns.
@@ -154,9 +179,15 @@ impl State {
 }
 
 impl KeyHistory {
+    /// Of a table of which nothing was seen yet, at a server of which this was seen.
+    pub(super) fn new(newest: NewestLook) -> Self {
+        Self { newest, ..Self::default() }
+    }
+
     /// Takes note of the key that the table had in a snapshot.
     pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen }: KeySeen) {
         self.is_partitioned = is_partitioned;
+        self.newest.observe(&seen);
         if let Some(newest) = self.states.back_mut() {
             // Several connections look, and one may have looked before another and come after it.
             if seen.is_before(&newest.last) {
@@ -171,7 +202,8 @@ impl KeyHistory {
             self.states.pop_front();
             self.forgotten += 1;
         }
-        self.states.push_back(State { key, first: Arc::clone(&seen), last: seen });
+        let made_by = key.as_ref().map(|key| seen.seen_writer(key.made_by));
+        self.states.push_back(State { key, made_by, first: Arc::clone(&seen), last: seen });
     }
 
     /// The key of rows, among those whose columns the rows have: a name that a column has lost is no other key. None if no key is known that
@@ -181,36 +213,34 @@ impl KeyHistory {
         let fitting: Vec<(u64, &State)> = numbered.filter(|(_, state)| state.fits(&has_column)).collect();
         let (mut position, mut next, mut doubt) = (fitting.len().checked_sub(1)?, None, None);
         if let When::In(writer, announced) = when {
+            let transaction = self.newest.full(writer.xid);
             let has_news = announced.is_again && !self.is_partitioned;
             while let Some(older) = position.checked_sub(1) {
                 let ((_, old), (number, new)) = (fitting[older], fitting[position]);
-                if !new.first.has_ended(writer.xid) || announced.state.is_some_and(|state| state >= number) {
+                if !new.first.had_ended(transaction) || announced.state.is_some_and(|state| state >= number) {
                     break;
                 }
-                let is_guess = !old.last.has_ended(writer.xid);
+                let is_guess = !old.last.had_ended(transaction);
                 if is_guess {
-                    let takes_new = new.is_likely(writer, has_news);
-                    let (old, by) = (old.columns().cloned(), new.made_by());
+                    let takes_new = new.is_likely(transaction, writer.committed_at, has_news);
+                    let (old, by) = (old.columns().cloned(), new.key.as_ref().map(|key| key.made_by));
                     doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
                     if takes_new {
                         break;
                     }
                 }
-                next = Some(Next { by: new.made_by(), first: Arc::clone(&new.first), is_guess });
+                next = Some(Next {
+                    by: new.made_by,
+                    first: Arc::clone(&new.first),
+                    is_guess,
+                    newest: self.newest.clone(),
+                });
                 position = older;
             }
         }
         let (state, then) = fitting[position];
         Some(KeyThen { columns: then.columns().cloned(), state, next, doubt })
     }
-}
-
-/// Whether a transaction took its number before another: they are counted in a circle, in which no two that matter are half of it apart.
-fn precedes(transaction: Xid, other: Xid) -> bool {
-    // The least are none of transactions, and mean that it was long ago.
-    const FIRST_NORMAL: u32 = 3;
-    let (transaction, other) = (u32::from(transaction), u32::from(other));
-    other >= FIRST_NORMAL && transaction.wrapping_sub(other) > u32::MAX / 2
 }
 
 #[cfg(test)]
@@ -253,6 +283,17 @@ mod tests {
 
     const FIRST: Announced = Announced { state: None, is_again: false };
     const AGAIN: Announced = Announced { state: None, is_again: true };
+
+    #[test]
+    fn the_example_is_true() {
+        let keys = history(&[("id", 100, "750:750:"), ("code", 751, "753:753:")]);
+        for (transaction, expected) in [(749, "id"), (750, "id?"), (751, "code?"), (752, "code?"), (753, "code")] {
+            assert_eq!(at(&keys, transaction, FIRST, "id code").as_deref(), Some(expected), "{transaction}");
+        }
+        let next =
+            keys.at(When::In(writer(750), FIRST), |_| true).and_then(|then| then.next).expect("there is another");
+        assert!(next.is_there(Xid::from(752)) && next.is_there(Xid::from(753)));
+    }
 
     #[test]
     fn a_row_has_the_key_of_its_time() {
@@ -336,6 +377,25 @@ mod tests {
         assert_eq!(at(&keys, 10, FIRST, "id code").as_deref(), Some("code"));
         let frozen = history(&[("id", 2, "1000:1000:")]);
         assert_eq!(at(&frozen, u32::MAX, FIRST, "id").as_deref(), Some("id"));
+    }
+
+    /// A process may live for longer than the half of an id that the stream has.
+    #[test]
+    fn a_number_that_comes_again_is_of_another_transaction() {
+        let mut keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
+        let guessed = keys.at(When::In(writer(160), FIRST), |_| true).and_then(|then| then.next).expect("another");
+        let certain = keys.at(When::In(writer(140), FIRST), |_| true).and_then(|then| then.next).expect("another");
+        for ages in 1_u64..=6 {
+            let now = 250 + ages * 1_500_000_000;
+            let look = format!("{now}:{now}:");
+            let key = Some(PrimaryKey { columns: vec!["code".to_owned()], made_by: Xid::from(200), made_at: None });
+            keys.observe(KeySeen { key, is_partitioned: false, seen: Arc::new(look.parse().expect("a snapshot")) });
+            for transaction in [now - 110, now - 90, now + 5] {
+                let xid = u32::try_from(transaction & u64::from(u32::MAX)).expect("the lower half");
+                assert_eq!(at(&keys, xid, FIRST, "id code").as_deref(), Some("code"), "{transaction}");
+                assert!(certain.is_there(Xid::from(xid)) && guessed.is_there(Xid::from(xid)), "{transaction}");
+            }
+        }
     }
 
     #[test]

@@ -232,6 +232,12 @@ impl Membership {
         }
     }
 
+    /// Asks the server of the session that begins from here on: a connection can outlive a failover, and would go on to show what the server before
+    /// has in its catalog.
+    pub(super) fn connect_anew(&mut self) {
+        self.catalog.disconnect();
+    }
+
     /// Asks the server how far its log is, for the lag that the metrics show: while nothing is read, nobody else says so.
     pub(super) async fn look_at_server(&mut self) {
         match self.catalog.flush_lsn().await {

@@ -11,31 +11,36 @@ use super::keys::{KeyHistory, KeyThen, When};
 use crate::{
     catalog::{Catalog, KeySeen},
     failure::Failure,
+    snapshot::NewestLook,
 };
 
-/// What is remembered. Bounded by the tables that were streamed since the process began, and those that have REPLICA IDENTITY FULL.
+/// What is remembered. Bounded by the tables that were streamed since the process began, and those that were matched.
 #[derive(Default)]
 pub(super) struct Memory {
     facts: FxHashMap<Oid, TableFacts>,
-    /// Of tables with REPLICA IDENTITY FULL.
+    /// Of all tables that are matched: those that have another replica identity may have REPLICA IDENTITY FULL by the time at which somebody asks.
     keys: FxHashMap<Oid, KeyHistory>,
     /// Those that were announced, and of which the catalog knew what they were.
     streamed: FxHashSet<Oid>,
     /// Whether the records of each had a key when it was announced last.
     keyed: FxHashMap<Oid, bool>,
+    newest: NewestLook,
+    /// Where all this was seen.
+    server: Option<(u64, u32)>,
 }
 
-/// Looks up what the stream will not say of those of the tables that have REPLICA IDENTITY FULL, as long as it can be: their keys are those of
-/// the catalog, and may be others by the time at which a row is decoded.
+/// Looks up what the stream will not say of these tables, as long as it can be: the keys of those with REPLICA IDENTITY FULL are those of the
+/// catalog, and may be others by the time at which a row is decoded. A table can come to have it and another key before the next look, so that
+/// every table's key is looked at.
 ///
 /// # Errors
 /// The server cannot be asked.
 pub(super) async fn look_ahead(catalog: &mut Catalog, tables: &[Oid], memory: &Mutex<Memory>) -> Result<(), Failure> {
-    let tables = catalog.full_tables(tables).await?;
-    let keys = catalog.primary_keys(&tables).await?;
+    let keys = catalog.primary_keys(tables).await?;
+    let full = catalog.full_tables(tables).await?;
     let unknown: Vec<Oid> = {
         let memory = lock(memory);
-        tables.into_iter().filter(|table| !memory.facts.contains_key(table)).collect()
+        full.into_iter().filter(|table| !memory.facts.contains_key(table)).collect()
     };
     let facts = catalog.facts_of_tables(&unknown).await?;
     lock(memory).take(keys, facts);
@@ -61,12 +66,40 @@ pub(super) enum Keyless {
 impl Memory {
     fn take(&mut self, keys: FxHashMap<Oid, KeySeen>, facts: FxHashMap<Oid, TableFacts>) {
         for (table, key) in keys {
-            self.keys.entry(table).or_default().observe(key);
+            self.history(table).observe(key);
         }
         for (table, facts) in facts {
             // What is there already is of the rows that are still to come.
             self.facts.entry(table).or_insert(facts);
         }
+    }
+
+    /// Takes note of the server of the session that begins, and its timeline. At another one, such as a standby that was promoted, there may never
+    /// have been what was seen last at the one before, and its transactions may have the numbers of others: so that is forgotten.
+    pub(super) fn begin_at(&mut self, system_identifier: u64, timeline: u32) {
+        let server = (system_identifier, timeline);
+        match self.server.replace(server) {
+            Some(before) if before != server => {
+                warn!(
+                    system_identifier,
+                    timeline,
+                    "the server is another than before, or has gone on as another timeline: what the catalog said before is forgotten, so that                      rows from before a change of their table that are still to come are described by the catalog of now, and those of a table                      with REPLICA IDENTITY FULL have the key of now"
+                );
+                self.facts.clear();
+                self.keys.clear();
+                self.newest = NewestLook::default();
+                if before.0 != system_identifier {
+                    // Its tables have other OIDs.
+                    self.streamed.clear();
+                    self.keyed.clear();
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn history(&mut self, table: Oid) -> &mut KeyHistory {
+        self.keys.entry(table).or_insert_with(|| KeyHistory::new(self.newest.clone()))
     }
 
     /// Whether the table was streamed under some name.
@@ -93,7 +126,7 @@ impl Memory {
         when: When,
     ) -> (TableFacts, Option<KeyThen>) {
         let then = if relation.replica_identity == ReplicaIdentity::Full {
-            let history = self.keys.entry(relation.id).or_default();
+            let history = self.history(relation.id);
             if let Some(key) = key {
                 history.observe(key);
             }
@@ -157,4 +190,69 @@ fn completed(found: &TableFacts, held: &TableFacts, relation: &Relation) -> Tabl
 fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
     let is_there = |name: &String| relation.columns.iter().any(|column| column.name == *name);
     facts.primary_key.as_ref().is_some_and(|key| key.iter().all(is_there))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use pgoutput::{Timestamp, Xid};
+
+    use super::*;
+    use crate::{
+        catalog::PrimaryKey,
+        pipeline::keys::{Announced, Writer},
+    };
+
+    const TABLE: u32 = 16384;
+
+    fn look(column: &str, made_by: u32, seen: &str) -> FxHashMap<Oid, KeySeen> {
+        let key = PrimaryKey { columns: vec![column.to_owned()], made_by: Xid::from(made_by), made_at: None };
+        let seen = Arc::new(seen.parse().expect("a snapshot"));
+        FxHashMap::from_iter([(Oid::from(TABLE), KeySeen { key: Some(key), is_partitioned: false, seen })])
+    }
+
+    fn relation() -> Relation {
+        let column = |name: &str| RelationColumn {
+            is_key: true,
+            name: name.to_owned(),
+            type_oid: Oid::from(23),
+            type_modifier: -1,
+        };
+        Relation {
+            xid: None,
+            id: Oid::from(TABLE),
+            schema: "public".to_owned(),
+            name: "item".to_owned(),
+            replica_identity: ReplicaIdentity::Full,
+            columns: vec![column("id"), column("code")],
+        }
+    }
+
+    /// The key of the rows of a transaction, and whether that is a guess.
+    fn key_of(memory: &mut Memory, xid: u32) -> Option<(String, bool)> {
+        let writer = Writer { xid: Xid::from(xid), committed_at: Timestamp::from(0) };
+        let when = When::In(writer, Announced::default());
+        let then = memory.recall(TableFacts::default(), None, &relation(), when).1?;
+        Some((then.columns?.join(" "), then.doubt.is_some()))
+    }
+
+    /// A standby lacks the end of what its primary had, where transactions of other numbers go on.
+    #[test]
+    fn what_was_seen_at_another_server_is_forgotten() {
+        for (system_identifier, timeline, is_another) in [(7, 1, false), (7, 2, true), (8, 1, true)] {
+            let mut memory = Memory::default();
+            memory.begin_at(7, 1);
+            memory.take(look("id", 100, "150:150:"), FxHashMap::from_iter([(Oid::from(TABLE), TableFacts::default())]));
+            memory.take(look("code", 200, "250:250:"), FxHashMap::default());
+            assert_eq!(memory.note_key(Oid::from(TABLE), true), Keyless::Old);
+            memory.begin_at(system_identifier, timeline);
+            assert_eq!(memory.facts.is_empty(), is_another, "{system_identifier} {timeline}");
+            memory.take(look("id", 100, "190:190:"), FxHashMap::default());
+            let expected = if is_another { "id" } else { "code" };
+            assert_eq!(key_of(&mut memory, 300), Some((expected.to_owned(), false)), "{system_identifier} {timeline}");
+            let expected = if system_identifier == 7 { Keyless::Lost } else { Keyless::Found };
+            assert_eq!(memory.note_key(Oid::from(TABLE), false), expected, "{system_identifier} {timeline}");
+        }
+    }
 }

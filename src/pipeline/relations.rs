@@ -324,18 +324,20 @@ impl Relations {
         if let Some(purpose) = self.side_topics.purpose(topic) {
             return refuse(format!("it would be {purpose}"));
         }
+        // A table of which nothing has come yet in this session may have written to it before. And one that is known may be gone: its topic is free, as
+        // it is after a start that has never known it.
+        if self.owners.as_ref().is_none_or(|owners| !owners.contains_key(&relation.id)) {
+            self.owners = Some(self.topic_owners().await?);
+        }
         for (oid, known) in &self.known {
             if let Known::Watched(other) = known
                 && *oid != relation.id
+                && self.owners.as_ref().is_some_and(|owners| owners.contains_key(oid))
                 && !is_same(other.plan.plan().table())
                 && other.plan.plan().topics().any(|other| **other == *topic)
             {
                 return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
             }
-        }
-        // A table of which nothing has come yet in this session may have written to it before.
-        if self.owners.as_ref().is_none_or(|owners| !owners.contains_key(&relation.id)) {
-            self.owners = Some(self.topic_owners().await?);
         }
         let mut owners = self.owners.iter().flatten();
         let is_shared = |owner: &TopicOwner| !is_same(&owner.table) && owner.topics.iter().any(|its| its == topic);
@@ -530,5 +532,45 @@ impl Relations {
         self.transaction_topic = Some(topic.bind(Some((3, 4))).expect("it has schemas"));
         let topic = MessageTopic::new(&self.naming, Format::Avro).expect("its name is short");
         self.message_topic = Some(topic.bind(Some((5, 6))).expect("it has schemas"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use pgoutput::{RelationColumn, ReplicaIdentity};
+
+    use super::*;
+    use crate::catalog::PublishedTable;
+
+    fn table(oid: u32, name: &str) -> Relation {
+        let id = RelationColumn { is_key: true, name: "id".to_owned(), type_oid: Oid::from(23), type_modifier: -1 };
+        Relation {
+            xid: None,
+            id: Oid::from(oid),
+            schema: "public".to_owned(),
+            name: name.to_owned(),
+            replica_identity: ReplicaIdentity::Default,
+            columns: vec![id],
+        }
+    }
+
+    /// So it is after a start as well, which does not know the one that is gone.
+    #[test]
+    fn a_table_that_is_gone_leaves_its_topic_to_another() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (old, new, topic) = (table(1, "orders_v1"), table(2, "orders_v2"), "test.public.orders_v1");
+        for (are_published, is_refused) in [(&[&old, &new][..], true), (&[&new], false)] {
+            let metrics = Arc::new(Metrics::new(1));
+            let mut relations = Relations::without_servers(&metrics);
+            relations.know(old.clone(), &EncodeOptions::default());
+            let owner = |table: &Relation| TopicOwner {
+                root: PublishedTable { schema: table.schema.clone(), name: table.name.clone() },
+                table: format!("public.{}", table.name),
+                topics: vec![topic.to_owned()],
+            };
+            relations.owners = Some(are_published.iter().map(|table| (table.id, owner(table))).collect());
+            let refused = runtime.block_on(relations.refuse_shared_topic(topic, &new)).err();
+            assert_eq!(refused.map(|it| it.code()), is_refused.then_some(Code::SchemaUnrepresentable), "{is_refused}");
+        }
     }
 }

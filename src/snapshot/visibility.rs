@@ -1,6 +1,13 @@
 //! What a snapshot of the server sees, by transaction ids.
 
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    str::FromStr,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+};
 
 use pgoutput::Xid;
 use thiserror::Error;
@@ -18,6 +25,15 @@ pub(crate) struct Visibility {
     /// Those in between that had not ended, in order.
     running: Vec<u64>,
 }
+
+/// The id of a transaction with all of its 64 bits, which does not come again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct FullXid(u64);
+
+/// The newest snapshot that anybody has seen, for those who remember older ones. Of the ids of the stream it tells what the whole of each is: they
+/// are half of it, and come again after 2^32 transactions.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct NewestLook(Arc<AtomicU64>);
 
 /// The text is no `pg_snapshot`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -39,16 +55,52 @@ impl Visibility {
     /// Whether the transaction had ended, so that what it did is seen if it committed.
     ///
     /// The stream has the lower half of an id. It belongs to a transaction that lies within 2^31 of this snapshot, as every transaction does of
-    /// which the server can still tell whether it committed.
+    /// which the server can still tell whether it committed: so this is for snapshots that were taken lately. Of those that are remembered one asks
+    /// [`had_ended`](Self::had_ended).
     pub(crate) fn has_ended(&self, xid: Xid) -> bool {
-        let low = |id: u64| u32::try_from(id & u64::from(u32::MAX)).unwrap_or_default();
-        let distance = u32::from(xid).wrapping_sub(low(self.xmax)).cast_signed();
-        let Some(xid) = self.xmax.checked_add_signed(distance.into()) else {
-            // Before the first transaction that there was.
-            return true;
-        };
+        self.had_ended(FullXid::near(self.xmax, xid))
+    }
+
+    /// Whether the transaction had ended, however long ago this snapshot was taken.
+    pub(crate) fn had_ended(&self, FullXid(xid): FullXid) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
+
+    /// The whole id of a transaction that has left a row that this snapshot sees.
+    pub(crate) fn seen_writer(&self, xid: Xid) -> FullXid {
+        /// Those before it are no transactions, and stand for long ago.
+        const FIRST_NORMAL: u32 = 3;
+        let distance = low(self.xmax).wrapping_sub(u32::from(xid)).wrapping_sub(1);
+        if u32::from(xid) < FIRST_NORMAL {
+            return FullXid(0);
+        }
+        FullXid(self.xmax.saturating_sub(u64::from(distance) + 1))
+    }
+}
+
+impl FullXid {
+    /// The transaction with this lower half that is nearest to another. What would be before the first that there was had ended before everything.
+    fn near(other: u64, xid: Xid) -> Self {
+        let distance = u32::from(xid).wrapping_sub(low(other)).cast_signed();
+        Self(other.saturating_add_signed(distance.into()))
+    }
+}
+
+impl NewestLook {
+    /// Takes note of a snapshot, which may be older than what was seen.
+    pub(crate) fn observe(&self, seen: &Visibility) {
+        self.0.fetch_max(seen.xmax, Ordering::Relaxed);
+    }
+
+    /// The whole id of a transaction of the stream. The server keeps log for no longer than 2^31 transactions, and somebody looks again before there
+    /// are so many new ones.
+    pub(crate) fn full(&self, xid: Xid) -> FullXid {
+        FullXid::near(self.0.load(Ordering::Relaxed), xid)
+    }
+}
+
+fn low(id: u64) -> u32 {
+    u32::try_from(id & u64::from(u32::MAX)).unwrap_or_default()
 }
 
 impl FromStr for Visibility {
@@ -131,6 +183,37 @@ mod tests {
             assert_eq!(seen(&snapshot, xid), expected, "{xid}");
         }
         assert!(seen("3:5:", u32::MAX), "it would be from before the first");
+    }
+
+    /// A snapshot that is remembered for longer than an id lasts is asked with the whole of it.
+    #[test]
+    fn an_id_that_comes_again_is_another() {
+        let newest = NewestLook::default();
+        let look = |text: &str| -> Visibility { text.parse().expect("a snapshot") };
+        let (old, now) = (look("1000:1010:1003"), look("3000000900:3000001000:"));
+        newest.observe(&old);
+        let before = newest.full(Xid::from(900));
+        newest.observe(&now);
+        newest.observe(&old);
+        let after = newest.full(Xid::from(3_000_000_900));
+        assert!(before < after && old.had_ended(before) && !old.had_ended(after) && now.had_ended(after));
+        assert!(!old.had_ended(newest.full(Xid::from(3_000_001_003))));
+        newest.observe(&look("4294967400:4294967400:"));
+        let again = newest.full(Xid::from(900));
+        assert!(again > before && !old.had_ended(again), "it has the number of one that had ended");
+    }
+
+    #[test]
+    fn who_has_written_what_is_seen_came_before() {
+        let epoch = 1_u64 << 32;
+        let seen: Visibility = format!("{}:{}:", epoch + 10, epoch + 10).parse().expect("a snapshot");
+        for (xid, expected) in
+            [(9, epoch + 9), (10, 10), (11, 11), (u32::MAX, epoch - 1), (2, 0), (1, 0), (3, epoch + 3)]
+        {
+            assert_eq!(seen.seen_writer(Xid::from(xid)), FullXid(expected), "{xid}");
+        }
+        let young: Visibility = "5:5:".parse().expect("a snapshot");
+        assert_eq!(young.seen_writer(Xid::from(900)), FullXid(0));
     }
 
     #[test]

@@ -283,6 +283,30 @@ fn tables_go_to_the_topics_that_they_are_routed_to() {
     assert!(program.log().contains("the topic is that of table public.shared_b too"), "{}", program.log());
 }
 
+/// As it would after a start, with which nobody knows any more that there was another.
+#[test]
+fn a_table_in_the_place_of_one_that_is_gone_goes_on_in_its_topic() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "replaced");
+    let name = stream.name.clone();
+    let routes = format!(r#"[{{ match = "{name}[.]public[.]orders_v[0-9]", topic = "{name}.public.orders" }}]"#);
+    stream.set("kafka.topics.routes", &routes);
+    stream.database.execute("create table public.orders_v1 (id int primary key)");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.orders_v1 values (1)");
+    stream.drain();
+    stream.database.execute("drop table public.orders_v1; create table public.orders_v2 (id int primary key)");
+    stream.database.execute(&format!("alter publication {} add table public.orders_v2", stream.publication));
+    stream.database.execute("insert into public.orders_v2 values (2)");
+    stream.drain();
+    let log = program.log();
+    program.terminate();
+    assert!(!log.contains("schema-unrepresentable"), "{log}");
+    let records: Vec<_> = stream.records().into_iter().filter(|record| record.table == "orders").collect();
+    let keys: Vec<_> = records.iter().map(|record| record.key.as_ref().and_then(|key| key["id"].as_deref())).collect();
+    assert_eq!(keys, [Some("1"), Some("2")]);
+}
+
 /// Where somebody else publishes, a table that is asked for and not published writes to no topic.
 #[test]
 fn a_table_that_is_not_published_takes_no_topic_from_another() {

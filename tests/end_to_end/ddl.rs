@@ -263,6 +263,7 @@ fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
             "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
         ));
     }
+    stream.database.execute("create table public.later (id int primary key, code int not null)");
     let replace =
         |table: &str| format!("alter table public.{table} drop constraint {table}_pkey, add primary key (code)");
     let program = stream.start_ready();
@@ -281,6 +282,11 @@ fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
     run("delete from public.rows where code = 11");
     run(&replace("idle"));
     run("insert into public.idle values (1, 10)");
+    // Its rows become whole and it gets another key, all before anybody looks at it again.
+    run("alter table public.later replica identity full");
+    run("insert into public.later values (1, 10)");
+    run(&replace("later"));
+    run("insert into public.later values (2, 20)");
     // Of a transaction that has run meanwhile nobody can say it; those after it are not taken for it.
     early.batch_execute("begin; insert into public.marker default values").expect("it begins");
     run("insert into public.busy values (1, 10)");
@@ -306,6 +312,7 @@ fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
         ]
     );
     assert_eq!(shown(&records, "public.idle"), ["c code=10: code=10 id=1"]);
+    assert_eq!(shown(&records, "public.later"), ["c id=1: code=10 id=1", "c code=20: code=20 id=2"]);
     let busy = shown(&records, "public.busy");
     assert_eq!(busy.first().map(String::as_str), Some("c id=1: code=10 id=1"));
     assert_eq!(busy[2..], ["c code=30: code=30 id=3", "c code=40: code=40 id=4"], "{busy:?}");

@@ -16,7 +16,7 @@ use crate::{
 };
 
 impl Relations {
-    /// Looks up what the stream will not say of the tables that have REPLICA IDENTITY FULL.
+    /// Looks up what the stream will not say of tables that have REPLICA IDENTITY FULL, or may come to have it.
     pub(in crate::pipeline) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
         let tables = publishable(&self.matching_tables().await?);
         memory::look_ahead(&mut self.catalog, &tables, &self.memory).await
@@ -134,10 +134,10 @@ fn doubtful(table: &str, transaction: Xid, doubt: &Doubt) -> String {
     let (old, new) = (described(old.as_deref()), described(new.as_deref()));
     let (taken, side) = if *takes_new { (&new, "after") } else { (&old, "before") };
     format!(
-        "the key of {table} was changed from {old} to {new} {by}, and nothing says for certain whether the rows of transaction {transaction} were \
-         written before that or after: they are taken to be from {side} it, and are written with {taken}. If that transaction has changed the key \
-         itself, under a savepoint or after it had written rows, or had begun long before it wrote them, compare their keys in the topic, and \
-         UPDATE those rows once that have the other key, which writes them with the key of now. key in [[tables]] says it for good"
+        "the key of {table} was changed from {old} to {new} {by}, and nothing says for certain whether the rows of transaction {transaction}, and of \
+         those that come after it, were written before that or after: they are taken to be from {side} it, and are written with {taken}, until the \
+         log says otherwise. If one of these transactions has changed the key itself, under a savepoint or after it had written rows, or had begun \
+         long before it wrote them, compare the keys in the topic, and UPDATE those rows once that have the other key, which writes them with the key of now. key in [[tables]] says it for good"
     )
 }
 
@@ -190,7 +190,7 @@ mod tests {
         let said = doubtful("public.item", Xid::from(699), &doubt);
         for part in [
             "the key of public.item was changed from key (id) to key (code) by transaction 700",
-            "the rows of transaction 699",
+            "the rows of transaction 699, and of those that come after it, were written",
             "from before it, and are written with key (id)",
             "UPDATE those rows once",
         ] {

@@ -37,6 +37,7 @@ use crate::{
     pipeline::{
         copier::{CopierParts, SignalSource, waiting_bytes},
         membership::{Beginning, Scope},
+        memory,
         publish::{failure_of, unix_ms},
         quarantine::warn_of_stale_quarantine,
         relations::Relations,
@@ -95,6 +96,7 @@ impl Starting<'_> {
             is_first: !self.shared.has_owned.load(Ordering::Relaxed),
         };
         let mut membership = self.shared.membership.lock().await;
+        membership.connect_anew();
         if !postgres.manage {
             membership.ensure(beginning).await?;
         }
@@ -102,6 +104,7 @@ impl Starting<'_> {
         let mut client =
             ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
         let server = identify(&mut client, held.as_ref()).await?;
+        memory::lock(&self.shared.memory).begin_at(server.system_identifier, server.timeline);
         let start = decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref())?;
 
         self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
