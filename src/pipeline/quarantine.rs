@@ -242,9 +242,7 @@ impl Relations {
 
     /// Refuses to go on where letters that are not released are gone: what comes now would be released without them.
     async fn look_for_letters(&self, topic: &str, entry: &Quarantined) -> Result<(), Failure> {
-        let exists =
-            self.existing_topics.contains_key(&entry.letters) || self.ready_topics.contains_key(&entry.letters);
-        let bounds = if exists { Some(self.ask_topics(&entry.letters, TopicAdmin::offsets).await?) } else { None };
+        let bounds = self.ask_topics(&entry.letters, TopicAdmin::offsets_if_there).await?;
         match entry.missing(bounds) {
             None => Ok(()),
             Some(missing) => {

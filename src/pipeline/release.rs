@@ -13,9 +13,9 @@ use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, 
 use pgoutput::Lsn;
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, Held, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord,
-    Producer, PublishError, TopicAdmin, headers_cost, record_cost,
+    Producer, PublishError, headers_cost, record_cost,
 };
-use tokio::{runtime::Handle, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
@@ -190,13 +190,9 @@ impl Release {
 
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
-        let bounds = blocking(move || {
-            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
-            let mut reader = LogReader::new(&settings, letters.as_str(), Isolation::Uncommitted);
-            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
-        })
-        .await?;
+        let mut reader = LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Uncommitted);
+        let bounds = blocking(move || reader.bounds_if_there()).await;
+        let bounds = bounds.map_err(|failure| failure.for_topic(&entry.letters))?;
         match (entry.missing(bounds), bounds) {
             (None, Some((_, end))) => Ok(end),
             (missing, _) => {

@@ -90,6 +90,29 @@ impl LogReader {
             .map_err(PublishError::kafka("asking for a topic's end"))
     }
 
+    /// The same, or none if there is no such topic. Only the brokers' word for this name is taken for that: they leave what we may not see out of
+    /// a list of all topics, and librdkafka finds no partition of it as it finds none of a topic that does not exist.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn bounds_if_there(&mut self) -> Result<Option<(i64, i64)>, PublishError> {
+        let doing = "asking whether a topic exists";
+        let topic = self.topic.clone();
+        // A consumer's question creates no topic: `allow.auto.create.topics` is off.
+        let metadata =
+            self.consumer()?.fetch_metadata(Some(&topic), END_TIMEOUT).map_err(PublishError::kafka(doing))?;
+        let refused =
+            |code| PublishError::Kafka { doing, error: KafkaError::MetadataFetch(code), reason: Some(topic.clone()) };
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let found = found.ok_or_else(|| refused(Code::NoEnt))?;
+        match found.error().map(Code::from) {
+            // Of the leader there is more to be said when it is asked.
+            None | Some(Code::LeaderNotAvailable) => self.bounds().map(Some),
+            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
+            Some(code) => Err(refused(code)),
+        }
+    }
+
     /// Reads on to the end, which is waited for until it is at least at this offset.
     ///
     /// # Errors

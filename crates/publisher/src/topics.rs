@@ -14,7 +14,11 @@ use rdkafka::{
 };
 use tracing::{info, warn};
 
-use crate::{error::PublishError, settings::KafkaSettings};
+use crate::{
+    error::PublishError,
+    log_reader::{Isolation, LogReader},
+    settings::KafkaSettings,
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a new topic may take until each of its partitions has a leader.
@@ -41,6 +45,7 @@ impl TopicSettings {
 /// An administrative client. Its calls block, for at most a minute.
 pub struct TopicAdmin {
     client: AdminClient<DefaultClientContext>,
+    settings: KafkaSettings,
     runtime: tokio::runtime::Handle,
 }
 
@@ -51,10 +56,15 @@ impl TopicAdmin {
     /// librdkafka refuses a property.
     pub fn new(settings: &KafkaSettings, runtime: tokio::runtime::Handle) -> Result<Self, PublishError> {
         let client = settings.common().create().map_err(PublishError::kafka("creating the administrative client"))?;
-        Ok(Self { client, runtime })
+        Ok(Self { client, settings: settings.clone(), runtime })
     }
 
-    /// The partitions of each topic that exists.
+    /// The brokers as they are configured, for a command that is to reach them too.
+    pub fn bootstrap_servers(&self) -> &str {
+        &self.settings.bootstrap_servers
+    }
+
+    /// The partitions of each topic that exists and that we may see: one that is not among them may exist all the same.
     ///
     /// All topics are asked for, since asking for one by name makes some brokers create it.
     ///
@@ -142,6 +152,14 @@ impl TopicAdmin {
             .inner()
             .fetch_watermarks(topic, 0, REQUEST_TIMEOUT)
             .map_err(PublishError::kafka("reading a topic's offsets"))
+    }
+
+    /// The same, or none if there is no such topic: see [`LogReader::bounds_if_there`].
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn offsets_if_there(&self, topic: &str) -> Result<Option<(i64, i64)>, PublishError> {
+        LogReader::new(&self.settings, topic, Isolation::Committed).bounds_if_there()
     }
 
     /// The topic's configuration, by key.

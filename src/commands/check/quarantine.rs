@@ -1,6 +1,6 @@
 //! Tables in quarantine, and their letters: whether they are all there, and will be for as long as they wait.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use publisher::{Isolation, LogReader, PublishError};
 use tokio::{task::spawn_blocking, time::timeout};
@@ -65,19 +65,15 @@ impl Kafka {
     }
 
     async fn letters(&mut self, reached: &Reached, entries: &[Quarantined]) {
-        let (probe, settings, wanted) = (Arc::clone(&reached.probe), self.settings.clone(), entries.to_vec());
+        let (settings, wanted) = (self.settings.clone(), entries.to_vec());
         let looking = spawn_blocking(move || {
-            // The topics may have been made since the cluster was asked for the first time.
-            let there = probe.cluster()?.topics;
             let bounds = |entry: &Quarantined| {
-                let mut reader = LogReader::new(&settings, entry.letters.as_str(), Isolation::Uncommitted);
-                there.contains_key(&entry.letters).then(|| reader.bounds()).transpose()
+                LogReader::new(&settings, entry.letters.as_str(), Isolation::Uncommitted).bounds_if_there()
             };
-            wanted.iter().map(bounds).collect::<Result<Vec<_>, PublishError>>()
+            wanted.iter().map(bounds).collect::<Vec<Result<_, PublishError>>>()
         });
         let bounds = match timeout(STEP_TIMEOUT, looking).await {
-            Ok(Ok(Ok(bounds))) => bounds,
-            Ok(Ok(Err(error))) => return self.findings.error(incomplete(&error.to_string())),
+            Ok(Ok(bounds)) => bounds,
             Ok(Err(panicked)) => return self.findings.error(incomplete(&panicked.to_string())),
             Err(_elapsed) => {
                 let found = "the dead letters of tables in quarantine could not be looked at in time";
@@ -86,6 +82,14 @@ impl Kafka {
         };
         let mut there = Vec::new();
         for (entry, bounds) in entries.iter().zip(bounds) {
+            let bounds = match bounds {
+                Ok(bounds) => bounds,
+                Err(error) => {
+                    let found = format!("the dead letters of {} cannot be looked at: {error}", entry.table);
+                    self.findings.about(Severity::Error, &entry.letters, incomplete(&found));
+                    continue;
+                }
+            };
             if bounds.is_some() {
                 there.push(entry);
             }
