@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     failure::Code,
-    pipeline::{MAX_BYTES, Unkept, too_small},
+    pipeline::{MAX_BYTES, Unkept, configure_command, too_small},
     quarantine::{Quarantine, Quarantined},
 };
 
@@ -119,9 +119,10 @@ impl Kafka {
                     id: "letters-max-bytes",
                     found: format!("{found}, and a dead letter of {} may have {max_bytes}", entry.table),
                     why: "a letter that is larger than its topic takes stops the stream".into(),
-                    fix: format!(
-                        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {MAX_BYTES}={max_bytes}",
-                        entry.letters
+                    fix: configure_command(
+                        &self.settings.bootstrap_servers,
+                        &entry.letters,
+                        &format!("{MAX_BYTES}={max_bytes}"),
                     ),
                 };
                 self.findings.about(Severity::Warning, &entry.letters, problem);
@@ -137,7 +138,7 @@ impl Kafka {
                     "the changes of {}, which is in quarantine, are nowhere else, and may be removed at any time",
                     entry.table
                 ),
-                fix: unkept.fix(&entry.letters),
+                fix: unkept.fix(&self.settings.bootstrap_servers, &entry.letters),
             };
             self.findings.about(Severity::Error, &entry.letters, problem);
         }

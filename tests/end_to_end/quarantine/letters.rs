@@ -94,6 +94,7 @@ fn a_topic_that_was_there_before_keeps_letters() {
     }
     assert!(!program.log().contains("may be lost at any time"));
     assert!(!checked(&stream).contains("letters-retention"));
+    assert!(!program.log().contains("if it held records before"), "of letters nothing of the kind is said");
     program.terminate();
     stream.database.await_slot_released(&stream.slot);
 
@@ -105,11 +106,19 @@ fn a_topic_that_was_there_before_keeps_letters() {
         text.contains("max.message.bytes is 1048588, and a dead letter of public.item may have 17048576"),
         "{text}"
     );
+    assert!(text.contains(&format!("--bootstrap-server {} --alter", stream.bootstrap_servers)), "{text}");
+    // The next start sets it again, whether the table changes or not.
     let program = stream.start_ready();
-    wait_until(Duration::from_mins(1), "it is said", || {
-        program.log().contains("the changes of a table in quarantine may be lost at any time").then_some(())
+    let is_set = |key: &str, value: &str| topics.config(&letters, key).as_deref() == Some(value);
+    wait_until(Duration::from_mins(1), "it is set again", || {
+        (is_set("retention.ms", "-1") && is_set("max.message.bytes", &larger)).then_some(())
     });
+    // So does the next change of a table that this process has not seen before.
+    topics.configure(&letters, "retention.ms", "3600000");
+    stream.database.execute("insert into public.item values (3, 'three')");
     stream.drain();
+    assert!(is_set("retention.ms", "-1"));
+    assert!(!program.log().contains("may be lost at any time"));
     program.terminate();
     stream.database.await_slot_released(&stream.slot);
 
@@ -155,6 +164,18 @@ fn where_the_topic_may_not_be_configured_the_stream_waits() {
     proxy.deny_configuration(false);
     await_quarantine(&program);
     assert_eq!(topics.config(&letters, "retention.ms").as_deref(), Some("-1"));
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+
+    // Of a table that is in quarantine already it is said aloud, and the stream goes on.
+    topics.configure(&letters, "retention.ms", "3600000");
+    proxy.deny_configuration(true);
+    let program = stream.start_ready();
+    wait_until(Duration::from_mins(1), "it is said", || {
+        program.log().contains("the changes of a table in quarantine may be lost at any time").then_some(())
+    });
+    stream.database.execute("insert into public.item values (3, 'three')");
     stream.drain();
     program.terminate();
 }
