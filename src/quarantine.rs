@@ -141,6 +141,16 @@ impl Quarantine {
         self.topics.get(topic)
     }
 
+    /// The topic for which letters of a table wait, if it is another one than this.
+    pub fn elsewhere(&self, table: &str, topic: &str) -> Option<&str> {
+        self.iter().find(|(other, entry)| *other != topic && entry.table == table).map(|(other, _)| other)
+    }
+
+    /// What goes by this name: entries of the table, and that of the topic.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Quarantined)> {
+        self.iter().filter(move |(topic, entry)| *topic == name || entry.table == name)
+    }
+
     /// All entries, with their topics.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &Quarantined)> {
         self.topics.iter().map(|(topic, table)| (topic.as_str(), table))
@@ -284,6 +294,20 @@ mod tests {
         quarantine.end("a");
         assert_eq!(quarantine.attachment("a"), Attachment::removal("quarantine/a"));
         assert_eq!(Quarantine::read(&BTreeMap::new()), Ok(quarantine));
+    }
+
+    #[test]
+    fn a_table_is_known_in_other_topics_and_an_entry_by_either_name() {
+        let mut quarantine = Quarantine::default();
+        assert_eq!(quarantine.elsewhere("public.item", "a"), None);
+        quarantine.begin("a", table(7));
+        assert_eq!(quarantine.elsewhere("public.item", "a"), None);
+        assert_eq!(quarantine.elsewhere("public.item", "b"), Some("a"));
+        assert_eq!(quarantine.elsewhere("public.other", "b"), None);
+        quarantine.begin("b", table(0));
+        assert_eq!(quarantine.elsewhere("public.item", "b"), Some("a"));
+        let topics = |name| quarantine.named(name).map(|(topic, _)| topic).collect::<Vec<_>>();
+        assert_eq!([topics("public.item"), topics("b"), topics("c")], [vec!["a", "b"], vec!["b"], vec![]]);
     }
 
     #[test]

@@ -74,7 +74,8 @@ impl Waiting {
         let mut reader = LogReader::new(kafka, entry.letters.as_str(), Isolation::Committed)
             .starting_at(entry.next_offset.max(first));
         while reader.next() < end {
-            let chunk = read_chunk(reader, end, RECORDS_MAX).await?;
+            let chunk = read_chunk(reader, end, RECORDS_MAX).await;
+            let chunk = chunk.map_err(|failure| failure.for_topic(&entry.letters))?;
             reader = chunk.reader;
             for (offset, letter) in chunk.letters {
                 match letter {
@@ -108,7 +109,7 @@ impl Waiting {
 pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
     let kafka = kafka_settings(config);
     let mut waiting = Vec::new();
-    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await? {
+    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await?.entries {
         waiting.push(Waiting::read(&kafka, &entry, false).await?);
     }
     Ok(waiting)

@@ -111,6 +111,7 @@ impl Relations {
     ) -> Result<BoundPlan, Failure> {
         let topic = Arc::clone(plan.topic());
         let policy = self.shaping.on_incompatible(identity);
+        self.refuse_other_topic(&topic, relation)?;
         let entry = lock(&self.quarantine).get(&topic).cloned();
         if entry.is_some() && !self.waits {
             // Only the stream holds back, and knows the topic of letters that it has made.
@@ -145,6 +146,16 @@ impl Relations {
             self.begin_quarantine(&topic, letters, relation, &reason).await?;
         }
         Ok(plan)
+    }
+
+    /// Refuses to go on in another topic than that for which letters of the table wait: what comes now would be in front of them.
+    fn refuse_other_topic(&self, topic: &str, relation: &Relation) -> Result<(), Failure> {
+        let table = format!("{}.{}", relation.schema, relation.name);
+        let quarantine = lock(&self.quarantine);
+        let Some(other) = quarantine.elsewhere(&table, topic) else { return Ok(()) };
+        let found =
+            format!("its letters wait for topic {other}, and the configuration has its changes in topic {topic} now");
+        Err(Failure::new(Code::QuarantineRerouted, found).in_table(&relation.schema, &relation.name).for_topic(topic))
     }
 
     /// The topic of a table's letters, which is no other's.

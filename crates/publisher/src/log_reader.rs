@@ -41,18 +41,21 @@ pub struct LogReader {
     isolation: Isolation,
     consumer: Option<Reader>,
     next: i64,
+    /// Whether the first record that is read has to be the one at the offset.
+    is_exact: bool,
 }
 
 impl LogReader {
     /// A reader at the topic's beginning. Nothing is connected yet.
     pub fn new(settings: &KafkaSettings, topic: impl Into<String>, isolation: Isolation) -> Self {
-        Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0 }
+        Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0, is_exact: false }
     }
 
-    /// The same reader at another offset.
+    /// The same reader at another offset, from where on nothing may be missing: what was removed there is an error when it is read
+    /// ([`PublishError::is_offset_gone`]), of the topic's beginning too.
     #[must_use]
     pub fn starting_at(self, offset: i64) -> Self {
-        Self { next: offset, ..self }
+        Self { next: offset, is_exact: true, ..self }
     }
 
     /// Reads on from another offset.
@@ -188,7 +191,7 @@ impl LogReader {
         end: i64,
         visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
-        let from = if self.next == 0 { Offset::Beginning } else { Offset::Offset(self.next) };
+        let from = if self.next == 0 && !self.is_exact { Offset::Beginning } else { Offset::Offset(self.next) };
         let mut assignment = TopicPartitionList::new();
         let opening = "opening a topic";
         assignment.add_partition_offset(&self.topic, PARTITION, from).map_err(PublishError::kafka(opening))?;

@@ -74,6 +74,19 @@ pub struct OutgoingRecord<'a> {
     pub lsn: Lsn,
 }
 
+impl OutgoingRecord<'_> {
+    /// Refuses a record that is larger than so many bytes, as it will be refused when it is [sent](Transaction::send).
+    ///
+    /// # Errors
+    /// It is larger, with what Kafka keeps besides.
+    pub fn refuse_beyond(&self, max_bytes: usize) -> Result<(), PublishError> {
+        if wire_bytes_max(self) <= max_bytes {
+            return Ok(());
+        }
+        Err(refused(self, KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)))
+    }
+}
+
 /// A transactional producer that is initialised and has no transaction open.
 pub struct Producer {
     inner: BaseProducer<Reports>,
@@ -145,10 +158,9 @@ impl Transaction {
     /// # Errors
     /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
-        if !record.is_letter && wire_bytes_max(record) > self.inner.context().record_max_bytes {
+        if !record.is_letter {
             // librdkafka's own limit is that of letters.
-            let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
-            return Err(refused(record, error));
+            record.refuse_beyond(self.inner.context().record_max_bytes)?;
         }
         let mut message = BaseRecord::<[u8], [u8], Origin>::with_opaque_to(record.topic, Origin(record.lsn));
         message.key = record.key;
