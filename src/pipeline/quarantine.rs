@@ -65,7 +65,7 @@ fn keep_on(admin: &TopicAdmin, Quarantined { table, letters, .. }: &Quarantined,
     match keep(admin, letters, Keeping { is_ours: false, max_bytes }) {
         Ok(None) => {}
         Ok(Some(in_the_way)) => {
-            error!(table, letters, "the changes of a table in quarantine may be lost at any time: {in_the_way}")
+            error!(table, letters, "the changes of a table in quarantine may be lost at any time: {in_the_way}");
         }
         Err(error) => warn!(
             table,

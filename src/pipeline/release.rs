@@ -488,3 +488,26 @@ fn of_held(error: HeldError) -> Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_several_topics_is_refused() {
+        let mut quarantine = Quarantine::default();
+        for (topic, table) in [("a", "public.item"), ("b", "public.other"), ("c", "public.item")] {
+            quarantine.begin(topic, Quarantined::new(table.into(), format!("{topic}.dead-letters"), 0, 0, "no"));
+        }
+        let chosen = |names: &[&str]| {
+            let wanted = Wanted::Tables(names.iter().map(|name| (*name).to_owned()).collect());
+            let chosen = wanted.chosen(&quarantine).map_err(|failure| failure.code())?;
+            Ok(chosen.into_iter().map(|(topic, _)| topic).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&["public.other", "b"]), Ok(vec!["b".to_owned()]));
+        assert_eq!(chosen(&["c", "a"]), Ok(vec!["a".to_owned(), "c".to_owned()]));
+        assert_eq!(chosen(&["b", "public.item"]), Err(Code::TableAmbiguous));
+        assert_eq!(chosen(&["a", "public.third"]), Err(Code::NotInQuarantine));
+        assert_eq!(Wanted::All.chosen(&quarantine).map(|all| all.len()).ok(), Some(3));
+    }
+}

@@ -108,12 +108,7 @@ impl LogReader {
             |code| PublishError::Kafka { doing, error: KafkaError::MetadataFetch(code), reason: Some(topic.clone()) };
         let found = metadata.topics().iter().find(|found| found.name() == topic);
         let found = found.ok_or_else(|| refused(Code::NoEnt))?;
-        match found.error().map(Code::from) {
-            // Of the leader there is more to be said when it is asked.
-            None | Some(Code::LeaderNotAvailable) => self.bounds().map(Some),
-            Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(None),
-            Some(code) => Err(refused(code)),
-        }
+        if exists(found.error().map(Code::from)).map_err(refused)? { self.bounds().map(Some) } else { Ok(None) }
     }
 
     /// Reads on to the end, which is waited for until it is at least at this offset.
@@ -249,9 +244,33 @@ impl LogReader {
     }
 }
 
+/// Whether a topic exists of which the brokers say this.
+fn exists(said: Option<Code>) -> Result<bool, Code> {
+    match said {
+        // Of the leader there is more to be said when it is asked.
+        None | Some(Code::LeaderNotAvailable) => Ok(true),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(false),
+        Some(code) => Err(code),
+    }
+}
+
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
         Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_topic_that_is_unknown_is_taken_as_gone() {
+        assert_eq!([None, Some(Code::LeaderNotAvailable)].map(exists), [Ok(true); 2]);
+        assert_eq!(exists(Some(Code::UnknownTopicOrPartition)), Ok(false));
+        for code in [Code::TopicAuthorizationFailed, Code::UnknownPartition, Code::InvalidTopic, Code::Unknown] {
+            assert_eq!(exists(Some(code)), Err(code));
+        }
+    }
 }

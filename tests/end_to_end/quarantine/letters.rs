@@ -1,7 +1,11 @@
 //! Letters are the only copy of what they hold: they are kept, taken whatever their size, missed when they are gone, and given up only on
 //! somebody's word.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use publisher::{
+    Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer, PublishError, record_cost,
+};
 
 use super::{BuiltIn, CHANGE, Level, about_to_be_refused, await_quarantine, release};
 use crate::harness::{kafka, proxy::Proxy, stack::Stack, stream::Stream, topics::Topics, wait_until};
@@ -274,4 +278,50 @@ fn a_table_does_not_come_into_quarantine_where_letters_would_be_lost() {
     let program = stream.start_ready();
     assert_eq!(ids(&stream), [Some("1".to_owned()), Some("2".to_owned())]);
     program.terminate();
+}
+
+/// To ask for a topic of letters does not create it; one that was made anew does not pass for what it was; and what was removed under a reader is
+/// missed, at the topic's beginning too.
+#[test]
+fn letters_are_not_taken_for_others() {
+    let stack = Stack::shared();
+    let topic = format!("quarantine_read_{}", std::process::id());
+    let bootstrap_servers = stack.bootstrap_servers().to_owned();
+    let settings = KafkaSettings {
+        bootstrap_servers: bootstrap_servers.clone(),
+        name: topic.clone(),
+        properties: BTreeMap::new(),
+        memory_limit_bytes: 64 << 20,
+    };
+    let reader = || LogReader::new(&settings, topic.as_str(), Isolation::Committed);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), None);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), None, "it was not created");
+    let topics = Topics::of(&bootstrap_servers);
+    topics.create_with(&topic, 1, &[]);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), Some((0, 0)));
+
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    budget.charge(record_cost(0, 2, 0));
+    let producer = Producer::connect(&settings, budget).expect("a producer");
+    producer.has_been_written_to(&topic, 3);
+    let mut transaction = producer.begin().expect("a transaction");
+    let (headers, lsn) = (&[][..], 1.into());
+    let letter = OutgoingRecord { topic: &topic, key: None, value: Some(b"{}"), headers, is_letter: true, lsn };
+    transaction.send(&letter).expect("it is queued");
+    let found = transaction.written_to(&topic);
+    assert!(matches!(found, Err(PublishError::TopicRecreated { .. })), "{found:?}");
+    transaction.abort();
+
+    for number in 0..3 {
+        kafka::write(&bootstrap_servers, &topic, &number.to_string(), Some("{}"));
+    }
+    let (_, end) = reader().bounds_if_there().expect("an answer").expect("it is there");
+    let read = |mut reader: LogReader| reader.read_on(end, Duration::from_mins(1), |_, _, _| {});
+    read(reader().starting_at(0)).expect("everything is there");
+    topics.empty(&topic);
+    read(reader()).expect("what is there is read");
+    for offset in [0, 1] {
+        let found = read(reader().starting_at(offset));
+        assert!(found.as_ref().is_err_and(PublishError::is_offset_gone), "{offset}: {found:?}");
+    }
 }
