@@ -7,7 +7,8 @@
 //! source hands on the entries and then the letters, so that whoever finds a letter finds the entry, or neither. From there on nothing is written
 //! to the topic, whatever the registry says later, in this life or another, and whatever the policy is by then: each change becomes a
 //! letter, exactly once, for it is committed with the checkpoint like any record. The same commit says where the letters end, so that a topic
-//! that has lost some, or was deleted and created again, is known. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
+//! that has lost some, or was deleted and created again, is known: whoever looks wants the first, the end, and the newest of them, and the producer is told
+//! the end, so that the first letter into a topic that begins anew fails before its commit. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
 //! transaction; and removes the entry with the last of them. So a letter's events are in the topic exactly if its offset lies before the
 //! entry's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
 
@@ -55,6 +56,11 @@ impl Quarantined {
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
     fn is_there(&self, first: i64, end: i64) -> bool {
         first <= self.next_offset && self.next_offset.max(self.end_offset) <= end
+    }
+
+    /// The offset of the newest letter, if one is known that is not released.
+    pub fn newest_letter(&self) -> Option<i64> {
+        (self.end_offset > self.next_offset).then(|| self.end_offset - 1)
     }
 
     /// What is missing of the letters that are not released, if anything is; `bounds` is what the topic has, if it exists.
@@ -319,11 +325,13 @@ mod tests {
         let is_there =
             |quarantine: &Quarantine, first, end| quarantine.get("a").expect("it is there").is_there(first, end);
         assert!(is_there(&quarantine, 0, 7) && is_there(&quarantine, 7, 7), "no letter is known of");
+        assert_eq!(quarantine.get("a").and_then(Quarantined::newest_letter), None);
         assert!(!is_there(&quarantine, 0, 6) && !is_there(&quarantine, 8, 9));
         let mut told =
             |end| quarantine.letters_written(|letters| Ok::<_, ()>(Some(end).filter(|_| letters == "letters")));
         assert_eq!((told(12), told(12), told(10)), (Ok(vec!["a".to_owned()]), Ok(vec![]), Ok(vec![])));
         assert!(is_there(&quarantine, 7, 12));
+        assert_eq!(quarantine.get("a").and_then(Quarantined::newest_letter), Some(11));
         assert!(!is_there(&quarantine, 0, 11), "the last is gone");
         assert!(!is_there(&quarantine, 8, 12), "the first is gone");
         quarantine.advance("a", 12);

@@ -12,6 +12,7 @@ use publisher::{Isolation, KafkaSettings, LogReader};
 use tracing::warn;
 
 use super::{
+    letters,
     release::{Release, Wanted, blocking, look_for, read_chunk},
     supervisor::kafka_settings,
 };
@@ -58,17 +59,17 @@ impl Waiting {
     /// Reads what is there. What is open in the topic is waited for only if it is `settled` that nobody writes any more.
     async fn read(kafka: &KafkaSettings, entry: &Quarantined, settled: bool) -> Result<Self, Failure> {
         let isolation = if settled { Isolation::Uncommitted } else { Isolation::Committed };
-        let mut reader = LogReader::new(kafka, entry.letters.as_str(), isolation);
+        let (settings, wanted) = (kafka.clone(), entry.clone());
         // Where it cannot be looked at, nothing is known of what there is, and nothing is given up.
-        let bounds = blocking(move || reader.bounds_if_there()).await;
-        let bounds = bounds.map_err(|failure| failure.for_topic(&entry.letters))?;
+        let found = blocking(move || letters::look_for(&settings, &wanted, isolation)).await;
+        let letters::Found { bounds, missing } = found.map_err(|failure| failure.for_topic(&entry.letters))?;
         let mut waiting = Self {
             table: entry.table.clone(),
             letters: entry.letters.clone(),
             changes: 0,
             unreadable: 0,
             range: None,
-            missing: entry.missing(bounds),
+            missing,
         };
         let (first, end) = bounds.unwrap_or_default();
         let mut reader = LogReader::new(kafka, entry.letters.as_str(), Isolation::Committed)

@@ -1,10 +1,15 @@
 //! The topics of letters. They are the only copy of what they hold, so that a table comes into quarantine only where they are kept for as
 //! long as nobody has released them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use publisher::{PublishError, TopicAdmin, TopicSettings};
+use publisher::{Isolation, KafkaSettings, LogReader, PublishError, TopicAdmin, TopicSettings};
 use tracing::{info, warn};
+
+use crate::quarantine::Quarantined;
+
+/// How long the newest letter may take to be readable: the mark of its commit comes a moment later.
+const NEWEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What keeps records for ever, however many there are.
 pub(crate) const FOREVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
@@ -117,6 +122,36 @@ pub(super) fn create(
     Err(refused.unwrap_or_else(|| PublishError::Topic { topic: topic.to_owned(), problem: "it has no form".into() }))
 }
 
+/// What there is of a table's letters.
+pub(crate) struct Found {
+    /// The offsets of the first record and behind the last one, if there is such a topic.
+    pub(crate) bounds: Option<(i64, i64)>,
+    /// What is missing of the letters that are not released, if anything is.
+    pub(crate) missing: Option<String>,
+}
+
+/// Looks for the letters of a table that are not released. A topic that was made anew may end behind the newest of them all the same, when what was to
+/// be written to it was given up. So the newest one has to be there itself.
+///
+/// # Errors
+/// It cannot be looked at: nothing is known then of what is there.
+pub(crate) fn look_for(
+    settings: &KafkaSettings,
+    entry: &Quarantined,
+    isolation: Isolation,
+) -> Result<Found, PublishError> {
+    let bounds = LogReader::new(settings, entry.letters.as_str(), isolation).bounds_if_there()?;
+    let mut missing = entry.missing(bounds);
+    if let (None, Some(offset)) = (&missing, entry.newest_letter()) {
+        let mut reader = LogReader::new(settings, entry.letters.as_str(), Isolation::Committed).starting_at(offset);
+        if !reader.has_next(NEWEST_TIMEOUT)? {
+            missing =
+                Some(format!("the newest dead letter, at offset {offset}, is not in the topic, which was made anew"));
+        }
+    }
+    Ok(Found { bounds, missing })
+}
+
 /// What a topic of letters has to be.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Keeping {
@@ -141,7 +176,7 @@ pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<O
     };
     let unkept = config.as_ref().map_or_else(|| Unkept::of(&BTreeMap::new()), Unkept::of);
     if unkept.policy.is_some() {
-        let (found, fix) = (unkept.found(), unkept.fix(admin.bootstrap_servers(), topic));
+        let (found, fix) = (unkept.found(), unkept.fix(&admin.settings().bootstrap_servers, topic));
         return Ok(Some(format!("its topic of dead letters would not keep them: {found}; run: {fix}")));
     }
     if !unkept.is_nothing() {
@@ -149,7 +184,7 @@ pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<O
         if let Err(error) = admin.configure(topic, &FOREVER) {
             return Ok(Some(format!(
                 "its topic of dead letters would not keep them: {found}, and {error}; grant ALTER_CONFIGS and DESCRIBE_CONFIGS on it, or run: {}",
-                unkept.fix(admin.bootstrap_servers(), topic)
+                unkept.fix(&admin.settings().bootstrap_servers, topic)
             )));
         }
         info!(

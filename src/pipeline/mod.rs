@@ -31,7 +31,7 @@ mod work;
 
 pub use discard::{Waiting, preview_discard};
 pub(crate) use fitness::{Described, SentColumns, describe};
-pub(crate) use letters::{MAX_BYTES, Unkept, configure_command, too_small};
+pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Purpose, Release, Wanted};

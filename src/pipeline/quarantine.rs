@@ -8,13 +8,13 @@ use std::{
 
 use encoder::{BoundPlan, EncodeOptions, HeldBack, TableFacts, TablePlan};
 use pgoutput::Relation;
-use publisher::{PublishError, TopicAdmin};
+use publisher::{Isolation, PublishError, TopicAdmin};
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 use walreceiver::Backoff;
 
 use super::{
-    letters::{Keeping, keep},
+    letters::{Keeping, keep, look_for},
     publish::{failure_of, unix_ms},
     relations::{PAUSE_MAX, Relations, TopicKind},
 };
@@ -258,8 +258,9 @@ impl Relations {
 
     /// Refuses to go on where letters that are not released are gone: what comes now would be released without them.
     async fn look_for_letters(&self, topic: &str, entry: &Quarantined) -> Result<(), Failure> {
-        let bounds = self.ask_topics(&entry.letters, TopicAdmin::offsets_if_there).await?;
-        match entry.missing(bounds) {
+        let wanted = entry.clone();
+        let look = move |admin: &TopicAdmin, _: &str| look_for(admin.settings(), &wanted, Isolation::Committed);
+        match self.ask_topics(&entry.letters, look).await?.missing {
             None => Ok(()),
             Some(missing) => {
                 Err(Failure::new(Code::LettersMissing, format!("topic {topic} is in quarantine: {missing}"))

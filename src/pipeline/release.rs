@@ -19,6 +19,7 @@ use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
+    letters,
     publish::{failure_of, unix_ms, unix_ns},
     supervisor::kafka_settings,
 };
@@ -201,10 +202,10 @@ impl Release {
 
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let mut reader = LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Uncommitted);
-        let bounds = blocking(move || reader.bounds_if_there()).await;
-        let bounds = bounds.map_err(|failure| failure.for_topic(&entry.letters))?;
-        match (entry.missing(bounds), bounds) {
+        let (settings, wanted) = (self.kafka.clone(), entry.clone());
+        let found = blocking(move || letters::look_for(&settings, &wanted, Isolation::Uncommitted)).await;
+        let found = found.map_err(|failure| failure.for_topic(&entry.letters))?;
+        match (found.missing, found.bounds) {
             (None, Some((_, end))) => Ok(end),
             (missing, _) => {
                 Err(Failure::new(Code::LettersMissing, missing.unwrap_or_default()).for_topic(&entry.letters))

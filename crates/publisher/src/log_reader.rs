@@ -111,6 +111,19 @@ impl LogReader {
         if exists(found.error().map(Code::from)).map_err(refused)? { self.bounds().map(Some) } else { Ok(None) }
     }
 
+    /// Whether the record at the offset where the reader is can be read. What was written there and given up cannot.
+    ///
+    /// # Errors
+    /// The end is not behind it in time, or the brokers cannot be reached.
+    pub fn has_next(&mut self, patience: Duration) -> Result<bool, PublishError> {
+        let (wanted, mut found) = (self.next, None);
+        self.read_while(wanted + 1, patience, |offset, _, _| {
+            found = Some(offset);
+            ControlFlow::Break(())
+        })?;
+        Ok(found == Some(wanted))
+    }
+
     /// Reads on to the end, which is waited for until it is at least at this offset.
     ///
     /// # Errors

@@ -14,11 +14,7 @@ use rdkafka::{
 };
 use tracing::{info, warn};
 
-use crate::{
-    error::PublishError,
-    log_reader::{Isolation, LogReader},
-    settings::KafkaSettings,
-};
+use crate::{error::PublishError, settings::KafkaSettings};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a new topic may take until each of its partitions has a leader.
@@ -59,9 +55,9 @@ impl TopicAdmin {
         Ok(Self { client, settings: settings.clone(), runtime })
     }
 
-    /// The brokers as they are configured, for a command that is to reach them too.
-    pub fn bootstrap_servers(&self) -> &str {
-        &self.settings.bootstrap_servers
+    /// What it was created with.
+    pub const fn settings(&self) -> &KafkaSettings {
+        &self.settings
     }
 
     /// The partitions of each topic that exists and that we may see: one that is not among them may exist all the same.
@@ -152,14 +148,6 @@ impl TopicAdmin {
             .inner()
             .fetch_watermarks(topic, 0, REQUEST_TIMEOUT)
             .map_err(PublishError::kafka("reading a topic's offsets"))
-    }
-
-    /// The same, or none if there is no such topic: see [`LogReader::bounds_if_there`].
-    ///
-    /// # Errors
-    /// The brokers cannot be reached, or deny it.
-    pub fn offsets_if_there(&self, topic: &str) -> Result<Option<(i64, i64)>, PublishError> {
-        LogReader::new(&self.settings, topic, Isolation::Committed).bounds_if_there()
     }
 
     /// The topic's configuration, by key.

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use publisher::{Isolation, LogReader, PublishError};
+use publisher::{Isolation, PublishError};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     failure::Code,
-    pipeline::{MAX_BYTES, Unkept, configure_command, too_small},
+    pipeline::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small},
     quarantine::{Quarantine, Quarantined},
 };
 
@@ -67,13 +67,11 @@ impl Kafka {
     async fn letters(&mut self, reached: &Reached, entries: &[Quarantined]) {
         let (settings, wanted) = (self.settings.clone(), entries.to_vec());
         let looking = spawn_blocking(move || {
-            let bounds = |entry: &Quarantined| {
-                LogReader::new(&settings, entry.letters.as_str(), Isolation::Uncommitted).bounds_if_there()
-            };
-            wanted.iter().map(bounds).collect::<Vec<Result<_, PublishError>>>()
+            let look = |entry: &Quarantined| look_for(&settings, entry, Isolation::Uncommitted);
+            wanted.iter().map(look).collect::<Vec<Result<_, PublishError>>>()
         });
-        let bounds = match timeout(STEP_TIMEOUT, looking).await {
-            Ok(Ok(bounds)) => bounds,
+        let looked = match timeout(STEP_TIMEOUT, looking).await {
+            Ok(Ok(looked)) => looked,
             Ok(Err(panicked)) => return self.findings.error(incomplete(&panicked.to_string())),
             Err(_elapsed) => {
                 let found = "the dead letters of tables in quarantine could not be looked at in time";
@@ -81,9 +79,9 @@ impl Kafka {
             }
         };
         let mut there = Vec::new();
-        for (entry, bounds) in entries.iter().zip(bounds) {
-            let bounds = match bounds {
-                Ok(bounds) => bounds,
+        for (entry, found) in entries.iter().zip(looked) {
+            let Found { bounds, missing } = match found {
+                Ok(found) => found,
                 Err(error) => {
                     let found = format!("the dead letters of {} cannot be looked at: {error}", entry.table);
                     self.findings.about(Severity::Error, &entry.letters, incomplete(&found));
@@ -93,7 +91,7 @@ impl Kafka {
             if bounds.is_some() {
                 there.push(entry);
             }
-            if let Some(found) = entry.missing(bounds) {
+            if let Some(found) = missing {
                 let problem = Problem {
                     id: Code::LettersMissing.as_str(),
                     found,

@@ -311,6 +311,8 @@ fn letters_are_not_taken_for_others() {
     let found = transaction.written_to(&topic);
     assert!(matches!(found, Err(PublishError::TopicRecreated { .. })), "{found:?}");
     transaction.abort();
+    let has = |offset: i64| reader().starting_at(offset).has_next(Duration::from_mins(1)).expect("an answer");
+    assert!(!has(0), "it was given up, though the topic ends behind it");
 
     for number in 0..3 {
         kafka::write(&bootstrap_servers, &topic, &number.to_string(), Some("{}"));
@@ -318,6 +320,7 @@ fn letters_are_not_taken_for_others() {
     let (_, end) = reader().bounds_if_there().expect("an answer").expect("it is there");
     let read = |mut reader: LogReader| reader.read_on(end, Duration::from_mins(1), |_, _, _| {});
     read(reader().starting_at(0)).expect("everything is there");
+    assert!(has(end - 1) && !has(0));
     topics.empty(&topic);
     read(reader()).expect("what is there is read");
     for offset in [0, 1] {
