@@ -151,6 +151,12 @@ codes! {
     NotInQuarantine "not-in-quarantine" Stop 2
         "A table is to be released that is not in quarantine.",
         "`pgsluice check` names those that are; `pgsluice release --all` takes all of them.";
+    QuarantineRerouted "quarantine-rerouted" Stop 3
+        "Changes of a table in quarantine would go to another topic from here on, past the letters that wait.",
+        "Route the table to the topic that the message names, and run `pgsluice release` before it gets another.";
+    TableAmbiguous "table-ambiguous" Stop 2
+        "Letters of one table wait for several topics.",
+        "Name the topic that is meant in the place of the table.";
     NotReleased "not-released" Stop 3
         "Changes of a table in quarantine cannot be made into events.",
         "Mend what the message names, and run `pgsluice release` again: it goes on behind what is released already.";

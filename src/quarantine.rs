@@ -7,7 +7,8 @@
 //! source hands on the entries and then the letters, so that whoever finds a letter finds the entry, or neither. From there on nothing is written
 //! to the topic, whatever the registry says later, in this life or another, and whatever the policy is by then: each change becomes a
 //! letter, exactly once, for it is committed with the checkpoint like any record. The same commit says where the letters end, so that a topic
-//! that has lost some, or was deleted and created again, is known. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
+//! that has lost some, or was deleted and created again, is known: whoever looks wants the first, the end, and the newest of them, and the producer is told
+//! the end, so that the first letter into a topic that begins anew fails before its commit. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
 //! transaction; and removes the entry with the last of them. So a letter's events are in the topic exactly if its offset lies before the
 //! entry's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
 
@@ -55,6 +56,11 @@ impl Quarantined {
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
     fn is_there(&self, first: i64, end: i64) -> bool {
         first <= self.next_offset && self.next_offset.max(self.end_offset) <= end
+    }
+
+    /// The offset of the newest letter, if one is known that is not released.
+    pub fn newest_letter(&self) -> Option<i64> {
+        (self.end_offset > self.next_offset).then(|| self.end_offset - 1)
     }
 
     /// What is missing of the letters that are not released, if anything is; `bounds` is what the topic has, if it exists.
@@ -139,6 +145,16 @@ impl Quarantine {
     /// The entry of a topic.
     pub fn get(&self, topic: &str) -> Option<&Quarantined> {
         self.topics.get(topic)
+    }
+
+    /// The topic for which letters of a table wait, if it is another one than this.
+    pub fn elsewhere(&self, table: &str, topic: &str) -> Option<&str> {
+        self.iter().find(|(other, entry)| *other != topic && entry.table == table).map(|(other, _)| other)
+    }
+
+    /// What goes by this name: entries of the table, and that of the topic.
+    pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Quarantined)> {
+        self.iter().filter(move |(topic, entry)| *topic == name || entry.table == name)
     }
 
     /// All entries, with their topics.
@@ -287,6 +303,20 @@ mod tests {
     }
 
     #[test]
+    fn a_table_is_known_in_other_topics_and_an_entry_by_either_name() {
+        let mut quarantine = Quarantine::default();
+        assert_eq!(quarantine.elsewhere("public.item", "a"), None);
+        quarantine.begin("a", table(7));
+        assert_eq!(quarantine.elsewhere("public.item", "a"), None);
+        assert_eq!(quarantine.elsewhere("public.item", "b"), Some("a"));
+        assert_eq!(quarantine.elsewhere("public.other", "b"), None);
+        quarantine.begin("b", table(0));
+        assert_eq!(quarantine.elsewhere("public.item", "b"), Some("a"));
+        let topics = |name| quarantine.named(name).map(|(topic, _)| topic).collect::<Vec<_>>();
+        assert_eq!([topics("public.item"), topics("b"), topics("c")], [vec!["a", "b"], vec!["b"], vec![]]);
+    }
+
+    #[test]
     fn letters_that_are_gone_are_missed() {
         let mut quarantine = Quarantine::default();
         let begun = Quarantined::new("public.item".into(), "letters".into(), 7, 0, &"é".repeat(2000));
@@ -295,11 +325,13 @@ mod tests {
         let is_there =
             |quarantine: &Quarantine, first, end| quarantine.get("a").expect("it is there").is_there(first, end);
         assert!(is_there(&quarantine, 0, 7) && is_there(&quarantine, 7, 7), "no letter is known of");
+        assert_eq!(quarantine.get("a").and_then(Quarantined::newest_letter), None);
         assert!(!is_there(&quarantine, 0, 6) && !is_there(&quarantine, 8, 9));
         let mut told =
             |end| quarantine.letters_written(|letters| Ok::<_, ()>(Some(end).filter(|_| letters == "letters")));
         assert_eq!((told(12), told(12), told(10)), (Ok(vec!["a".to_owned()]), Ok(vec![]), Ok(vec![])));
         assert!(is_there(&quarantine, 7, 12));
+        assert_eq!(quarantine.get("a").and_then(Quarantined::newest_letter), Some(11));
         assert!(!is_there(&quarantine, 0, 11), "the last is gone");
         assert!(!is_there(&quarantine, 8, 12), "the first is gone");
         quarantine.advance("a", 12);

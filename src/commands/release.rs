@@ -8,7 +8,7 @@ use super::{ConfigFile, init_logging, runtime};
 use crate::{
     config::Config,
     failure::{Code, Failure},
-    pipeline::{Done, Outcome, Release, Wanted, kafka_settings, preview_discard},
+    pipeline::{Done, Outcome, Purpose, Release, Wanted, kafka_settings, preview_discard},
     schemas::Schemas,
 };
 
@@ -19,7 +19,7 @@ use crate::{
 pub(super) struct ReleaseCommand {
     #[command(flatten)]
     config: ConfigFile,
-    /// The tables, as `schema.table`.
+    /// The tables, as `schema.table`; or the topics that they are to be written to.
     #[arg(required_unless_present = "all")]
     tables: Vec<String>,
     /// All tables that are in quarantine.
@@ -50,7 +50,7 @@ impl ReleaseCommand {
         let wanted = if self.all { Wanted::All } else { Wanted::Tables(self.tables) };
         let outcome = runtime.block_on(async {
             let schemas = Schemas::new(&config, &kafka_settings(&config))?;
-            match Release::begin(config, schemas, &wanted, self.force).await? {
+            match Release::begin(config, schemas, &wanted, Purpose::Release, self.force).await? {
                 Some(mut release) => Box::pin(release.run(&wanted)).await,
                 None => Ok(Vec::new()),
             }
@@ -69,7 +69,7 @@ impl ReleaseCommand {
         }
         let schemas = Schemas::new(&config, &kafka_settings(&config))?;
         let wanted = Wanted::Tables(self.tables.clone());
-        if let Some(mut release) = Release::begin(config, schemas, &wanted, self.force).await? {
+        if let Some(mut release) = Release::begin(config, schemas, &wanted, Purpose::Discard, self.force).await? {
             for waiting in release.discard(&self.tables).await? {
                 println!("given up: {waiting}");
             }

@@ -8,11 +8,11 @@ use std::fmt;
 
 use encoder::RecordBatch;
 use pgoutput::Lsn;
-use publisher::{Isolation, KafkaSettings, LogReader, TopicAdmin};
-use tokio::runtime::Handle;
+use publisher::{Isolation, KafkaSettings, LogReader};
 use tracing::warn;
 
 use super::{
+    letters,
     release::{Release, Wanted, blocking, look_for, read_chunk},
     supervisor::kafka_settings,
 };
@@ -58,28 +58,25 @@ impl fmt::Display for Waiting {
 impl Waiting {
     /// Reads what is there. What is open in the topic is waited for only if it is `settled` that nobody writes any more.
     async fn read(kafka: &KafkaSettings, entry: &Quarantined, settled: bool) -> Result<Self, Failure> {
-        let (settings, letters, runtime) = (kafka.clone(), entry.letters.clone(), Handle::current());
-        let bounds = blocking(move || {
-            let isolation = if settled { Isolation::Uncommitted } else { Isolation::Committed };
-            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
-            let mut reader = LogReader::new(&settings, letters.as_str(), isolation);
-            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
-        })
-        .await
-        .map_err(|failure| failure.for_topic(&entry.letters))?;
+        let isolation = if settled { Isolation::Uncommitted } else { Isolation::Committed };
+        let (settings, wanted) = (kafka.clone(), entry.clone());
+        // Where it cannot be looked at, nothing is known of what there is, and nothing is given up.
+        let found = blocking(move || letters::look_for(&settings, &wanted, isolation)).await;
+        let letters::Found { bounds, missing } = found.map_err(|failure| failure.for_topic(&entry.letters))?;
         let mut waiting = Self {
             table: entry.table.clone(),
             letters: entry.letters.clone(),
             changes: 0,
             unreadable: 0,
             range: None,
-            missing: entry.missing(bounds),
+            missing,
         };
         let (first, end) = bounds.unwrap_or_default();
         let mut reader = LogReader::new(kafka, entry.letters.as_str(), Isolation::Committed)
             .starting_at(entry.next_offset.max(first));
         while reader.next() < end {
-            let chunk = read_chunk(reader, end, RECORDS_MAX).await?;
+            let chunk = read_chunk(reader, end, RECORDS_MAX).await;
+            let chunk = chunk.map_err(|failure| failure.for_topic(&entry.letters))?;
             reader = chunk.reader;
             for (offset, letter) in chunk.letters {
                 match letter {
@@ -109,11 +106,11 @@ impl Waiting {
 /// What would be given up of these tables. Nobody is fenced, and nothing is changed.
 ///
 /// # Errors
-/// A table is not in quarantine, or Kafka cannot be reached.
+/// A table is not in quarantine, or Kafka cannot be reached, or does not let its letters be looked at.
 pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
     let kafka = kafka_settings(config);
     let mut waiting = Vec::new();
-    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await? {
+    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await?.entries {
         waiting.push(Waiting::read(&kafka, &entry, false).await?);
     }
     Ok(waiting)
@@ -123,7 +120,8 @@ impl Release {
     /// Gives up what waits of these tables, all at once, and ends their quarantine. Returns what it was.
     ///
     /// # Errors
-    /// A table is not in quarantine, or Kafka cannot be reached; then all are in quarantine still.
+    /// A table is not in quarantine, or Kafka cannot be reached, or does not let its letters be looked at; then all are in quarantine
+    /// still.
     pub async fn discard(&mut self, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
         let mut given_up = Vec::new();
         for (topic, entry) in Wanted::Tables(tables.to_vec()).chosen(&self.quarantine)? {

@@ -1,10 +1,15 @@
 //! The topics of letters. They are the only copy of what they hold, so that a table comes into quarantine only where they are kept for as
 //! long as nobody has released them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
 
-use publisher::{PublishError, TopicAdmin, TopicSettings};
+use publisher::{Isolation, KafkaSettings, LogReader, PublishError, TopicAdmin, TopicSettings};
 use tracing::{info, warn};
+
+use crate::quarantine::Quarantined;
+
+/// How long the newest letter may take to be readable: the mark of its commit comes a moment later.
+const NEWEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What keeps records for ever, however many there are.
 pub(crate) const FOREVER: [(&str, &str); 2] = [("retention.ms", "-1"), ("retention.bytes", "-1")];
@@ -46,40 +51,105 @@ impl Unkept {
     }
 
     /// The command that mends it.
-    pub(crate) fn fix(&self, topic: &str) -> String {
+    pub(crate) fn fix(&self, bootstrap_servers: &str, topic: &str) -> String {
         let policy = self.policy.as_ref().map(|_| POLICY);
         let wanted = policy.into_iter().chain(FOREVER).map(|(key, value)| format!("{key}={value}"));
         let wanted: Vec<String> = wanted.collect();
-        format!("kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config {}", wanted.join(","))
+        configure_command(bootstrap_servers, topic, &wanted.join(","))
     }
 }
 
-/// What a topic of dead letters is to be created with: in one partition they are in order, and they may be larger than records.
-pub(super) fn fit(settings: &mut TopicSettings, are_kept: bool, max_bytes: usize) {
-    settings.keep_all();
-    settings.partitions = 1;
-    let configured = settings.config.get(MAX_BYTES).and_then(|text| text.parse().ok());
-    settings.config.insert(MAX_BYTES.to_owned(), configured.unwrap_or(0).max(max_bytes).to_string());
+/// The command that sets a topic's configuration.
+pub(crate) fn configure_command(bootstrap_servers: &str, topic: &str, config: &str) -> String {
+    format!(
+        "kafka-configs.sh --bootstrap-server {bootstrap_servers} --alter --entity-type topics --entity-name {topic} --add-config {config}"
+    )
+}
+
+/// What a topic of dead letters is to be created with, from what is wanted to what any broker takes that takes the user's topics: in one partition
+/// they are in order; they may be larger than records, or as large as the user's; and the last of several does not keep them for ever.
+fn forms(user: &TopicSettings, are_kept: bool, max_bytes: usize) -> Vec<TopicSettings> {
+    let mut plain = user.clone();
+    plain.keep_all();
+    plain.partitions = 1;
+    let with = |settings: &TopicSettings, more: &[(&str, &str)]| {
+        let more = more.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+        let config = settings.config.clone().into_iter().chain(more).collect();
+        TopicSettings { config, ..settings.clone() }
+    };
+    let configured = plain.config.get(MAX_BYTES).and_then(|text| text.parse().ok());
+    let size = configured.unwrap_or(0).max(max_bytes).to_string();
+    let own_size = if are_kept { with(&plain, &[FOREVER[0], FOREVER[1], POLICY]) } else { plain.clone() };
+    let mut forms = vec![with(&own_size, &[(MAX_BYTES, &size)]), own_size];
     if are_kept {
-        let kept = FOREVER.into_iter().chain([POLICY]);
-        settings.config.extend(kept.map(|(key, value)| (key.to_owned(), value.to_owned())));
+        forms.push(with(&plain, &[POLICY]));
     }
+    forms
 }
 
-/// Creates a topic of dead letters. Brokers that do not take records of that size still take letters as large as they do.
+/// Creates a topic of dead letters. Brokers whose policy does not let it be as it should be create it as they do others: a larger letter stops the stream
+/// then, and a table comes into quarantine once the topic [keeps](keep) letters. Whether it was created by this call and keeps letters is
+/// returned.
 ///
 /// # Errors
 /// As for [`TopicAdmin::create`].
-pub(super) fn create(admin: &TopicAdmin, topic: &str, mut settings: TopicSettings) -> Result<bool, PublishError> {
-    match admin.create(topic, &settings) {
-        Err(PublishError::Topic { problem, .. }) => {
-            settings.config.remove(MAX_BYTES);
-            let is_created = admin.create(topic, &settings)?;
-            warn!(topic, "{problem}; it was created without {MAX_BYTES}, and a larger letter will stop the stream");
-            Ok(is_created)
+pub(super) fn create(
+    admin: &TopicAdmin,
+    topic: &str,
+    user: &TopicSettings,
+    are_kept: bool,
+    max_bytes: usize,
+) -> Result<bool, PublishError> {
+    let mut refused = None;
+    for form in forms(user, are_kept, max_bytes) {
+        match admin.create(topic, &form) {
+            Err(error @ PublishError::Topic { .. }) => {
+                refused.get_or_insert(error);
+            }
+            Err(error) => return Err(error),
+            Ok(is_created) => {
+                let Some(error) = refused.filter(|_| is_created) else { return Ok(is_created) };
+                let is_kept = !are_kept || Unkept::of(&form.config).is_nothing();
+                let lacks = if is_kept { "" } else { ", and without the retention that keeps letters" };
+                warn!(
+                    topic,
+                    "{error}; it was created without {MAX_BYTES} of {max_bytes}{lacks}: a larger letter will stop the stream"
+                );
+                return Ok(is_kept);
+            }
         }
-        outcome => outcome,
     }
+    Err(refused.unwrap_or_else(|| PublishError::Topic { topic: topic.to_owned(), problem: "it has no form".into() }))
+}
+
+/// What there is of a table's letters.
+pub(crate) struct Found {
+    /// The offsets of the first record and behind the last one, if there is such a topic.
+    pub(crate) bounds: Option<(i64, i64)>,
+    /// What is missing of the letters that are not released, if anything is.
+    pub(crate) missing: Option<String>,
+}
+
+/// Looks for the letters of a table that are not released. A topic that was made anew may end behind the newest of them all the same, when what was to
+/// be written to it was given up. So the newest one has to be there itself.
+///
+/// # Errors
+/// It cannot be looked at: nothing is known then of what is there.
+pub(crate) fn look_for(
+    settings: &KafkaSettings,
+    entry: &Quarantined,
+    isolation: Isolation,
+) -> Result<Found, PublishError> {
+    let bounds = LogReader::new(settings, entry.letters.as_str(), isolation).bounds_if_there()?;
+    let mut missing = entry.missing(bounds);
+    if let (None, Some(offset)) = (&missing, entry.newest_letter()) {
+        let mut reader = LogReader::new(settings, entry.letters.as_str(), Isolation::Committed).starting_at(offset);
+        if !reader.has_next(NEWEST_TIMEOUT)? {
+            missing =
+                Some(format!("the newest dead letter, at offset {offset}, is not in the topic, which was made anew"));
+        }
+    }
+    Ok(Found { bounds, missing })
 }
 
 /// What a topic of letters has to be.
@@ -106,7 +176,7 @@ pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<O
     };
     let unkept = config.as_ref().map_or_else(|| Unkept::of(&BTreeMap::new()), Unkept::of);
     if unkept.policy.is_some() {
-        let (found, fix) = (unkept.found(), unkept.fix(topic));
+        let (found, fix) = (unkept.found(), unkept.fix(&admin.settings().bootstrap_servers, topic));
         return Ok(Some(format!("its topic of dead letters would not keep them: {found}; run: {fix}")));
     }
     if !unkept.is_nothing() {
@@ -114,7 +184,7 @@ pub(super) fn keep(admin: &TopicAdmin, topic: &str, wanted: Keeping) -> Result<O
         if let Err(error) = admin.configure(topic, &FOREVER) {
             return Ok(Some(format!(
                 "its topic of dead letters would not keep them: {found}, and {error}; grant ALTER_CONFIGS and DESCRIBE_CONFIGS on it, or run: {}",
-                unkept.fix(topic)
+                unkept.fix(&admin.settings().bootstrap_servers, topic)
             )));
         }
         info!(
@@ -171,10 +241,10 @@ mod tests {
             let unkept = unkept(config);
             assert_eq!((unkept.found().as_str(), unkept.is_nothing()), (expect, expect.is_empty()), "{config:?}");
         }
-        let fix = unkept(&[("cleanup.policy", "compact")]).fix("letters");
+        let fix = unkept(&[("cleanup.policy", "compact")]).fix("kafka:9092", "letters");
         assert!(
             fix.ends_with(
-                "--entity-name letters --add-config cleanup.policy=delete,retention.ms=-1,retention.bytes=-1"
+                "--bootstrap-server kafka:9092 --alter --entity-type topics --entity-name letters --add-config cleanup.policy=delete,retention.ms=-1,retention.bytes=-1"
             ),
             "{fix}"
         );
@@ -187,17 +257,24 @@ mod tests {
             replication_factor: 3,
             config: config.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect(),
         };
-        let mut kept = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "7")]);
-        fit(&mut kept, true, 10);
+        let user = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "7"), ("x", "y")]);
+        let [kept, own_size, last] = &forms(&user, true, 10)[..] else { panic!("three forms") };
         assert!(Unkept::of(&kept.config).is_nothing() && kept.partitions == 1, "{kept:?}");
         assert_eq!(
             (too_small(&kept.config, 10), too_small(&kept.config, 11)),
             (None, Some(format!("{MAX_BYTES} is 10")))
         );
         assert!(too_small(&BTreeMap::new(), 1).is_some());
+        // Where brokers refuse that, the user's own size comes before their own retention, and what else they set stays.
+        assert!(Unkept::of(&own_size.config).is_nothing(), "{own_size:?}");
+        assert_eq!(own_size.config[MAX_BYTES], "7");
+        let policy = ("cleanup.policy", "delete");
+        assert_eq!(last.config, settings(&[policy, ("retention.ms", "1"), (MAX_BYTES, "7"), ("x", "y")]).config);
+        assert_eq!((own_size.partitions, last.partitions, last.replication_factor), (1, 1, 3));
 
-        let mut others = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "70")]);
-        fit(&mut others, false, 10);
-        assert_eq!(others.config, settings(&[("retention.ms", "1"), (MAX_BYTES, "70")]).config);
+        let others = settings(&[("cleanup.policy", "compact"), ("retention.ms", "1"), (MAX_BYTES, "70")]);
+        let plain = settings(&[("retention.ms", "1"), (MAX_BYTES, "70")]).config;
+        let forms: Vec<_> = forms(&others, false, 10).into_iter().map(|form| form.config).collect();
+        assert_eq!(forms, [plain.clone(), plain]);
     }
 }

@@ -31,9 +31,9 @@ mod work;
 
 pub use discard::{Waiting, preview_discard};
 pub(crate) use fitness::{Described, SentColumns, describe};
-pub(crate) use letters::{MAX_BYTES, Unkept, too_small};
+pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small};
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
-pub use release::{Done, Outcome, Release, Wanted};
+pub use release::{Done, Outcome, Purpose, Release, Wanted};
 pub use supervisor::{kafka_settings, supervise};
 pub(crate) use topics::{SideTopics, publishable};

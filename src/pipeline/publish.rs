@@ -93,6 +93,9 @@ pub(super) fn run(
     runtime: &Handle,
 ) -> Result<(), Failure> {
     let (progress, committed) = Progress::resume(publishing.checkpoint.position());
+    for (_, entry) in publishing.quarantine.iter() {
+        producer.has_been_written_to(&entry.letters, entry.end_offset);
+    }
     let mut publisher = Publisher {
         publishing,
         progress,
@@ -164,6 +167,7 @@ impl Publisher {
                     self.publish(*delivery)?;
                 }
                 Next::Work(Work::Quarantine(list)) => {
+                    self.tell_of_letters(&list);
                     self.new_quarantine.extend(self.publishing.quarantine.extend(list));
                 }
                 Next::Work(Work::Position(quiet)) => {
@@ -403,6 +407,17 @@ impl Publisher {
         sent.map_err(|error| self.fail(&error))?;
         self.heartbeat_at = Some(Instant::now());
         Ok(())
+    }
+
+    /// A topic of letters that is made anew before the first of them is written must not pass for the one in which they are to wait.
+    fn tell_of_letters(&self, list: &Quarantine) {
+        for (_, entry) in list.iter() {
+            match &self.writer {
+                Some(Writer::Open(it)) => it.has_been_written_to(&entry.letters, entry.end_offset),
+                Some(Writer::Closed(it)) => it.has_been_written_to(&entry.letters, entry.end_offset),
+                None => {}
+            }
+        }
     }
 
     /// What the entries say of where the letters end is to be true of the transaction that is about to be committed.

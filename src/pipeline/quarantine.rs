@@ -8,13 +8,13 @@ use std::{
 
 use encoder::{BoundPlan, EncodeOptions, HeldBack, TableFacts, TablePlan};
 use pgoutput::Relation;
-use publisher::{PublishError, TopicAdmin};
+use publisher::{Isolation, PublishError, TopicAdmin};
 use tokio::task::spawn_blocking;
 use tracing::{error, warn};
 use walreceiver::Backoff;
 
 use super::{
-    letters::{Keeping, Unkept, keep},
+    letters::{Keeping, keep, look_for},
     publish::{failure_of, unix_ms},
     relations::{PAUSE_MAX, Relations, TopicKind},
 };
@@ -39,8 +39,8 @@ enum Answer {
     Refused(String),
 }
 
-/// Says so, now and again and again, and looks whether their letters are still there and will be.
-pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>, admin: &Arc<TopicAdmin>) {
+/// Says so, now and again and again, and has the topics of their letters keep them, whatever became of those since.
+pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>, admin: &Arc<TopicAdmin>, letter_max_bytes: usize) {
     loop {
         let list = copy_of(quarantine);
         if !list.is_empty() {
@@ -50,24 +50,23 @@ pub(super) async fn remind_of(quarantine: &Mutex<Quarantine>, admin: &Arc<TopicA
             );
             let admin = Arc::clone(admin);
             // Its calls block. Nothing follows from what it finds but what it says.
-            let _whether_it_ended =
-                spawn_blocking(move || list.iter().for_each(|(_, entry)| look_at(&admin, entry))).await;
+            let _whether_it_ended = spawn_blocking(move || {
+                list.iter().for_each(|(_, entry)| keep_on(&admin, entry, letter_max_bytes));
+            })
+            .await;
         }
         tokio::time::sleep(REMINDER_INTERVAL).await;
     }
 }
 
-/// Says aloud what endangers the letters of a table.
-fn look_at(admin: &TopicAdmin, Quarantined { table, letters, .. }: &Quarantined) {
-    match admin.config(letters).map(|config| Unkept::of(&config)) {
-        Ok(unkept) if unkept.is_nothing() => {}
-        Ok(unkept) => error!(
-            table,
-            letters,
-            "the changes of a table in quarantine may be lost at any time: of the topic that alone has them, {}. Run: {}",
-            unkept.found(),
-            unkept.fix(letters)
-        ),
+/// Has the topic of letters that wait keep them, and says aloud where it would not. The stream goes on: that it stopped
+/// would help no letter.
+fn keep_on(admin: &TopicAdmin, Quarantined { table, letters, .. }: &Quarantined, max_bytes: usize) {
+    match keep(admin, letters, Keeping { is_ours: false, max_bytes }) {
+        Ok(None) => {}
+        Ok(Some(in_the_way)) => {
+            error!(table, letters, "the changes of a table in quarantine may be lost at any time: {in_the_way}");
+        }
         Err(error) => warn!(
             table,
             letters,
@@ -112,6 +111,7 @@ impl Relations {
     ) -> Result<BoundPlan, Failure> {
         let topic = Arc::clone(plan.topic());
         let policy = self.shaping.on_incompatible(identity);
+        self.refuse_other_topic(&topic, relation)?;
         let entry = lock(&self.quarantine).get(&topic).cloned();
         if entry.is_some() && !self.waits {
             // Only the stream holds back, and knows the topic of letters that it has made.
@@ -135,11 +135,27 @@ impl Relations {
         let plan = plan.hold_back(&held).map_err(failures::of_plan)?;
         if let Some(entry) = entry {
             self.look_for_letters(&topic, &entry).await?;
+            let max_bytes = self.letter_max_bytes;
+            let keeping = move |admin: &TopicAdmin, _: &str| {
+                keep_on(admin, &entry, max_bytes);
+                Ok(())
+            };
+            self.ask_topics(&topic, keeping).await?;
         } else {
             let letters = plan.plan().dead_letter_topic().map_or("", |letters| letters);
             self.begin_quarantine(&topic, letters, relation, &reason).await?;
         }
         Ok(plan)
+    }
+
+    /// Refuses to go on in another topic than that for which letters of the table wait: what comes now would be in front of them.
+    fn refuse_other_topic(&self, topic: &str, relation: &Relation) -> Result<(), Failure> {
+        let table = format!("{}.{}", relation.schema, relation.name);
+        let quarantine = lock(&self.quarantine);
+        let Some(other) = quarantine.elsewhere(&table, topic) else { return Ok(()) };
+        let found =
+            format!("its letters wait for topic {other}, and the configuration has its changes in topic {topic} now");
+        Err(Failure::new(Code::QuarantineRerouted, found).in_table(&relation.schema, &relation.name).for_topic(topic))
     }
 
     /// The topic of a table's letters, which is no other's.
@@ -242,10 +258,9 @@ impl Relations {
 
     /// Refuses to go on where letters that are not released are gone: what comes now would be released without them.
     async fn look_for_letters(&self, topic: &str, entry: &Quarantined) -> Result<(), Failure> {
-        let exists =
-            self.existing_topics.contains_key(&entry.letters) || self.ready_topics.contains_key(&entry.letters);
-        let bounds = if exists { Some(self.ask_topics(&entry.letters, TopicAdmin::offsets).await?) } else { None };
-        match entry.missing(bounds) {
+        let wanted = entry.clone();
+        let look = move |admin: &TopicAdmin, _: &str| look_for(admin.settings(), &wanted, Isolation::Committed);
+        match self.ask_topics(&entry.letters, look).await?.missing {
             None => Ok(()),
             Some(missing) => {
                 Err(Failure::new(Code::LettersMissing, format!("topic {topic} is in quarantine: {missing}"))

@@ -7,18 +7,19 @@
 //! checkpoint, which stays at its position.
 //! [`crate::quarantine`] says why an interruption does no harm.
 
-use std::{ops::ControlFlow, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
 use encoder::{BoundPlan, HeldChange, HeldError, HeldShape, Naming, RecordBatch, TableFacts};
 use pgoutput::Lsn;
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, Held, Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord,
-    Producer, PublishError, TopicAdmin, headers_cost, record_cost,
+    Producer, PublishError, headers_cost, record_cost,
 };
-use tokio::{runtime::Handle, task::spawn_blocking};
+use tokio::task::spawn_blocking;
 use tracing::info;
 
 use super::{
+    letters,
     publish::{failure_of, unix_ms, unix_ns},
     supervisor::kafka_settings,
 };
@@ -41,8 +42,17 @@ const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
 pub enum Wanted {
     /// Those that are in quarantine.
     All,
-    /// These, as `schema.table`.
+    /// These: each as `schema.table`, or by its topic.
     Tables(Vec<String>),
+}
+
+/// What the stream's place is taken for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Purpose {
+    /// To write what waits, for which there has to be a registry.
+    Release,
+    /// To give it up.
+    Discard,
 }
 
 /// What became of one table.
@@ -98,21 +108,28 @@ pub(super) struct Chunk {
 
 impl Release {
     /// Takes the stream's place, if there is anything to release: from here on an instance that runs is fenced. Unless it is `forced`, it is made
-    /// sure first that none reads from the slot.
+    /// sure first that none reads from the slot. Whatever else can be known to be in the way is looked at before anybody is fenced.
     ///
     /// # Errors
-    /// A table is not in quarantine, an instance runs, or Kafka or PostgreSQL cannot be reached.
+    /// A table is not in quarantine, the checkpoint is of another database or slot, an instance runs, or Kafka, the registry or PostgreSQL cannot be
+    /// reached.
     pub async fn begin(
         config: Config,
         schemas: Schemas,
         wanted: &Wanted,
+        purpose: Purpose,
         forced: bool,
     ) -> Result<Option<Self>, Failure> {
-        if look_for(&config, wanted).await?.is_empty() {
+        let seen = look_for(&config, wanted).await?;
+        if seen.entries.is_empty() {
             return Ok(None);
         }
+        refuse_other_stream(&config, &seen.checkpoint)?;
         if !forced {
             refuse_beside_a_stream(&config).await?;
+        }
+        if purpose == Purpose::Release {
+            schemas.prepare().await?;
         }
         let kafka = kafka_settings(&config);
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
@@ -130,14 +147,10 @@ impl Release {
         let Some(checkpoint) = held.checkpoint else {
             return Err(no_checkpoint());
         };
-        let database = config.postgres.connect.database().to_owned();
-        if checkpoint.database != database {
-            let found =
-                format!("the checkpoint was written for database {}, and this is {database}", checkpoint.database);
-            return Err(Failure::new(Code::CheckpointMismatch, found));
-        }
+        // It may be another since it was seen.
+        refuse_other_stream(&config, &checkpoint)?;
         let mut release = Self {
-            naming: Naming::new(config.name.as_str(), &database),
+            naming: Naming::new(config.name.as_str(), config.postgres.connect.database()),
             shaping: Shaping::new(&config),
             checkpoint: Checkpoint { instance: uuid::Uuid::new_v4().to_string(), forced: false, ..checkpoint },
             producer: Some(producer),
@@ -157,9 +170,8 @@ impl Release {
     /// others do not wait for it.
     ///
     /// # Errors
-    /// Nothing could be begun: a table is not in quarantine any more, or the registry cannot be used.
+    /// Nothing could be begun: a table is not in quarantine any more.
     pub async fn run(&mut self, wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
-        self.schemas.prepare().await?;
         let mut outcomes = Vec::new();
         for (topic, entry) in wanted.chosen(&self.quarantine)? {
             // Without a producer nothing is known of what it did last.
@@ -181,23 +193,19 @@ impl Release {
 
     async fn release(&mut self, topic: &str, entry: &Quarantined) -> Result<u64, Failure> {
         let end = self.look_for_letters(entry).await?;
-        let changes = self.pass(topic, entry, end, false).await?;
+        let changes = self.pass(topic, entry, end, None).await?;
         info!(table = entry.table, topic, changes, "everything can be released");
-        self.pass(topic, entry, end, true).await?;
+        self.pass(topic, entry, end, Some(changes)).await?;
         info!(table = entry.table, topic, changes, "released");
         Ok(changes)
     }
 
     /// The end of a table's letters, which are all there.
     async fn look_for_letters(&self, entry: &Quarantined) -> Result<i64, Failure> {
-        let (settings, letters, runtime) = (self.kafka.clone(), entry.letters.clone(), Handle::current());
-        let bounds = blocking(move || {
-            let topics = TopicAdmin::new(&settings, runtime)?.partitions_by_topic()?;
-            let mut reader = LogReader::new(&settings, letters.as_str(), Isolation::Uncommitted);
-            topics.contains_key(&letters).then(|| reader.bounds()).transpose()
-        })
-        .await?;
-        match (entry.missing(bounds), bounds) {
+        let (settings, wanted) = (self.kafka.clone(), entry.clone());
+        let found = blocking(move || letters::look_for(&settings, &wanted, Isolation::Uncommitted)).await;
+        let found = found.map_err(|failure| failure.for_topic(&entry.letters))?;
+        match (found.missing, found.bounds) {
             (None, Some((_, end))) => Ok(end),
             (missing, _) => {
                 Err(Failure::new(Code::LettersMissing, missing.unwrap_or_default()).for_topic(&entry.letters))
@@ -205,13 +213,15 @@ impl Release {
         }
     }
 
-    /// Makes the letters of a table into events, and returns how many there were. Unless they are to be committed, nobody sees them.
-    async fn pass(&mut self, topic: &str, entry: &Quarantined, end: i64, commits: bool) -> Result<u64, Failure> {
+    /// Makes the letters of a table into events, and returns how many changes they were. The events are committed if the letters were `counted`
+    /// by an earlier pass, and then they have to be as many; before that nobody sees them.
+    async fn pass(&mut self, topic: &str, entry: &Quarantined, end: i64, counted: Option<u64>) -> Result<u64, Failure> {
         let mut reader =
             LogReader::new(&self.kafka, entry.letters.as_str(), Isolation::Committed).starting_at(entry.next_offset);
         let (mut changes, mut planned, mut newest) = (0, None, (Lsn::INVALID, 0));
         loop {
-            let chunk = read_chunk(reader, end, self.config.kafka.transaction.max_records).await?;
+            let chunk = read_chunk(reader, end, self.config.kafka.transaction.max_records).await;
+            let chunk = chunk.map_err(|failure| failure.for_topic(&entry.letters))?;
             reader = chunk.reader;
             let mut batch = RecordBatch::new();
             for (offset, letter) in chunk.letters {
@@ -226,8 +236,13 @@ impl Release {
                 planned = Some(self.encode(topic, planned, &change, &mut batch).await.map_err(refused)?);
                 changes += 1;
             }
+            self.refuse_too_large(&batch)?;
             let is_last = reader.next() >= end;
-            if commits {
+            if let Some(counted) = counted {
+                if is_last && changes != counted {
+                    let found = format!("{counted} changes were there at the first look, and {changes} at the second");
+                    return Err(Failure::new(Code::LettersMissing, found).for_topic(&entry.letters));
+                }
                 self.quarantine.advance(topic, reader.next());
                 if is_last {
                     self.quarantine.end(topic);
@@ -239,6 +254,19 @@ impl Release {
                 return Ok(changes);
             }
         }
+    }
+
+    /// Refuses records that are larger than they may be, before anything is written: letters may be larger.
+    fn refuse_too_large(&self, batch: &RecordBatch) -> Result<(), Failure> {
+        let max_bytes = self.kafka.record_max_bytes();
+        for record in batch.iter() {
+            let headers: Vec<(&str, &[u8])> = record.headers().collect();
+            let (topic, key, value, lsn) = (&**record.topic, record.key, record.value, record.lsn);
+            let record = OutgoingRecord { topic, key, value, headers: &headers, is_letter: false, lsn };
+            let fits = record.refuse_beyond(max_bytes);
+            fits.map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX))?;
+        }
+        Ok(())
     }
 
     /// Encodes one change. A row that is null where the catalog said that it cannot be comes from before that was so, as in the stream.
@@ -335,6 +363,18 @@ impl Release {
     }
 }
 
+/// Another database or slot than the stream's would have other names put into its events, and the wrong slot asked for an instance that runs.
+fn refuse_other_stream(config: &Config, checkpoint: &Checkpoint) -> Result<(), Failure> {
+    let (database, slot) = (config.postgres.connect.database(), config.postgres.slot.as_str());
+    for (what, held, found) in [("database", &checkpoint.database, database), ("slot", &checkpoint.slot, slot)] {
+        if held != found {
+            let found = format!("the checkpoint was written for {what} {held}, and this is {what} {found}");
+            return Err(Failure::new(Code::CheckpointMismatch, found));
+        }
+    }
+    Ok(())
+}
+
 /// An instance that runs would be fenced, and would end or take the place back. So somebody has to stop it.
 async fn refuse_beside_a_stream(config: &Config) -> Result<(), Failure> {
     let slot = &config.postgres.slot;
@@ -353,39 +393,55 @@ async fn refuse_beside_a_stream(config: &Config) -> Result<(), Failure> {
 impl Wanted {
     /// The entries, with their topics.
     pub(super) fn chosen(&self, quarantine: &Quarantine) -> Result<Vec<(String, Quarantined)>, Failure> {
-        let all = || quarantine.iter().map(|(topic, entry)| (topic.to_owned(), entry.clone()));
-        let Self::Tables(tables) = self else { return Ok(all().collect()) };
-        let is_there = |table: &&String| all().any(|(_, entry)| entry.table == **table);
-        match tables.iter().find(|table| !is_there(table)) {
-            None => Ok(all().filter(|(_, entry)| tables.contains(&entry.table)).collect()),
-            Some(table) => {
-                let found = match quarantine.tables() {
-                    others if others.is_empty() => format!("table {table} is not in quarantine, and no other is"),
-                    others => format!("table {table} is not in quarantine; these are: {others}"),
-                };
-                Err(Failure::new(Code::NotInQuarantine, found))
+        let owned = |(topic, entry): (&str, &Quarantined)| (topic.to_owned(), entry.clone());
+        let Self::Tables(names) = self else { return Ok(quarantine.iter().map(owned).collect()) };
+        let mut chosen = BTreeMap::new();
+        for name in names {
+            match quarantine.named(name).collect::<Vec<_>>()[..] {
+                [one] => chosen.extend([owned(one)]),
+                [] => {
+                    let found = match quarantine.tables() {
+                        others if others.is_empty() => format!("table {name} is not in quarantine, and no other is"),
+                        others => format!("table {name} is not in quarantine; these are: {others}"),
+                    };
+                    return Err(Failure::new(Code::NotInQuarantine, found));
+                }
+                ref several => {
+                    let topics: Vec<&str> = several.iter().map(|(topic, _)| *topic).collect();
+                    let found = format!("letters of {name} wait for the topics {}", topics.join(" and "));
+                    return Err(Failure::new(Code::TableAmbiguous, found));
+                }
             }
         }
+        Ok(chosen.into_iter().collect())
     }
+}
+
+/// What was seen beside the newest checkpoint.
+pub(super) struct Seen {
+    /// The entries of what is wanted, with their topics.
+    pub(super) entries: Vec<(String, Quarantined)>,
+    checkpoint: Checkpoint,
 }
 
 /// What is in quarantine of what is wanted, as far as it can be told without fencing anybody. What can be read at once may be stale, where an
 /// instance has died: so that something is not there is said only of what was waited for.
-pub(super) async fn look_for(config: &Config, wanted: &Wanted) -> Result<Vec<(String, Quarantined)>, Failure> {
+pub(super) async fn look_for(config: &Config, wanted: &Wanted) -> Result<Seen, Failure> {
     let (kafka, topic) = (kafka_settings(config), CheckpointTopic::new(config.kafka.checkpoint_topic.as_str()));
-    let chosen = |held: &Held| {
+    let seen = |held: Held| {
         let quarantine = Quarantine::read(&held.attachments);
-        wanted.chosen(&quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?)
+        let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
+        let checkpoint = held.checkpoint.ok_or_else(no_checkpoint)?;
+        Ok(Seen { entries: wanted.chosen(&quarantine)?, checkpoint })
     };
     let (settings, its_topic) = (kafka.clone(), topic.clone());
-    let peeked = chosen(&blocking(move || its_topic.peek(&settings)).await?);
+    let peeked = seen(blocking(move || its_topic.peek(&settings)).await?);
     if let Ok(found) = peeked
-        && !found.is_empty()
+        && !found.entries.is_empty()
     {
         return Ok(found);
     }
-    let held = blocking(move || topic.read(&kafka)).await?;
-    if held.checkpoint.is_none() { Err(no_checkpoint()) } else { chosen(&held) }
+    seen(blocking(move || topic.read(&kafka)).await?)
 }
 
 fn no_checkpoint() -> Failure {
@@ -394,17 +450,25 @@ fn no_checkpoint() -> Failure {
 
 /// Reads on to the end, or until there is enough for one transaction.
 pub(super) async fn read_chunk(mut reader: LogReader, end: i64, records_max: u64) -> Result<Chunk, Failure> {
-    blocking(move || {
+    let read = blocking(move || {
         let (mut letters, mut bytes) = (Vec::new(), 0);
-        reader.read_while(end, STABLE_TIMEOUT, |offset, _, value| {
+        let outcome = reader.read_while(end, STABLE_TIMEOUT, |offset, _, value| {
             bytes += value.map_or(0, <[u8]>::len);
             letters.push((offset, value.map_or(Ok(None), HeldChange::read)));
             let is_enough = bytes >= CHUNK_BYTES_MAX || letters.len() as u64 >= records_max;
             if is_enough { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-        })?;
-        Ok(Chunk { reader, letters })
+        });
+        match outcome {
+            Ok(()) => Ok(Ok(Chunk { reader, letters })),
+            Err(error) if error.is_offset_gone() => Ok(Err(reader.next())),
+            Err(error) => Err(error),
+        }
     })
-    .await
+    .await?;
+    read.map_err(|offset| {
+        let found = format!("the dead letters from offset {offset} on were removed while they were read");
+        Failure::new(Code::LettersMissing, found)
+    })
 }
 
 pub(super) async fn blocking<T: Send + 'static>(
@@ -423,5 +487,28 @@ fn of_held(error: HeldError) -> Failure {
         HeldError::Malformed(_) | HeldError::Hidden { .. } | HeldError::EventCount { .. } => {
             Failure::new(Code::NotReleased, error.to_string())
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_that_stands_for_several_topics_is_refused() {
+        let mut quarantine = Quarantine::default();
+        for (topic, table) in [("a", "public.item"), ("b", "public.other"), ("c", "public.item")] {
+            quarantine.begin(topic, Quarantined::new(table.into(), format!("{topic}.dead-letters"), 0, 0, "no"));
+        }
+        let chosen = |names: &[&str]| {
+            let wanted = Wanted::Tables(names.iter().map(|name| (*name).to_owned()).collect());
+            let chosen = wanted.chosen(&quarantine).map_err(|failure| failure.code())?;
+            Ok(chosen.into_iter().map(|(topic, _)| topic).collect::<Vec<_>>())
+        };
+        assert_eq!(chosen(&["public.other", "b"]), Ok(vec!["b".to_owned()]));
+        assert_eq!(chosen(&["c", "a"]), Ok(vec!["a".to_owned(), "c".to_owned()]));
+        assert_eq!(chosen(&["b", "public.item"]), Err(Code::TableAmbiguous));
+        assert_eq!(chosen(&["a", "public.third"]), Err(Code::NotInQuarantine));
+        assert_eq!(Wanted::All.chosen(&quarantine).map(|all| all.len()).ok(), Some(3));
     }
 }

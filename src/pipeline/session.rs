@@ -152,7 +152,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         read = source.run(&mut reader, &asked) => read,
         () = keep_membership(shared, &topic) => Ok(()),
         copied = copier::run(parts) => copied,
-        () = remind_of(&quarantine, &admin) => Ok(()),
+        () = remind_of(&quarantine, &admin, shared.kafka.letter_max_bytes()) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

@@ -359,13 +359,19 @@ fn a_forced_release_fences_the_stream() {
 #[test]
 fn a_release_of_nothing_disturbs_nobody() {
     let stack = Stack::shared();
-    let (stream, mut program) = about_to_be_refused(&stack, "quarantine_nothing");
+    let (mut stream, mut program) = about_to_be_refused(&stack, "quarantine_nothing");
     assert!(release(&stream, &["--force", "--all"], 0).contains("no table is in quarantine"));
     assert!(release(&stream, &["--force", "public.item"], 2).contains("[not-in-quarantine]"));
     assert!(release(&stream, &["--force", "--discard", "--yes", "public.item"], 2).contains("[not-in-quarantine]"));
     stream.database.execute("insert into public.item values (2, 'two')");
     await_quarantine(&program);
     assert!(release(&stream, &["--force", "public.other"], 2).contains("[not-in-quarantine]"));
+    // Nor with the configuration of another stream.
+    stream.set("postgres.slot", "another");
+    for arguments in [&["--force", "--all"][..], &["--force", "--discard", "--yes", "public.item"]] {
+        assert!(release(&stream, arguments, 3).contains("[checkpoint-mismatch]"));
+    }
+    stream.set("postgres.slot", &stream.slot.clone());
     stream.database.execute("insert into public.item values (3, 'three')");
     stream.drain();
     assert!(program.is_running());
@@ -506,5 +512,60 @@ fn a_copy_waits_for_the_release_and_others_do_not() {
     let program = stream.start_ready();
     wait_until(Duration::from_mins(2), "the table is copied", || (count("item") >= 6).then_some(()));
     assert_eq!(count("other"), 5);
+    program.terminate();
+}
+
+/// What waits for one topic is not overtaken in another.
+#[test]
+fn a_table_in_quarantine_stays_in_its_topic() {
+    let stack = Stack::shared();
+    let (mut stream, program) = about_to_be_refused(&stack, "quarantine_rerouted");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    BuiltIn.set(&stream, "NONE");
+    stream.database.execute("insert into public.item values (3, 'three')");
+    stream.set("tables", r#"[{ match = "public.item", topic = "{name}.elsewhere.{table}" }]"#);
+    let mut program = stream.start();
+    program.exits_with(3, "quarantine-rerouted", Duration::from_mins(1));
+    assert!(program.log().contains(&stream.topic("item")), "{}", program.log());
+    assert!(release(&stream, &["public.item"], 3).contains("[not-released]"));
+    stream.set("tables", "[]");
+    // It may be named by its topic too.
+    assert!(release(&stream, &["--discard", &stream.topic("item")], 2).contains("public.item: 1 changes wait"));
+    release(&stream, &[&stream.topic("item")], 0);
+    let program = stream.start_ready();
+    stream.drain();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
+    program.terminate();
+}
+
+/// A letter may be larger than any record: what is too large is found before anything is written.
+#[test]
+fn a_record_that_is_too_large_is_found_before_anything_is_written() {
+    let stack = Stack::shared();
+    let (mut stream, program) = about_to_be_refused(&stack, "quarantine_too_large");
+    stream.database.execute("insert into public.item values (2, 'two')");
+    stream.database.execute("insert into public.item values (3, repeat('a', 1100000))");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    BuiltIn.set(&stream, "NONE");
+    stream.set("kafka.transaction.max_records", "1");
+    let written = || kafka::TopicEnds::open(&stream.bootstrap_servers, &stream.topic("item")).written();
+    let before = written();
+    assert!(release(&stream, &["public.item"], 3).contains("[record-too-large]"));
+    assert_eq!(written(), before);
+    Topics::of(&stream.bootstrap_servers).configure(&stream.topic("item"), "max.message.bytes", "5000000");
+    stream.set("kafka.properties", r#"{ "message.max.bytes" = "4000000" }"#);
+    release(&stream, &["public.item"], 0);
+    let program = stream.start_ready();
+    stream.drain();
+    let (_, verdict) = stream.judge(&TABLES[..1]);
+    verdict.assert_flawless();
     program.terminate();
 }

@@ -157,6 +157,11 @@ impl PublishError {
         })
     }
 
+    /// Whether what was to be read on from an offset is there no more.
+    pub fn is_offset_gone(&self) -> bool {
+        self.kafka_code().is_some_and(|code| matches!(code, Code::AutoOffsetReset | Code::OffsetOutOfRange))
+    }
+
     /// Whether the broker denies us something.
     pub fn is_unauthorized(&self) -> bool {
         self.kafka_code().is_some_and(is_authorization)

@@ -32,6 +32,7 @@ mod error;
 mod exclusive_writer;
 mod log_reader;
 mod producer;
+mod reports;
 mod settings;
 mod topics;
 mod topic_config;

@@ -41,18 +41,21 @@ pub struct LogReader {
     isolation: Isolation,
     consumer: Option<Reader>,
     next: i64,
+    /// Whether the first record that is read has to be the one at the offset.
+    is_exact: bool,
 }
 
 impl LogReader {
     /// A reader at the topic's beginning. Nothing is connected yet.
     pub fn new(settings: &KafkaSettings, topic: impl Into<String>, isolation: Isolation) -> Self {
-        Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0 }
+        Self { settings: settings.clone(), topic: topic.into(), isolation, consumer: None, next: 0, is_exact: false }
     }
 
-    /// The same reader at another offset.
+    /// The same reader at another offset, from where on nothing may be missing: what was removed there is an error when it is read
+    /// ([`PublishError::is_offset_gone`]), of the topic's beginning too.
     #[must_use]
     pub fn starting_at(self, offset: i64) -> Self {
-        Self { next: offset, ..self }
+        Self { next: offset, is_exact: true, ..self }
     }
 
     /// Reads on from another offset.
@@ -88,6 +91,37 @@ impl LogReader {
         consumer
             .fetch_watermarks(&topic, PARTITION, END_TIMEOUT)
             .map_err(PublishError::kafka("asking for a topic's end"))
+    }
+
+    /// The same, or none if there is no such topic. Only the brokers' word for this name is taken for that: they leave what we may not see out of
+    /// a list of all topics, and librdkafka finds no partition of it as it finds none of a topic that does not exist.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn bounds_if_there(&mut self) -> Result<Option<(i64, i64)>, PublishError> {
+        let doing = "asking whether a topic exists";
+        let topic = self.topic.clone();
+        // A consumer's question creates no topic: `allow.auto.create.topics` is off.
+        let metadata =
+            self.consumer()?.fetch_metadata(Some(&topic), END_TIMEOUT).map_err(PublishError::kafka(doing))?;
+        let refused =
+            |code| PublishError::Kafka { doing, error: KafkaError::MetadataFetch(code), reason: Some(topic.clone()) };
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let found = found.ok_or_else(|| refused(Code::NoEnt))?;
+        if exists(found.error().map(Code::from)).map_err(refused)? { self.bounds().map(Some) } else { Ok(None) }
+    }
+
+    /// Whether the record at the offset where the reader is can be read. What was written there and given up cannot.
+    ///
+    /// # Errors
+    /// The end is not behind it in time, or the brokers cannot be reached.
+    pub fn has_next(&mut self, patience: Duration) -> Result<bool, PublishError> {
+        let (wanted, mut found) = (self.next, None);
+        self.read_while(wanted + 1, patience, |offset, _, _| {
+            found = Some(offset);
+            ControlFlow::Break(())
+        })?;
+        Ok(found == Some(wanted))
     }
 
     /// Reads on to the end, which is waited for until it is at least at this offset.
@@ -165,7 +199,7 @@ impl LogReader {
         end: i64,
         visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
-        let from = if self.next == 0 { Offset::Beginning } else { Offset::Offset(self.next) };
+        let from = if self.next == 0 && !self.is_exact { Offset::Beginning } else { Offset::Offset(self.next) };
         let mut assignment = TopicPartitionList::new();
         let opening = "opening a topic";
         assignment.add_partition_offset(&self.topic, PARTITION, from).map_err(PublishError::kafka(opening))?;
@@ -223,9 +257,33 @@ impl LogReader {
     }
 }
 
+/// Whether a topic exists of which the brokers say this.
+fn exists(said: Option<Code>) -> Result<bool, Code> {
+    match said {
+        // Of the leader there is more to be said when it is asked.
+        None | Some(Code::LeaderNotAvailable) => Ok(true),
+        Some(Code::UnknownTopicOrPartition | Code::UnknownTopic) => Ok(false),
+        Some(code) => Err(code),
+    }
+}
+
 fn is_passing(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
         Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_topic_that_is_unknown_is_taken_as_gone() {
+        assert_eq!([None, Some(Code::LeaderNotAvailable)].map(exists), [Ok(true); 2]);
+        assert_eq!(exists(Some(Code::UnknownTopicOrPartition)), Ok(false));
+        for code in [Code::TopicAuthorizationFailed, Code::UnknownPartition, Code::InvalidTopic, Code::Unknown] {
+            assert_eq!(exists(Some(code)), Err(code));
+        }
+    }
 }

@@ -15,29 +15,28 @@
 //! [`Transaction::poll`] and [`Transaction::prepare`].
 
 use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, OnceLock, PoisonError},
+    sync::Arc,
     thread,
     time::{Duration, Instant},
 };
 
 use pgoutput::Lsn;
 use rdkafka::{
-    ClientContext, Message,
-    config::{FromClientConfigAndContext, RDKafkaLogLevel},
+    config::FromClientConfigAndContext,
     error::KafkaError,
-    message::{Header, Headers, OwnedHeaders},
-    producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig},
+    message::{Header, OwnedHeaders},
+    producer::{BaseProducer, BaseRecord, Producer as _, PurgeConfig},
     types::RDKafkaErrorCode,
     util::get_rdkafka_version,
 };
-use tracing::{debug, warn};
+use tracing::debug;
 
 use crate::{
     attachment::Attachment,
-    budget::{MemoryBudget, headers_cost, record_cost},
+    budget::{MemoryBudget, record_cost},
     checkpoint::Checkpoint,
     error::{PublishError, UndeliveredRecord, Verdict, code_of},
+    reports::{Origin, Reports},
     settings::KafkaSettings,
 };
 
@@ -75,6 +74,19 @@ pub struct OutgoingRecord<'a> {
     pub lsn: Lsn,
 }
 
+impl OutgoingRecord<'_> {
+    /// Refuses a record that is larger than so many bytes, as it will be refused when it is [sent](Transaction::send).
+    ///
+    /// # Errors
+    /// It is larger, with what Kafka keeps besides.
+    pub fn refuse_beyond(&self, max_bytes: usize) -> Result<(), PublishError> {
+        if wire_bytes_max(self) <= max_bytes {
+            return Ok(());
+        }
+        Err(refused(self, KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge)))
+    }
+}
+
 /// A transactional producer that is initialised and has no transaction open.
 pub struct Producer {
     inner: BaseProducer<Reports>,
@@ -107,16 +119,7 @@ impl Producer {
         if u32::try_from(version).unwrap_or_default() < LIBRDKAFKA_MIN.0 {
             return Err(PublishError::Librdkafka { found: text, required: LIBRDKAFKA_MIN.1 });
         }
-        let reports = Reports {
-            budget,
-            record_max_bytes: settings.record_max_bytes(),
-            resend_after: settings.resend_after(),
-            commit_timeout: settings.transaction_timeout(),
-            newest: Mutex::default(),
-            failed: Mutex::default(),
-            recreated: OnceLock::new(),
-            last_error: Mutex::new(None),
-        };
+        let reports = Reports::new(settings, budget);
         let inner = BaseProducer::from_config_and_context(&settings.producer(), reports)
             .map_err(PublishError::kafka("creating the producer"))?;
         let producer = Self { inner };
@@ -124,6 +127,12 @@ impl Producer {
             Ok(()) => Ok(producer),
             Err(error) => Err(fail(&producer.inner, "initialising transactions", error)),
         }
+    }
+
+    /// Says what is known of a topic of one partition from before: everything up to this offset was written. So one that was made anew meanwhile
+    /// is found out with the first record, before it is committed, as one that is made anew while this producer writes to it.
+    pub fn has_been_written_to(&self, topic: &str, end_offset: i64) {
+        self.inner.context().knows(topic, end_offset);
     }
 
     /// Opens a transaction. Nothing is sent to the broker until the first record is.
@@ -149,10 +158,9 @@ impl Transaction {
     /// # Errors
     /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
-        if !record.is_letter && wire_bytes_max(record) > self.inner.context().record_max_bytes {
+        if !record.is_letter {
             // librdkafka's own limit is that of letters.
-            let error = KafkaError::MessageProduction(RDKafkaErrorCode::MessageSizeTooLarge);
-            return Err(refused(record, error));
+            record.refuse_beyond(self.inner.context().record_max_bytes)?;
         }
         let mut message = BaseRecord::<[u8], [u8], Origin>::with_opaque_to(record.topic, Origin(record.lsn));
         message.key = record.key;
@@ -244,16 +252,19 @@ impl Transaction {
         self.inner.context().budget.charge(record_cost(key, value, 0));
     }
 
-    /// The offset behind the newest record in a topic of one partition that was written by this producer, none if none is known. What is
-    /// on its way is awaited first.
+    /// The offset behind the newest record in a topic of one partition that this producer has written, or was told of; none if none is known.
+    /// What is on its way is awaited first.
     ///
     /// # Errors
     /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn written_to(&mut self, topic: &str) -> Result<Option<i64>, PublishError> {
         self.drain()?;
-        let newest = self.inner.context().newest.lock().unwrap_or_else(PoisonError::into_inner);
-        let offset = newest.get(topic).and_then(|offsets| offsets.first().copied());
-        Ok(offset.filter(|offset| *offset >= 0).map(|offset| offset + 1))
+        Ok(self.inner.context().end_of(topic))
+    }
+
+    /// As [`Producer::has_been_written_to`].
+    pub fn has_been_written_to(&self, topic: &str, end_offset: i64) {
+        self.inner.context().knows(topic, end_offset);
     }
 
     /// Sends the last record, and waits until all are acknowledged.
@@ -402,7 +413,7 @@ fn cause_of(inner: &BaseProducer<Reports>, error: &KafkaError, doing: &'static s
 }
 
 /// Whether an error says only that something else has gone wrong.
-fn is_effect(error: &KafkaError) -> bool {
+pub(crate) fn is_effect(error: &KafkaError) -> bool {
     use RDKafkaErrorCode::{Fatal, PurgeInflight, PurgeQueue, State};
     matches!(code_of(error), Some(Fatal | PurgeQueue | PurgeInflight | State))
 }
@@ -445,118 +456,4 @@ fn refused(record: &OutgoingRecord<'_>, error: KafkaError) -> PublishError {
         lsn: record.lsn,
         error,
     })
-}
-
-/// The LSN of a record's change rides in the pointer that librdkafka keeps for each message, so that it costs nothing.
-#[derive(Debug, Clone, Copy)]
-struct Origin(Lsn);
-
-const _: () = assert!(usize::BITS >= u64::BITS, "an LSN must fit into a pointer");
-
-impl rdkafka::util::IntoOpaque for Origin {
-    #[expect(clippy::cast_possible_truncation, reason = "asserted above")]
-    fn into_ptr(self) -> *mut std::ffi::c_void {
-        std::ptr::without_provenance_mut(u64::from(self.0) as usize)
-    }
-
-    unsafe fn from_ptr(pointer: *mut std::ffi::c_void) -> Self {
-        Self(Lsn::from(pointer.addr() as u64))
-    }
-}
-
-/// Receives delivery reports, on the thread that polls.
-struct Reports {
-    budget: Arc<MemoryBudget>,
-    /// See [`KafkaSettings::record_max_bytes`].
-    record_max_bytes: usize,
-    /// See [`KafkaSettings::resend_after`].
-    resend_after: Duration,
-    /// How long a commit is waited for. Later the coordinator has given the transaction up, or has committed it without a word.
-    commit_timeout: Duration,
-    /// The newest offset of each partition, by topic; -1 for none.
-    newest: Mutex<HashMap<String, Vec<i64>>>,
-    /// The first topic that was found not to be the one that it was, and the partition.
-    recreated: OnceLock<(String, i32)>,
-    /// The first record that was not delivered, or the first for a reason of its own.
-    failed: Mutex<Option<UndeliveredRecord>>,
-    /// What librdkafka last said about the client as a whole.
-    last_error: Mutex<Option<String>>,
-}
-
-impl Reports {
-    fn fail(&self, record: UndeliveredRecord) {
-        let mut failed = self.failed.lock().unwrap_or_else(PoisonError::into_inner);
-        if failed.as_ref().is_none_or(|first| is_effect(&first.error) && !is_effect(&record.error)) {
-            *failed = Some(record);
-        }
-    }
-
-    fn take_failed(&self) -> Option<UndeliveredRecord> {
-        self.failed.lock().unwrap_or_else(PoisonError::into_inner).take()
-    }
-
-    /// Offsets of a partition only grow, for as long as its topic lives. One that was deleted and created again between two records is
-    /// known by nothing else: the broker and librdkafka go on as if it had always been empty.
-    fn grows(&self, topic: &str, partition: i32, offset: i64) -> bool {
-        // A record that was sent again, and was there already, is reported without its offset.
-        if offset < 0 {
-            return true;
-        }
-        let (Ok(mut newest), Ok(index)) = (self.newest.lock(), usize::try_from(partition)) else { return true };
-        let offsets = match newest.get_mut(topic) {
-            Some(offsets) => offsets,
-            None => newest.entry(topic.to_owned()).or_default(),
-        };
-        if offsets.len() <= index {
-            offsets.resize(index + 1, -1);
-        }
-        std::mem::replace(&mut offsets[index], offset) < offset
-    }
-}
-
-impl ClientContext for Reports {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        match level {
-            RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
-                warn!(target: "librdkafka", facility, "{message}");
-            }
-            _ => debug!(target: "librdkafka", facility, "{message}"),
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        warn!(target: "librdkafka", %error, "{reason}");
-        if let Ok(mut last) = self.last_error.lock() {
-            *last = Some(reason.to_owned());
-        }
-    }
-}
-
-impl ProducerContext for Reports {
-    type DeliveryOpaque = Origin;
-
-    fn delivery(&self, result: &DeliveryResult<'_>, Origin(lsn): Origin) {
-        let message = match result {
-            Ok(message) | Err((_, message)) => message,
-        };
-        let len_bytes = message.key_len() + message.payload_len();
-        let headers_cost_bytes = message.headers().map_or(0, |headers| {
-            headers_cost(headers.iter().map(|header| (header.key.len(), header.value.map_or(0, <[u8]>::len))))
-        });
-        self.budget.release(record_cost(message.key_len(), message.payload_len(), headers_cost_bytes));
-        if result.is_ok() && !self.grows(message.topic(), message.partition(), message.offset()) {
-            let _only_the_first_counts = self.recreated.set((message.topic().to_owned(), message.partition()));
-        }
-        if let Err((error, _)) = result {
-            let key = message.key().unwrap_or_default();
-            self.fail(UndeliveredRecord {
-                topic: message.topic().to_owned(),
-                partition: u32::try_from(message.partition()).is_ok().then(|| message.partition()),
-                key: key[..key.len().min(UndeliveredRecord::KEY_LEN_MAX_BYTES)].to_vec(),
-                len_bytes,
-                lsn,
-                error: error.clone(),
-            });
-        }
-    }
 }

@@ -41,6 +41,7 @@ impl TopicSettings {
 /// An administrative client. Its calls block, for at most a minute.
 pub struct TopicAdmin {
     client: AdminClient<DefaultClientContext>,
+    settings: KafkaSettings,
     runtime: tokio::runtime::Handle,
 }
 
@@ -51,10 +52,15 @@ impl TopicAdmin {
     /// librdkafka refuses a property.
     pub fn new(settings: &KafkaSettings, runtime: tokio::runtime::Handle) -> Result<Self, PublishError> {
         let client = settings.common().create().map_err(PublishError::kafka("creating the administrative client"))?;
-        Ok(Self { client, runtime })
+        Ok(Self { client, settings: settings.clone(), runtime })
     }
 
-    /// The partitions of each topic that exists.
+    /// What it was created with.
+    pub const fn settings(&self) -> &KafkaSettings {
+        &self.settings
+    }
+
+    /// The partitions of each topic that exists and that we may see: one that is not among them may exist all the same.
     ///
     /// All topics are asked for, since asking for one by name makes some brokers create it.
     ///

@@ -1,8 +1,8 @@
 //! Tables in quarantine, and their letters: whether they are all there, and will be for as long as they wait.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
-use publisher::{Isolation, LogReader, PublishError};
+use publisher::{Isolation, PublishError};
 use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     failure::Code,
-    pipeline::{MAX_BYTES, Unkept, too_small},
+    pipeline::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small},
     quarantine::{Quarantine, Quarantined},
 };
 
@@ -65,19 +65,13 @@ impl Kafka {
     }
 
     async fn letters(&mut self, reached: &Reached, entries: &[Quarantined]) {
-        let (probe, settings, wanted) = (Arc::clone(&reached.probe), self.settings.clone(), entries.to_vec());
+        let (settings, wanted) = (self.settings.clone(), entries.to_vec());
         let looking = spawn_blocking(move || {
-            // The topics may have been made since the cluster was asked for the first time.
-            let there = probe.cluster()?.topics;
-            let bounds = |entry: &Quarantined| {
-                let mut reader = LogReader::new(&settings, entry.letters.as_str(), Isolation::Uncommitted);
-                there.contains_key(&entry.letters).then(|| reader.bounds()).transpose()
-            };
-            wanted.iter().map(bounds).collect::<Result<Vec<_>, PublishError>>()
+            let look = |entry: &Quarantined| look_for(&settings, entry, Isolation::Uncommitted);
+            wanted.iter().map(look).collect::<Vec<Result<_, PublishError>>>()
         });
-        let bounds = match timeout(STEP_TIMEOUT, looking).await {
-            Ok(Ok(Ok(bounds))) => bounds,
-            Ok(Ok(Err(error))) => return self.findings.error(incomplete(&error.to_string())),
+        let looked = match timeout(STEP_TIMEOUT, looking).await {
+            Ok(Ok(looked)) => looked,
             Ok(Err(panicked)) => return self.findings.error(incomplete(&panicked.to_string())),
             Err(_elapsed) => {
                 let found = "the dead letters of tables in quarantine could not be looked at in time";
@@ -85,11 +79,19 @@ impl Kafka {
             }
         };
         let mut there = Vec::new();
-        for (entry, bounds) in entries.iter().zip(bounds) {
+        for (entry, found) in entries.iter().zip(looked) {
+            let Found { bounds, missing } = match found {
+                Ok(found) => found,
+                Err(error) => {
+                    let found = format!("the dead letters of {} cannot be looked at: {error}", entry.table);
+                    self.findings.about(Severity::Error, &entry.letters, incomplete(&found));
+                    continue;
+                }
+            };
             if bounds.is_some() {
                 there.push(entry);
             }
-            if let Some(found) = entry.missing(bounds) {
+            if let Some(found) = missing {
                 let problem = Problem {
                     id: Code::LettersMissing.as_str(),
                     found,
@@ -115,9 +117,10 @@ impl Kafka {
                     id: "letters-max-bytes",
                     found: format!("{found}, and a dead letter of {} may have {max_bytes}", entry.table),
                     why: "a letter that is larger than its topic takes stops the stream".into(),
-                    fix: format!(
-                        "kafka-configs.sh --alter --entity-type topics --entity-name {} --add-config {MAX_BYTES}={max_bytes}",
-                        entry.letters
+                    fix: configure_command(
+                        &self.settings.bootstrap_servers,
+                        &entry.letters,
+                        &format!("{MAX_BYTES}={max_bytes}"),
                     ),
                 };
                 self.findings.about(Severity::Warning, &entry.letters, problem);
@@ -133,7 +136,7 @@ impl Kafka {
                     "the changes of {}, which is in quarantine, are nowhere else, and may be removed at any time",
                     entry.table
                 ),
-                fix: unkept.fix(&entry.letters),
+                fix: unkept.fix(&self.settings.bootstrap_servers, &entry.letters),
             };
             self.findings.about(Severity::Error, &entry.letters, problem);
         }

@@ -1,7 +1,11 @@
 //! Letters are the only copy of what they hold: they are kept, taken whatever their size, missed when they are gone, and given up only on
 //! somebody's word.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use publisher::{
+    Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer, PublishError, record_cost,
+};
 
 use super::{BuiltIn, CHANGE, Level, about_to_be_refused, await_quarantine, release};
 use crate::harness::{kafka, proxy::Proxy, stack::Stack, stream::Stream, topics::Topics, wait_until};
@@ -94,6 +98,7 @@ fn a_topic_that_was_there_before_keeps_letters() {
     }
     assert!(!program.log().contains("may be lost at any time"));
     assert!(!checked(&stream).contains("letters-retention"));
+    assert!(!program.log().contains("if it held records before"), "of letters nothing of the kind is said");
     program.terminate();
     stream.database.await_slot_released(&stream.slot);
 
@@ -105,11 +110,19 @@ fn a_topic_that_was_there_before_keeps_letters() {
         text.contains("max.message.bytes is 1048588, and a dead letter of public.item may have 17048576"),
         "{text}"
     );
+    assert!(text.contains(&format!("--bootstrap-server {} --alter", stream.bootstrap_servers)), "{text}");
+    // The next start sets it again, whether the table changes or not.
     let program = stream.start_ready();
-    wait_until(Duration::from_mins(1), "it is said", || {
-        program.log().contains("the changes of a table in quarantine may be lost at any time").then_some(())
+    let is_set = |key: &str, value: &str| topics.config(&letters, key).as_deref() == Some(value);
+    wait_until(Duration::from_mins(1), "it is set again", || {
+        (is_set("retention.ms", "-1") && is_set("max.message.bytes", &larger)).then_some(())
     });
+    // So does the next change of a table that this process has not seen before.
+    topics.configure(&letters, "retention.ms", "3600000");
+    stream.database.execute("insert into public.item values (3, 'three')");
     stream.drain();
+    assert!(is_set("retention.ms", "-1"));
+    assert!(!program.log().contains("may be lost at any time"));
     program.terminate();
     stream.database.await_slot_released(&stream.slot);
 
@@ -155,6 +168,18 @@ fn where_the_topic_may_not_be_configured_the_stream_waits() {
     proxy.deny_configuration(false);
     await_quarantine(&program);
     assert_eq!(topics.config(&letters, "retention.ms").as_deref(), Some("-1"));
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+
+    // Of a table that is in quarantine already it is said aloud, and the stream goes on.
+    topics.configure(&letters, "retention.ms", "3600000");
+    proxy.deny_configuration(true);
+    let program = stream.start_ready();
+    wait_until(Duration::from_mins(1), "it is said", || {
+        program.log().contains("the changes of a table in quarantine may be lost at any time").then_some(())
+    });
+    stream.database.execute("insert into public.item values (3, 'three')");
     stream.drain();
     program.terminate();
 }
@@ -253,4 +278,53 @@ fn a_table_does_not_come_into_quarantine_where_letters_would_be_lost() {
     let program = stream.start_ready();
     assert_eq!(ids(&stream), [Some("1".to_owned()), Some("2".to_owned())]);
     program.terminate();
+}
+
+/// To ask for a topic of letters does not create it; one that was made anew does not pass for what it was; and what was removed under a reader is
+/// missed, at the topic's beginning too.
+#[test]
+fn letters_are_not_taken_for_others() {
+    let stack = Stack::shared();
+    let topic = format!("quarantine_read_{}", std::process::id());
+    let bootstrap_servers = stack.bootstrap_servers().to_owned();
+    let settings = KafkaSettings {
+        bootstrap_servers: bootstrap_servers.clone(),
+        name: topic.clone(),
+        properties: BTreeMap::new(),
+        memory_limit_bytes: 64 << 20,
+    };
+    let reader = || LogReader::new(&settings, topic.as_str(), Isolation::Committed);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), None);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), None, "it was not created");
+    let topics = Topics::of(&bootstrap_servers);
+    topics.create_with(&topic, 1, &[]);
+    assert_eq!(reader().bounds_if_there().expect("an answer"), Some((0, 0)));
+
+    let budget = Arc::new(MemoryBudget::new(1 << 20));
+    budget.charge(record_cost(0, 2, 0));
+    let producer = Producer::connect(&settings, budget).expect("a producer");
+    producer.has_been_written_to(&topic, 3);
+    let mut transaction = producer.begin().expect("a transaction");
+    let (headers, lsn) = (&[][..], 1.into());
+    let letter = OutgoingRecord { topic: &topic, key: None, value: Some(b"{}"), headers, is_letter: true, lsn };
+    transaction.send(&letter).expect("it is queued");
+    let found = transaction.written_to(&topic);
+    assert!(matches!(found, Err(PublishError::TopicRecreated { .. })), "{found:?}");
+    transaction.abort();
+    let has = |offset: i64| reader().starting_at(offset).has_next(Duration::from_mins(1)).expect("an answer");
+    assert!(!has(0), "it was given up, though the topic ends behind it");
+
+    for number in 0..3 {
+        kafka::write(&bootstrap_servers, &topic, &number.to_string(), Some("{}"));
+    }
+    let (_, end) = reader().bounds_if_there().expect("an answer").expect("it is there");
+    let read = |mut reader: LogReader| reader.read_on(end, Duration::from_mins(1), |_, _, _| {});
+    read(reader().starting_at(0)).expect("everything is there");
+    assert!(has(end - 1) && !has(0));
+    topics.empty(&topic);
+    read(reader()).expect("what is there is read");
+    for offset in [0, 1] {
+        let found = read(reader().starting_at(offset));
+        assert!(found.as_ref().is_err_and(PublishError::is_offset_gone), "{offset}: {found:?}");
+    }
 }
