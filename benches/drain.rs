@@ -13,7 +13,7 @@
 //! of TCP: `PGSLUICE_TEST_BENCH_SOCKET=1`; with two more CPU-second columns for the servers it would be a benchmark of them.
 
 use std::{
-    env, fs,
+    fs,
     process::{Command, Stdio},
 };
 
@@ -25,13 +25,7 @@ mod common;
 const TRANSACTION_ROWS: u64 = 20;
 
 fn main() {
-    // `cargo test --benches` runs it too, and expects something quick.
-    if env::args().any(|argument| argument == "--test") {
-        return;
-    }
-    let runtime =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
-    runtime.block_on(Bench::from_environment().run());
+    common::run(async { Bench::from_environment().run().await });
 }
 
 struct Bench {

@@ -38,6 +38,16 @@ impl Servers {
     }
 }
 
+/// Runs a bench, unless it is asked for by `cargo test --benches`, which expects something quick.
+pub(crate) fn run(bench: impl Future<Output = ()>) {
+    if std::env::args().any(|argument| argument == "--test") {
+        return;
+    }
+    let runtime =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    runtime.block_on(bench);
+}
+
 /// A number that may be set in the environment.
 pub(crate) fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).ok().and_then(|text| text.parse().ok()).unwrap_or(default)

@@ -99,6 +99,15 @@ fn await_quarantine(program: &Program) {
     });
 }
 
+/// Puts `item` into quarantine by one change, and ends the program.
+fn hold_one_back(stream: &Stream, program: Program) {
+    stream.database.execute("insert into public.item values (2, 'two')");
+    await_quarantine(&program);
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+}
+
 /// Runs `release`, which must end so; returns what it said.
 fn release(stream: &Stream, arguments: &[&str], exit_code: i32) -> String {
     let output = stream.command(&[&["release"], arguments].concat(), &[]);
@@ -435,11 +444,7 @@ fn tables_are_released_beside_one_that_is_refused() {
 fn the_list_of_an_earlier_version_is_taken_over() {
     let stack = Stack::shared();
     let (stream, program) = about_to_be_refused(&stack, "quarantine_list");
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
+    hold_one_back(&stream, program);
     let (list, entry) =
         (format!("{}/quarantine", stream.name), format!("{}/quarantine/{}", stream.name, stream.topic("item")));
     let newest = |key: &str| {
@@ -520,11 +525,7 @@ fn a_copy_waits_for_the_release_and_others_do_not() {
 fn a_table_in_quarantine_stays_in_its_topic() {
     let stack = Stack::shared();
     let (mut stream, program) = about_to_be_refused(&stack, "quarantine_rerouted");
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
+    hold_one_back(&stream, program);
     BuiltIn.set(&stream, "NONE");
     stream.database.execute("insert into public.item values (3, 'three')");
     stream.set("tables", r#"[{ match = "public.item", topic = "{name}.elsewhere.{table}" }]"#);

@@ -110,18 +110,25 @@ impl Copier {
         let behind = vec![SignalsRecord::new(topic, offset).attachment()];
         let refused = match Signal::read(value, &published) {
             Ok(Signal::Commands(commands)) => {
-                let mut refused = None;
+                let mut is_written = false;
                 let mut commands = commands.into_iter().peekable();
                 while let Some(command) = commands.next() {
                     info!(topic, ?command, "a signal asks for this");
                     // If it ends between two of them, all are asked for again, and what goes on already goes on.
                     let besides = if commands.peek().is_none() { behind.clone() } else { Vec::new() };
+                    let is_last = !besides.is_empty();
                     match self.carry_out(command, besides).await {
-                        Err(failure) if failure.code() == Code::SnapshotRefused => refused = Some(failure.to_string()),
-                        outcome => drop(outcome?),
+                        Ok(_) => is_written = is_last,
+                        Err(failure) if failure.code() == Code::SnapshotRefused => {
+                            tell_refused(topic, offset, &failure.to_string());
+                        }
+                        Err(failure) => return Err(failure),
                     }
                 }
-                refused
+                if is_written {
+                    return Ok(());
+                }
+                None
             }
             Ok(Signal::Log(message)) => {
                 info!(topic, message, "a signal says this");
@@ -130,15 +137,15 @@ impl Copier {
             Err(why) => Some(why),
         };
         if let Some(why) = refused {
-            warn!(
-                code = Code::SnapshotRefused.as_str(),
-                topic,
-                offset = offset - 1,
-                "a signal is not carried out, and not tried again: {why}"
-            );
+            tell_refused(topic, offset, &why);
         }
         self.record(behind).await
     }
+}
+
+fn tell_refused(topic: &str, behind: i64, why: &str) {
+    let (code, offset) = (Code::SnapshotRefused.as_str(), behind - 1);
+    warn!(code, topic, offset, "a signal is not carried out, and not tried again: {why}");
 }
 
 /// The next records, and the offset behind all that were looked at.

@@ -7,7 +7,7 @@ use publisher::{
     Isolation, KafkaSettings, LogReader, MemoryBudget, OutgoingRecord, Producer, PublishError, record_cost,
 };
 
-use super::{BuiltIn, CHANGE, Level, about_to_be_refused, await_quarantine, release};
+use super::{BuiltIn, CHANGE, Level, about_to_be_refused, await_quarantine, hold_one_back, release};
 use crate::harness::{kafka, proxy::Proxy, stack::Stack, stream::Stream, topics::Topics, wait_until};
 
 /// In several partitions letters would have no order.
@@ -27,11 +27,7 @@ fn a_topic_of_letters_with_several_partitions_is_refused() {
 fn letters_that_are_gone_are_missed() {
     let stack = Stack::shared();
     let (stream, program) = about_to_be_refused(&stack, "quarantine_gone");
-    stream.database.execute("insert into public.item values (2, 'two')");
-    await_quarantine(&program);
-    stream.drain();
-    program.terminate();
-    stream.database.await_slot_released(&stream.slot);
+    hold_one_back(&stream, program);
     BuiltIn.set(&stream, "NONE");
     let said = release(&stream, &["--discard", "public.item"], 2);
     assert!(said.contains("public.item: 1 changes wait in") && said.contains("at the offsets 0 to 0"), "{said}");
