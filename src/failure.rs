@@ -138,7 +138,7 @@ codes! {
         "Find out who removed them, and bring their topic back if it can be. To give up all that wait of this table, stop the stream, and run `pgsluice release --discard` with the table: the others need nothing.";
     NotConfirmed "not-confirmed" Stop 2
         "Dead letters of a table in quarantine are to be given up, and nobody has said so for certain.",
-        "Run it again with --yes, if what they hold may be lost.";
+        "Look at what waits now, and run the command that is told with it, if that may be lost.";
     TopicUnfit "topic-unfit" Stop 3
         "A topic is not as it has to be.",
         "Change it as the message says.";

@@ -11,9 +11,14 @@
 //! the end, so that the first letter into a topic that begins anew fails before its commit. `next_offset` is where the letters begin, or where those begin that were not released yet. A release writes the events of some letters, and the entry with the offset behind them, in one Kafka
 //! transaction; and removes the entry with the last of them. So a letter's events are in the topic exactly if its offset lies before the
 //! entry's, and a release that was interrupted goes on there. The checkpoint's position stays what it is: what it covers is in letters or in the topic.
+//!
+//! A table that is renamed meanwhile has another topic from there on, in which its changes would come before those that wait. So an entry names the
+//! tables whose changes wait, by their OIDs, and the other topic comes into quarantine **behind** it, with letters of its own: they can be released,
+//! or given up, once nothing waits in front of them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
+use pgoutput::Oid;
 use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
@@ -21,6 +26,8 @@ use serde::{Deserialize, Serialize};
 const VERSION: u32 = 1;
 /// How much is kept of what the registry said.
 const REASON_CHARACTERS_MAX: usize = 500;
+/// So many tables of one topic are remembered: each but the newest was dropped, with another of its name in its place.
+const TABLES_MAX: usize = 100;
 
 /// The tables in quarantine, by their topics.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -43,6 +50,12 @@ pub struct Quarantined {
     pub since_ms: i64,
     /// Why.
     pub reason: String,
+    /// The OIDs of the tables whose changes wait, those that came to it last at the end. Entries of earlier versions have none.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub tables: Vec<u32>,
+    /// The topic for which changes of the table wait from before it was renamed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub behind: Option<String>,
 }
 
 impl Quarantined {
@@ -50,7 +63,27 @@ impl Quarantined {
     pub fn new(table: String, letters: String, end_offset: i64, since_ms: i64, reason: &str) -> Self {
         // A registry can say a lot, and the entry is one record.
         let reason = reason.chars().take(REASON_CHARACTERS_MAX).collect();
-        Self { table, letters, next_offset: end_offset, end_offset, since_ms, reason }
+        let (tables, behind) = (Vec::new(), None);
+        Self { table, letters, next_offset: end_offset, end_offset, since_ms, reason, tables, behind }
+    }
+
+    /// It is that of a table which was renamed while its changes waited for another topic.
+    #[must_use]
+    pub fn behind(self, topic: Option<String>) -> Self {
+        Self { behind: topic, ..self }
+    }
+
+    /// Changes of this table wait too. Returns whether that is news.
+    fn note(&mut self, table: Oid) -> bool {
+        let table = u32::from(table);
+        if self.tables.contains(&table) {
+            return false;
+        }
+        if self.tables.len() == TABLES_MAX {
+            self.tables.remove(0);
+        }
+        self.tables.push(table);
+        true
     }
 
     /// Whether a topic that has records from the one offset up to the other can have all letters that are not released.
@@ -64,13 +97,35 @@ impl Quarantined {
     }
 
     /// What is missing of the letters that are not released, if anything is; `bounds` is what the topic has, if it exists.
-    pub fn missing(&self, bounds: Option<(i64, i64)>) -> Option<String> {
+    pub fn missing(&self, bounds: Option<(i64, i64)>) -> Option<Missing> {
         let wanted = format!("the dead letters from offset {} to {} are wanted", self.next_offset, self.end_offset);
-        match bounds {
-            None => Some(format!("{wanted}, and their topic is gone")),
-            Some((first, end)) if self.is_there(first, end) => None,
-            Some((first, end)) => Some(format!("{wanted}, and those that are there go from {first} to {end}")),
-        }
+        let missing = match bounds {
+            None => Missing::Topic(format!("{wanted}, and their topic is gone")),
+            Some((first, end)) if self.is_there(first, end) => return None,
+            Some((first, end)) => {
+                let found = format!("{wanted}, and those that are there go from {first} to {end}");
+                // The newest is there, so that what comes is behind all that there was.
+                let is_first = end >= self.end_offset && self.newest_letter().is_some_and(|newest| newest >= first);
+                if is_first { Missing::First(found) } else { Missing::Topic(found) }
+            }
+        };
+        Some(missing)
+    }
+}
+
+/// What is missing of letters, in words.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Missing {
+    /// The first of them: their topic is what it was, and has lost what is old.
+    First(String),
+    /// Their topic, or what was written to it last: it is not what it was.
+    Topic(String),
+}
+
+impl fmt::Display for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (Self::First(found) | Self::Topic(found)) = self;
+        f.write_str(found)
     }
 }
 
@@ -98,8 +153,7 @@ impl Quarantine {
     /// # Errors
     /// It is no such entry, or one of another version.
     pub fn read(attachments: &BTreeMap<String, Vec<u8>>) -> Result<Self, String> {
-        let unusable =
-            |what: &str, error: &dyn std::fmt::Display| format!("{what} in quarantine cannot be used: {error}");
+        let unusable = |what: &str, error: &dyn fmt::Display| format!("{what} in quarantine cannot be used: {error}");
         let check = |what: &str, version: u32| match version {
             VERSION => Ok(()),
             other => Err(unusable(what, &format_args!("its version is {other}, and this build reads {VERSION}"))),
@@ -152,6 +206,14 @@ impl Quarantine {
         self.iter().find(|(other, entry)| *other != topic && entry.table == table).map(|(other, _)| other)
     }
 
+    /// The topic for which changes of a table wait that were written under another name, if it is another one than this: the one that came last.
+    pub fn in_front(&self, table: Oid, topic: &str) -> Option<&str> {
+        let others = self.iter().filter(|(other, entry)| *other != topic && entry.tables.contains(&table.into()));
+        let is_last = |other: &str| !self.topics.values().any(|entry| entry.behind.as_deref() == Some(other));
+        let (last, others): (Vec<_>, Vec<_>) = others.map(|(other, _)| other).partition(|other| is_last(other));
+        last.into_iter().chain(others).next()
+    }
+
     /// What goes by this name: entries of the table, and that of the topic.
     pub fn named<'a>(&'a self, name: &'a str) -> impl Iterator<Item = (&'a str, &'a Quarantined)> {
         self.iter().filter(move |(topic, entry)| *topic == name || entry.table == name)
@@ -172,14 +234,21 @@ impl Quarantine {
         self.topics.entry(topic.to_owned()).or_insert(table);
     }
 
+    /// Changes of this table wait for the topic too, if it is in quarantine. Returns whether that is news.
+    pub fn note(&mut self, topic: &str, table: Oid) -> bool {
+        self.topics.get_mut(topic).is_some_and(|entry| entry.note(table))
+    }
+
     /// Takes in what another has, and this one has not. Returns the topics.
     pub fn extend(&mut self, other: Self) -> Vec<String> {
         let mut topics = Vec::new();
-        for (topic, table) in other.topics {
-            self.topics.entry(topic.clone()).or_insert_with(|| {
-                topics.push(topic);
-                table
-            });
+        for (topic, entry) in other.topics {
+            let is_news = match self.topics.get_mut(&topic) {
+                // What is known of where its letters begin and end stays.
+                Some(held) => entry.tables.into_iter().filter(|table| held.note(Oid::from(*table))).count() > 0,
+                None => self.topics.insert(topic.clone(), entry).is_none(),
+            };
+            topics.extend(is_news.then_some(topic));
         }
         topics
     }
@@ -209,9 +278,15 @@ impl Quarantine {
         }
     }
 
-    /// All letters of the topic are released.
-    pub fn end(&mut self, topic: &str) {
+    /// No letters of the topic wait any more. Returns the topics whose letters are in front now.
+    pub fn end(&mut self, topic: &str) -> Vec<String> {
         self.topics.remove(topic);
+        let behind = self.topics.iter_mut().filter(|(_, entry)| entry.behind.as_deref() == Some(topic));
+        let freed = behind.map(|(other, entry)| {
+            entry.behind = None;
+            other.clone()
+        });
+        freed.collect()
     }
 
     /// The tables, for a message.
@@ -233,6 +308,8 @@ mod tests {
             end_offset: 9,
             since_ms: 1_700_000_000_000,
             reason: "no".into(),
+            tables: Vec::new(),
+            behind: None,
         }
     }
 
@@ -341,6 +418,73 @@ mod tests {
         older.begin("b", table(0));
         assert_eq!(quarantine.extend(older), ["b"]);
         assert_eq!(quarantine.get("a").map(|table| table.next_offset), Some(12), "what is known stays");
+    }
+
+    #[test]
+    fn a_table_that_is_renamed_waits_behind_itself() {
+        let (item, other) = (Oid::from(7), Oid::from(8));
+        let mut quarantine = Quarantine::default();
+        let begin = |quarantine: &mut Quarantine, topic: &str, oid| {
+            let in_front = quarantine.in_front(oid, topic).map(str::to_owned);
+            quarantine.begin(topic, table(7).behind(in_front.clone()));
+            quarantine.note(topic, oid);
+            in_front
+        };
+        assert_eq!(begin(&mut quarantine, "a", item), None);
+        assert_eq!((quarantine.in_front(item, "a"), quarantine.in_front(other, "b")), (None, None));
+        // The newest is in front, and coming back to the first changes nothing.
+        assert_eq!(begin(&mut quarantine, "b", item).as_deref(), Some("a"));
+        assert_eq!(begin(&mut quarantine, "c", item).as_deref(), Some("b"));
+        begin(&mut quarantine, "a", item);
+        assert_eq!(quarantine.get("a").map(|entry| entry.behind.as_deref()), Some(None));
+        assert!(!quarantine.note("a", item) && !quarantine.note("none", item) && quarantine.note("a", other));
+        let held = written(["a", "b", "c"].map(|topic| quarantine.attachment(topic)).into());
+        assert_eq!(Quarantine::read(&held), Ok(quarantine.clone()));
+        // Whoever comes to it later is news, and nothing else.
+        let mut before = quarantine.clone();
+        before.begin("d", table(7));
+        quarantine.begin("d", table(7));
+        quarantine.note("d", other);
+        assert_eq!(
+            (before.extend(quarantine.clone()), before.extend(quarantine.clone())),
+            (vec!["d".to_owned()], vec![])
+        );
+        // What has gone from the front lets the next one go, and comes behind the last if it comes again.
+        assert_eq!((quarantine.end("a"), quarantine.end("d")), (vec!["b".to_owned()], vec![]));
+        assert_eq!(quarantine.get("b").map(|entry| entry.behind.as_deref()), Some(None));
+        assert_eq!(begin(&mut quarantine, "a", item).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn tables_of_one_name_are_remembered_up_to_a_number() {
+        let mut quarantine = Quarantine::default();
+        quarantine.begin("a", table(7));
+        for oid in 0..1000 {
+            assert!(quarantine.note("a", Oid::from(oid)));
+        }
+        assert_eq!(quarantine.get("a").map(|entry| entry.tables.len()), Some(TABLES_MAX));
+        assert!(!quarantine.note("a", Oid::from(999)));
+    }
+
+    #[test]
+    fn what_is_missing_is_told_apart() {
+        let entry = Quarantined { end_offset: 9, ..table(7) };
+        let kind = |bounds| match entry.missing(bounds) {
+            None => "nothing",
+            Some(Missing::First(_)) => "the first",
+            Some(Missing::Topic(_)) => "the topic",
+        };
+        for (bounds, expected) in [
+            (None, "the topic"),
+            (Some((0, 9)), "nothing"),
+            (Some((7, 20)), "nothing"),
+            (Some((8, 9)), "the first"),
+            (Some((9, 9)), "the topic"),
+            (Some((8, 8)), "the topic"),
+            (Some((0, 8)), "the topic"),
+        ] {
+            assert_eq!(kind(bounds), expected, "{bounds:?}");
+        }
     }
 
     #[test]

@@ -28,13 +28,13 @@ pub(super) struct ReleaseCommand {
     /// Do not ask PostgreSQL whether an instance of the stream runs. One that does is fenced, and ends.
     #[arg(long)]
     force: bool,
-    /// Give up what waits of these tables, and end their quarantine without it: for letters that are gone, or that nothing can be made of. Tells
-    /// what it would be, unless --yes is given too.
+    /// Give up what waits of these tables, and end their quarantine without it: for letters that are gone, or that nothing can be made of. Only
+    /// tells what that would be, and how to do it.
     #[arg(long, conflicts_with = "all")]
     discard: bool,
-    /// With --discard: the changes may be lost.
-    #[arg(long, requires = "discard")]
-    yes: bool,
+    /// With --discard, and for one table: the changes up to this offset may be lost.
+    #[arg(long, value_name = "OFFSET", requires = "discard")]
+    up_to: Option<i64>,
 }
 
 impl ReleaseCommand {
@@ -61,16 +61,20 @@ impl ReleaseCommand {
     }
 
     async fn discard(self, config: Config) -> Result<(), Failure> {
-        if !self.yes {
+        let Some(seen) = self.up_to else {
             for waiting in preview_discard(&config, &self.tables).await? {
                 println!("{waiting}");
+                println!("to give them up: pgsluice release --discard {} --up-to {}", waiting.table, waiting.end);
             }
             return Err(Failure::new(Code::NotConfirmed, "nothing was changed: these changes would be in no topic"));
-        }
+        };
+        let [table] = &self.tables[..] else {
+            return Err(Failure::new(Code::NotConfirmed, "nothing was changed: an offset is that of one table"));
+        };
         let schemas = Schemas::new(&config, &kafka_settings(&config))?;
         let wanted = Wanted::Tables(self.tables.clone());
         if let Some(mut release) = Release::begin(config, schemas, &wanted, Purpose::Discard, self.force).await? {
-            for waiting in release.discard(&self.tables).await? {
+            for waiting in release.discard(table, seen).await? {
                 println!("given up: {waiting}");
             }
         }

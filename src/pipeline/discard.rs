@@ -3,6 +3,9 @@
 //! It is for letters that are gone, or that nothing can be made of: the changes in them will be in no topic, and the table's quarantine ends
 //! without them. Nothing else ends it so. What is given up is told before anything is done, and again when it is; the letters that
 //! are there stay in their topic. Other tables in quarantine stay as they are.
+//!
+//! Whoever says the word has seen what waits up to some offset, while the stream may have gone on. So the word has that offset with it, and
+//! is not taken for what has come behind.
 
 use std::fmt;
 
@@ -16,7 +19,11 @@ use super::{
     release::{Release, Wanted, blocking, look_for, read_chunk},
     supervisor::kafka_settings,
 };
-use crate::{config::Config, failure::Failure, quarantine::Quarantined};
+use crate::{
+    config::Config,
+    failure::{Code, Failure},
+    quarantine::{Missing, Quarantined},
+};
 
 /// How many letters are in memory at once, at most.
 const RECORDS_MAX: u64 = 10_000;
@@ -35,12 +42,14 @@ pub struct Waiting {
     /// The offsets of the first and of the last of them, and the ends of the commits of the first and of the last that can be read.
     pub range: Option<(i64, i64, Lsn, Lsn)>,
     /// What was lost before.
-    pub missing: Option<String>,
+    pub missing: Option<Missing>,
+    /// The offset behind all that waits, and all that was lost.
+    pub end: i64,
 }
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, letters, changes, unreadable, range, missing } = self;
+        let Self { table, letters, changes, unreadable, range, missing, end: _ } = self;
         write!(f, "{table}: {changes} changes wait in {letters}")?;
         if *unreadable > 0 {
             write!(f, ", and {unreadable} records that cannot be read")?;
@@ -70,6 +79,7 @@ impl Waiting {
             unreadable: 0,
             range: None,
             missing,
+            end: bounds.map_or(0, |(_, end)| end).max(entry.end_offset),
         };
         let (first, end) = bounds.unwrap_or_default();
         let mut reader = LogReader::new(kafka, entry.letters.as_str(), Isolation::Committed)
@@ -96,6 +106,16 @@ impl Waiting {
         Ok(waiting)
     }
 
+    /// Refuses what was not seen by whoever has looked up to this offset. What is behind the last change is none, and may be more than it was.
+    fn refuse_behind(&self, seen: i64, entry: &Quarantined) -> Result<(), Failure> {
+        let last = self.range.map_or(0, |(_, last, ..)| last + 1);
+        if last.max(entry.end_offset) <= seen {
+            return Ok(());
+        }
+        let found = format!("nothing was changed: more has come behind offset {seen} meanwhile. Now {self}");
+        Err(Failure::new(Code::NotConfirmed, found).for_topic(&self.letters))
+    }
+
     fn note(&mut self, offset: i64, lsn: Option<Lsn>) {
         let (first, _, first_lsn, last_lsn) = self.range.unwrap_or((offset, offset, Lsn::INVALID, Lsn::INVALID));
         let first_lsn = if first_lsn.is_valid() { first_lsn } else { lsn.unwrap_or(Lsn::INVALID) };
@@ -117,21 +137,24 @@ pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<W
 }
 
 impl Release {
-    /// Gives up what waits of these tables, all at once, and ends their quarantine. Returns what it was.
+    /// Gives up what waits of a table up to an offset, and ends its quarantine. Returns what it was.
     ///
     /// # Errors
-    /// A table is not in quarantine, or Kafka cannot be reached, or does not let its letters be looked at; then all are in quarantine
-    /// still.
-    pub async fn discard(&mut self, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
+    /// The table is not in quarantine, or more waits than that, or Kafka cannot be reached, or does not let its letters be looked at; then it is in
+    /// quarantine still.
+    pub async fn discard(&mut self, table: &str, seen: i64) -> Result<Vec<Waiting>, Failure> {
         let mut given_up = Vec::new();
-        for (topic, entry) in Wanted::Tables(tables.to_vec()).chosen(&self.quarantine)? {
-            given_up.push((topic, Waiting::read(&self.kafka, &entry, true).await?));
+        for (topic, entry) in Wanted::Tables(vec![table.to_owned()]).chosen(&self.quarantine)? {
+            let waiting = Waiting::read(&self.kafka, &entry, true).await?;
+            waiting.refuse_behind(seen, &entry)?;
+            given_up.push((topic, waiting));
         }
+        let mut entries = Vec::new();
         for (topic, _) in &given_up {
-            self.quarantine.end(topic);
+            let freed = self.quarantine.end(topic);
+            entries.extend(freed.iter().chain([topic]).map(|topic| self.quarantine.attachment(topic)));
         }
-        let removals = given_up.iter().map(|(topic, _)| self.quarantine.attachment(topic)).collect();
-        self.commit(RecordBatch::new(), removals).await?;
+        self.commit(RecordBatch::new(), entries).await?;
         for (topic, waiting) in &given_up {
             warn!(topic, "given up, and in no topic of a table from here on: {waiting}");
         }
@@ -151,7 +174,8 @@ mod tests {
             changes: 0,
             unreadable: 0,
             range: None,
-            missing: Some("all".into()),
+            missing: Some(Missing::Topic("all".into())),
+            end: 9,
         };
         assert_eq!(
             waiting.to_string(),
@@ -166,5 +190,13 @@ mod tests {
             "public.item: 2 changes wait in shop.public.item.dead-letters, and 2 records that cannot be read, at the offsets 3 to 8, of the \
              commits 0/10 to 0/20"
         );
+        // The last that waits is at 8, and behind it may be what ends its transaction.
+        for (seen, end_offset, is_confirmed) in [(9, 9, true), (11, 9, true), (9, 10, false), (8, 7, false)] {
+            let mut entry = Quarantined::new("public.item".into(), waiting.letters.clone(), 3, 0, "no");
+            entry.end_offset = end_offset;
+            let refused = waiting.refuse_behind(seen, &entry).err().map(|failure| failure.code());
+            assert_eq!(refused.is_none(), is_confirmed, "{seen} {end_offset}");
+            assert!(refused.is_none_or(|code| code == Code::NotConfirmed));
+        }
     }
 }

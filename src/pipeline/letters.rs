@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, time::Duration};
 use publisher::{Isolation, KafkaSettings, LogReader, PublishError, TopicAdmin, TopicSettings};
 use tracing::{info, warn};
 
-use crate::quarantine::Quarantined;
+use crate::quarantine::{Missing, Quarantined};
 
 /// How long the newest letter may take to be readable: the mark of its commit comes a moment later.
 const NEWEST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -127,7 +127,7 @@ pub(crate) struct Found {
     /// The offsets of the first record and behind the last one, if there is such a topic.
     pub(crate) bounds: Option<(i64, i64)>,
     /// What is missing of the letters that are not released, if anything is.
-    pub(crate) missing: Option<String>,
+    pub(crate) missing: Option<Missing>,
 }
 
 /// Looks for the letters of a table that are not released. A topic that was made anew may end behind the newest of them all the same, when what was to
@@ -142,11 +142,12 @@ pub(crate) fn look_for(
 ) -> Result<Found, PublishError> {
     let bounds = LogReader::new(settings, entry.letters.as_str(), isolation).bounds_if_there()?;
     let mut missing = entry.missing(bounds);
-    if let (None, Some(offset)) = (&missing, entry.newest_letter()) {
+    let may_be_there = !matches!(missing, Some(Missing::Topic(_)));
+    if let (true, Some(offset)) = (may_be_there, entry.newest_letter()) {
         let mut reader = LogReader::new(settings, entry.letters.as_str(), Isolation::Committed).starting_at(offset);
         if !reader.has_next(NEWEST_TIMEOUT)? {
-            missing =
-                Some(format!("the newest dead letter, at offset {offset}, is not in the topic, which was made anew"));
+            let found = format!("the newest dead letter, at offset {offset}, is not in the topic, which was made anew");
+            missing = Some(Missing::Topic(found));
         }
     }
     Ok(Found { bounds, missing })

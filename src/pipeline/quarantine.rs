@@ -22,7 +22,7 @@ use crate::{
     config::{OnIncompatible, TableIdentity},
     failure::{Code, Failure},
     failures,
-    quarantine::{Quarantine, Quarantined},
+    quarantine::{Missing, Quarantine, Quarantined},
 };
 
 /// How often it is said that tables are in quarantine.
@@ -120,12 +120,13 @@ impl Relations {
                 "the table is in quarantine: it is copied once it was released",
             ));
         }
+        let in_front = lock(&self.quarantine).in_front(relation.id, &topic).map(str::to_owned);
         let reason = match &entry {
             Some(entry) => {
                 self.letters_of(&plan, relation).await?;
                 entry.reason.clone()
             }
-            None => match self.accept_or_prepare(&plan, policy, relation).await? {
+            None => match self.accept_or_prepare(&plan, policy, relation, in_front.as_deref()).await? {
                 Answer::Accepted(key, value) => return plan.bind(key, value).map_err(failures::of_plan),
                 Answer::Refused(reason) => reason,
             },
@@ -143,8 +144,9 @@ impl Relations {
             self.ask_topics(&topic, keeping).await?;
         } else {
             let letters = plan.plan().dead_letter_topic().map_or("", |letters| letters);
-            self.begin_quarantine(&topic, letters, relation, &reason).await?;
+            self.begin_quarantine(&topic, letters, relation, &reason, in_front).await?;
         }
+        self.quarantine_has_grown |= lock(&self.quarantine).note(&topic, relation.id);
         Ok(plan)
     }
 
@@ -165,23 +167,30 @@ impl Relations {
         Ok(letters)
     }
 
-    /// Registers the schemas; or, where they are refused and the policy is so, has all ready for letters. Where these would not be kept, the
-    /// stream waits for one or the other, as it does with the policy `stop`.
+    /// Registers the schemas; or, where they are refused and the policy is so, or where changes of the table wait for the topic `in_front`, has all
+    /// ready for letters. Where these would not be kept, the stream waits for one or the other, as it does with the policy `stop`.
     async fn accept_or_prepare(
         &mut self,
         plan: &TablePlan,
         policy: OnIncompatible,
         relation: &Relation,
+        in_front: Option<&str>,
     ) -> Result<Answer, Failure> {
         let (began, mut backoff) = (Instant::now(), Backoff::new(LETTERS_PAUSE_FIRST, LETTERS_PAUSE_MAX));
         loop {
-            let refused = match self.register_all(plan, policy, relation).await {
-                Ok((key, value)) => return Ok(Answer::Accepted(key, value)),
-                Err(failure) => failure,
+            let refused = match in_front {
+                Some(topic) => {
+                    let found =
+                        format!("the table was renamed, and its changes from before that wait for topic {topic}");
+                    Failure::new(Code::RegistryIncompatible, found).in_table(&relation.schema, &relation.name)
+                }
+                None => match self.register_all(plan, policy, relation).await {
+                    Ok((key, value)) => return Ok(Answer::Accepted(key, value)),
+                    Err(failure) => failure,
+                },
             };
-            let is_to_begin =
-                self.waits && refused.code() == Code::RegistryIncompatible && policy == OnIncompatible::Quarantine;
-            if !is_to_begin {
+            let holds_back = policy == OnIncompatible::Quarantine || in_front.is_some();
+            if !(self.waits && holds_back && refused.code() == Code::RegistryIncompatible) {
                 return Err(refused);
             }
             let reason = refused.found().to_owned();
@@ -237,6 +246,7 @@ impl Relations {
         letters: &str,
         relation: &Relation,
         reason: &str,
+        in_front: Option<String>,
     ) -> Result<(), Failure> {
         let (_, end) = self.ask_topics(letters, TopicAdmin::offsets).await?;
         let table = format!("{}.{}", relation.schema, relation.name);
@@ -244,11 +254,12 @@ impl Relations {
             table,
             topic,
             letters,
-            "the table is in quarantine from here on: the registry refuses its schema, and its changes go to dead letters until the subject is \
-             mended and `pgsluice release` is run: {reason}"
+            "the table is in quarantine from here on, and its changes go to dead letters until the subject is mended and `pgsluice release` is run: \
+             {reason}"
         );
         let mut quarantine = lock(&self.quarantine);
-        quarantine.begin(topic, Quarantined::new(table, letters.to_owned(), end, unix_ms(), reason));
+        let entry = Quarantined::new(table, letters.to_owned(), end, unix_ms(), reason).behind(in_front);
+        quarantine.begin(topic, entry);
         self.metrics.quarantined(quarantine.iter().len());
         self.quarantine_has_grown = true;
         // The registry has answered, so that the stream waits for it no more.
@@ -256,17 +267,23 @@ impl Relations {
         Ok(())
     }
 
-    /// Refuses to go on where letters that are not released are gone: what comes now would be released without them.
+    /// Refuses to go on where the topic of letters is not what it was: those that come now may get in front of what there is. Where the first of them
+    /// are gone and the others are there, these go on to be kept, and a release is refused.
     async fn look_for_letters(&self, topic: &str, entry: &Quarantined) -> Result<(), Failure> {
         let wanted = entry.clone();
         let look = move |admin: &TopicAdmin, _: &str| look_for(admin.settings(), &wanted, Isolation::Committed);
-        match self.ask_topics(&entry.letters, look).await?.missing {
-            None => Ok(()),
-            Some(missing) => {
-                Err(Failure::new(Code::LettersMissing, format!("topic {topic} is in quarantine: {missing}"))
-                    .for_topic(&entry.letters))
-            }
+        let Some(missing) = self.ask_topics(&entry.letters, look).await?.missing else { return Ok(()) };
+        let failure = Failure::new(Code::LettersMissing, format!("topic {topic} is in quarantine: {missing}"))
+            .for_topic(&entry.letters);
+        if !matches!(missing, Missing::First(_)) {
+            return Err(failure);
         }
+        error!(
+            code = failure.code().as_str(),
+            table = entry.table,
+            "the stream goes on, and keeps the letters that are there: {failure}"
+        );
+        Ok(())
     }
 
     async fn ask_topics<T: Send + 'static>(

@@ -173,7 +173,7 @@ impl Release {
     /// Nothing could be begun: a table is not in quarantine any more.
     pub async fn run(&mut self, wanted: &Wanted) -> Result<Vec<Outcome>, Failure> {
         let mut outcomes = Vec::new();
-        for (topic, entry) in wanted.chosen(&self.quarantine)? {
+        for (topic, entry) in in_order(wanted.chosen(&self.quarantine)?) {
             // Without a producer nothing is known of what it did last.
             let done = if self.producer.is_none() {
                 Done::Untried
@@ -192,6 +192,13 @@ impl Release {
     }
 
     async fn release(&mut self, topic: &str, entry: &Quarantined) -> Result<u64, Failure> {
+        let behind = self.quarantine.get(topic).and_then(|entry| entry.behind.as_deref());
+        if let Some(other) = behind.filter(|other| self.quarantine.get(other).is_some()) {
+            let found = format!(
+                "the table was renamed while its changes waited for topic {other}, which come first: release or discard {other}"
+            );
+            return Err(Failure::new(Code::NotReleased, found).for_topic(topic));
+        }
         let end = self.look_for_letters(entry).await?;
         let changes = self.pass(topic, entry, end, None).await?;
         info!(table = entry.table, topic, changes, "everything can be released");
@@ -208,7 +215,8 @@ impl Release {
         match (found.missing, found.bounds) {
             (None, Some((_, end))) => Ok(end),
             (missing, _) => {
-                Err(Failure::new(Code::LettersMissing, missing.unwrap_or_default()).for_topic(&entry.letters))
+                let found = missing.map_or_else(String::new, |missing| missing.to_string());
+                Err(Failure::new(Code::LettersMissing, found).for_topic(&entry.letters))
             }
         }
     }
@@ -244,11 +252,10 @@ impl Release {
                     return Err(Failure::new(Code::LettersMissing, found).for_topic(&entry.letters));
                 }
                 self.quarantine.advance(topic, reader.next());
-                if is_last {
-                    self.quarantine.end(topic);
-                }
-                let entry = self.quarantine.attachment(topic);
-                self.commit(batch, vec![entry]).await?;
+                let freed = if is_last { self.quarantine.end(topic) } else { Vec::new() };
+                let entries = freed.iter().map(String::as_str).chain([topic]);
+                let entries = entries.map(|topic| self.quarantine.attachment(topic)).collect();
+                self.commit(batch, entries).await?;
             }
             if is_last {
                 return Ok(changes);
@@ -417,6 +424,18 @@ impl Wanted {
     }
 }
 
+/// Each behind that for which changes of its table wait from before it was renamed, if that is to be released too.
+fn in_order(mut chosen: Vec<(String, Quarantined)>) -> Vec<(String, Quarantined)> {
+    let mut ordered = Vec::with_capacity(chosen.len());
+    while !chosen.is_empty() {
+        let is_behind = |entry: &Quarantined| chosen.iter().any(|(topic, _)| entry.behind.as_deref() == Some(topic));
+        // An entry is behind one that was there before it, so that there is always one that is behind none.
+        let first = chosen.iter().position(|(_, entry)| !is_behind(entry)).unwrap_or_default();
+        ordered.push(chosen.remove(first));
+    }
+    ordered
+}
+
 /// What was seen beside the newest checkpoint.
 pub(super) struct Seen {
     /// The entries of what is wanted, with their topics.
@@ -510,5 +529,16 @@ mod tests {
         assert_eq!(chosen(&["b", "public.item"]), Err(Code::TableAmbiguous));
         assert_eq!(chosen(&["a", "public.third"]), Err(Code::NotInQuarantine));
         assert_eq!(Wanted::All.chosen(&quarantine).map(|all| all.len()).ok(), Some(3));
+    }
+
+    #[test]
+    fn what_waits_in_front_is_released_first() {
+        let entry = |topic: &str, behind: Option<&str>| {
+            let entry = Quarantined::new("public.item".into(), format!("{topic}.dead-letters"), 0, 0, "no");
+            (topic.to_owned(), entry.behind(behind.map(str::to_owned)))
+        };
+        let chosen = vec![entry("a", Some("c")), entry("b", Some("gone")), entry("c", Some("d")), entry("d", None)];
+        let ordered: Vec<String> = in_order(chosen).into_iter().map(|(topic, _)| topic).collect();
+        assert_eq!(ordered, ["b", "d", "c", "a"]);
     }
 }

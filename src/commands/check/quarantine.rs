@@ -14,7 +14,7 @@ use super::{
 use crate::{
     failure::Code,
     pipeline::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small},
-    quarantine::{Quarantine, Quarantined},
+    quarantine::{Missing, Quarantine, Quarantined},
 };
 
 impl Kafka {
@@ -91,14 +91,15 @@ impl Kafka {
             if bounds.is_some() {
                 there.push(entry);
             }
-            if let Some(found) = missing {
+            if let Some(missing) = missing {
+                let stops = match missing {
+                    Missing::First(_) => "",
+                    Missing::Topic(_) => "the stream stops at its next change, and ",
+                };
                 let problem = Problem {
                     id: Code::LettersMissing.as_str(),
-                    found,
-                    why: format!(
-                        "they are the only copy of changes of {}; the stream stops at its next change, and release refuses it",
-                        entry.table
-                    ),
+                    found: missing.to_string(),
+                    why: format!("they are the only copy of changes of {}; {stops}release refuses it", entry.table),
                     fix: format!(
                         "bring the topic back if it can be; or give up all that wait, with the stream stopped: pgsluice release --discard {}",
                         entry.table

@@ -55,8 +55,13 @@ impl Topics {
 
     /// Removes all records of a topic of one partition, as its retention would.
     pub(crate) fn empty(&self, topic: &str) {
+        self.trim(topic, Offset::End);
+    }
+
+    /// Removes the records of a topic of one partition before an offset.
+    pub(crate) fn trim(&self, topic: &str, first: Offset) {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(topic, 0, Offset::End).expect("an offset");
+        offsets.add_partition_offset(topic, 0, first).expect("an offset");
         self.runtime.block_on(self.client.delete_records(&offsets, &options())).expect("they are removed");
     }
 
