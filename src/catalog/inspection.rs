@@ -16,6 +16,30 @@ pub struct Role {
     pub may_create_in_database: bool,
 }
 
+/// What a role needs to stream, whatever it is to stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicationRole {
+    /// LOGIN.
+    pub may_log_in: bool,
+    /// REPLICATION, or what stands for it on Amazon RDS.
+    pub may_replicate: bool,
+    /// CONNECT on the database.
+    pub may_connect: bool,
+}
+
+/// Who runs a server, where that makes a difference in how it is set up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Hosting {
+    /// Its own administrator.
+    Own,
+    /// Amazon RDS or Aurora.
+    AmazonRds,
+    /// Google Cloud SQL.
+    CloudSql,
+    /// Azure Database for PostgreSQL.
+    Azure,
+}
+
 /// What the role lacks on a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablePrivileges {
@@ -102,22 +126,68 @@ impl Catalog {
         Ok(rows.iter().map(|row| (row.get(0), Setting { raw: row.get(1), shown: row.get(2) })).collect())
     }
 
-    /// What the role may do with each table.
+    /// What a role may do, if it exists.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn table_privileges(&mut self, tables: &[PublishedTable]) -> Result<Vec<TablePrivileges>, Failure> {
+    pub async fn replication_role(&mut self, name: &str) -> Result<Option<ReplicationRole>, Failure> {
+        let rows = self
+            .query(
+                "SELECT rolcanlogin,
+                        rolsuper OR rolreplication
+                            OR EXISTS (SELECT FROM pg_roles managed WHERE managed.rolname IN ('rds_replication', 'rds_superuser')
+                                                                      AND pg_has_role(role.oid, managed.oid, 'MEMBER')),
+                        has_database_privilege(role.oid, current_database(), 'CONNECT')
+                 FROM pg_roles role WHERE rolname = $1",
+                &[&name],
+            )
+            .await?;
+        Ok(rows.first().map(|row| ReplicationRole {
+            may_log_in: row.get(0),
+            may_replicate: row.get(1),
+            may_connect: row.get(2),
+        }))
+    }
+
+    /// Who runs the server, by the roles that are there.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn hosting(&mut self) -> Result<Hosting, Failure> {
+        let rows = self
+            .query(
+                "SELECT rolname::text FROM pg_roles WHERE rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin')",
+                &[],
+            )
+            .await?;
+        Ok(match rows.first().map(|row| row.get::<_, &str>(0)) {
+            Some("rds_superuser") => Hosting::AmazonRds,
+            Some("cloudsqlsuperuser") => Hosting::CloudSql,
+            Some(_) => Hosting::Azure,
+            None => Hosting::Own,
+        })
+    }
+
+    /// What a role may do with each table.
+    ///
+    /// # Errors
+    /// The server cannot be asked, or there is no such role.
+    pub async fn table_privileges(
+        &mut self,
+        role: &str,
+        tables: &[PublishedTable],
+    ) -> Result<Vec<TablePrivileges>, Failure> {
         let (schemas, names) = unzip(tables);
         let rows = self
             .query(
                 "SELECT namespace.nspname::text, class.relname::text,
-                        has_schema_privilege(namespace.oid, 'USAGE'), has_table_privilege(class.oid, 'SELECT'),
-                        pg_has_role(class.relowner, 'USAGE'), pg_get_userbyid(class.relowner)::text
+                        has_schema_privilege($3::text, namespace.oid, 'USAGE'), has_table_privilege($3::text, class.oid, 'SELECT'),
+                        pg_has_role($3::text, class.relowner, 'USAGE'), pg_get_userbyid(class.relowner)::text
                  FROM unnest($1::text[], $2::text[]) wanted(schema, name)
                  JOIN pg_namespace namespace ON namespace.nspname = wanted.schema
                  JOIN pg_class class ON class.relnamespace = namespace.oid AND class.relname = wanted.name
                  ORDER BY 1, 2",
-                &[&schemas, &names],
+                &[&schemas, &names, &role],
             )
             .await?;
         Ok(rows

@@ -18,7 +18,7 @@ pub use connection::Catalog;
 pub use copy_statement::{CopyStatement, KeyRange};
 pub(crate) use facts::KeySeen;
 pub use facts::PrimaryKey;
-pub use inspection::{NearMiss, Role, Setting, SlotState, TablePrivileges};
+pub use inspection::{Hosting, NearMiss, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;
 pub(crate) use rows::RowReader;

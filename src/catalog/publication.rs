@@ -261,6 +261,17 @@ impl Catalog {
     }
 }
 
+impl Catalog {
+    /// Runs statements as one transaction.
+    ///
+    /// # Errors
+    /// The server refuses one of them, and none has been run then; or it cannot be asked.
+    pub async fn set_up(&mut self, statements: &[String]) -> Result<(), Failure> {
+        // What is sent as one message is one transaction.
+        self.execute(&statements.join(";\n")).await
+    }
+}
+
 /// What `wanted` has and `members` has not, and the other way round.
 fn difference(
     members: &BTreeSet<PublishedTable>,
@@ -321,10 +332,7 @@ fn remarks(name: &str, publication: &Publication) -> Vec<String> {
 }
 
 fn list(tables: &[PublishedTable]) -> String {
-    let quoted: Vec<_> = tables
-        .iter()
-        .map(|table| format!("{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name)))
-        .collect();
+    let quoted: Vec<_> = tables.iter().map(PublishedTable::quoted).collect();
     quoted.join(", ")
 }
 

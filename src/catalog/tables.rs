@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 
 use pgoutput::Oid;
+use postgres_protocol::escape::escape_identifier;
 
 use super::Catalog;
 use crate::{
@@ -17,6 +18,13 @@ pub struct PublishedTable {
     pub schema: String,
     /// Its name.
     pub name: String,
+}
+
+impl PublishedTable {
+    /// Its name as a statement has it.
+    pub fn quoted(&self) -> String {
+        format!("{}.{}", escape_identifier(&self.schema), escape_identifier(&self.name))
+    }
 }
 
 impl std::fmt::Display for PublishedTable {
@@ -80,6 +88,11 @@ impl MatchedTable {
         } else {
             vec![relation(self.oid, &self.table, &self.ancestors)]
         }
+    }
+
+    /// The table, and its partitions that hold rows.
+    pub fn with_leaves(&self) -> impl Iterator<Item = &PublishedTable> {
+        std::iter::once(&self.table).chain(self.leaves.iter().map(|leaf| &leaf.table))
     }
 }
 

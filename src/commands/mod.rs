@@ -4,6 +4,7 @@ mod check;
 mod config;
 mod release;
 mod run;
+mod setup;
 mod snapshot;
 
 use std::{path::PathBuf, process::ExitCode};
@@ -39,6 +40,8 @@ enum Command {
     Run(run::Run),
     /// Connect everywhere and report every misconfiguration, with its fix.
     Check(check::Check),
+    /// Print the SQL that gives the stream's role what it needs in PostgreSQL, or run it.
+    Setup(setup::Setup),
     /// Write the events of tables in quarantine, and end it.
     Release(release::ReleaseCommand),
     /// See and command how a running instance copies the rows that were there before.
@@ -67,6 +70,7 @@ impl Arguments {
         let outcome = match self.command {
             Command::Run(run) => run.run(),
             Command::Check(check) => check.run(),
+            Command::Setup(setup) => setup.run(),
             Command::Release(release) => release.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Config(config) => config.run(),

@@ -6,7 +6,7 @@
 //! stands for the dot (`PGSLUICE_KAFKA__PROPERTIES__SASL_PASSWORD` is `sasl.password`), or which is taken as it is when it holds a dot.
 //!
 //! A variable of the `PGSLUICE_` family that is no key is an error, since a misspelt override is otherwise silent. The exceptions:
-//! `PGSLUICE_CONFIG`, which names the file; `PGSLUICE_TEST_*`, `PGSLUICE_DEV_*` and `PGSLUICE_FAULT`, which belong to the
+//! `PGSLUICE_CONFIG`, which names the file; `PGSLUICE_SETUP_URL`, which is an argument of `setup`; `PGSLUICE_TEST_*`, `PGSLUICE_DEV_*` and `PGSLUICE_FAULT`, which belong to the
 //! project's own tests and tools; and what Kubernetes sets in every pod beside a service whose name starts with `pgsluice`, such as
 //! `PGSLUICE_SERVICE_HOST` and `PGSLUICE_PORT_9187_TCP_ADDR`.
 
@@ -106,7 +106,7 @@ fn problem(name: &str, fault: Fault) -> Problem {
 
 /// Whether a variable of the family belongs to somebody else: the program's own switches, tests and tools, or Kubernetes' service links.
 fn is_foreign(name: &str) -> bool {
-    let is_own = matches!(name, "PGSLUICE_CONFIG" | "PGSLUICE_FAULT");
+    let is_own = matches!(name, "PGSLUICE_CONFIG" | "PGSLUICE_SETUP_URL" | "PGSLUICE_FAULT");
     if is_own || name.starts_with("PGSLUICE_TEST_") || name.starts_with("PGSLUICE_DEV_") {
         return true;
     }

@@ -8,6 +8,7 @@
 mod stack;
 mod case;
 mod postgres;
+mod setup;
 mod tables;
 mod schemas;
 mod slot;

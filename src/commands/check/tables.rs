@@ -63,7 +63,7 @@ impl Tables {
     /// What the role lacks on them.
     pub(super) async fn privileges(&self, session: &mut Session<'_>, findings: &mut Findings) -> Result<(), Failure> {
         let tables = self.with_leaves();
-        let privileges = session.catalog.table_privileges(&tables).await?;
+        let privileges = session.catalog.table_privileges(&session.role.name, &tables).await?;
         let role = escape_identifier(&session.role.name);
         let schemas: BTreeSet<_> =
             privileges.iter().filter(|table| !table.may_use_schema).map(|table| table.table.schema.clone()).collect();
@@ -83,7 +83,7 @@ impl Tables {
         }
         if !unread.is_empty() {
             lacking.push(format!("SELECT on {}", some_of(&unread, 5)));
-            let tables: Vec<_> = unread.iter().take(NAMED_MAX).map(|table| quoted(table)).collect();
+            let tables: Vec<_> = unread.iter().take(NAMED_MAX).map(|table| table.quoted()).collect();
             let more = if unread.len() > NAMED_MAX { " and so on for each" } else { "" };
             statements.push(format!("GRANT SELECT ON TABLE {} TO {role};{more}", tables.join(", ")));
         }
@@ -163,7 +163,7 @@ impl Tables {
             } else {
                 "it is published, so the application's own UPDATE and DELETE on it fail already"
             };
-            let table = quoted(&found.table);
+            let table = found.table.quoted();
             findings.about(
                 Severity::Error,
                 &found.table,
@@ -241,7 +241,7 @@ impl Tables {
                     Some(_) => format!(
                         "ALTER PUBLICATION {} ADD TABLE {}",
                         escape_identifier(name),
-                        plan.new_tables.iter().map(quoted).collect::<Vec<_>>().join(", ")
+                        plan.new_tables.iter().map(PublishedTable::quoted).collect::<Vec<_>>().join(", ")
                     ),
                 };
                 let found = match &plan.existing {
@@ -304,7 +304,7 @@ impl Tables {
                 fix: format!("ALTER PUBLICATION {} OWNER TO {role}; {by_hand}", escape_identifier(name)),
             });
         }
-        let privileges = session.catalog.table_privileges(&plan.new_tables).await?;
+        let privileges = session.catalog.table_privileges(&session.role.name, &plan.new_tables).await?;
         let foreign = privileges.iter().filter(|table| !table.is_owner).map(|table| (table.owner.clone(), table));
         for (owner, tables) in grouped(foreign) {
             let tables: Vec<_> = tables.iter().map(|TablePrivileges { table, .. }| table).collect();
@@ -323,11 +323,7 @@ impl Tables {
     }
 
     fn with_leaves(&self) -> Vec<PublishedTable> {
-        let all = |matched: &MatchedTable| {
-            let leaves = matched.leaves.iter().map(|leaf| leaf.table.clone());
-            std::iter::once(matched.table.clone()).chain(leaves).collect::<Vec<_>>()
-        };
-        self.matched.iter().flat_map(all).collect()
+        self.matched.iter().flat_map(MatchedTable::with_leaves).cloned().collect()
     }
 }
 
@@ -362,10 +358,6 @@ async fn unmatched(session: &mut Session<'_>, pattern: &TablePattern, key: &str)
         "nothing is streamed for it, without a word"
     };
     Ok(Problem { id: "pattern-unmatched", found, why: why.into(), fix })
-}
-
-fn quoted(table: &PublishedTable) -> String {
-    format!("{}.{}", escape_identifier(&table.schema), escape_identifier(&table.name))
 }
 
 /// A statement about hundreds of tables is not read by anybody.

@@ -84,6 +84,7 @@ fn a_variable_that_is_no_key_is_told_with_the_nearest() {
 fn variables_of_others_are_left_alone() {
     for name in [
         "PGSLUICE_CONFIG",
+        "PGSLUICE_SETUP_URL",
         "PGSLUICE_TEST_KAFKA",
         "PGSLUICE_FAULT",
         "PGSLUICE_DEV_START_TIMEOUT_S",
