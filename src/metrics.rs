@@ -15,13 +15,18 @@ use std::{
 use encoder::Change;
 use pgoutput::Lsn;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
-    core::Collector, process_collector::ProcessCollector,
+    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    TextEncoder, core::Collector, process_collector::ProcessCollector,
 };
 use publisher::Position;
 
-use crate::failure::{Code, Failure};
+use crate::{
+    catalog::SlotState,
+    failure::{Code, Failure},
+};
 
+/// What a slot can be: `wal_status` of `pg_replication_slots`.
+const SLOT_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
 /// From half a millisecond to a minute, each step about double.
 const LATENCY_BUCKETS_SECONDS: [f64; 17] =
     [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0];
@@ -50,6 +55,11 @@ pub struct Metrics {
     sessions: IntCounter,
     quarantined: IntGauge,
     state: IntGaugeVec,
+    slot_status: IntGaugeVec,
+    slot_kept_bytes: IntGauge,
+    slot_safe_bytes: Gauge,
+    slot_loss_seconds: Gauge,
+    snapshot_seconds: Gauge,
     commit_seconds: Histogram,
     encode_seconds: Histogram,
     queue_seconds: Histogram,
@@ -78,6 +88,17 @@ struct Readiness {
     last_failure: Option<String>,
     /// When a position was last committed in Kafka.
     progressed_at: Option<Instant>,
+}
+
+/// What the server says of the slot, and of the snapshots beside it.
+#[derive(Debug)]
+pub struct SlotHealth {
+    /// What it is.
+    pub state: SlotState,
+    /// After how many seconds it may be given up; infinite if that is not to be expected.
+    pub seconds_to_loss: f64,
+    /// The age of the oldest snapshot, in seconds.
+    pub snapshot_seconds: f64,
 }
 
 /// Counters of one table.
@@ -166,6 +187,24 @@ impl Metrics {
                 "Tables whose changes go to dead letters, since the registry refuses their schemas.",
             ),
             state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
+            slot_status: made.gauges(
+                "slot_wal_status",
+                "1 for what the server says of the slot's log: reserved, extended (more than max_wal_size), unreserved (about to be given up), or lost.",
+                &["status"],
+            ),
+            slot_kept_bytes: made.gauge("slot_kept_bytes", "Log that the server keeps for the slot."),
+            slot_safe_bytes: made.real(
+                "slot_safe_bytes",
+                "Log that may still be written before the slot may be given up (max_slot_wal_keep_size); infinite without a limit.",
+            ),
+            slot_loss_seconds: made.real(
+                "slot_loss_seconds",
+                "After how long that is so, as log was written and read in the last five minutes; infinite if it does not become less.",
+            ),
+            snapshot_seconds: made.real(
+                "snapshot_seconds",
+                "Age of the oldest snapshot that copies of rows of before hold at the server, which keeps VACUUM from what is newer; 0 for none.",
+            ),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(
                 "encode_seconds",
@@ -191,8 +230,27 @@ impl Metrics {
         for code in Code::ALL {
             metrics.errors.with_label_values(&[code.as_str()]);
         }
+        for status in SLOT_STATUSES {
+            metrics.slot_status.with_label_values(&[status]);
+        }
+        metrics.slot_safe_bytes.set(f64::INFINITY);
+        metrics.slot_loss_seconds.set(f64::INFINITY);
         metrics.queue_limit_bytes.set(signed(queue_limit_bytes));
         metrics
+    }
+
+    /// What the server has said of the slot.
+    pub fn slot(&self, health: &SlotHealth) {
+        let SlotHealth { state, seconds_to_loss, snapshot_seconds } = health;
+        for status in SLOT_STATUSES {
+            let is_it = state.wal_status.as_deref() == Some(status);
+            self.slot_status.with_label_values(&[status]).set(is_it.into());
+        }
+        self.slot_kept_bytes.set(state.retained_bytes.unwrap_or_default());
+        #[expect(clippy::cast_precision_loss, reason = "nobody needs it to the byte")]
+        self.slot_safe_bytes.set(state.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes.max(0) as f64));
+        self.slot_loss_seconds.set(*seconds_to_loss);
+        self.snapshot_seconds.set(*snapshot_seconds);
     }
 
     /// The counters of a table.
@@ -449,6 +507,10 @@ impl Made<'_> {
         self.registered(IntGauge::with_opts(Opts::new(name, help).namespace("pgsluice")))
     }
 
+    fn real(&self, name: &str, help: &str) -> Gauge {
+        self.registered(Gauge::with_opts(Opts::new(name, help).namespace("pgsluice")))
+    }
+
     fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
         self.registered(IntGaugeVec::new(Opts::new(name, help).namespace("pgsluice"), labels))
     }
@@ -495,6 +557,8 @@ mod tests {
             "pgsluice_events_total{op=\"truncate\",schema=\"public\",table=\"orders\"} 1",
             "pgsluice_errors_total{code=\"fenced\"} 0",
             "pgsluice_state{state=\"streaming\"} 1",
+            "pgsluice_slot_safe_bytes inf",
+            "pgsluice_slot_wal_status{status=\"lost\"} 0",
             "process_resident_memory_bytes ",
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");

@@ -260,6 +260,23 @@ impl Catalog {
         rows.first().map(|row| parse("pg_replication_slots", row.get(0))).transpose()
     }
 
+    /// The age of the oldest snapshot that other connections of this role and program hold in this database, in seconds; 0 for none.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn oldest_snapshot_seconds(&mut self) -> Result<f64, Failure> {
+        let row = self
+            .query_one(
+                "SELECT coalesce(max(extract(epoch FROM clock_timestamp() - xact_start)), 0)::float8
+                 FROM pg_stat_activity
+                 WHERE datname = current_database() AND usename = current_user AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+                   AND backend_type = 'client backend' AND application_name = current_setting('application_name')",
+                &[],
+            )
+            .await?;
+        Ok(row.get::<_, f64>(0).max(0.0))
+    }
+
     /// What has the name that a pattern without a star means, but for its case, or is no table that can be published.
     ///
     /// # Errors

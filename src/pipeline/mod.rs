@@ -24,6 +24,7 @@ mod quarantine;
 mod relations;
 mod release;
 mod session;
+mod slot_watch;
 mod source;
 mod supervisor;
 mod topics;

@@ -8,7 +8,7 @@ use std::{
     time::Duration,
 };
 
-use tokio::sync::watch;
+use tokio::{sync::watch, task::JoinSet};
 use tracing::{error, info, warn};
 use walreceiver::Backoff;
 
@@ -16,6 +16,7 @@ use super::{
     membership::Membership,
     memory::Memory,
     session::{self, Shared},
+    slot_watch,
 };
 use crate::{
     catalog::Catalog,
@@ -48,6 +49,10 @@ pub async fn supervise(
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
     let mut shared = Shared::new(config, word, Arc::clone(&metrics), schemas, snapshot_control);
+    // It ends with this call.
+    let mut beside = JoinSet::new();
+    let slot = shared.config.postgres.slot.clone();
+    beside.spawn(slot_watch::watch(Arc::clone(&shared.connect), slot, Arc::clone(&metrics)));
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         let commits_before = metrics.commits();

@@ -44,6 +44,7 @@ mod round_trip;
 mod sigkill;
 mod slot_guards;
 mod slot_lost;
+mod slot_watch;
 mod snapshot;
 mod snapshot_catalog;
 mod termination;
