@@ -23,4 +23,5 @@ pub mod metrics;
 pub mod pipeline;
 pub mod quarantine;
 pub mod schemas;
+mod service;
 mod snapshot;

@@ -55,6 +55,7 @@ pub struct Metrics {
     sessions: IntCounter,
     quarantined: IntGauge,
     state: IntGaugeVec,
+    ready: IntGauge,
     slot_status: IntGaugeVec,
     slot_kept_bytes: IntGauge,
     slot_safe_bytes: Gauge,
@@ -187,6 +188,7 @@ impl Metrics {
                 "Tables whose changes go to dead letters, since the registry refuses their schemas.",
             ),
             state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
+            ready: made.gauge("ready", "1 while the stream makes progress, as `/readyz` says with the reason if it does not."),
             slot_status: made.gauges(
                 "slot_wal_status",
                 "1 for what the server says of the slot's log: reserved, extended (more than max_wal_size), unreserved (about to be given up), or lost.",
@@ -462,6 +464,7 @@ impl Metrics {
         self.lag_bytes.set(signed(server.saturating_sub(committed)));
         let since = self.positions.behind_since_unix_us.load(Ordering::Relaxed);
         self.lag_milliseconds.set(if since == 0 { 0 } else { (unix_us().saturating_sub(since) / 1000).max(0) });
+        self.ready.set(self.ready().is_ok().into());
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             return format!("# {error}\n");
@@ -571,8 +574,10 @@ mod tests {
         assert!(metrics.ready().is_err());
         metrics.state("streaming");
         assert!(metrics.ready().expect_err("nothing was committed").contains("nothing was committed"));
+        assert!(metrics.render().contains("pgsluice_ready 0"));
         metrics.resumed_at(Position::at(1.into()));
         assert!(metrics.ready().is_ok());
+        assert!(metrics.render().contains("pgsluice_ready 1"));
         metrics.paused(&Failure::new(Code::RegistryUnavailable, "the registry is down"));
         assert!(metrics.ready().expect_err("it waits").contains("registry-unavailable"));
         metrics.resumed();

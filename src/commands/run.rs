@@ -15,8 +15,9 @@ use crate::{
     failure::{Code, Failure},
     http::{self, Served},
     metrics::Metrics,
-    pipeline,
+    pipeline::{self, Launch},
     schemas::Schemas,
+    service,
     snapshot::control::SnapshotControl,
 };
 
@@ -31,6 +32,9 @@ pub(super) struct Run {
     /// Go on although changes between the checkpoint and the slot are lost. For one start, on an operator's word.
     #[arg(long)]
     accept_gap: bool,
+    /// Wait as long as another instance reads from the slot, and take over once it has gone. Without this a start takes over at once.
+    #[arg(long)]
+    standby: bool,
 }
 
 impl Run {
@@ -38,7 +42,10 @@ impl Run {
         let config = self.config.load()?;
         init_logging(&config);
         info!(version = env!("CARGO_PKG_VERSION"), name = config.name.as_str(), "pgsluice");
-        let word = OperatorWord { adopt_slot: self.adopt_slot, accept_gap: self.accept_gap };
+        let launch = Launch {
+            word: OperatorWord { adopt_slot: self.adopt_slot, accept_gap: self.accept_gap },
+            stands_by: self.standby,
+        };
         let runtime = runtime()?;
         let outcome = runtime.block_on(async {
             let metrics = Arc::new(Metrics::new(config.memory_limit_bytes));
@@ -49,7 +56,9 @@ impl Run {
             let served =
                 Served { metrics: Arc::clone(&metrics), registry: schemas.built_in(), snapshot: Arc::clone(&snapshot) };
             let server = http::serve(&config.http, served, stop.clone()).await?;
-            let outcome = Box::pin(pipeline::supervise(config, word, metrics, schemas, snapshot, stop)).await;
+            let told = tokio::spawn(service::tell(Arc::clone(&metrics)));
+            let outcome = Box::pin(pipeline::supervise(config, launch, metrics, schemas, snapshot, stop)).await;
+            told.abort();
             signals.abort();
             server.abort();
             outcome
@@ -78,6 +87,7 @@ fn listen_for_signals(ask: watch::Sender<bool>) -> Result<tokio::task::JoinHandl
             }
             info!(signal = name, "stopping: what was read is committed and confirmed first");
             asked = true;
+            service::tell_stopping();
             ask.send_replace(true);
         }
     }))

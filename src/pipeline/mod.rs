@@ -25,6 +25,7 @@ mod relations;
 mod release;
 mod session;
 mod slot_watch;
+mod standby;
 mod source;
 mod supervisor;
 mod topics;
@@ -36,5 +37,5 @@ pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, 
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Purpose, Release, Wanted};
-pub use supervisor::{kafka_settings, supervise};
+pub use supervisor::{Launch, kafka_settings, supervise};
 pub(crate) use topics::{SideTopics, publishable};

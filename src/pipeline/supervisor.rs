@@ -16,7 +16,7 @@ use super::{
     membership::Membership,
     memory::Memory,
     session::{self, Shared},
-    slot_watch,
+    slot_watch, standby,
 };
 use crate::{
     catalog::Catalog,
@@ -36,23 +36,43 @@ const LOOK_TIMEOUT: Duration = Duration::from_secs(5);
 /// The longest pause while another connection has the slot: how late a takeover is after the other instance has gone.
 const TAKEOVER_PAUSE_MAX: Duration = Duration::from_secs(1);
 
+/// How a stream is started.
+#[derive(Debug, Clone, Copy)]
+pub struct Launch {
+    /// What an operator has said for this start.
+    pub word: OperatorWord,
+    /// Whether it waits as long as another instance reads from the slot.
+    pub stands_by: bool,
+}
+
 /// Streams until it is asked to stop, or must.
 ///
 /// # Errors
 /// Why it must stop: nothing was confirmed that is not in Kafka, and a later start resumes from the checkpoint.
 pub async fn supervise(
     config: Config,
-    word: OperatorWord,
+    launch: Launch,
     metrics: Arc<Metrics>,
     schemas: Schemas,
     snapshot_control: Arc<SnapshotControl>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut shared = Shared::new(config, word, Arc::clone(&metrics), schemas, snapshot_control);
+    let mut shared = Shared::new(config, launch.word, Arc::clone(&metrics), schemas, snapshot_control);
     // It ends with this call.
     let mut beside = JoinSet::new();
     let slot = shared.config.postgres.slot.clone();
     beside.spawn(slot_watch::watch(Arc::clone(&shared.connect), slot, Arc::clone(&metrics)));
+    if launch.stands_by {
+        tokio::select! {
+            waited = standby::wait(&shared) => {
+                if let Err(failure) = waited {
+                    error!(code = failure.code().as_str(), "stopping: {failure}");
+                    return Err(failure);
+                }
+            }
+            () = session::stopped(&mut stop) => return Ok(()),
+        }
+    }
     let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
     loop {
         let commits_before = metrics.commits();

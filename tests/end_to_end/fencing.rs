@@ -1,6 +1,6 @@
 //! Faults 7 and 8: two programs with one name, and one that wakes up too late.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::harness::{
     kafka::TopicEnds,
@@ -31,6 +31,46 @@ fn a_second_instance_takes_over() {
     workload.finish();
     stream.drain();
     older.terminate();
+    watcher.finish();
+    let (_, verdict) = stream.judge(TABLES);
+    verdict.assert_flawless();
+}
+
+/// One that stands by disturbs nobody, and takes over when the other one has died, or was stopped.
+#[test]
+fn an_instance_that_stands_by_takes_over_when_the_other_has_gone() {
+    let stack = Stack::shared();
+    let mut random = Random::new(Random::seed_of_run());
+    let stream = Stream::create(&stack, "standby");
+    Workload::create_tables(&stream);
+    let active = stream.start_ready();
+    let watcher = Watcher::start(&stream);
+    let workload = Workload::start(&stream, &mut random);
+    let stand_by = || {
+        let program = stream.start_with(&["--standby"], &[]);
+        wait_until(START_TIMEOUT, "it stands by", || {
+            program.log().contains("another instance reads from the slot").then_some(())
+        });
+        program
+    };
+    let mut second = stand_by();
+    stream.drain();
+    let instances = || -> BTreeSet<String> {
+        stream.checkpoints().into_iter().flatten().map(|checkpoint| checkpoint["instance"].to_string()).collect()
+    };
+    assert_eq!(instances().len(), 1, "only the first has written a checkpoint");
+    active.kill();
+    second.await_ready();
+    let mut third = stand_by();
+    workload.finish();
+    stream.drain();
+    assert!(second.is_running());
+    second.terminate();
+    third.await_ready();
+    Workload::touch_tables(&stream);
+    stream.drain();
+    assert_eq!(instances().len(), 3);
+    third.terminate();
     watcher.finish();
     let (_, verdict) = stream.judge(TABLES);
     verdict.assert_flawless();

@@ -43,6 +43,7 @@ mod registry_down;
 mod round_trip;
 mod sigkill;
 mod slot_guards;
+mod service;
 mod slot_lost;
 mod slot_watch;
 mod snapshot;

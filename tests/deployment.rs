@@ -1,0 +1,97 @@
+//! What is in `deploy/` and `docker/` fits the program: every metric that an alert or a panel asks for exists, and every configuration can be used.
+//! `deploy/check` has what takes other tools.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pgsluice::{config::Config, metrics::Metrics};
+use serde_json::Value;
+
+fn path(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(name)
+}
+
+fn read(name: &str) -> String {
+    fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
+}
+
+/// The names of the program's own metrics, with what Prometheus makes of a histogram.
+fn metrics() -> BTreeSet<String> {
+    let table = Metrics::reference_markdown();
+    let mut names = BTreeSet::new();
+    for line in table.lines().filter(|line| line.starts_with("| `")) {
+        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
+        let name = cells[1].trim_matches('`');
+        if cells[2] == "histogram" {
+            names.extend(["bucket", "sum", "count"].map(|suffix| format!("{name}_{suffix}")));
+        } else {
+            names.insert(name.to_owned());
+        }
+    }
+    names
+}
+
+fn named_in(text: &str) -> BTreeSet<String> {
+    let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
+    words.filter(|word| word.starts_with("pgsluice_")).map(str::to_owned).collect()
+}
+
+#[test]
+fn alerts_ask_for_metrics_that_there_are() {
+    let rules = read("deploy/prometheus/alerts.yml");
+    let named = named_in(&rules);
+    assert!(named.len() > 8, "{named:?}");
+    assert_eq!(named.difference(&metrics()).collect::<Vec<_>>(), Vec::<&String>::new());
+    // Each is played through.
+    let played = read("deploy/prometheus/alerts.test.yml");
+    let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
+    let forgotten: Vec<&str> = alerts.filter(|alert| !played.contains(alert)).collect();
+    assert!(forgotten.is_empty(), "{forgotten:?}");
+}
+
+#[test]
+fn panels_ask_for_metrics_that_there_are() {
+    let dashboard: Value = serde_json::from_str(&read("deploy/grafana/pgsluice.json")).expect("JSON");
+    let panels = dashboard["panels"].as_array().expect("panels");
+    let (mut queries, mut ids) = (Vec::new(), BTreeSet::new());
+    for panel in panels {
+        assert!(ids.insert(panel["id"].as_u64().expect("an id")), "two panels have one id");
+        let targets = panel["targets"].as_array().map_or(&[][..], Vec::as_slice);
+        assert!(panel["type"] == "row" || !targets.is_empty(), "{}", panel["title"]);
+        queries.extend(targets.iter().map(|target| target["expr"].as_str().expect("a query")));
+    }
+    assert!(queries.len() > 30);
+    let named: BTreeSet<String> = queries.iter().flat_map(|query| named_in(query)).collect();
+    let known = metrics();
+    assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
+    // What nobody looks at was perhaps forgotten.
+    let unseen =
+        ["pgsluice_build_info", "pgsluice_state", "pgsluice_copied_rows_superseded_total", "pgsluice_slot_wal_status"];
+    let base = |name: &String| {
+        ["_bucket", "_sum", "_count"].iter().fold(name.clone(), |name, end| name.trim_end_matches(end).to_owned())
+    };
+    let named: BTreeSet<String> = named.iter().map(base).collect();
+    let forgotten: BTreeSet<String> =
+        known.iter().map(base).filter(|name| !named.contains(name) && !unseen.contains(&name.as_str())).collect();
+    assert_eq!(forgotten, BTreeSet::new());
+}
+
+#[test]
+fn configurations_can_be_used() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let secret = folder.path().join("password");
+    fs::write(&secret, "secret").expect("written");
+    let manifest = read("deploy/kubernetes/pgsluice.yaml");
+    let (_, block) = manifest.split_once("pgsluice.toml: |\n").expect("a configuration");
+    let (block, _) = block.split_once("\n---").expect("another document");
+    let of_kubernetes = block.lines().map(str::trim_start).collect::<Vec<_>>().join("\n");
+    for (name, text) in [("kubernetes", of_kubernetes), ("docker", read("docker/pgsluice.toml"))] {
+        let file = folder.path().join(format!("{name}.toml"));
+        let text = text.replace("/run/secrets/pgsluice/password", secret.to_str().expect("UTF-8"));
+        fs::write(&file, text).expect("written");
+        Config::load(Some(&file)).unwrap_or_else(|error| panic!("{name}: {error}"));
+    }
+}
