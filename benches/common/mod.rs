@@ -134,7 +134,8 @@ pub(crate) fn wait_for(child: &mut Child, began: Instant, mut is_over: impl FnMu
             return took;
         }
         assert!(began.elapsed() < Duration::from_mins(30), "it does not end");
-        std::thread::sleep(Duration::from_millis(2));
+        // Whoever is asked too often does that instead.
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
