@@ -165,7 +165,10 @@ codes! {
         "Change what the message names; `pgsluice snapshot status` shows every table that is streamed.";
     SnapshotIncomplete "snapshot-incomplete" Stop 3
         "With snapshot.mode = \"initial_only\", every table is copied but for some that cannot be.",
-        "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing. What was stopped is started by `pgsluice snapshot start` while an instance runs in another mode.";
+        "The log says why each of them cannot; or leave them out of postgres.tables; then start again, which copies what is missing. What was stopped is started by `pgsluice snapshot start` while an instance runs in another mode.";
+    SnapshotImpossible "snapshot-impossible" Stop 3
+        "The rows of a table from before it was streamed cannot be copied.",
+        "Give the table a primary key. Without one it is copied in one piece, for which `events.skip` must have neither `truncate` nor `read`, the envelope must be Debezium's, and the topic must not be compacted.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Set http.token for the instance and for the command.";

@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use pgoutput::Oid;
 use publisher::Attachment;
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
@@ -36,6 +37,17 @@ pub(crate) struct Progress {
     pub(crate) tables: BTreeMap<u32, TableRecord>,
     /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
     pub(crate) moved: BTreeMap<u32, BTreeMap<String, Vec<String>>>,
+}
+
+/// What the stream has to know of copies at once when a session begins.
+#[derive(Debug, Default)]
+pub(crate) struct Owing {
+    /// The tables that are owed one.
+    pub(crate) owed: Vec<Oid>,
+    /// Whether a table is owed one that is new.
+    pub(crate) is_automatic: bool,
+    /// The tables of which something is said already.
+    pub(crate) decided: FxHashSet<Oid>,
 }
 
 /// What is said of all copies.
@@ -94,6 +106,9 @@ pub(crate) struct TableRecord {
     /// Whether somebody has asked for it, rather than the mode.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) asked: bool,
+    /// Whether all of it is copied in one snapshot: as long as rows are missing, its changes are left out that the copy will have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) at_once: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -157,7 +172,8 @@ impl Progress {
     pub(crate) fn begin_anew(&mut self) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         self.tables.retain(|oid, record| {
-            let is_kept = record.stopped_at_ms.is_some();
+            // What is owed begins anew in any case.
+            let is_kept = record.stopped_at_ms.is_some() || record.is_owed();
             if !is_kept {
                 attachments.push(TableRecord::removal(Oid::from(*oid)));
             }
@@ -176,6 +192,14 @@ impl Progress {
     pub(crate) fn moved_rows(&self) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
         MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
+    }
+
+    /// What the stream has to know of copies at once; `is_automatic` if tables are copied that nobody has asked for.
+    pub(crate) fn owing(&self, is_automatic: bool) -> Owing {
+        let owed = self.tables.iter().filter(|(_, record)| record.is_owed()).map(|(oid, _)| Oid::from(*oid));
+        let not_copied = self.stream.iter().flat_map(|stream| &stream.not_copied);
+        let decided = self.tables.keys().chain(not_copied).map(|oid| Oid::from(*oid)).collect();
+        Owing { owed: owed.collect(), is_automatic, decided }
     }
 
     /// Whether the table is to be copied, or copied on.
@@ -247,6 +271,7 @@ impl TableRecord {
             bytes: 0,
             condition: None,
             asked: false,
+            at_once: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -256,6 +281,17 @@ impl TableRecord {
     /// Whether rows are still to be copied.
     pub(crate) fn is_going_on(&self) -> bool {
         self.ended_at_ms.is_none() && self.stopped_at_ms.is_none()
+    }
+
+    /// Whether it is owed a copy at once: see [`AtOnce`](super::AtOnce).
+    pub(crate) fn is_owed(&self) -> bool {
+        self.at_once && self.is_going_on()
+    }
+
+    /// The same as its copy at once begins. It is made whatever the mode says later, since changes are left out for it.
+    pub(crate) fn owed(self) -> Self {
+        let Self { version, schema, table, started_at_ms, .. } = self;
+        Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
     }
 
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.

@@ -8,15 +8,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use pgoutput::Oid;
 use publisher::Attachment;
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Copier, session_over};
+use super::{Copier, chunk::Way, session_over};
 use crate::{
     catalog::{Catalog, PublishedTable},
     failure::{Code, Failure},
     pipeline::publish::unix_ms,
     snapshot::{
-        ControlRecord, Happened, Notice, Request, TableRecord,
+        ControlRecord, Happened, Notice, Request, RowKey, TableRecord,
         control::{Asked, Command, SnapshotControl, Status},
     },
 };
@@ -110,6 +110,12 @@ impl Copier {
             if let Some(condition) = condition {
                 let verified = catalog.verify_condition(&table, condition).await?;
                 verified.map_err(|why| refused(format!("the condition is none for rows of {name}: {why}")))?;
+                if self.is_copied_at_once(&mut catalog, oid.into()).await? {
+                    return Err(refused(format!(
+                        "nothing tells the rows of {name} apart and gives them an order, so that all of them are copied in one piece, or none: leave \
+                         the condition out"
+                    )));
+                }
             }
             if !found.contains(&(oid, table.clone())) {
                 found.push((oid, table));
@@ -147,6 +153,14 @@ impl Copier {
             );
         }
         written
+    }
+
+    /// Whether a copy of the table would be made at once.
+    async fn is_copied_at_once(&self, catalog: &mut Catalog, table: Oid) -> Result<bool, Failure> {
+        let Some(described) = catalog.snapshot_table(&self.publication, table).await? else { return Ok(false) };
+        let primary_key = catalog.table_facts(table).await?.primary_key;
+        let key = RowKey::of(&described.relation, primary_key.as_deref());
+        Ok(matches!(Way::of(&described, key), Way::AtOnce))
     }
 
     async fn stop(&self, tables: &[String], besides: Vec<Attachment>) -> Result<(), Failure> {
@@ -211,12 +225,18 @@ impl Copier {
         for (oid, record) in records {
             state.stopping.remove(&oid);
             if written.is_ok() {
-                info!(
-                    schema = record.schema,
-                    table = record.table,
-                    rows = record.rows,
-                    "the table's copy is stopped, as somebody has asked"
-                );
+                let (schema, table, rows) = (&record.schema, &record.table, record.rows);
+                if record.at_once {
+                    warn!(
+                        schema,
+                        table,
+                        rows,
+                        "the table's copy is stopped, as somebody has asked: its topic lacks rows, and changes that were left out for the copy; \
+                         `pgsluice snapshot start` begins it anew"
+                    );
+                } else {
+                    info!(schema, table, rows, "the table's copy is stopped, as somebody has asked");
+                }
                 state.progress.tables.insert(oid, record);
             }
         }

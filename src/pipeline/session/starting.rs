@@ -127,6 +127,7 @@ impl Starting<'_> {
         let relations =
             |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
         let moved = progress.moved_rows();
+        let owing = progress.owing(config.snapshot.mode != SnapshotMode::Never);
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
         let copier = self.copier(of_copies, &budget, progress);
         let mut relations = relations(catalog);
@@ -138,7 +139,19 @@ impl Starting<'_> {
             self.prepare_signals(topic.as_str(), &topics, &admin).await?;
         }
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, copier })
+        Ok(Started {
+            producer,
+            checkpoint,
+            reader,
+            feedback,
+            relations,
+            topic,
+            budget,
+            heartbeat,
+            moved,
+            owing,
+            copier,
+        })
     }
 
     /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before

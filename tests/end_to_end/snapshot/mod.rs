@@ -4,6 +4,7 @@ mod control;
 mod crashes;
 mod envelopes;
 mod judge;
+mod keyless;
 mod keys;
 mod modes;
 mod published;
