@@ -58,6 +58,8 @@ pub(super) struct CopierParts {
     pub(super) requests: Sender<Request>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Progress,
+    /// Whether the stream goes on behind a gap.
+    pub(super) has_begun_anew: bool,
     pub(super) control: Arc<SnapshotControl>,
     pub(super) signals: Option<SignalSource>,
 }
@@ -68,11 +70,14 @@ pub(super) struct CopierParts {
 /// Why the session has to end.
 pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
     let signals = parts.signals.take();
-    let connections = parts.settings.connections;
+    let (connections, has_begun_anew) = (parts.settings.connections, parts.has_begun_anew);
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
     if copier.state().progress.is_paused {
         warn!("copying is paused, as somebody has asked: `pgsluice snapshot resume` goes on");
+    }
+    if has_begun_anew {
+        copier.tell(Notice::of_all(Happened::BegunAnew)).await?;
     }
     let mut workers = JoinSet::new();
     for _ in 0..connections {

@@ -1,5 +1,6 @@
 //! One session: from `init_transactions` to the end of the connection. How it starts is in [`starting`].
 
+mod anew;
 mod starting;
 
 use std::{

@@ -28,6 +28,8 @@ pub(crate) enum Request {
     },
     /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
     Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
+    /// The table's topic is to be emptied, if there is anything in it, and the checkpoint is to say that it was.
+    Empty { table: Oid, emptied: Option<Emptied>, record: Attachment },
     /// The table is owed a copy [at once](super::AtOnce) from here on, as the checkpoint is to say. It is told once it does.
     Owe { table: Oid, record: Attachment, committed: oneshot::Sender<()> },
     /// The snapshot of such a copy is about to be taken.

@@ -11,7 +11,10 @@ use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
-use crate::failure::{Code, Failure};
+use crate::{
+    catalog::PublishedTable,
+    failure::{Code, Failure},
+};
 
 /// The version of the records' format.
 const VERSION: u32 = 1;
@@ -109,6 +112,9 @@ pub(crate) struct TableRecord {
     /// Whether all of it is copied in one snapshot: as long as rows are missing, its changes are left out that the copy will have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) at_once: bool,
+    /// Whether its topic is to be emptied before any of it is copied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) empty_first: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -188,6 +194,31 @@ impl Progress {
         attachments
     }
 
+    /// The same behind a gap in the stream: the topic of each table that is published, or was copied, is emptied before. What somebody has
+    /// stopped is left as it is, and what is owed a copy at once begins so in any case.
+    pub(crate) fn begin_anew_behind_truncates(
+        &mut self,
+        published: &[(Oid, PublishedTable)],
+        at_ms: i64,
+    ) -> Vec<Attachment> {
+        let mut names: BTreeMap<u32, (String, String)> =
+            self.tables.iter().map(|(oid, it)| (*oid, (it.schema.clone(), it.table.clone()))).collect();
+        names.extend(published.iter().map(|(oid, it)| (u32::from(*oid), (it.schema.clone(), it.name.clone()))));
+        let mut attachments = self.begin_anew();
+        for (oid, (schema, table)) in names {
+            if self.tables.contains_key(&oid) {
+                continue;
+            }
+            let record = TableRecord::new(&schema, &table, Vec::new(), at_ms);
+            let record = TableRecord { asked: true, empty_first: true, ..record };
+            let attachment = record.attachment(oid.into());
+            attachments.retain(|other| other.suffix != attachment.suffix);
+            attachments.push(attachment);
+            self.tables.insert(oid, record);
+        }
+        attachments
+    }
+
     /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
     pub(crate) fn moved_rows(&self) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
@@ -198,7 +229,9 @@ impl Progress {
     pub(crate) fn owing(&self, is_automatic: bool) -> Owing {
         let owed = self.tables.iter().filter(|(_, record)| record.is_owed()).map(|(oid, _)| Oid::from(*oid));
         let not_copied = self.stream.iter().flat_map(|stream| &stream.not_copied);
-        let decided = self.tables.keys().chain(not_copied).map(|oid| Oid::from(*oid)).collect();
+        // What is begun behind a TRUNCATE is as good as new.
+        let known = self.tables.iter().filter(|(_, record)| !record.empty_first).map(|(oid, _)| oid);
+        let decided = known.chain(not_copied).map(|oid| Oid::from(*oid)).collect();
         Owing { owed: owed.collect(), is_automatic, decided }
     }
 
@@ -272,6 +305,7 @@ impl TableRecord {
             condition: None,
             asked: false,
             at_once: false,
+            empty_first: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -292,6 +326,11 @@ impl TableRecord {
     pub(crate) fn owed(self) -> Self {
         let Self { version, schema, table, started_at_ms, .. } = self;
         Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
+    }
+
+    /// The same once its topic is emptied.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { empty_first: false, ..self.clone() }
     }
 
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.
@@ -410,6 +449,27 @@ mod tests {
         assert_eq!(progress, Progress::read(&held).expect("records"), "what is known is what was written");
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!((lacking, progress.is_paused), (vec![1, 2, 3, 4], true));
+    }
+
+    #[test]
+    fn behind_a_gap_every_topic_is_emptied_first() {
+        let tables = [(3, record(Some(5))), (4, record(None).stopped(6)), (5, record(None).owed()), (6, record(None))];
+        let mut progress = Progress { tables: tables.into(), ..Progress::default() };
+        let published =
+            |oid: u32| (Oid::from(oid), PublishedTable { schema: "public".into(), name: format!("t{oid}") });
+        let attachments = progress.begin_anew_behind_truncates(&[3, 4, 5, 7].map(published), 9);
+        let mut suffixes: Vec<_> = attachments.iter().map(|it| it.suffix.as_str()).collect();
+        suffixes.sort_unstable();
+        assert_eq!(suffixes, ["snapshot", "snapshot/3", "snapshot/6", "snapshot/7"], "each is said once");
+        assert_eq!(Progress::read(&self::attachments(&attachments)).expect("records").tables[&7], progress.tables[&7]);
+        let emptied: Vec<u32> = progress.tables.iter().filter(|it| it.1.empty_first).map(|it| *it.0).collect();
+        assert_eq!(emptied, [3, 6, 7], "6 is not published now, and may be again");
+        let lacking: Vec<u32> = (3..=7).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
+        assert_eq!(lacking, [3, 5, 6, 7]);
+        let owing = progress.owing(true);
+        assert!(!owing.decided.contains(&Oid::from(7)) && owing.decided.contains(&Oid::from(4)));
+        assert_eq!(owing.owed, [Oid::from(5)]);
+        assert!(progress.tables[&3].after.is_none() && progress.tables[&3].emptied().is_going_on());
     }
 
     #[test]

@@ -137,20 +137,55 @@ impl Copier {
 
     /// Why the topic cannot take a copy that may have to begin anew; none if it can.
     async fn unfit(&self, encoding: &Encoding) -> Result<Option<String>, Failure> {
-        let plan = encoding.plan.plan();
-        let obstacle = if !plan.can_empty() {
-            "which the envelope cannot say, or events.skip leaves out"
-        } else if !plan.writes_reads() {
-            "and events.skip leaves out its rows"
-        } else if plan.has_key() && self.is_compacted(plan.topic()).await? {
-            "which is a record without a key, that a compacted topic refuses"
-        } else {
-            return Ok(None);
+        let found = |obstacle| {
+            format!(
+                "nothing tells its rows apart and gives them an order, so that it is copied in one piece, which begins anew behind a TRUNCATE whenever \
+                 it is interrupted, {obstacle}"
+            )
         };
-        Ok(Some(format!(
-            "nothing tells its rows apart and gives them an order, so that it is copied in one piece, which begins anew behind a TRUNCATE whenever it \
-             is interrupted, {obstacle}"
-        )))
+        Ok(self.obstacle(encoding).await?.map(found))
+    }
+
+    /// Why the topic cannot be told that the table is empty, and then its rows.
+    async fn obstacle(&self, encoding: &Encoding) -> Result<Option<&'static str>, Failure> {
+        let plan = encoding.plan.plan();
+        Ok(if !plan.can_empty() {
+            Some("which the envelope cannot say, or events.skip leaves out")
+        } else if !plan.writes_reads() {
+            Some("and events.skip leaves out its rows")
+        } else if plan.has_key() && self.is_compacted(plan.topic()).await? {
+            Some("which is a record without a key, that a compacted topic refuses")
+        } else {
+            None
+        })
+    }
+
+    /// Empties the topic, if it holds anything, before the first chunk of a table that is copied by its key. Some if that cannot be.
+    pub(super) async fn empty_first(
+        &self,
+        copying: &mut Copying,
+        encoding: &Encoding,
+    ) -> Result<Option<Step>, Failure> {
+        if let Some(obstacle) = self.obstacle(encoding).await? {
+            let why = format!("what was written before has to be taken out of its topic by a TRUNCATE, {obstacle}");
+            return Ok(Some(Step::Impossible(why)));
+        }
+        let emptied = match self.partitions_to_empty(encoding, false).await? {
+            None => None,
+            Some(partitions) => {
+                let lsn = self.relations.lock().await.catalog.flush_lsn().await?;
+                let now = Timestamp::from_unix_micros(unix_ms().saturating_mul(1000));
+                let context = SnapshotContext::new(SnapshotKind::Incremental, lsn, None, now);
+                Some(emptied(encoding, &context, partitions)?)
+            }
+        };
+        let record = copying.record.emptied();
+        let attachment = record.attachment(copying.oid);
+        self.request(Request::Empty { table: copying.oid, emptied, record: attachment }).await?;
+        self.state().progress.tables.insert(copying.oid.into(), record.clone());
+        copying.record = record;
+        copying.ahead = copying.ahead.emptied();
+        Ok(None)
     }
 
     async fn is_compacted(&self, topic: &str) -> Result<bool, Failure> {
@@ -249,8 +284,9 @@ impl Copier {
             self.pay_rate(rows).await;
             let record = copying.ahead.advanced(None, rows as u64, batch.bytes() as u64);
             *is_dirty = true;
-            let emptied = Self::emptied(&whole, &reading.context)?;
-            whole.emptied_in = None;
+            let partitions = whole.emptied_in.take();
+            let emptied = partitions.map(|partitions| emptied(&whole.encoding, &reading.context, partitions));
+            let emptied = emptied.transpose()?;
             let happened = if is_first { Happened::Started } else { Happened::InProgress };
             let ended = is_last.then(|| record.ended(unix_ms()));
             copying.ahead = record;
@@ -328,15 +364,6 @@ impl Copier {
         }
     }
 
-    /// What is to be written in front of the first rows.
-    fn emptied(whole: &Whole<'_>, context: &SnapshotContext) -> Result<Option<Emptied>, Failure> {
-        let Some(partitions) = whole.emptied_in else { return Ok(None) };
-        let mut batch = RecordBatch::new();
-        let encoded = whole.encoding.plan.encode_emptied(context, unix_ns(), &mut batch);
-        encoded.map_err(|error| failures::of_encode(&error))?;
-        Ok(Some(Emptied { batch, partitions }))
-    }
-
     fn must_pause(&self, oid: Oid) -> bool {
         let state = self.state();
         state.progress.is_paused || state.stopping.contains(&oid.into())
@@ -392,6 +419,14 @@ struct Sent {
     rows: u64,
     is_first: bool,
     written: Receiver<Outcome>,
+}
+
+/// What takes out of each partition what was there before.
+fn emptied(encoding: &Encoding, context: &SnapshotContext, partitions: i32) -> Result<Emptied, Failure> {
+    let mut batch = RecordBatch::new();
+    let encoded = encoding.plan.encode_emptied(context, unix_ns(), &mut batch);
+    encoded.map_err(|error| failures::of_encode(&error))?;
+    Ok(Emptied { batch, partitions })
 }
 
 async fn wait_for<T>(answer: Option<Receiver<T>>) -> Result<Option<T>, Failure> {

@@ -115,6 +115,11 @@ impl Copier {
             Err(step) => return Ok(step),
         };
         copying.go_by(&described);
+        if copying.record.empty_first
+            && let Some(impossible) = self.empty_first(copying, &encoding).await?
+        {
+            return Ok(impossible);
+        }
         let (window, opened) = self.open(copying, &described.key).await?;
         let read = match self.await_ended(copying, opened).await {
             Ok(Ok(fence)) => self.read(copying, &described, &encoding, fence).await,

@@ -272,6 +272,13 @@ impl Copier {
         self.write(attachments, notices, Vec::new()).await
     }
 
+    /// Tells whoever reads notifications, and does not wait for it.
+    pub(super) async fn tell(&self, notice: Notice) -> Result<(), Failure> {
+        let (committed, _nobody_waits) = oneshot::channel();
+        let (attachments, notices, ended) = (Vec::new(), vec![notice], Vec::new());
+        self.request(Request::Record { attachments, notices, ended, committed }).await
+    }
+
     /// Waits until everything is committed that was handed to the stream before.
     pub(super) async fn await_committed(&self) -> Result<(), Failure> {
         self.write(Vec::new(), Vec::new(), Vec::new()).await

@@ -201,6 +201,7 @@ impl Source {
                 self.copies.windows.load(window, chunk, snapshot, until);
                 self.write_copies().await
             }
+            Request::Empty { table, emptied, record } => self.empty(table, emptied, record).await,
             Request::Owe { table, record, committed } => self.owe(table, record, committed).await,
             Request::Take { window, table, opened } => {
                 self.take(window, table, opened);

@@ -11,6 +11,7 @@ mod published;
 mod signals;
 mod sizes;
 mod trouble;
+mod when_needed;
 mod writers;
 
 use std::{thread, time::Duration};

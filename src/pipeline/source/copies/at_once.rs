@@ -5,6 +5,7 @@
 //! place like any other: what the transaction has changed was noted, or it is among what has to end before their chunks are read, and no chunk is due
 //! that sees it, since the stream has not passed its end.
 
+use encoder::RecordBatch;
 use pgoutput::{Lsn, Oid};
 use publisher::Attachment;
 use tokio::sync::oneshot;
@@ -19,7 +20,7 @@ use crate::{
         source::Source,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Opened, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
+    snapshot::{Emptied, Opened, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
 };
 
 impl Copies {
@@ -88,6 +89,23 @@ impl Source {
         self.record(attachments, Vec::new(), Some(committed)).await
     }
 
+    /// Empties a topic, before any window of its table's copy is opened.
+    pub(super) async fn empty(
+        &mut self,
+        table: Oid,
+        emptied: Option<Emptied>,
+        record: Attachment,
+    ) -> Result<(), Failure> {
+        self.copies.windows.spoil(table, Spoilt::Altered);
+        self.copies.decided.insert(table);
+        self.flush(false).await?;
+        self.budget.charge(emptied.as_ref().map_or(0, cost_of_emptied));
+        let attachments = self.behind_pending(vec![record]);
+        let batch = RecordBatch::new();
+        let copied = Copied { emptied, batch, attachments, notices: Vec::new(), committed: None };
+        self.send(Work::Copied(Box::new(copied))).await
+    }
+
     pub(super) fn take(&mut self, window: WindowId, table: Oid, opened: oneshot::Sender<Opened>) {
         let (epoch, unnoted) = self.copies.windows.streamed();
         self.copies.at_once.take(table, window, unnoted.clone());
@@ -118,12 +136,9 @@ impl Source {
         }
         // What was streamed before is written before.
         self.flush(false).await?;
-        let emptied_cost = emptied.iter().flat_map(|emptied| {
-            let partitions = usize::try_from(emptied.partitions).unwrap_or_default();
-            emptied.batch.iter().map(move |record| cost_of(&record) * partitions)
-        });
+        let emptied_cost = emptied.as_ref().map_or(0, cost_of_emptied);
         // As with chunks: it must not wait for room that only the stream makes.
-        self.budget.charge(emptied_cost.chain(batch.iter().map(|record| cost_of(&record))).sum());
+        self.budget.charge(emptied_cost + batch.iter().map(|record| cost_of(&record)).sum::<usize>());
         drop(charge);
         let attachments = self.behind_pending(vec![cursor]);
         let copied = Copied { emptied, batch, attachments, notices: vec![told], committed: None };
@@ -153,4 +168,9 @@ impl Source {
         all.extend(attachments);
         all
     }
+}
+
+fn cost_of_emptied(emptied: &Emptied) -> usize {
+    let partitions = usize::try_from(emptied.partitions).unwrap_or_default();
+    emptied.batch.iter().map(|record| cost_of(&record) * partitions).sum()
 }
