@@ -115,9 +115,10 @@ impl AtOnce {
         Ok(())
     }
 
-    /// Whether rows of this copy may be written.
-    pub(crate) fn is_going_on(&self, of: WindowId) -> bool {
-        self.tables.values().any(|stage| matches!(stage, Stage::Taken { window, is_read: false, .. } if *window == of))
+    /// The table of a copy of which rows may be written.
+    pub(crate) fn table_of(&self, of: WindowId) -> Option<Oid> {
+        let is_going_on = |stage: &Stage| matches!(stage, Stage::Taken { window, is_read: false, .. } if *window == of);
+        self.tables.iter().find_map(|(table, stage)| is_going_on(stage).then_some(*table))
     }
 
     /// All rows of the copy are written.

@@ -178,8 +178,9 @@ impl Progress {
     pub(crate) fn begin_anew(&mut self) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         self.tables.retain(|oid, record| {
-            // What is owed begins anew in any case.
-            let is_kept = record.stopped_at_ms.is_some() || record.is_owed();
+            // What is owed begins anew in any case, and so does that whose topic is still to be emptied.
+            let is_at_its_beginning = record.is_owed() || record.empty_first;
+            let is_kept = record.stopped_at_ms.is_some() || is_at_its_beginning;
             if !is_kept {
                 attachments.push(TableRecord::removal(Oid::from(*oid)));
             }
@@ -344,6 +345,12 @@ impl TableRecord {
         Self { condition, asked: true, ..self }
     }
 
+    /// The same in the place of another, with what its topic still needs.
+    pub(crate) fn in_the_place_of(self, other: &Self) -> Self {
+        let record = Self { empty_first: other.empty_first, ..self };
+        if other.is_owed() { record.owed() } else { record }
+    }
+
     /// The same, stopped by somebody.
     pub(crate) fn stopped(&self, at_ms: i64) -> Self {
         Self { stopped_at_ms: Some(at_ms), ..self.clone() }
@@ -469,6 +476,11 @@ mod tests {
         let owing = progress.owing(true);
         assert!(!owing.decided.contains(&Oid::from(7)) && owing.decided.contains(&Oid::from(4)));
         assert_eq!(owing.owed, [Oid::from(5)]);
+        progress.begin_anew();
+        assert!(progress.tables[&3].empty_first, "that it begins anew does not empty its topic");
+        let asked = TableRecord::new("public", "t3", Vec::new(), 1);
+        assert!(asked.clone().in_the_place_of(&progress.tables[&3]).empty_first);
+        assert!(asked.in_the_place_of(&progress.tables[&5]).is_owed());
         assert!(progress.tables[&3].after.is_none() && progress.tables[&3].emptied().is_going_on());
     }
 

@@ -291,7 +291,7 @@ impl Copier {
             let ended = is_last.then(|| record.ended(unix_ms()));
             copying.ahead = record;
             let (outcome, written) = oneshot::channel();
-            let rows_sent = Rows {
+            let request = Rows {
                 emptied,
                 charge: self.waiting_at_once.hold(batch.iter().map(|record| cost_of(&record)).sum()).await,
                 batch,
@@ -303,14 +303,14 @@ impl Copier {
                 }),
                 outcome,
             };
-            self.request(Request::Rows { window, rows: Box::new(rows_sent) }).await?;
-            let written = Sent { record: copying.ahead.clone(), rows: rows as u64, is_first, written };
+            self.request(Request::Rows { window, rows: Box::new(request) }).await?;
+            let rows_sent = Sent { record: copying.ahead.clone(), rows: rows as u64, is_first };
             is_first = false;
             let Some(ended) = ended else {
-                sent = Some(written);
+                sent = Some((rows_sent, written));
                 continue;
             };
-            return self.await_end(copying, written, ended).await;
+            return self.await_end(copying, window, (rows_sent, written), ended).await;
         }
     }
 
@@ -370,9 +370,13 @@ impl Copier {
     }
 
     /// Hears what became of rows; some if they were not written.
-    async fn landed(&self, copying: &mut Copying, sent: Option<Sent>) -> Result<Option<Step>, Failure> {
-        let Some(mut sent) = sent else { return Ok(None) };
-        let outcome = (&mut sent.written).await.map_err(|_| session_over())?;
+    async fn landed(
+        &self,
+        copying: &mut Copying,
+        sent: Option<(Sent, Receiver<Outcome>)>,
+    ) -> Result<Option<Step>, Failure> {
+        let Some((sent, written)) = sent else { return Ok(None) };
+        let outcome = written.await.map_err(|_| session_over())?;
         Ok(self.note_outcome(copying, sent, &outcome))
     }
 
@@ -380,7 +384,7 @@ impl Copier {
         if let Outcome::Spoilt(why) = outcome {
             return Some(Step::Again(words(*why).to_owned()));
         }
-        let Sent { record, rows, is_first, .. } = sent;
+        let Sent { record, rows, is_first } = sent;
         self.metrics.copied(rows, 0);
         if is_first {
             info!(schema = record.schema, table = record.table, "copying the table at once");
@@ -391,14 +395,25 @@ impl Copier {
     }
 
     /// Waits until the stream has passed the snapshot, or somebody stops the copy.
-    async fn await_end(&self, copying: &mut Copying, mut sent: Sent, ended: TableRecord) -> Result<Step, Failure> {
+    async fn await_end(
+        &self,
+        copying: &mut Copying,
+        window: WindowId,
+        (sent, mut written): (Sent, Receiver<Outcome>),
+        ended: TableRecord,
+    ) -> Result<Step, Failure> {
         let outcome = loop {
             let changed = self.changed.notified();
             if self.state().stopping.contains(&copying.oid.into()) {
-                return Ok(Step::Interrupted);
+                self.request(Request::Abandon { window, snapshot: None }).await?;
+                // It may have come to its end just before.
+                match written.await {
+                    Ok(outcome) => break outcome,
+                    Err(_abandoned) => return Ok(Step::Interrupted),
+                }
             }
             tokio::select! {
-                outcome = &mut sent.written => break outcome.map_err(|_| session_over())?,
+                outcome = &mut written => break outcome.map_err(|_| session_over())?,
                 () = changed => {}
             }
         };
@@ -418,7 +433,6 @@ struct Sent {
     record: TableRecord,
     rows: u64,
     is_first: bool,
-    written: Receiver<Outcome>,
 }
 
 /// What takes out of each partition what was there before.

@@ -125,12 +125,18 @@ impl Copier {
             return Err(refused("no table is named".to_owned()));
         }
         // From here on no look takes them up.
-        let starting = self.state().reserve(found, condition)?;
-        let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
-            let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
-            (*oid, record.asked_for(condition.map(str::to_owned)))
+        let (starting, records) = {
+            let state = &mut *self.state();
+            let starting = state.reserve(found, condition)?;
+            let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
+                let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
+                let record = record.asked_for(condition.map(str::to_owned));
+                let held = state.progress.tables.get(oid);
+                (*oid, held.map_or_else(|| record.clone(), |held| record.clone().in_the_place_of(held)))
+            };
+            let records: Vec<_> = starting.iter().map(record).collect();
+            (starting, records)
         };
-        let records: Vec<_> = starting.iter().map(record).collect();
         attachments.extend(records.iter().map(|(oid, record)| record.attachment((*oid).into())));
         let written = self.record(attachments).await;
         {

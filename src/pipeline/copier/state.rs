@@ -268,6 +268,11 @@ impl State {
                 let found = format!("{table} is published, and not among postgres.tables");
                 return Err(Failure::new(Code::SnapshotRefused, found));
             }
+            if condition.is_some() && record.is_some_and(|record| record.empty_first) {
+                let found =
+                    format!("the topic of {table} is to be emptied first, so that all of its rows have to be copied");
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
             let is_busy = self.is_taken(oid);
             if self.stopping.contains(&oid) || is_busy && !is_at_start {
                 let found = format!("{table} is being copied: stop that first, or wait for its end");

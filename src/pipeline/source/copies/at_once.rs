@@ -130,8 +130,14 @@ impl Source {
 
     pub(super) async fn write_rows(&mut self, window: WindowId, rows: Rows) -> Result<(), Failure> {
         let Rows { emptied, batch, cursor, told, end, charge, outcome } = rows;
-        if !self.copies.at_once.is_going_on(window) {
+        let Some(table) = self.copies.at_once.table_of(window) else {
             let _nobody_waits_any_more = outcome.send(Outcome::Spoilt(Spoilt::Altered));
+            return Ok(());
+        };
+        if matches!(self.relations.known.get(&table), Some(Known::Watched(known)) if known.plan.holds_back()) {
+            // A topic in quarantine gets nothing; what would wait there is left out, and copied once the table is released.
+            self.copies.at_once.abandon(window);
+            let _nobody_waits_any_more = outcome.send(Outcome::Spoilt(Spoilt::HeldBack));
             return Ok(());
         }
         // What was streamed before is written before.
