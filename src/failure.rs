@@ -75,16 +75,16 @@ codes! {
         "Changes that are in Kafka are not on this server. Compare both, then give the stream a new name to stream from this server.";
     SlotAhead "slot-ahead-of-checkpoint" Stop 3
         "The replication slot is past the checkpoint: changes between them can no longer be read. It was recreated or advanced.",
-        "The changes in between are lost to the stream. To go on after the gap, start once with --accept-gap.";
+        "The changes in between are lost to the stream. To go on after the gap, start once with --accept-gap. Or set snapshot.mode = \"when_needed\", which copies every table anew.";
     SlotMissing "slot-missing" Stop 3
         "There is a checkpoint, but the replication slot is gone: changes since the checkpoint cannot be read.",
-        "Find out who dropped it. To go on after the gap with a new slot, start once with --accept-gap. Without manage = true, create it first.";
+        "Find out who dropped it. To go on after the gap with a new slot, start once with --accept-gap. Without manage = true, create it first. Or set snapshot.mode = \"when_needed\", which copies every table anew.";
     SlotWithoutCheckpoint "slot-without-checkpoint" Stop 3
         "The replication slot exists, but Kafka holds no checkpoint for this stream.",
         "If the checkpoint topic was lost, restore it. To begin at the slot's position, start once with --adopt-slot; otherwise drop the slot.";
     SlotLost "slot-lost" Stop 3
         "The server has removed log that the replication slot needs, or has invalidated the slot.",
-        "Changes since the checkpoint cannot be read. Drop the slot with pg_drop_replication_slot, raise `max_slot_wal_keep_size`, and start once with --accept-gap.";
+        "Changes since the checkpoint cannot be read. Drop the slot with pg_drop_replication_slot, raise `max_slot_wal_keep_size`, and start once with --accept-gap. Or set snapshot.mode = \"when_needed\", which copies every table anew.";
     SlotUnfit "slot-unfit" Stop 3
         "The replication slot is not a permanent pgoutput slot of this database.",
         "Name another slot, or drop this one.";
@@ -165,7 +165,10 @@ codes! {
         "Change what the message names; `pgsluice snapshot status` shows every table that is streamed.";
     SnapshotIncomplete "snapshot-incomplete" Stop 3
         "With snapshot.mode = \"initial_only\", every table is copied but for some that cannot be.",
-        "Give them a primary key, or leave them out of postgres.tables; then start again, which copies what is missing. What was stopped is started by `pgsluice snapshot start` while an instance runs in another mode.";
+        "The log says why each of them cannot; or leave them out of postgres.tables; then start again, which copies what is missing. What was stopped is started by `pgsluice snapshot start` while an instance runs in another mode.";
+    SnapshotImpossible "snapshot-impossible" Stop 3
+        "The rows of a table from before it was streamed cannot be copied.",
+        "Give the table a primary key. Without one it is copied in one piece, for which `events.skip` must have neither `truncate` nor `read`, the envelope must be Debezium's, and the topic must not be compacted.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Set http.token for the instance and for the command.";

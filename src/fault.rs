@@ -12,6 +12,10 @@ pub enum Point {
     DuringCommit,
     /// Kafka has committed, and PostgreSQL was not told.
     AfterCommit,
+    /// Kafka knows that the slot is to be created.
+    SlotAnnounced,
+    /// It was, and Kafka does not know where it is.
+    SlotCreated,
     /// A schema was written to the built-in registry's topic, and its transaction was not committed.
     BeforeSchemaCommit,
 }
@@ -80,6 +84,8 @@ mod armed {
             "before-commit" => Point::BeforeCommit,
             "during-commit" => Point::DuringCommit,
             "after-commit" => Point::AfterCommit,
+            "slot-announced" => Point::SlotAnnounced,
+            "slot-created" => Point::SlotCreated,
             "before-schema-commit" => Point::BeforeSchemaCommit,
             _ => return None,
         };

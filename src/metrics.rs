@@ -48,6 +48,7 @@ pub struct Metrics {
     kafka_records: IntCounter,
     errors: IntCounterVec,
     tables_to_copy: IntGauge,
+    begun_anew: IntCounter,
     copied_rows: IntCounter,
     superseded_rows: IntCounter,
     queue_bytes: IntGauge,
@@ -175,6 +176,10 @@ impl Metrics {
             kafka_records: made.counter("kafka_records_total", "Records committed in Kafka, tombstones among them."),
             errors: made.counters("errors_total", "Failures, by code.", &["code"]),
             tables_to_copy: made.gauge("tables_to_copy", "Tables whose rows of before the stream are not all in Kafka."),
+            begun_anew: made.counter(
+                "begun_anew_total",
+                "How often the stream began anew behind a gap, with every table copied: snapshot.mode = \"when_needed\".",
+            ),
             copied_rows: made.counter("copied_rows_total", "Rows that were read from tables and written, those of before the stream."),
             superseded_rows: made.counter(
                 "copied_rows_superseded_total",
@@ -319,6 +324,11 @@ impl Metrics {
     pub fn copied(&self, rows: u64, superseded: u64) {
         self.copied_rows.inc_by(rows.saturating_sub(superseded));
         self.superseded_rows.inc_by(superseded);
+    }
+
+    /// The stream goes on behind a gap, and every table is copied anew.
+    pub fn begun_anew(&self) {
+        self.begun_anew.inc();
     }
 
     /// So many tables are still to be copied.

@@ -76,6 +76,11 @@ impl CopyStatement<'_> {
         self.statement(&names, vec![condition], "")
     }
 
+    /// All rows, in any order.
+    pub fn of_all(&self) -> String {
+        self.statement(&[], Vec::new(), "")
+    }
+
     fn statement(&self, before: &[String], mut conditions: Vec<String>, order: &str) -> String {
         let columns = self.relation.columns.iter().map(|column| escape_identifier(&column.name));
         let columns: Vec<String> = before.iter().cloned().chain(columns).collect();
@@ -172,6 +177,14 @@ a < 9 -- all
             statement.of_rows(&key(&[("a", "integer")]), &["a".to_owned(), "Ω".to_owned()], &rows),
             r#"COPY (SELECT "a", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "Ω") IN (('7', E'it''s \\ a'), ('8', '')) AND (v > 0)) TO STDOUT"#
         );
+    }
+
+    #[test]
+    fn all() {
+        let (relation, source) = (relation(&["v", "a"]), ("s", "t"));
+        let statement = CopyStatement { relation: &relation, filter: Some("v > 0"), source, with_partitions: true };
+        let expected = r#"COPY (SELECT "v", "a" FROM "s"."t" AS "ro""ot" WHERE (v > 0)) TO STDOUT"#;
+        assert_eq!(statement.of_all(), expected);
     }
 
     #[test]

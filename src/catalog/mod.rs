@@ -21,7 +21,7 @@ pub use facts::PrimaryKey;
 pub use inspection::{Hosting, NearMiss, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;
-pub(crate) use rows::RowReader;
+pub(crate) use rows::{Lines, RowReader};
 pub use server::ServerSettings;
 pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
 pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

@@ -305,7 +305,8 @@ keys! {
 
     SNAPSHOT_MODE: "snapshot.mode", Kind::Text, Presence::Default(r#""initial""#),
         "Which rows to copy: `initial`, those of every table that is streamed, when the stream begins and when a table is added to it; `initial_only`, the same, and the \
-         program ends once they are copied; `always`, those of every table at each start; `never`, none that `pgsluice snapshot` does not ask for. A \
+         program ends once they are copied; `when_needed`, as `initial`, and where the slot is gone, cannot be read any more or has passed the checkpoint, all is begun anew rather \
+         than stopped: each topic is emptied by a TRUNCATE event, and the table copied behind that; `always`, those of every table at each start; `never`, none that `pgsluice snapshot` does not ask for. A \
          stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
     SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
         "How many tables are copied at a time, each over a connection of its own. 1 to 16.";

@@ -203,6 +203,8 @@ pub enum SnapshotMode {
     Initial,
     /// The same, and the program ends once they are copied.
     InitialOnly,
+    /// The same as `Initial`, and those of every table anew where the slot cannot be gone on with.
+    WhenNeeded,
     /// Those of every table, each time that the program starts.
     Always,
     /// None that nobody has asked for.

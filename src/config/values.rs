@@ -250,9 +250,12 @@ impl FromData for SnapshotMode {
         match String::from_data(data)?.as_str() {
             "initial" => Ok(Self::Initial),
             "initial_only" => Ok(Self::InitialOnly),
+            "when_needed" => Ok(Self::WhenNeeded),
             "always" => Ok(Self::Always),
             "never" => Ok(Self::Never),
-            other => Err(found_text(other, "give \"initial\", \"initial_only\", \"always\" or \"never\"")),
+            other => {
+                Err(found_text(other, "give \"initial\", \"initial_only\", \"when_needed\", \"always\" or \"never\""))
+            }
         }
     }
 }

@@ -1,10 +1,12 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
 //! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How one
-//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; what operators ask for, in [`control`].
+//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; how one is that nothing tells the rows of apart,
+//! in [`at_once`]; what operators ask for, in [`control`].
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
+mod at_once;
 mod chunk;
 mod control;
 mod signals;
@@ -56,6 +58,8 @@ pub(super) struct CopierParts {
     pub(super) requests: Sender<Request>,
     pub(super) metrics: Arc<Metrics>,
     pub(super) progress: Progress,
+    /// Whether the stream goes on behind a gap.
+    pub(super) has_begun_anew: bool,
     pub(super) control: Arc<SnapshotControl>,
     pub(super) signals: Option<SignalSource>,
 }
@@ -66,11 +70,14 @@ pub(super) struct CopierParts {
 /// Why the session has to end.
 pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
     let signals = parts.signals.take();
-    let connections = parts.settings.connections;
+    let (connections, has_begun_anew) = (parts.settings.connections, parts.has_begun_anew);
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
     if copier.state().progress.is_paused {
         warn!("copying is paused, as somebody has asked: `pgsluice snapshot resume` goes on");
+    }
+    if has_begun_anew {
+        copier.tell(Notice::of_all(Happened::BegunAnew)).await?;
     }
     let mut workers = JoinSet::new();
     for _ in 0..connections {
@@ -106,6 +113,8 @@ struct Copier {
     budget: Arc<MemoryBudget>,
     /// For chunks that wait for the stream, beside the budget of what it waits for.
     waiting: Arc<MemoryBudget>,
+    /// The same for rows of copies at once, of which the stream may be waiting itself: those others must not keep them from it.
+    waiting_at_once: Arc<MemoryBudget>,
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
@@ -134,7 +143,8 @@ impl Copier {
             row_bytes_max: memory_limit / 4,
             chunk_cost_max: CHUNK_COST_MAX.min(memory_limit / 32),
             budget: parts.budget,
-            waiting: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit))),
+            waiting: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit) / 4 * 3)),
+            waiting_at_once: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit) / 4)),
             requests: parts.requests,
             metrics: parts.metrics,
             state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
@@ -206,7 +216,7 @@ impl Copier {
             let settled = self.settled.notified();
             let (is_over, incomplete) = {
                 let state = self.state();
-                (state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless()), state.incomplete())
+                (state.looks > 0 && (state.lacking() == 0 || state.are_all_impossible()), state.incomplete())
             };
             if !is_over {
                 settled.await;
@@ -254,10 +264,10 @@ impl Copier {
             {
                 let state = &mut *self.state();
                 if !state.must_be_stopped(table, &end) {
-                    let is_news = matches!(end, End::Done | End::Keyless { is_news: true });
+                    let is_news = matches!(end, End::Done | End::Impossible { is_news: true, .. });
                     state.end(table, look, end);
                     self.metrics.tables_to_copy(state.lacking());
-                    let is_over = is_news && (state.lacking() == 0 || state.are_all_keyless());
+                    let is_over = is_news && (state.lacking() == 0 || state.are_all_impossible());
                     break (is_over, state.incomplete().is_empty());
                 }
             }

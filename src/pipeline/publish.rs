@@ -38,7 +38,7 @@ use crate::{
     fault,
     metrics::Metrics,
     quarantine::Quarantine,
-    snapshot::Notice,
+    snapshot::{Emptied, Notice},
 };
 
 /// How often a position without records is committed while the server does not wait for it.
@@ -255,6 +255,11 @@ impl Publisher {
     /// Rows that were copied are in the open Kafka transaction like those that were streamed before them; the position stays where it is.
     fn publish_copied(&mut self, copied: Copied) -> Result<(), Failure> {
         self.open()?;
+        if let Some(Emptied { batch, partitions }) = &copied.emptied {
+            for partition in 0..*partitions {
+                self.send_to(partition, batch, 0..batch.len())?;
+            }
+        }
         self.send(&copied.batch, 0..copied.batch.len())?;
         self.attach(copied.attachments);
         for notice in copied.notices {
@@ -286,6 +291,11 @@ impl Publisher {
     }
 
     fn send(&mut self, batch: &RecordBatch, range: std::ops::Range<usize>) -> Result<(), Failure> {
+        self.send_to(0, batch, range)
+    }
+
+    /// Records without a key go to this partition.
+    fn send_to(&mut self, partition: i32, batch: &RecordBatch, range: std::ops::Range<usize>) -> Result<(), Failure> {
         if range.is_empty() {
             return Ok(());
         }
@@ -296,14 +306,15 @@ impl Publisher {
         let mut sent = Ok(());
         for (index, record) in batch.iter().enumerate().skip(range.start).take(range.len()) {
             let headers: Vec<(&str, &[u8])> = record.headers().collect();
-            sent = transaction.send(&OutgoingRecord {
+            let outgoing = OutgoingRecord {
                 topic: record.topic,
                 key: record.key,
                 value: record.value,
                 headers: &headers,
                 is_letter: may_be_dead_letter_topic(record.topic),
                 lsn: record.lsn,
-            });
+            };
+            sent = transaction.send_to(partition, &outgoing);
             // Reports give memory back, so that they are not left for too long.
             if sent.is_ok() && index % 512 == 511 {
                 sent = transaction.poll();
@@ -347,8 +358,9 @@ impl Publisher {
     fn commit_if_due(&mut self) -> Result<(), Failure> {
         if self.is_open() {
             if self.inside_transaction {
-                if self.must_be_split() {
-                    debug!(position = %self.progress.published(), "splitting a transaction past its limits");
+                // Who waits meanwhile is asked for by a copy that the transaction itself waits for.
+                if self.must_be_split() || !self.awaited.is_empty() {
+                    debug!(position = %self.progress.published(), "splitting a transaction");
                     return self.commit(self.progress.published());
                 }
             } else if let Some(quiet) = self.quiet.take_if(|_| self.queue.is_empty()) {

@@ -1,5 +1,6 @@
 //! One session: from `init_transactions` to the end of the connection. How it starts is in [`starting`].
 
+mod anew;
 mod starting;
 
 use std::{
@@ -30,7 +31,7 @@ use crate::{
     failures,
     metrics::Metrics,
     schemas::Schemas,
-    snapshot::{MovedRows, Request, control::SnapshotControl},
+    snapshot::{MovedRows, Owing, Request, control::SnapshotControl},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -73,6 +74,8 @@ struct Started {
     heartbeat: Option<(BoundHeartbeatTopic, Duration)>,
     /// Rows that a copy is to read before it is over, whether it goes on in this session or not.
     moved: MovedRows,
+    /// Which tables are owed a copy at once.
+    owing: Owing,
     /// What copies rows that were there before, and what it asks the stream.
     copier: (CopierParts, mpsc::Receiver<Request>),
 }
@@ -117,8 +120,19 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
-    let Started { producer, checkpoint, mut reader, feedback, relations, topic, budget, heartbeat, moved, copier } =
-        started;
+    let Started {
+        producer,
+        checkpoint,
+        mut reader,
+        feedback,
+        relations,
+        topic,
+        budget,
+        heartbeat,
+        moved,
+        owing,
+        copier,
+    } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
     let resume = checkpoint.position();
     let (quarantine, admin) = (Arc::clone(&relations.quarantine), Arc::clone(&relations.topics));
@@ -146,7 +160,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     shared.metrics.state("streaming");
     let (parts, requests) = copier;
     let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
-    let mut source = source.copying(requests, moved);
+    let mut source = source.copying(requests, moved, owing);
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,

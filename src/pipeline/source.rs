@@ -16,13 +16,10 @@
 //! An operation that the configuration skips (`events.skip`) is a change like any other, counted here, and its event takes its ordinal
 //! without being written. So a checkpoint inside a transaction means the same whatever is skipped in the life that reads it.
 
-use std::{
-    sync::{Arc, LazyLock},
-    time::Instant,
-};
+use std::{sync::Arc, time::Instant};
 
-use encoder::{Change, Encoded, EventContext, EventOrder, MessageTopic, RecordBatch, TransactionContext};
-use pgoutput::{Begin, Commit, Decoder, Frame, LogicalMessage, Lsn, Message, Oid, ProtocolVersion, Timestamp, WalData};
+use encoder::{Change, Encoded, EventContext, EventOrder, RecordBatch, TransactionContext};
+use pgoutput::{Begin, Commit, Decoder, Frame, Lsn, Message, Oid, ProtocolVersion, Timestamp, WalData};
 use publisher::{Attachment, MemoryBudget, Position, Split};
 use tokio::sync::mpsc::Sender;
 use tracing::warn;
@@ -44,9 +41,6 @@ use crate::{
 
 /// A batch is handed on when it has this much, even inside a chunk: a chunk of small rows can become many times its size.
 const BATCH_BYTES_MAX: usize = 256 << 10;
-
-/// What the events of the topic of messages are counted under.
-static MESSAGES: LazyLock<Arc<str>> = LazyLock::new(|| MessageTopic::COLLECTION.into());
 
 /// Decodes and encodes. What it reads from is lent to it, so that it can be fed by anything.
 pub(super) struct Source {
@@ -247,6 +241,7 @@ impl Source {
                 let table = relation.id;
                 self.relations.learn(relation, Writer::of(&transaction.begin)).await?;
                 self.copies.learn(table, self.relations.row_key(table));
+                self.owe_if_new(table);
                 self.hand_on_quarantine().await
             }
             Message::Origin(origin) => {
@@ -366,91 +361,21 @@ impl Source {
         Ok(())
     }
 
-    /// A logical decoding message of a transaction: an event like those of its changes.
-    async fn message(&mut self, message: &LogicalMessage) -> Result<(), Failure> {
-        let lsn = message.lsn;
+    async fn change(&mut self, relation: Oid, change: Change<'_>, lsn: Lsn) -> Result<(), Failure> {
         let Some(transaction) = &self.transaction else {
-            return Err(Failure::new(Code::ProtocolViolation, "a message outside of its transaction").at(lsn));
+            return Err(Failure::new(Code::ProtocolViolation, "a change outside of a transaction").at(lsn));
         };
         let is_covered = match transaction.covered {
             Covered::Everything => return Ok(()),
-            Covered::Part { messages, .. } => transaction.messages < messages,
+            Covered::Part { changes, .. } => transaction.changes < changes,
             Covered::Nothing => false,
         };
-        let is_wanted = self.relations.metadata.wants_message(&message.prefix);
-        if is_wanted && !is_covered {
-            // Before it is counted: what is handed on while its topic is waited for does not cover it. And in this order: with the BEGIN,
-            // the batch must not be handed on before the event.
-            self.await_message_topic().await?;
-            self.write_begin(lsn).await?;
-        }
+        // Before it is counted: what is handed on while it waits does not cover it.
+        let is_left_out = !is_covered && self.copies.owes(relation) && self.is_left_out(relation).await?;
         let Some(transaction) = &mut self.transaction else {
             return Err(Failure::new(Code::Internal, "the transaction is gone").at(lsn));
         };
-        transaction.messages += 1;
-        if !is_wanted {
-            return Ok(());
-        }
-        if is_covered {
-            transaction.message_events += 1;
-        } else {
-            let mut order = EventOrder { total: transaction.events, collection: transaction.message_events };
-            let context = EventContext { transaction: &transaction.context, lsn, processed_unix_ns: unix_ns() };
-            let topic = self.relations.message_topic().await?;
-            topic.encode(message, &context, &mut order, &mut self.pending.batch);
-            self.pending.note_commit(transaction.begin.commit_time);
-            (transaction.events, transaction.message_events) = (order.total, order.collection);
-        }
-        if self.marks_transactions {
-            let (mark, number) = (&mut transaction.message_mark, transaction.number);
-            transaction.collections.add(&MESSAGES, mark, number, 1);
-        }
-        Ok(())
-    }
-
-    /// A logical decoding message outside of any transaction. The server sends it when it reads it, between transactions, and what
-    /// has come since the stream began is in the order of the log's records. So its end is a position like the end of a commit: what is
-    /// before it was sent before it, and what the server sends again from there is what starts at or after it. The server's rule is the
-    /// same for both (`SnapBuildXactNeedsSkip`).
-    async fn message_alone(&mut self, message: &LogicalMessage, sent_at: Timestamp) -> Result<(), Failure> {
-        if self.transaction.is_some() {
-            let found = "a message that belongs to no transaction inside one";
-            return Err(Failure::new(Code::ProtocolViolation, found).at(message.lsn));
-        }
-        // It ends at or before the position, so that it starts before it.
-        if message.lsn <= self.resume.end_lsn || !self.relations.metadata.wants_message(&message.prefix) {
-            return Ok(());
-        }
-        let position = self.position().quiet_until(message.lsn).ok_or_else(|| self.split_is_gone())?;
-        self.await_message_topic().await?;
-        let topic = self.relations.message_topic().await?;
-        topic.encode_alone(message, sent_at, unix_ns(), &mut self.pending.batch);
-        self.pending.note_commit(sent_at);
-        self.end_lsn = position.end_lsn;
-        self.metrics.received(position.end_lsn);
-        self.pending.boundary = Some(Boundary { records: self.pending.batch.len(), position });
-        Ok(())
-    }
-
-    /// The topic of messages may have to be waited for, and what was encoded before need not wait.
-    async fn await_message_topic(&mut self) -> Result<(), Failure> {
-        if self.relations.message_topic.is_none() {
-            self.flush(false).await?;
-            self.relations.message_topic().await?;
-        }
-        Ok(())
-    }
-
-    async fn change(&mut self, relation: Oid, change: Change<'_>, lsn: Lsn) -> Result<(), Failure> {
-        let Some(transaction) = &mut self.transaction else {
-            return Err(Failure::new(Code::ProtocolViolation, "a change outside of a transaction").at(lsn));
-        };
         transaction.changes += 1;
-        let is_covered = match transaction.covered {
-            Covered::Everything => return Ok(()),
-            Covered::Part { changes, .. } => transaction.changes <= changes,
-            Covered::Nothing => false,
-        };
         if !is_covered && !transaction.has_begin && self.relations.is_watched(relation) {
             self.write_begin(lsn).await?;
         }
@@ -471,10 +396,14 @@ impl Source {
             if table.events_of != transaction.number {
                 (table.events, table.events_of) = (0, transaction.number);
             }
-            if is_covered {
-                // Only the table's own count needs it, which is no part of an event's identity.
+            if is_covered || is_left_out {
+                // Of what is covered only the table's own count needs it, which is no part of an event's identity.
                 let events = table.plan.count_events(change, lsn).unwrap_or(1);
                 table.events += events;
+                if is_left_out {
+                    transaction.events += events;
+                    self.pending.note_commit(transaction.begin.commit_time);
+                }
                 if self.marks_transactions {
                     transaction.collections.add(&table.name, &mut table.mark, transaction.number, events);
                 }
@@ -609,5 +538,6 @@ impl Pending {
 }
 
 mod copies;
+mod messages;
 #[cfg(test)]
 mod tests;

@@ -6,7 +6,10 @@ use encoder::{Record, RecordBatch};
 use publisher::{Attachment, Position, headers_cost, record_cost};
 use tokio::sync::oneshot;
 
-use crate::{quarantine::Quarantine, snapshot::Notice};
+use crate::{
+    quarantine::Quarantine,
+    snapshot::{Emptied, Notice},
+};
 
 /// One piece of work, in the order of the source's history.
 #[derive(Debug)]
@@ -24,6 +27,8 @@ pub(super) enum Work {
 /// Rows that were copied from a table, whose cost is charged to the memory budget, in their place between transactions.
 #[derive(Debug)]
 pub(super) struct Copied {
+    /// What takes out of the topic what was there before.
+    pub(super) emptied: Option<Emptied>,
     /// The records.
     pub(super) batch: RecordBatch,
     /// What the checkpoint says once they are committed: in the same Kafka transaction.

@@ -28,7 +28,17 @@ pub(crate) enum Request {
     },
     /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
     Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
-    /// There will be no chunk.
+    /// The table's topic is to be emptied, if there is anything in it, and the checkpoint is to say that it was.
+    Empty { table: Oid, emptied: Option<Emptied>, record: Attachment },
+    /// The table is owed a copy [at once](super::AtOnce) from here on, as the checkpoint is to say. It is told once it does.
+    Owe { table: Oid, record: Attachment, committed: oneshot::Sender<()> },
+    /// The snapshot of such a copy is about to be taken.
+    Take { window: WindowId, table: Oid, opened: oneshot::Sender<Opened> },
+    /// It was taken; `until` is an end of the log that was asked for after that.
+    Taken { window: WindowId, snapshot: Visibility, until: Lsn, accepted: oneshot::Sender<Result<(), Spoilt>> },
+    /// Rows that were read in it.
+    Rows { window: WindowId, rows: Box<Rows> },
+    /// There will be no chunk, or no more rows.
     Abandon { window: WindowId, snapshot: Option<Visibility> },
     /// The checkpoint is to say this. It is told once it does.
     Record {
@@ -69,6 +79,41 @@ pub(crate) struct Chunk {
     pub(crate) charge: Charge,
     /// Where the outcome is told.
     pub(crate) outcome: oneshot::Sender<Outcome>,
+}
+
+/// Rows of a copy at once, with costs as those of a [`Chunk`].
+#[derive(Debug)]
+pub(crate) struct Rows {
+    /// What takes out of the topic what was there before.
+    pub(crate) emptied: Option<Emptied>,
+    /// A record for each row.
+    pub(crate) batch: RecordBatch,
+    /// What the checkpoint is to say in the Kafka transaction that holds them.
+    pub(crate) cursor: Attachment,
+    /// What is told with that.
+    pub(crate) told: Notice,
+    /// If they are the last ones.
+    pub(crate) end: Option<Ending>,
+    /// What they cost until they are written or thrown away.
+    pub(crate) charge: Charge,
+    /// Where the outcome is told: of the last ones once the copy is over.
+    pub(crate) outcome: oneshot::Sender<Outcome>,
+}
+
+/// What the checkpoint is to say once a copy at once is over, and what is told with that.
+#[derive(Debug)]
+pub(crate) struct Ending {
+    pub(crate) record: Attachment,
+    pub(crate) told: Notice,
+}
+
+/// Says that a table is empty, in each partition of its topic.
+#[derive(Debug)]
+pub(crate) struct Emptied {
+    /// The record.
+    pub(crate) batch: RecordBatch,
+    /// How many partitions there are.
+    pub(crate) partitions: i32,
 }
 
 /// What became of a chunk.

@@ -92,8 +92,8 @@ pub(crate) enum State {
     Copying,
     /// It could not be copied, and is tried again.
     PutOff,
-    /// Nothing tells its rows apart, or gives them an order.
-    Keyless,
+    /// It cannot be copied as it is.
+    Impossible,
     Stopped,
     Copied,
 }
@@ -111,7 +111,7 @@ impl State {
             Self::Waiting => "waiting",
             Self::Copying => "copying",
             Self::PutOff => "tried again later",
-            Self::Keyless => "cannot be copied",
+            Self::Impossible => "cannot be copied",
             Self::Stopped => "stopped",
             Self::Copied => "copied",
         }

@@ -1,5 +1,6 @@
 //! Rows that were there before: copied beside the stream, in their place among its events.
 
+mod at_once;
 mod chunk;
 pub(crate) mod control;
 mod moved;
@@ -10,11 +11,12 @@ mod state;
 mod visibility;
 mod window;
 
-pub(crate) use chunk::{Chunk, Keys, Opened, Outcome, Request};
+pub(crate) use at_once::{AtOnce, Passage};
+pub(crate) use chunk::{Chunk, Emptied, Ending, Keys, Opened, Outcome, Request, Rows};
 pub(crate) use moved::{Left, MovedRows, Settles};
 pub(crate) use notice::{Happened, Notice};
 pub(crate) use row_key::RowKey;
 pub(crate) use signal::Signal;
-pub(crate) use state::{ControlRecord, Progress, SignalsRecord, StreamRecord, TableRecord};
+pub(crate) use state::{ControlRecord, Owing, Progress, SignalsRecord, StreamRecord, TableRecord};
 pub(crate) use visibility::{FullXid, NewestLook, Visibility};
 pub(crate) use window::{Closed, Epoch, Fate, Spoilt, WindowId, Windows};

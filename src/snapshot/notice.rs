@@ -27,6 +27,8 @@ pub(crate) enum Happened {
     Aborted,
     Paused,
     Resumed,
+    /// The stream goes on behind a gap, and copies every table.
+    BegunAnew,
 }
 
 impl Happened {
@@ -40,6 +42,8 @@ impl Happened {
             Self::Aborted => "ABORTED",
             Self::Paused => "PAUSED",
             Self::Resumed => "RESUMED",
+            // Debezium has no word for it.
+            Self::BegunAnew => "BEGUN_ANEW",
         }
     }
 }

@@ -7,10 +7,14 @@ use std::collections::BTreeMap;
 
 use pgoutput::Oid;
 use publisher::Attachment;
+use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
-use crate::failure::{Code, Failure};
+use crate::{
+    catalog::PublishedTable,
+    failure::{Code, Failure},
+};
 
 /// The version of the records' format.
 const VERSION: u32 = 1;
@@ -36,6 +40,17 @@ pub(crate) struct Progress {
     pub(crate) tables: BTreeMap<u32, TableRecord>,
     /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
     pub(crate) moved: BTreeMap<u32, BTreeMap<String, Vec<String>>>,
+}
+
+/// What the stream has to know of copies at once when a session begins.
+#[derive(Debug, Default)]
+pub(crate) struct Owing {
+    /// The tables that are owed one.
+    pub(crate) owed: Vec<Oid>,
+    /// Whether a table is owed one that is new.
+    pub(crate) is_automatic: bool,
+    /// The tables of which something is said already.
+    pub(crate) decided: FxHashSet<Oid>,
 }
 
 /// What is said of all copies.
@@ -94,6 +109,12 @@ pub(crate) struct TableRecord {
     /// Whether somebody has asked for it, rather than the mode.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) asked: bool,
+    /// Whether all of it is copied in one snapshot: as long as rows are missing, its changes are left out that the copy will have.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) at_once: bool,
+    /// Whether its topic is to be emptied before any of it is copied.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) empty_first: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -157,7 +178,9 @@ impl Progress {
     pub(crate) fn begin_anew(&mut self) -> Vec<Attachment> {
         let mut attachments = Vec::new();
         self.tables.retain(|oid, record| {
-            let is_kept = record.stopped_at_ms.is_some();
+            // What is owed begins anew in any case, and so does that whose topic is still to be emptied.
+            let is_at_its_beginning = record.is_owed() || record.empty_first;
+            let is_kept = record.stopped_at_ms.is_some() || is_at_its_beginning;
             if !is_kept {
                 attachments.push(TableRecord::removal(Oid::from(*oid)));
             }
@@ -172,10 +195,45 @@ impl Progress {
         attachments
     }
 
+    /// The same behind a gap in the stream: the topic of each table that is published, or was copied, is emptied before. What somebody has
+    /// stopped is left as it is, and what is owed a copy at once begins so in any case.
+    pub(crate) fn begin_anew_behind_truncates(
+        &mut self,
+        published: &[(Oid, PublishedTable)],
+        at_ms: i64,
+    ) -> Vec<Attachment> {
+        let mut names: BTreeMap<u32, (String, String)> =
+            self.tables.iter().map(|(oid, it)| (*oid, (it.schema.clone(), it.table.clone()))).collect();
+        names.extend(published.iter().map(|(oid, it)| (u32::from(*oid), (it.schema.clone(), it.name.clone()))));
+        let mut attachments = self.begin_anew();
+        for (oid, (schema, table)) in names {
+            if self.tables.contains_key(&oid) {
+                continue;
+            }
+            let record = TableRecord::new(&schema, &table, Vec::new(), at_ms);
+            let record = TableRecord { asked: true, empty_first: true, ..record };
+            let attachment = record.attachment(oid.into());
+            attachments.retain(|other| other.suffix != attachment.suffix);
+            attachments.push(attachment);
+            self.tables.insert(oid, record);
+        }
+        attachments
+    }
+
     /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
     pub(crate) fn moved_rows(&self) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
         MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
+    }
+
+    /// What the stream has to know of copies at once; `is_automatic` if tables are copied that nobody has asked for.
+    pub(crate) fn owing(&self, is_automatic: bool) -> Owing {
+        let owed = self.tables.iter().filter(|(_, record)| record.is_owed()).map(|(oid, _)| Oid::from(*oid));
+        let not_copied = self.stream.iter().flat_map(|stream| &stream.not_copied);
+        // What is begun behind a TRUNCATE is as good as new.
+        let known = self.tables.iter().filter(|(_, record)| !record.empty_first).map(|(oid, _)| oid);
+        let decided = known.chain(not_copied).map(|oid| Oid::from(*oid)).collect();
+        Owing { owed: owed.collect(), is_automatic, decided }
     }
 
     /// Whether the table is to be copied, or copied on.
@@ -247,6 +305,8 @@ impl TableRecord {
             bytes: 0,
             condition: None,
             asked: false,
+            at_once: false,
+            empty_first: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -258,6 +318,22 @@ impl TableRecord {
         self.ended_at_ms.is_none() && self.stopped_at_ms.is_none()
     }
 
+    /// Whether it is owed a copy at once: see [`AtOnce`](super::AtOnce).
+    pub(crate) fn is_owed(&self) -> bool {
+        self.at_once && self.is_going_on()
+    }
+
+    /// The same as its copy at once begins. It is made whatever the mode says later, since changes are left out for it.
+    pub(crate) fn owed(self) -> Self {
+        let Self { version, schema, table, started_at_ms, .. } = self;
+        Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
+    }
+
+    /// The same once its topic is emptied.
+    pub(crate) fn emptied(&self) -> Self {
+        Self { empty_first: false, ..self.clone() }
+    }
+
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.
     pub(crate) fn advanced(&self, last: Option<Vec<String>>, rows: u64, bytes: u64) -> Self {
         let after = last.or_else(|| self.after.clone());
@@ -267,6 +343,12 @@ impl TableRecord {
     /// The same as somebody has asked for it: all rows, or those that meet a condition.
     pub(crate) fn asked_for(self, condition: Option<String>) -> Self {
         Self { condition, asked: true, ..self }
+    }
+
+    /// The same in the place of another, with what its topic still needs.
+    pub(crate) fn in_the_place_of(self, other: &Self) -> Self {
+        let record = Self { empty_first: other.empty_first, ..self };
+        if other.is_owed() { record.owed() } else { record }
     }
 
     /// The same, stopped by somebody.
@@ -374,6 +456,32 @@ mod tests {
         assert_eq!(progress, Progress::read(&held).expect("records"), "what is known is what was written");
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!((lacking, progress.is_paused), (vec![1, 2, 3, 4], true));
+    }
+
+    #[test]
+    fn behind_a_gap_every_topic_is_emptied_first() {
+        let tables = [(3, record(Some(5))), (4, record(None).stopped(6)), (5, record(None).owed()), (6, record(None))];
+        let mut progress = Progress { tables: tables.into(), ..Progress::default() };
+        let published =
+            |oid: u32| (Oid::from(oid), PublishedTable { schema: "public".into(), name: format!("t{oid}") });
+        let attachments = progress.begin_anew_behind_truncates(&[3, 4, 5, 7].map(published), 9);
+        let mut suffixes: Vec<_> = attachments.iter().map(|it| it.suffix.as_str()).collect();
+        suffixes.sort_unstable();
+        assert_eq!(suffixes, ["snapshot", "snapshot/3", "snapshot/6", "snapshot/7"], "each is said once");
+        assert_eq!(Progress::read(&self::attachments(&attachments)).expect("records").tables[&7], progress.tables[&7]);
+        let emptied: Vec<u32> = progress.tables.iter().filter(|it| it.1.empty_first).map(|it| *it.0).collect();
+        assert_eq!(emptied, [3, 6, 7], "6 is not published now, and may be again");
+        let lacking: Vec<u32> = (3..=7).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
+        assert_eq!(lacking, [3, 5, 6, 7]);
+        let owing = progress.owing(true);
+        assert!(!owing.decided.contains(&Oid::from(7)) && owing.decided.contains(&Oid::from(4)));
+        assert_eq!(owing.owed, [Oid::from(5)]);
+        progress.begin_anew();
+        assert!(progress.tables[&3].empty_first, "that it begins anew does not empty its topic");
+        let asked = TableRecord::new("public", "t3", Vec::new(), 1);
+        assert!(asked.clone().in_the_place_of(&progress.tables[&3]).empty_first);
+        assert!(asked.in_the_place_of(&progress.tables[&5]).is_owed());
+        assert!(progress.tables[&3].after.is_none() && progress.tables[&3].emptied().is_going_on());
     }
 
     #[test]

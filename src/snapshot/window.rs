@@ -210,6 +210,16 @@ impl<C> Windows<C> {
         (self.epoch, self.recent.clone())
     }
 
+    /// What was streamed in this epoch, and is not known to have ended: for a snapshot that is good without a window.
+    pub(crate) fn streamed(&self) -> (Epoch, Vec<Xid>) {
+        (self.epoch, self.recent.clone())
+    }
+
+    /// A snapshot was taken without a window.
+    pub(crate) fn seen(&mut self, snapshot: &Visibility) {
+        self.recent.retain(|xid| !snapshot.has_ended(*xid));
+    }
+
     /// Closes a window whose chunk was not read after all. A snapshot that was taken says which transactions have ended.
     pub(crate) fn abandon(&mut self, id: WindowId, snapshot: Option<&Visibility>) {
         self.open.retain(|window| window.id != id);

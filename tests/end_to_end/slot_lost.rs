@@ -1,6 +1,6 @@
 //! Fault 24: the server removes log that the slot still needs.
 
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
 use crate::harness::{
     stack::Stack,
@@ -27,6 +27,58 @@ impl Drop for SlotLimit<'_> {
     }
 }
 
+/// Returns what asks for the slot's status.
+fn lose_slot(stream: &Stream) -> String {
+    let limit = SlotLimit::set(stream);
+    let status = format!("select wal_status from pg_replication_slots where slot_name = '{}'", stream.slot);
+    wait_until(Duration::from_mins(1), "the slot is lost", || {
+        // A segment is kept or removed as a whole, at the server's own checkpoints.
+        stream.database.execute("select pg_switch_wal(); checkpoint");
+        stream
+            .database
+            .execute("insert into oracle.journal(relation, operation) select 'filler', 'INSERT' where false");
+        stream.database.execute("create table oracle.filler (); drop table oracle.filler");
+        (stream.database.value::<String>(&status) == "lost").then_some(())
+    });
+    drop(limit);
+    status
+}
+
+/// Whether it dies before the lost slot is dropped or not, what was deleted meanwhile is gone from the topic.
+#[test]
+fn a_slot_that_was_invalidated_is_replaced_where_that_is_asked_for() {
+    let stack = Stack::exclusive();
+    let mut stream = Stream::create(&stack, "replaced");
+    stream.set("snapshot.mode", "when_needed");
+    stream.database.execute("create table public.item (id int primary key); insert into public.item values (1), (2)");
+    let program = stream.start_ready();
+    wait_until(START_TIMEOUT, "the table is copied", || program.log().contains("every table is copied").then_some(()));
+    stream.drain();
+    program.terminate();
+    stream.database.await_slot_released(&stream.slot);
+    stream.database.execute("delete from public.item where id = 1; insert into public.item values (3)");
+    let status = lose_slot(&stream);
+    let mut program = stream.start_with(&[], &[("PGSLUICE_FAULT", "slot-announced:1")]);
+    program.wait(START_TIMEOUT, "it dies where it is told");
+    assert_eq!(stream.database.value::<String>(&status), "lost");
+    let program = stream.start_ready();
+    assert!(program.log().contains("slot-lost") && program.log().contains("dropped the slot"), "{}", program.log());
+    wait_until(START_TIMEOUT, "the table is copied", || program.log().contains("every table is copied").then_some(()));
+    stream.drain();
+    program.terminate();
+    let mut rows = BTreeSet::new();
+    for record in stream.records().into_iter().filter(|record| record.table == "item") {
+        let event = record.event.expect("none is deleted as far as anybody has seen");
+        if event.operation == "t" {
+            rows.retain(|(partition, _)| *partition != record.partition);
+        } else {
+            rows.insert((record.partition, event.after.expect("a row")["id"].clone().expect("a number")));
+        }
+    }
+    let ids: BTreeSet<_> = rows.into_iter().map(|(_, id)| id).collect();
+    assert_eq!(ids, ["2", "3"].map(str::to_owned).into());
+}
+
 #[test]
 fn a_slot_that_was_invalidated_is_refused() {
     // No other test's slot may be there to be lost.
@@ -40,19 +92,7 @@ fn a_slot_that_was_invalidated_is_refused() {
     stream.database.await_slot_released(&stream.slot);
     stream.database.execute("insert into public.item values (2)");
 
-    let limit = SlotLimit::set(&stream);
-    let status = format!("select wal_status from pg_replication_slots where slot_name = '{}'", stream.slot);
-    wait_until(Duration::from_mins(1), "the slot is lost", || {
-        // A segment is kept or removed as a whole, at the server's own checkpoints.
-        stream.database.execute("select pg_switch_wal(); checkpoint");
-        stream
-            .database
-            .execute("insert into oracle.journal(relation, operation) select 'filler', 'INSERT' where false");
-        stream.database.execute("create table oracle.filler (); drop table oracle.filler");
-        (stream.database.value::<String>(&status) == "lost").then_some(())
-    });
-    drop(limit);
-
+    let status = lose_slot(&stream);
     stream.refuses(&[], "slot-lost");
     stream.refuses(&["--adopt-slot"], "slot-lost");
     stream.refuses(&["--accept-gap"], "slot-lost");

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
 use crate::{
-    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, Operations,
-    PlanError, TableFacts, TypeKind, Unrepresentable, avro,
+    BoundPlan, ColumnFacts, ColumnRule, EncodeErrorKind, EncodeOptions, Envelope, Format, Naming, Operation,
+    Operations, PlanError, TableFacts, TypeKind, Unrepresentable, avro,
     defaults::{self, Default},
     encode::{DeadLetters, FRAMING_BYTES},
     json,
@@ -200,6 +200,16 @@ impl TablePlan {
     /// Whether its records have keys.
     pub fn has_key(&self) -> bool {
         !self.key_columns.is_empty()
+    }
+
+    /// Whether its topic can be told that the table is empty: not where the envelope has no record for that, or it is not to be written.
+    pub fn can_empty(&self) -> bool {
+        self.envelope != Envelope::Upsert && !self.skipped.contains(Operation::Truncate)
+    }
+
+    /// Whether rows that are read from the table are written.
+    pub fn writes_reads(&self) -> bool {
+        !self.skipped.contains(Operation::Read)
     }
 
     /// The table, as `schema.table`.

@@ -6,7 +6,7 @@ mod common;
 
 use common::table::{self, column};
 use encoder::{
-    BoundPlan, Change, EncodeErrorKind, EncodeOptions, Encoded, Format, Metadata, Operation, RecordBatch,
+    BoundPlan, Change, EncodeErrorKind, EncodeOptions, Encoded, Envelope, Format, Metadata, Operation, RecordBatch,
     SnapshotContext, SnapshotKind, Unrepresentable,
 };
 use pgoutput::{Lsn, ReplicaIdentity, Timestamp, Xid};
@@ -102,6 +102,27 @@ fn rows_that_are_skipped_have_no_record() {
     assert!(matches!(encoded, Encoded::Skipped) && batch.is_empty() && batch.bytes() == 0);
     let inserted = table::encode(&skipping, Change::Insert(&table::insert(&["1", r"\N"]))).unwrap();
     assert_eq!(inserted.len(), 1, "an insert is another operation");
+}
+
+#[test]
+fn a_topic_is_emptied_by_a_record_without_a_key_where_there_is_one() {
+    let emptied = |options: &EncodeOptions| {
+        let (plan, mut batch) = (plan(options), RecordBatch::new());
+        let outcome = plan.encode_emptied(&table::snapshot(), table::PROCESSED_UNIX_NS, &mut batch);
+        assert_eq!(plan.plan().can_empty(), outcome.is_ok() && batch.len() == 1, "it is known before");
+        (outcome, batch)
+    };
+    let (_, batch) = emptied(&EncodeOptions { format: Format::Json, ..EncodeOptions::default() });
+    let record = batch.iter().next().unwrap();
+    assert!(record.key.is_none());
+    let value: Value = serde_json::from_slice(record.value.unwrap()).unwrap();
+    let told = ["op", "before", "after", "transaction"].map(|name| value[name].clone());
+    assert_eq!(told, [json!("t"), Value::Null, Value::Null, Value::Null]);
+    assert_eq!(value["source"]["snapshot"], "incremental");
+    let skipping = EncodeOptions { skipped: [Operation::Truncate].into_iter().collect(), ..EncodeOptions::default() };
+    assert!(emptied(&skipping).1.is_empty());
+    let (outcome, batch) = emptied(&EncodeOptions { envelope: Envelope::Upsert, ..EncodeOptions::default() });
+    assert!(outcome.is_err() && batch.is_empty());
 }
 
 #[test]

@@ -62,7 +62,7 @@ const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub struct OutgoingRecord<'a> {
     /// Its topic, which exists.
     pub topic: &'a str,
-    /// Its key. Without one it goes to partition 0, so that the records of a keyless table stay in order.
+    /// Its key. Without one it goes to partition 0 unless it is said otherwise, so that the records of a keyless table stay in order.
     pub key: Option<&'a [u8]>,
     /// Its value; none is a tombstone.
     pub value: Option<&'a [u8]>,
@@ -158,6 +158,14 @@ impl Transaction {
     /// # Errors
     /// See [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn send(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
+        self.send_to(0, record)
+    }
+
+    /// The same, to a partition of its topic if it has no key.
+    ///
+    /// # Errors
+    /// As with [`send`](Self::send).
+    pub fn send_to(&mut self, partition: i32, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
         if !record.is_letter {
             // librdkafka's own limit is that of letters.
             record.refuse_beyond(self.inner.context().record_max_bytes)?;
@@ -166,7 +174,7 @@ impl Transaction {
         message.key = record.key;
         message.payload = record.value;
         if record.key.is_none() {
-            message.partition = Some(0);
+            message.partition = Some(partition);
         }
         if !record.headers.is_empty() {
             let headers = record

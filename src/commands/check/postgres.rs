@@ -15,7 +15,7 @@ use super::{
 use crate::{
     catalog::{Catalog, Role, ServerSettings},
     checkpoint::start::Wanted,
-    config::Config,
+    config::{Config, SnapshotMode},
     failure::Failure,
     pipeline::Described,
 };
@@ -84,7 +84,8 @@ impl Postgres {
             manage: self.config.postgres.manage,
             word: crate::checkpoint::start::OperatorWord::default(),
         };
-        let comparing = slot.compare(&wanted, client, checkpoint, &mut self.findings);
+        let is_anew = self.config.snapshot.mode == SnapshotMode::WhenNeeded;
+        let comparing = slot.compare(&wanted, client, checkpoint, is_anew, &mut self.findings);
         let finished = tokio::time::timeout(STEP_TIMEOUT, comparing).await;
         self.settle(finished.map_err(|_elapsed| None).and_then(|outcome| outcome.map_err(Some)));
     }

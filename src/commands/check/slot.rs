@@ -10,7 +10,7 @@ use super::{
 };
 use crate::{
     catalog::SlotState,
-    checkpoint::start::{Server, Slot, Start, TimelineEnd, Wanted, decide},
+    checkpoint::start::{Server, Slot, Start, TimelineEnd, Wanted, anew, decide},
     failure::{Code, Failure},
 };
 
@@ -51,12 +51,13 @@ impl SlotView {
         Ok(Self { slot, may_be_created })
     }
 
-    /// Says how `run` would start, or why it would not.
+    /// Says how `run` would start, or why it would not; `is_anew` if it may begin anew instead.
     pub(super) async fn compare(
         &self,
         wanted: &Wanted,
         client: &mut ReplicationClient,
         held: &HeldCheckpoint,
+        is_anew: bool,
         findings: &mut Findings,
     ) -> Result<(), Failure> {
         let checkpoint = match held {
@@ -99,6 +100,12 @@ impl SlotView {
                     "slot",
                     format!("{name} is fit; whether it goes with the checkpoint cannot be told without Kafka"),
                 );
+            }
+            Ok(Start::Anew(_)) => {}
+            Err(failure) if is_anew && anew(wanted, self.slot.as_ref(), checkpoint, failure.code()).is_some() => {
+                let problem = refusal(wanted, &failure);
+                let why = "run begins anew, as snapshot.mode = \"when_needed\" has it: every topic is emptied by a TRUNCATE event, and every table copied".into();
+                findings.warning(Problem { why, fix: "nothing, if that is meant".into(), ..problem });
             }
             Err(failure) => findings.error(refusal(wanted, &failure)),
         }

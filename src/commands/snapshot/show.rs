@@ -111,7 +111,7 @@ fn summary(status: &Status) -> String {
     let count = |state| status.tables.iter().filter(|table| table.state == state).count();
     let mut text = if status.paused { "paused: ".to_owned() } else { String::new() };
     let _ = write!(text, "{} of {} tables copied", count(State::Copied), status.tables.len());
-    for state in [State::Copying, State::Waiting, State::PutOff, State::Keyless, State::Stopped, State::NotCopied] {
+    for state in [State::Copying, State::Waiting, State::PutOff, State::Impossible, State::Stopped, State::NotCopied] {
         let number = count(state);
         if number > 0 {
             let _ = write!(text, ", {number} {}", state.words());

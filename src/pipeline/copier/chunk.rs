@@ -45,7 +45,7 @@ use crate::{
 const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED_POLL: Duration = Duration::from_millis(20);
 /// How many rows a chunk has at most.
-const CHUNK_ROWS_MAX: usize = 20_000;
+pub(super) const CHUNK_ROWS_MAX: usize = 20_000;
 
 /// A table as the catalog has it.
 pub(super) struct Described {
@@ -57,19 +57,19 @@ pub(super) struct Described {
 }
 
 /// How its rows are encoded.
-struct Encoding {
-    plan: Arc<BoundPlan>,
-    metrics: TableMetrics,
+pub(super) struct Encoding {
+    pub(super) plan: Arc<BoundPlan>,
+    pub(super) metrics: TableMetrics,
 }
 
 /// A chunk has to wait, for a reason that passes.
-struct Waits {
-    why: String,
+pub(super) struct Waits {
+    pub(super) why: String,
     snapshot: Option<Visibility>,
 }
 
 impl Waits {
-    fn for_transactions(snapshot: Visibility) -> Self {
+    pub(super) fn for_transactions(snapshot: Visibility) -> Self {
         let why = format!(
             "transactions that were open before have to end first, the oldest of which has the id {}: SELECT pid, xact_start, state, query FROM \
              pg_stat_activity WHERE backend_xid IS NOT NULL ORDER BY age(backend_xid) DESC shows it first, unless it is one of pg_prepared_xacts",
@@ -115,6 +115,11 @@ impl Copier {
             Err(step) => return Ok(step),
         };
         copying.go_by(&described);
+        if copying.record.empty_first
+            && let Some(impossible) = self.empty_first(copying, &encoding).await?
+        {
+            return Ok(impossible);
+        }
         let (window, opened) = self.open(copying, &described.key).await?;
         let read = match self.await_ended(copying, opened).await {
             Ok(Ok(fence)) => self.read(copying, &described, &encoding, fence).await,
@@ -140,8 +145,29 @@ impl Copier {
         }
     }
 
-    /// What the table is like; or that there is nothing to do. It holds for as long as each chunk's snapshot has the same fingerprint.
+    /// What the table is like, and how its rows are told apart and ordered; or what there is to do besides. It holds for as long as each chunk's snapshot
+    /// has the same fingerprint.
     async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
+        let (table, key, fingerprint) = match self.describe_table(copying).await? {
+            Ok(described) => described,
+            Err(step) => return Ok(Err(step)),
+        };
+        Ok(match Way::of(&table, key) {
+            Way::InOrder(key, order) => Ok(Described { table, order, key, fingerprint }),
+            Way::AtOnce if copying.ahead.condition.is_some() => {
+                let why = "some rows were asked for, and nothing tells the table's rows apart and gives them an order";
+                Err(Step::Impossible(why.to_owned()))
+            }
+            Way::AtOnce => Err(Step::AtOnce),
+            Way::None => Err(Step::Impossible(Way::WHY_NONE.to_owned())),
+        })
+    }
+
+    /// What the table is like, with the columns that tell its rows apart, if any do, and its fingerprint.
+    pub(super) async fn describe_table(
+        &self,
+        copying: &mut Copying,
+    ) -> Result<Result<(SnapshotTable, Option<RowKey>, String), Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
         // Asked for first: under the lock it has to be the same.
@@ -163,16 +189,11 @@ impl Copier {
             // The rows are those of now.
             relations.learn_now(table.relation.clone()).await?;
         }
-        let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
-        let key = key.filter(|_| table.has_identity || !is_default);
-        let (Some(key), Some(order)) = (key, table.read_order.clone()) else {
-            return Ok(Err(Step::Keyless));
-        };
-        Ok(Ok(Described { table, order, key, fingerprint }))
+        Ok(Ok((table, key, fingerprint)))
     }
 
     /// How the table's rows are encoded now, if they are.
-    async fn encoding(&self, oid: Oid) -> Result<Result<Encoding, Step>, Failure> {
+    pub(super) async fn encoding(&self, oid: Oid) -> Result<Result<Encoding, Step>, Failure> {
         let mut relations = self.relations.lock().await;
         let quarantine = Arc::clone(&relations.quarantine);
         let (plan, metrics) = match relations.get(oid)? {
@@ -186,12 +207,14 @@ impl Copier {
         Ok(Ok(Encoding { plan, metrics }))
     }
 
+    pub(super) fn next_window(&self) -> WindowId {
+        let state = &mut *self.state();
+        state.windows += 1;
+        WindowId(state.windows)
+    }
+
     async fn open(&self, copying: &Copying, key: &RowKey) -> Result<(WindowId, Opened), Failure> {
-        let window = {
-            let state = &mut *self.state();
-            state.windows += 1;
-            WindowId(state.windows)
-        };
+        let window = self.next_window();
         let (opened, answer) = oneshot::channel();
         let is_anew = copying.again.is_none() && copying.settles == Settles::AllBefore;
         let (table, key, behind) = (copying.oid, key.names().to_vec(), copying.behind);
@@ -384,13 +407,37 @@ impl Copying {
     }
 }
 
+/// How the rows of a table can be copied.
+pub(super) enum Way {
+    /// Chunk after chunk: something tells them apart, and something gives them an order.
+    InOrder(RowKey, ReadOrder),
+    /// In one piece.
+    AtOnce,
+    /// Not at all: what tells them apart, and is the key of their records, is published in part.
+    None,
+}
+
+impl Way {
+    pub(super) const WHY_NONE: &'static str =
+        "not all columns of its replica identity are published, so that several of its rows have the same key";
+
+    pub(super) fn of(table: &SnapshotTable, key: Option<RowKey>) -> Self {
+        let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
+        match (key, &table.read_order) {
+            _ if is_default && !table.has_identity => Self::None,
+            (Some(key), Some(order)) => Self::InOrder(key, order.clone()),
+            _ => Self::AtOnce,
+        }
+    }
+}
+
 /// What the records will cost, without their headers.
-fn estimated_cost(batch: &RecordBatch) -> usize {
+pub(super) fn estimated_cost(batch: &RecordBatch) -> usize {
     batch.bytes() + batch.len() * RECORD_OVERHEAD_BYTES
 }
 
 /// All are counted, and the topic has the reason of each.
-fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: &EncodeError) {
+pub(super) fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: &EncodeError) {
     if metrics.bury() {
         let topic = plan.plan().dead_letter_topic().map_or("", |topic| &**topic);
         warn!(table = plan.plan().table(), topic, "a row became a dead letter, the first of its table: {error}");

@@ -8,15 +8,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use pgoutput::Oid;
 use publisher::Attachment;
 use tokio::{sync::oneshot, task::JoinSet, time::timeout};
-use tracing::info;
+use tracing::{info, warn};
 
-use super::{Copier, session_over};
+use super::{Copier, chunk::Way, session_over};
 use crate::{
     catalog::{Catalog, PublishedTable},
     failure::{Code, Failure},
     pipeline::publish::unix_ms,
     snapshot::{
-        ControlRecord, Happened, Notice, Request, TableRecord,
+        ControlRecord, Happened, Notice, Request, RowKey, TableRecord,
         control::{Asked, Command, SnapshotControl, Status},
     },
 };
@@ -110,6 +110,12 @@ impl Copier {
             if let Some(condition) = condition {
                 let verified = catalog.verify_condition(&table, condition).await?;
                 verified.map_err(|why| refused(format!("the condition is none for rows of {name}: {why}")))?;
+                if self.is_copied_at_once(&mut catalog, oid.into()).await? {
+                    return Err(refused(format!(
+                        "nothing tells the rows of {name} apart and gives them an order, so that all of them are copied in one piece, or none: leave \
+                         the condition out"
+                    )));
+                }
             }
             if !found.contains(&(oid, table.clone())) {
                 found.push((oid, table));
@@ -119,12 +125,18 @@ impl Copier {
             return Err(refused("no table is named".to_owned()));
         }
         // From here on no look takes them up.
-        let starting = self.state().reserve(found, condition)?;
-        let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
-            let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
-            (*oid, record.asked_for(condition.map(str::to_owned)))
+        let (starting, records) = {
+            let state = &mut *self.state();
+            let starting = state.reserve(found, condition)?;
+            let record = |(oid, PublishedTable { schema, name }): &(u32, PublishedTable)| {
+                let record = TableRecord::new(schema, name, Vec::new(), unix_ms());
+                let record = record.asked_for(condition.map(str::to_owned));
+                let held = state.progress.tables.get(oid);
+                (*oid, held.map_or_else(|| record.clone(), |held| record.clone().in_the_place_of(held)))
+            };
+            let records: Vec<_> = starting.iter().map(record).collect();
+            (starting, records)
         };
-        let records: Vec<_> = starting.iter().map(record).collect();
         attachments.extend(records.iter().map(|(oid, record)| record.attachment((*oid).into())));
         let written = self.record(attachments).await;
         {
@@ -147,6 +159,14 @@ impl Copier {
             );
         }
         written
+    }
+
+    /// Whether a copy of the table would be made at once.
+    async fn is_copied_at_once(&self, catalog: &mut Catalog, table: Oid) -> Result<bool, Failure> {
+        let Some(described) = catalog.snapshot_table(&self.publication, table).await? else { return Ok(false) };
+        let primary_key = catalog.table_facts(table).await?.primary_key;
+        let key = RowKey::of(&described.relation, primary_key.as_deref());
+        Ok(matches!(Way::of(&described, key), Way::AtOnce))
     }
 
     async fn stop(&self, tables: &[String], besides: Vec<Attachment>) -> Result<(), Failure> {
@@ -211,12 +231,18 @@ impl Copier {
         for (oid, record) in records {
             state.stopping.remove(&oid);
             if written.is_ok() {
-                info!(
-                    schema = record.schema,
-                    table = record.table,
-                    rows = record.rows,
-                    "the table's copy is stopped, as somebody has asked"
-                );
+                let (schema, table, rows) = (&record.schema, &record.table, record.rows);
+                if record.at_once {
+                    warn!(
+                        schema,
+                        table,
+                        rows,
+                        "the table's copy is stopped, as somebody has asked: its topic lacks rows, and changes that were left out for the copy; \
+                         `pgsluice snapshot start` begins it anew"
+                    );
+                } else {
+                    info!(schema, table, rows, "the table's copy is stopped, as somebody has asked");
+                }
                 state.progress.tables.insert(oid, record);
             }
         }
@@ -250,6 +276,13 @@ impl Copier {
             return Ok(());
         }
         self.write(attachments, notices, Vec::new()).await
+    }
+
+    /// Tells whoever reads notifications, and does not wait for it.
+    pub(super) async fn tell(&self, notice: Notice) -> Result<(), Failure> {
+        let (committed, _nobody_waits) = oneshot::channel();
+        let (attachments, notices, ended) = (Vec::new(), vec![notice], Vec::new());
+        self.request(Request::Record { attachments, notices, ended, committed }).await
     }
 
     /// Waits until everything is committed that was handed to the stream before.

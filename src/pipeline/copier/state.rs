@@ -16,9 +16,6 @@ use crate::{
     },
 };
 
-/// What is to be done about a table that cannot be copied as it is.
-const KEYLESS: &str = "nothing tells its rows apart and gives them an order: give it a primary key";
-
 pub(super) struct State {
     /// As the checkpoint has it.
     pub(super) progress: Progress,
@@ -37,7 +34,7 @@ pub(super) struct State {
     /// Those that are published, and not asked for by the configuration, under these names.
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
-    keyless: BTreeSet<u32>,
+    impossible: BTreeSet<u32>,
     /// Why the last turn at a table ended.
     problems: BTreeMap<u32, String>,
     pub(super) looks: u64,
@@ -78,7 +75,8 @@ pub(super) enum End {
     NextTurn(String),
     PutOff(String),
     /// It cannot be copied as it is; whether that was not known before.
-    Keyless {
+    Impossible {
+        why: String,
         is_news: bool,
     },
 }
@@ -104,7 +102,7 @@ impl State {
             stopping: BTreeSet::new(),
             gone: BTreeSet::new(),
             unwatched: BTreeMap::new(),
-            keyless: BTreeSet::new(),
+            impossible: BTreeSet::new(),
             problems: BTreeMap::new(),
             looks: 0,
             windows: 0,
@@ -181,7 +179,7 @@ impl State {
                 self.unwatched.extend(self.published.get(&oid).map(|name| (oid, name.clone())));
             }
             End::Done | End::Over | End::Gone => {
-                self.keyless.remove(&oid);
+                self.impossible.remove(&oid);
                 self.taken.remove(&oid);
                 self.problems.remove(&oid);
             }
@@ -190,20 +188,16 @@ impl State {
                 self.pending.push_back((table, look));
                 self.problems.insert(oid, why);
             }
-            End::PutOff(why) => {
+            End::PutOff(why) | End::Impossible { why, .. } => {
                 self.taken.insert(oid, Taken::PutOff);
                 self.problems.insert(oid, why);
-            }
-            End::Keyless { .. } => {
-                self.taken.insert(oid, Taken::PutOff);
-                self.problems.insert(oid, KEYLESS.to_owned());
             }
         }
     }
 
     /// Whether it was not known yet that the table cannot be copied.
-    pub(super) fn is_found_keyless(&mut self, table: Oid) -> bool {
-        self.keyless.insert(table.into())
+    pub(super) fn is_found_impossible(&mut self, table: Oid) -> bool {
+        self.impossible.insert(table.into())
     }
 
     /// How many tables lack rows.
@@ -229,8 +223,8 @@ impl State {
     }
 
     /// Whether those that lack rows are such that cannot be copied.
-    pub(super) fn are_all_keyless(&self) -> bool {
-        self.taken.iter().all(|(oid, taken)| *taken == Taken::PutOff && self.keyless.contains(oid))
+    pub(super) fn are_all_impossible(&self) -> bool {
+        self.taken.iter().all(|(oid, taken)| *taken == Taken::PutOff && self.impossible.contains(oid))
     }
 
     /// Whether a turn at the table goes on.
@@ -268,10 +262,15 @@ impl State {
         for (oid, table) in tables {
             let record = self.progress.tables.get(&oid);
             let is_at_start = record.map_or(condition.is_none(), |record| {
-                record.after.is_none() && record.condition.as_deref() == condition
+                record.after.is_none() && record.rows == 0 && record.condition.as_deref() == condition
             });
             if self.unwatched.contains_key(&oid) {
                 let found = format!("{table} is published, and not among postgres.tables");
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
+            if condition.is_some() && record.is_some_and(|record| record.empty_first) {
+                let found =
+                    format!("the topic of {table} is to be emptied first, so that all of its rows have to be copied");
                 return Err(Failure::new(Code::SnapshotRefused, found));
             }
             let is_busy = self.is_taken(oid);
@@ -301,7 +300,7 @@ impl State {
     /// What was reserved waits for its turn.
     pub(super) fn start(&mut self, table: u32, record: TableRecord) {
         self.progress.tables.insert(table, record);
-        self.keyless.remove(&table);
+        self.impossible.remove(&table);
         self.pending.push_back((table.into(), self.looks.saturating_sub(1)));
     }
 
@@ -316,7 +315,7 @@ impl State {
         let record = self.progress.tables.get(&oid);
         let taken = self.taken.get(&oid);
         let state = match (taken, record) {
-            (Some(Taken::PutOff), _) if self.keyless.contains(&oid) => control::State::Keyless,
+            (Some(Taken::PutOff), _) if self.impossible.contains(&oid) => control::State::Impossible,
             (Some(Taken::Copying(_)), _) => control::State::Copying,
             (Some(Taken::Waiting), _) => control::State::Waiting,
             (Some(Taken::PutOff), _) => control::State::PutOff,

@@ -22,7 +22,7 @@ use walreceiver::Backoff;
 use super::{Copier, chunk::Described, session_over, state::End};
 use crate::{
     catalog::RowReader,
-    failure::{Failure, Recovery},
+    failure::{Code, Failure, Recovery},
     pipeline::publish::unix_ms,
     snapshot::{Happened, Left, Notice, Outcome, Settles, Spoilt, TableRecord, WindowId},
 };
@@ -32,12 +32,12 @@ const FIRST_CHUNK_ROWS: usize = 500;
 /// How many chunks of a table the stream may have at a time.
 const IN_FLIGHT_MAX: usize = 4;
 /// A chunk that fails as often in a row leaves its table for later.
-const FAILURES_MAX: u32 = 10;
+pub(super) const FAILURES_MAX: u32 = 10;
 /// The pauses before a chunk is read again.
-const PAUSE_FIRST: Duration = Duration::from_millis(100);
-const PAUSE_MAX: Duration = Duration::from_secs(5);
+pub(super) const PAUSE_FIRST: Duration = Duration::from_millis(100);
+pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often it is said that a table's copy does not get on. Others have their turn then.
-const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
 /// A table that is being copied.
 pub(super) struct Copying {
@@ -113,8 +113,10 @@ pub(super) enum Step {
     Gone,
     /// It is published, and not asked for.
     Unwatched,
-    /// There is no way to copy it.
-    Keyless,
+    /// It has to be copied at once.
+    AtOnce,
+    /// There is no way to copy it, for this reason.
+    Impossible(String),
     /// Somebody has asked to stop it.
     Stopped,
 }
@@ -176,10 +178,15 @@ impl Copier {
             again: None,
             settles: Settles::Rows(Vec::new()),
         };
-        let mut ended = self.copy_chunks(&mut copying, is_resumed).await;
+        // What is owed is copied so, whether it has got a key meanwhile or not.
+        let is_owed = copying.record.is_owed();
+        let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(&mut copying, is_resumed).await };
         // What the stream has may be written still, and where the next turn begins has to be true.
         if let Some(done) = self.land_all(&mut copying).await? {
             ended = Ok(done);
+        }
+        if matches!(ended, Ok(Step::AtOnce)) {
+            ended = self.copy_at_once(&mut copying).await;
         }
         match ended? {
             Step::Gone => {
@@ -188,14 +195,14 @@ impl Copier {
                 self.forget(oid).await?;
                 Ok(End::Gone)
             }
-            Step::Keyless => {
-                let is_news = self.tell_keyless(&copying);
+            Step::Impossible(why) => {
+                let is_news = self.tell_impossible(&copying, &why);
                 // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
                 let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
                 if is_forgotten {
                     self.forget(oid).await?;
                 }
-                Ok(End::Keyless { is_news })
+                Ok(End::Impossible { why, is_news })
             }
             Step::Unwatched => {
                 let TableRecord { schema, table, .. } = &copying.ahead;
@@ -207,7 +214,7 @@ impl Copier {
             }
             Step::Again(why) => Ok(End::NextTurn(why)),
             Step::Done => Ok(End::Done),
-            Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
+            Step::AtOnce | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
         }
     }
 
@@ -221,7 +228,7 @@ impl Copier {
         Ok(None)
     }
 
-    /// Ends with one of the last five steps, or with [`Step::Again`] if others are to have their turn.
+    /// Ends with one of the last steps, or with [`Step::Again`] if others are to have their turn.
     async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         let (mut failures, mut progressed_at) = (0, Instant::now());
@@ -242,7 +249,14 @@ impl Copier {
             };
             let TableRecord { schema, table, .. } = &copying.ahead;
             match step {
-                Ok(step @ (Step::Done | Step::Gone | Step::Unwatched | Step::Keyless | Step::Stopped)) => {
+                Ok(
+                    step @ (Step::Done
+                    | Step::Gone
+                    | Step::Unwatched
+                    | Step::AtOnce
+                    | Step::Impossible(_)
+                    | Step::Stopped),
+                ) => {
                     return Ok(step);
                 }
                 Ok(Step::Sent | Step::Interrupted) => continue,
@@ -276,7 +290,7 @@ impl Copier {
     }
 
     /// Waits while copying is paused, holding nothing. Some if it was; what was in flight may have been the last of the table.
-    async fn await_permission(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
+    pub(super) async fn await_permission(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
         let mut was_paused = None;
         loop {
             let changed = self.changed.notified();
@@ -300,15 +314,20 @@ impl Copier {
     }
 
     /// Says it once; whether it was said now.
-    fn tell_keyless(&self, copying: &Copying) -> bool {
-        let is_news = self.state().is_found_keyless(copying.oid);
+    fn tell_impossible(&self, copying: &Copying, why: &str) -> bool {
+        let is_news = self.state().is_found_impossible(copying.oid);
         if is_news {
             let TableRecord { schema, table, .. } = &copying.ahead;
+            let failure = Failure::new(Code::SnapshotImpossible, why).in_table(schema, table);
+            self.metrics.copy_failed(&failure);
+            let outcome = if copying.ahead.is_owed() {
+                "and its changes are left out until they are"
+            } else {
+                "and its changes are streamed all the same"
+            };
             warn!(
-                schema,
-                table,
-                "the rows of the table from before it was streamed are not copied: nothing tells them apart and gives them an order; give it a \
-                 primary key"
+                code = failure.code().as_str(),
+                schema, table, "the rows of the table from before it was streamed are not copied, {outcome}: {failure}"
             );
         }
         is_news
@@ -365,7 +384,7 @@ impl Copier {
     }
 }
 
-fn words(why: Spoilt) -> &'static str {
+pub(super) fn words(why: Spoilt) -> &'static str {
     match why {
         Spoilt::StillRunning => {
             "a transaction that was streamed already has not ended: it may be waiting for a standby"

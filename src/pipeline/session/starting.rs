@@ -30,10 +30,10 @@ use walreceiver::{
 use super::{Shared, Started};
 use crate::{
     catalog::Catalog,
-    checkpoint::start::{Server, Start, TimelineEnd, decide, verify_started},
+    checkpoint::start::{Anew, Server, Start, TimelineEnd, decide, verify_started},
     config::{Config, Origin, Shaping, SnapshotMode},
     failure::{Code, Failure},
-    failures,
+    failures, fault,
     pipeline::{
         copier::{CopierParts, SignalSource, waiting_bytes},
         membership::{Beginning, Scope},
@@ -105,7 +105,13 @@ impl Starting<'_> {
             ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
         let server = identify(&mut client, held.as_ref()).await?;
         memory::lock(&self.shared.memory).begin_at(server.system_identifier, server.timeline);
-        let start = decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref())?;
+        let start = match decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref()) {
+            Err(refusal) if config.snapshot.mode == SnapshotMode::WhenNeeded => {
+                let found = (slot.as_ref(), held.as_ref());
+                self.begin_anew(refusal, found, &mut catalog, &admin, &topics).await?
+            }
+            decided => decided?,
+        };
 
         self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
         // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
@@ -118,6 +124,10 @@ impl Starting<'_> {
             self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
+        let has_begun_anew = matches!(start, Start::Anew(_));
+        if has_begun_anew {
+            metrics.begun_anew();
+        }
         metrics.resumed_at(position);
         let (reader, feedback) = self.start_replication(client, position).await?;
         if let Some(slot) = catalog.slot(&postgres.slot).await? {
@@ -127,8 +137,9 @@ impl Starting<'_> {
         let relations =
             |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
         let moved = progress.moved_rows();
+        let owing = progress.owing(config.snapshot.mode != SnapshotMode::Never);
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
-        let copier = self.copier(of_copies, &budget, progress);
+        let copier = self.copier(of_copies, &budget, progress, has_begun_anew);
         let mut relations = relations(catalog);
         relations.remember_whole_rows().await?;
         if let Some(topic) = &config.snapshot.notification_topic {
@@ -138,7 +149,19 @@ impl Starting<'_> {
             self.prepare_signals(topic.as_str(), &topics, &admin).await?;
         }
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, copier })
+        Ok(Started {
+            producer,
+            checkpoint,
+            reader,
+            feedback,
+            relations,
+            topic,
+            budget,
+            heartbeat,
+            moved,
+            owing,
+            copier,
+        })
     }
 
     /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before
@@ -154,10 +177,14 @@ impl Starting<'_> {
         if mode == SnapshotMode::Always && !self.shared.has_owned.load(Ordering::Relaxed) {
             attachments.extend(progress.begin_anew());
         }
+        if let Start::Anew(_) = start {
+            let tables = catalog.published_tables(&self.shared.wanted.publication).await?;
+            attachments.extend(progress.begin_anew_behind_truncates(&tables, unix_ms()));
+        }
         if mode != SnapshotMode::Never && progress.stream.is_none() {
             let has_streamed = match start {
                 Start::CreateSlot { forced } | Start::Adopt { forced, .. } => forced,
-                Start::Resume(_) => true,
+                Start::Resume(_) | Start::Anew(_) => true,
             };
             let publication = &self.shared.wanted.publication;
             let tables = if has_streamed { catalog.published_tables(publication).await? } else { Vec::new() };
@@ -195,6 +222,7 @@ impl Starting<'_> {
         relations: Relations,
         budget: &Arc<MemoryBudget>,
         progress: Progress,
+        has_begun_anew: bool,
     ) -> (CopierParts, mpsc::Receiver<Request>) {
         let config = &self.shared.config;
         let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
@@ -209,6 +237,7 @@ impl Starting<'_> {
             requests,
             metrics: Arc::clone(&self.shared.metrics),
             progress,
+            has_begun_anew,
             control: Arc::clone(&self.shared.snapshot_control),
             signals: config
                 .snapshot
@@ -345,15 +374,25 @@ impl Starting<'_> {
                 }
                 commit_alone(producer, topic, at(position, forced), attachments).await
             }
-            Start::CreateSlot { forced } => {
+            Start::Anew(Anew::AdoptSlot(position)) => {
+                commit_alone(producer, topic, at(position, true), attachments).await
+            }
+            Start::CreateSlot { .. } | Start::Anew(_) => {
+                let forced = start != Start::CreateSlot { forced: false };
                 // If this is interrupted, the next start finds the announcement, and knows the slot for its own.
                 let pending = Checkpoint { slot_pending: true, forced, ..template.clone() };
                 let (producer, _) = commit_alone(producer, topic, pending, attachments).await?;
+                fault::point(fault::Point::SlotAnnounced);
                 let name = slot_name(&self.shared.wanted.slot)?;
+                if start == Start::Anew(Anew::ReplaceSlot) {
+                    client.drop_slot(&name, false).await.map_err(|error| failures::of_walreceiver(&error))?;
+                    warn!(slot = self.shared.wanted.slot, "dropped the slot, which could not be read any more");
+                }
                 let mut slot = CreateSlot::new(&name);
                 slot.failover = self.shared.config.postgres.failover && client.server_version_num() >= 170_000;
                 let created = self.create_slot(client, &slot).await?;
                 info!(slot = self.shared.wanted.slot, consistent_point = %created.consistent_point, "created the slot");
+                fault::point(fault::Point::SlotCreated);
                 self.warn_of_what_is_not_copied(created.consistent_point);
                 commit_alone(producer, topic, at(Position::at(created.consistent_point), forced), &[]).await
             }
@@ -455,7 +494,7 @@ async fn commit_alone(
     Ok(committed)
 }
 
-async fn blocking<T: Send + 'static>(
+pub(super) async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, publisher::PublishError> + Send + 'static,
 ) -> Result<T, Failure> {
     spawn_blocking(work)

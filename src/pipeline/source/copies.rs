@@ -6,6 +6,7 @@
 use encoder::{Change, RecordBatch};
 use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
+use rustc_hash::{FxHashMap, FxHashSet};
 use tokio::sync::{
     mpsc::{Receiver, error::TryRecvError},
     oneshot,
@@ -19,9 +20,12 @@ use crate::{
         work::{Copied, Work, cost_of},
     },
     snapshot::{
-        Chunk, Closed, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt, TableRecord, Windows,
+        AtOnce, Chunk, Closed, Ending, Fate, MovedRows, Notice, Opened, Outcome, Owing, Request, RowKey, Spoilt,
+        TableRecord, WindowId, Windows,
     },
 };
+
+mod at_once;
 
 /// So many rows that have moved are read before the copy goes on.
 const MOVED_ROWS_MUCH: usize = 1000;
@@ -31,6 +35,12 @@ pub(super) struct Copies {
     requests: Option<Receiver<Request>>,
     windows: Windows<Box<Chunk>>,
     moved: MovedRows,
+    at_once: AtOnce,
+    /// Whether tables are copied that nobody has asked for, and those of which it is known already what becomes of them.
+    is_automatic: bool,
+    decided: FxHashSet<Oid>,
+    /// Copies at once of which all rows are written.
+    ending: FxHashMap<WindowId, (Ending, oneshot::Sender<Outcome>)>,
     /// Kept for their memory.
     old_key: Vec<u8>,
     new_key: Vec<u8>,
@@ -42,6 +52,10 @@ impl Copies {
             requests: None,
             windows: Windows::new(),
             moved: MovedRows::default(),
+            at_once: AtOnce::default(),
+            is_automatic: false,
+            decided: FxHashSet::default(),
+            ending: FxHashMap::default(),
             old_key: Vec::new(),
             new_key: Vec::new(),
         }
@@ -139,9 +153,18 @@ impl Copies {
 
 impl Source {
     /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
-    pub(in crate::pipeline) fn copying(mut self, requests: Receiver<Request>, moved: MovedRows) -> Self {
+    pub(in crate::pipeline) fn copying(
+        mut self,
+        requests: Receiver<Request>,
+        moved: MovedRows,
+        Owing { owed, is_automatic, decided }: Owing,
+    ) -> Self {
         self.copies.requests = Some(requests);
         self.copies.moved = moved;
+        for table in owed {
+            self.copies.at_once.owe(table);
+        }
+        (self.copies.is_automatic, self.copies.decided) = (is_automatic, decided);
         self
     }
 
@@ -156,6 +179,7 @@ impl Source {
     pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
         match request {
             Request::Open { window, table, key, is_anew, behind, opened } => {
+                self.copies.decided.insert(table);
                 self.copies.moved.begin(table, is_anew);
                 let why = match self.relations.known.get(&table) {
                     Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
@@ -177,17 +201,36 @@ impl Source {
                 self.copies.windows.load(window, chunk, snapshot, until);
                 self.write_copies().await
             }
+            Request::Empty { table, emptied, record } => self.empty(table, emptied, record).await,
+            Request::Owe { table, record, committed } => self.owe(table, record, committed).await,
+            Request::Take { window, table, opened } => {
+                self.take(window, table, opened);
+                Ok(())
+            }
+            Request::Taken { window, snapshot, until, accepted } => {
+                self.taken(window, snapshot, until, accepted);
+                Ok(())
+            }
+            Request::Rows { window, rows } => self.write_rows(window, *rows).await,
             Request::Abandon { window, snapshot } => {
                 self.copies.windows.abandon(window, snapshot.as_ref());
+                self.copies.at_once.abandon(window);
+                self.copies.ending.remove(&window);
                 Ok(())
             }
             Request::Record { mut attachments, notices, ended, committed } => {
+                for table in &ended {
+                    self.copies.at_once.forgive(*table);
+                    self.copies.decided.insert(*table);
+                }
                 attachments.extend(ended.into_iter().flat_map(|table| self.copies.moved.end(table)));
                 self.record(attachments, notices, Some(committed)).await
             }
             Request::Forget { table } => {
                 // Whoever reads it still notes nothing any more.
                 self.copies.windows.spoil(table, Spoilt::Altered);
+                self.copies.at_once.forgive(table);
+                self.copies.decided.remove(&table);
                 let mut attachments = self.copies.moved.end(table);
                 attachments.push(TableRecord::removal(table));
                 self.record(attachments, Vec::new(), None).await
@@ -203,7 +246,9 @@ impl Source {
     ) -> Result<(), Failure> {
         // What was streamed before may have attachments that these end.
         self.flush(false).await?;
-        self.send(Work::Copied(Box::new(Copied { batch: RecordBatch::new(), attachments, notices, committed }))).await
+        let attachments = self.behind_pending(attachments);
+        let batch = RecordBatch::new();
+        self.send(Work::Copied(Box::new(Copied { emptied: None, batch, attachments, notices, committed }))).await
     }
 
     async fn write_copies(&mut self) -> Result<(), Failure> {
@@ -214,7 +259,7 @@ impl Source {
             self.flush(false).await?;
             self.write_copy(closed).await?;
         }
-        Ok(())
+        self.end_copies().await
     }
 
     async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
@@ -254,7 +299,8 @@ impl Source {
                 // What waits for the stream must not wait for room too: the stream may be waiting for the same.
                 self.budget.charge(batch.iter().map(|record| cost_of(&record)).sum());
                 drop(charge);
-                self.send(Work::Copied(Box::new(Copied { batch, attachments, notices, committed: None }))).await?;
+                let copied = Copied { emptied: None, batch, attachments, notices, committed: None };
+                self.send(Work::Copied(Box::new(copied))).await?;
                 Outcome::Written { superseded, left }
             }
         };

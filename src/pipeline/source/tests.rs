@@ -7,7 +7,7 @@ use std::{collections::BTreeMap, sync::LazyLock};
 
 use apache_avro::{Schema, reader::datum::GenericDatumReader, types::Value};
 use bytes::{BufMut, Bytes, BytesMut};
-use encoder::{EncodeOptions, HeldBack, Naming, Operation, TableFacts, TablePlan};
+use encoder::{EncodeOptions, HeldBack, MessageTopic, Naming, Operation, TableFacts, TablePlan};
 use pgoutput::{Keepalive, RelationColumn, ReplicaIdentity, Timestamp, Xid};
 use proptest::prelude::*;
 use tokio::{runtime::Runtime, sync::mpsc, sync::mpsc::Receiver};
@@ -632,3 +632,5 @@ proptest! {
         prop_assert_eq!(in_kafka, expected);
     }
 }
+
+mod at_once;

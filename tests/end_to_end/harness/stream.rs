@@ -123,6 +123,12 @@ impl Stream {
         self.settings.push((variable, value.to_owned()));
     }
 
+    /// Leaves a key out again.
+    pub(crate) fn unset(&mut self, key: &str) {
+        let variable = format!("PGSLUICE_{}", key.replace('.', "__").to_uppercase());
+        self.settings.retain(|(name, _)| *name != variable);
+    }
+
     /// Starts the program.
     pub(crate) fn start(&self) -> Program {
         self.start_with(&[], &[])

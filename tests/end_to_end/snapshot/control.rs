@@ -21,14 +21,14 @@ fn snapshot(stream: &Stream, program: &Program, arguments: &[&str]) -> (i32, Str
 }
 
 /// What must succeed.
-fn command(stream: &Stream, program: &Program, arguments: &[&str]) -> String {
+pub(super) fn command(stream: &Stream, program: &Program, arguments: &[&str]) -> String {
     let (code, stdout, stderr) = snapshot(stream, program, arguments);
     assert_eq!(code, 0, "{arguments:?}: {stderr}");
     stdout
 }
 
 /// What must be refused with this code, and say this.
-fn refused(stream: &Stream, program: &Program, arguments: &[&str], code: &str, says: &str) {
+pub(super) fn refused(stream: &Stream, program: &Program, arguments: &[&str], code: &str, says: &str) {
     let (exit, stdout, stderr) = snapshot(stream, program, arguments);
     assert_eq!((exit, stdout.as_str()), (2, ""), "{arguments:?}: {stderr}");
     assert!(stderr.contains(&format!("[{code}]")) && stderr.contains(says), "{arguments:?}: {stderr}");

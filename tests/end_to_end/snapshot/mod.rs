@@ -4,12 +4,14 @@ mod control;
 mod crashes;
 mod envelopes;
 mod judge;
+mod keyless;
 mod keys;
 mod modes;
 mod published;
 mod signals;
 mod sizes;
 mod trouble;
+mod when_needed;
 mod writers;
 
 use std::{thread, time::Duration};

@@ -19,7 +19,7 @@ fn signal(stream: &Stream, key: &str, value: &str) {
 }
 
 /// What the topic of notifications was told: what happened, of which table, and how many rows it had.
-fn told(stream: &Stream) -> Vec<(String, String, String)> {
+pub(super) fn told(stream: &Stream) -> Vec<(String, String, String)> {
     let topic = format!("notifications-of-{}", stream.name);
     let mut found = Vec::new();
     kafka::read_to_end(

@@ -1,6 +1,7 @@
 //! A row that was there before the stream: an event with `op` `r`, and otherwise what an insert of the row would be.
 //!
-//! It belongs to no transaction, and so has no place in one. What it says of its source is what the snapshot says.
+//! It belongs to no transaction, and so has no place in one. What it says of its source is what the snapshot says. So it is with the event that
+//! says, before such rows, that there was none.
 
 use pgoutput::Tuple;
 
@@ -28,6 +29,20 @@ impl BoundPlan {
             Ok(()) => Ok(Encoded::Events),
             Err(error) => self.bury(&Dead::read(row), &context, None, error, batch),
         }
+    }
+
+    /// Appends the record that the table was emptied, an event with `op` `t`, for rows of a snapshot to be all that there is behind it. On error the
+    /// batch is not touched, and where there is no such record ([`TablePlan::can_empty`](crate::TablePlan::can_empty)) nothing is appended.
+    ///
+    /// `processed_unix_ns` as in [`EventContext`].
+    pub fn encode_emptied(
+        &self,
+        snapshot: &SnapshotContext,
+        processed_unix_ns: i64,
+        batch: &mut RecordBatch,
+    ) -> Result<(), EncodeError> {
+        let context = EventContext { transaction: &snapshot.source, lsn: snapshot.lsn, processed_unix_ns };
+        batch.append(|batch| self.encoder(&context, None, batch).truncate())
     }
 }
 
