@@ -180,6 +180,16 @@ impl TopicReader {
         }
     }
 
+    /// Fetches no more of a partition; what was fetched of it may still come.
+    ///
+    /// # Errors
+    /// librdkafka refuses it.
+    pub fn pause(&self, topic: &str, partition: i32) -> Result<(), PublishError> {
+        let mut partitions = TopicPartitionList::new();
+        partitions.add_partition(topic, partition);
+        self.consumer.pause(&partitions).map_err(PublishError::kafka("leaving a partition"))
+    }
+
     /// That nothing comes is as it should be: what was there was read.
     pub fn is_patient(&mut self) {
         self.heard_at = Instant::now();
