@@ -17,7 +17,7 @@ use tokio::{
 
 use super::{ConfigFile, init_logging, runtime};
 use crate::{
-    config::Config,
+    config::{Config, Transaction},
     failure::{Code, Failure},
     pipeline::kafka_settings,
     replay::{
@@ -304,6 +304,7 @@ struct Replay {
     decoder: Decoder,
     checkpoint_topic: String,
     replication_factor: i32,
+    transaction: Transaction,
 }
 
 impl Replay {
@@ -325,6 +326,7 @@ impl Replay {
             decoder: Decoder::new(schemas, runtime.clone()),
             checkpoint_topic: config.kafka.checkpoint_topic.as_str().to_owned(),
             replication_factor: config.kafka.topics.replication_factor.map_or(-1, i32::from),
+            transaction: config.kafka.transaction.clone(),
             command,
             range,
             filter,
@@ -430,7 +432,6 @@ impl Replay {
             isolation: format!("{:?}", command.isolation),
             as_json: command.as_json,
         };
-        // The range is made with a decoder of its own, since both are needed at once.
         let (as_json, isolation) = (command.as_json, command.isolation);
         let admin = &self.admin;
         let copy = Copy {
@@ -439,6 +440,8 @@ impl Replay {
             replication_factor: self.replication_factor,
             isolation: isolation.into(),
             asked,
+            records_max: self.transaction.max_records,
+            bytes_max: self.transaction.max_bytes,
             admin,
             stop: self.stop.clone(),
             shows_progress: true,

@@ -32,8 +32,7 @@ use crate::{
 };
 
 const VERSION: u32 = 1;
-/// A transaction is committed when it has so many records or bytes, or is so old.
-const RECORDS_MAX: u64 = 10_000;
+/// A transaction is committed when it has as many records or bytes as the stream's, though no more than these bytes, or is so old.
 const BYTES_MAX: u64 = 8 << 20;
 const AGE_MAX: Duration = Duration::from_secs(1);
 /// How long the checkpoint topic may be held up by others.
@@ -83,6 +82,8 @@ pub(crate) struct Copy<'a> {
     pub(crate) replication_factor: i32,
     pub(crate) isolation: Isolation,
     pub(crate) asked: Asked,
+    pub(crate) records_max: u64,
+    pub(crate) bytes_max: u64,
     pub(crate) admin: &'a TopicAdmin,
     pub(crate) stop: Stop,
     /// Whether a bar is drawn.
@@ -378,7 +379,9 @@ impl Copying<'_> {
     fn is_due(&self, age_max: Duration) -> bool {
         match &self.writer {
             Some(Writer::Open(open)) => {
-                open.age() >= age_max || open.records() >= RECORDS_MAX || open.bytes() >= BYTES_MAX
+                open.age() >= age_max
+                    || open.records() >= self.copy.records_max
+                    || open.bytes() >= self.copy.bytes_max.min(BYTES_MAX)
             }
             _ => false,
         }

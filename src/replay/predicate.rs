@@ -91,10 +91,11 @@ enum Literal {
     Boolean(bool),
 }
 
-/// A field that is there, that is null or in what is null, or that is not there.
+/// A field that is there, is null, is in what is null, or is not there.
 enum Looked<'a> {
     There(&'a Value),
     Null,
+    InNull,
     Missing,
 }
 
@@ -171,7 +172,7 @@ impl Test {
         };
         let names = if self.root == Root::Header { &[][..] } else { &self.names };
         let looked = root.map_or(Looked::Missing, |root| look(root, names));
-        if !matches!(looked, Looked::Missing) {
+        if matches!(looked, Looked::There(_) | Looked::Null) {
             self.was_there.set(true);
         }
         if self.check == Check::IsNull {
@@ -197,7 +198,7 @@ fn look<'a>(value: &'a Value, names: &[String]) -> Looked<'a> {
     let mut value = value;
     for name in names {
         match value {
-            Value::Null => return Looked::Null,
+            Value::Null => return Looked::InNull,
             value_of => match value_of.field(name) {
                 Some(field) => value = field,
                 None => return Looked::Missing,

@@ -21,6 +21,7 @@ use crate::{
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long nothing may come at all, neither a record nor the end of a partition.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(30);
+const QUEUE_BACKOFF: &str = "fetch.queue.backoff.ms";
 const POLL: Duration = Duration::from_millis(100);
 
 /// How much is fetched ahead.
@@ -76,8 +77,13 @@ impl TopicReader {
             Appetite::Few => config
                 .set("fetch.wait.max.ms", "5")
                 .set("queued.min.messages", "1")
+                // A partition whose queue is full is left alone for a second by default, though the queue is thrown away in a moment.
+                .set(QUEUE_BACKOFF, "1")
                 .set("fetch.message.max.bytes", "65536"),
-            Appetite::All => config.set("fetch.wait.max.ms", "100").set("queued.max.messages.kbytes", "16384"),
+            Appetite::All => config
+                .set("fetch.wait.max.ms", "100")
+                .set("queued.max.messages.kbytes", "16384")
+                .set(QUEUE_BACKOFF, "10"),
         };
         let consumer = config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?;
         Ok(Self { consumer, heard_at: Instant::now() })

@@ -95,7 +95,8 @@ impl Stream {
         stream
     }
 
-    fn config_path(&self) -> PathBuf {
+    /// Where its configuration is; what was [set](Self::set) since is not in it.
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.folder.path().join("pgsluice.toml")
     }
 

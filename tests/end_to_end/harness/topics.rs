@@ -55,8 +55,17 @@ impl Topics {
 
     /// Removes all records of a topic of one partition, as its retention would.
     pub(crate) fn empty(&self, topic: &str) {
+        self.remove(topic, Offset::End);
+    }
+
+    /// Removes the records before an offset of a topic of one partition.
+    pub(crate) fn empty_before(&self, topic: &str, offset: i64) {
+        self.remove(topic, Offset::Offset(offset));
+    }
+
+    fn remove(&self, topic: &str, before: Offset) {
         let mut offsets = TopicPartitionList::new();
-        offsets.add_partition_offset(topic, 0, Offset::End).expect("an offset");
+        offsets.add_partition_offset(topic, 0, before).expect("an offset");
         self.runtime.block_on(self.client.delete_records(&offsets, &options())).expect("they are removed");
     }
 
