@@ -1,6 +1,7 @@
 //! `pgsluice replay`
 
 use std::{
+    cell::{Cell, RefCell},
     io::{self, IsTerminal, Write},
     process::ExitCode,
     time::{SystemTime, UNIX_EPOCH},
@@ -447,7 +448,7 @@ impl Replay {
             shows_progress: true,
         };
         let (filter, range, topics) = (&self.filter, &self.range, &self.command.topics);
-        let decoder = std::cell::RefCell::new(&mut self.decoder);
+        let decoder = RefCell::new(&mut self.decoder);
         let mut spans = || {
             let mut decoder = decoder.borrow_mut();
             let mut resolver = Resolver::new(&copy.settings, &mut decoder, admin, isolation.into())?;
@@ -458,7 +459,9 @@ impl Replay {
             resolver.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
             Ok(spans)
         };
+        let seen = Cell::new(0);
         let mut choose = |record: &FetchedRecord<'_>| {
+            seen.set(seen.get() + 1);
             if filter.is_open() && !as_json {
                 return Ok(Chosen::AsItIs);
             }
@@ -471,7 +474,7 @@ impl Replay {
         };
         let place = copy.run(&mut spans, &mut choose)?;
         let said = if place.is_done { "complete" } else { "stopped, and goes on when it is run again" };
-        tell(filter, place.read, &format!("{} of {} records are in {to_topic}: {said}", place.written, place.read));
+        tell(filter, seen.get(), &format!("{} of {} records are in {to_topic}: {said}", place.written, place.read));
         Ok(())
     }
 }

@@ -190,14 +190,14 @@ impl<'a> Resolver<'a> {
     fn unknown(&self, topic: &str) -> Failure {
         let mut found = format!("there is no topic {topic}");
         if let Ok(topics) = self.admin.partitions_by_topic() {
-            let likeness = |other: &str| {
-                let is_part = other.contains(topic) || topic.contains(other);
-                if is_part { 1.0 } else { strsim::jaro_winkler(topic, other) }
-            };
-            let mut near: Vec<(f64, &String)> = topics.keys().map(|other| (likeness(other), other)).collect();
-            near.retain(|(likeness, other)| *likeness > 0.8 && !other.starts_with("__"));
-            near.sort_by(|left, right| right.0.total_cmp(&left.0));
-            let near: Vec<&str> = near.iter().take(3).map(|(_, other)| other.as_str()).collect();
+            let names = || topics.keys().map(String::as_str).filter(|other| !other.starts_with("__"));
+            let mut near: Vec<&str> = names().filter(|other| other.contains(topic) || topic.contains(other)).collect();
+            if near.is_empty() {
+                let likeness = |other: &str| strsim::normalized_damerau_levenshtein(topic, other);
+                let nearest = names().max_by(|left, right| likeness(left).total_cmp(&likeness(right)));
+                near.extend(nearest.filter(|other| likeness(other) > 0.7));
+            }
+            near.truncate(3);
             if !near.is_empty() {
                 found = format!("{found}; there is {}", near.join(", "));
             }

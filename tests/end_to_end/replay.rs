@@ -1,6 +1,7 @@
 //! Records are found, shown and passed on from the points that an operator knows, with neither PostgreSQL nor the stream there.
 
 mod copy;
+mod documented;
 mod group;
 mod refusals;
 

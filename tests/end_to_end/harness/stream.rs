@@ -124,6 +124,11 @@ impl Stream {
         self.settings.push((variable, value.to_owned()));
     }
 
+    /// What was [set](Self::set), for whoever runs the program otherwise.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
+    }
+
     /// Starts the program.
     pub(crate) fn start(&self) -> Program {
         self.start_with(&[], &[])
