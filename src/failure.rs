@@ -184,6 +184,9 @@ codes! {
     RecordUnreadable "record-unreadable" Stop 3
         "A record cannot be decoded, or does not say what is asked of it.",
         "See that `[schema_registry]` is the registry of whoever has written it. `pgsluice replay --raw` shows records without decoding them; by offset or time they are found without their LSN.";
+    OutputFailed "output-failed" Stop 1
+        "What a command shows could not be written.",
+        "See why standard output takes no more: the disk may be full.";
     GroupActive "group-active" Stop 3
         "A consumer group has members, which would go on from where they are.",
         "Stop its consumers, and run it again.";

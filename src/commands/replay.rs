@@ -350,10 +350,7 @@ impl Replay {
     fn spans(&mut self) -> Result<Vec<Span>, Failure> {
         let isolation = self.command.isolation.into();
         let mut resolver = Resolver::new(&self.settings, &mut self.decoder, &self.admin, isolation)?;
-        let mut spans = Vec::new();
-        for topic in &self.command.topics {
-            spans.extend(resolver.spans(topic, &self.range)?);
-        }
+        let spans = resolver.spans(&self.command.topics, &self.range)?;
         for remark in &resolver.remarks {
             tracing::warn!("{remark}");
         }
@@ -367,9 +364,9 @@ impl Replay {
         }
         print(reset.table().as_bytes())?;
         if self.command.yes {
-            eprintln!("the group {group} goes on at NEW");
+            say(&format!("the group {group} goes on at NEW"));
         } else {
-            eprintln!("nothing was changed: with --yes the group {group} goes on at NEW");
+            say(&format!("nothing was changed: with --yes the group {group} goes on at NEW"));
         }
         Ok(())
     }
@@ -436,7 +433,8 @@ impl Replay {
         let (as_json, isolation) = (command.as_json, command.isolation);
         let admin = &self.admin;
         let copy = Copy {
-            settings: self.settings.clone(),
+            settings: self.settings.named(copy::id(command.name.as_ref().unwrap_or(&to_topic))),
+            reading: self.settings.clone(),
             checkpoint_topic: CheckpointTopic::new(self.checkpoint_topic.as_str()),
             replication_factor: self.replication_factor,
             isolation: isolation.into(),
@@ -451,11 +449,8 @@ impl Replay {
         let decoder = RefCell::new(&mut self.decoder);
         let mut spans = || {
             let mut decoder = decoder.borrow_mut();
-            let mut resolver = Resolver::new(&copy.settings, &mut decoder, admin, isolation.into())?;
-            let mut spans = Vec::new();
-            for topic in topics {
-                spans.extend(resolver.spans(topic, range)?);
-            }
+            let mut resolver = Resolver::new(&copy.reading, &mut decoder, admin, isolation.into())?;
+            let spans = resolver.spans(topics, range)?;
             resolver.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
             Ok(spans)
         };
@@ -481,14 +476,19 @@ impl Replay {
 
 /// Says what was done, and what may have been mistyped.
 fn tell(filter: &Filter, seen: u64, done: &str) {
-    eprintln!("{done}");
+    say(done);
     if let Some(condition) = &filter.condition
         && seen > 0
     {
         for doubt in condition.doubts() {
-            eprintln!("--where: {doubt}");
+            say(&format!("--where: {doubt}"));
         }
     }
+}
+
+/// That nobody listens is no failure either.
+fn say(line: &str) {
+    let _nobody_reads_it = writeln!(io::stderr(), "{line}");
 }
 
 /// A record that is not decoded.
@@ -531,7 +531,7 @@ impl<W: Write> Out<W> {
                 Ok(())
             }
             outcome => outcome.map_err(|error| {
-                Failure::new(Code::Internal, format!("standard output cannot be written to: {error}"))
+                Failure::new(Code::OutputFailed, format!("standard output cannot be written to: {error}"))
             }),
         }
     }

@@ -76,8 +76,10 @@ struct Part {
 
 /// A replay into a topic.
 pub(crate) struct Copy<'a> {
-    /// With the replay's own name.
+    /// With the replay's own name: of who writes.
     pub(crate) settings: KafkaSettings,
+    /// With the stream's: of who reads, and joins no group of that name or any other.
+    pub(crate) reading: KafkaSettings,
     pub(crate) checkpoint_topic: CheckpointTopic,
     pub(crate) replication_factor: i32,
     pub(crate) isolation: Isolation,
@@ -190,7 +192,7 @@ impl Copy<'_> {
             progress: Progress::new(&spans, self.shows_progress),
         };
         let mut ended = None;
-        let outcome = reading::read(&self.settings, self.isolation, &spans, &self.stop, &mut |read| match copying
+        let outcome = reading::read(&self.reading, self.isolation, &spans, &self.stop, &mut |read| match copying
             .take(&read, choose)
         {
             Ok(()) => Ok(Then::GoOn),
@@ -214,9 +216,9 @@ impl Copy<'_> {
     /// How far it is, as it is decided: what another run has begun to commit was ended when the producer connected.
     fn read_place(&self) -> Result<Option<Place>, Ended> {
         let topic = self.checkpoint_topic.name();
-        let end = LogReader::new(&self.settings, topic, Isolation::Uncommitted).end()?;
+        let end = LogReader::new(&self.reading, topic, Isolation::Uncommitted).end()?;
         let (key, mut newest) = (self.settings.name.as_bytes(), None);
-        let mut reader = LogReader::new(&self.settings, topic, Isolation::Committed);
+        let mut reader = LogReader::new(&self.reading, topic, Isolation::Committed);
         reader.read_while(end, STABLE_TIMEOUT, |_, found, value| {
             if found == Some(key) {
                 newest = value.map(<[u8]>::to_vec);

@@ -107,6 +107,13 @@ struct Bounds {
     end: i64,
 }
 
+/// A range in a topic.
+struct Found {
+    spans: Vec<Span>,
+    /// What is said where nothing is so late.
+    past: Option<String>,
+}
+
 /// Where a point is in a partition.
 struct Located {
     offset: i64,
@@ -133,20 +140,38 @@ impl<'a> Resolver<'a> {
         Ok(Self { settings, decoder, admin, bounds, looks, remarks: Vec::new() })
     }
 
-    /// The spans of a range in a topic.
+    /// The spans of a range in topics. That some of them have nothing so late is remarked.
     ///
     /// # Errors
-    /// There is no such topic or partition, the range is not in it, or records of it may be gone.
-    pub(crate) fn spans(&mut self, topic: &str, range: &Range) -> Result<Vec<Span>, Failure> {
+    /// There is no such topic or partition, the range is in none of them, or records of it may be gone.
+    pub(crate) fn spans(&mut self, topics: &[String], range: &Range) -> Result<Vec<Span>, Failure> {
+        let (mut spans, mut past, mut is_any) = (Vec::new(), Vec::new(), false);
+        for (position, topic) in topics.iter().enumerate() {
+            if topics[..position].contains(topic) {
+                continue;
+            }
+            let found = self.spans_of(topic, range)?;
+            is_any |= found.past.is_none();
+            spans.extend(found.spans);
+            past.extend(found.past);
+        }
+        if !is_any {
+            return Err(Failure::new(Code::RangeInvalid, past.join("; ")));
+        }
+        self.remarks.extend(past);
+        Ok(spans)
+    }
+
+    fn spans_of(&mut self, topic: &str, range: &Range) -> Result<Found, Failure> {
         let partitions = self.bounds_of(topic, &range.partitions)?;
         let from = self.locate(topic, &partitions, range.from)?;
         Self::refuse_cut(topic, &partitions, range, &from)?;
-        if !range.is_endless && range.from != Point::End && from.iter().all(|located| located.is_past_all) {
+        let is_past = !range.is_endless && range.from != Point::End && from.iter().all(|located| located.is_past_all);
+        let past = is_past.then(|| {
             let newest: Vec<&str> = from.iter().filter_map(|located| located.newest.as_deref()).collect();
             let there = if newest.is_empty() { listed(&partitions) } else { newest.join(", ") };
-            let found = format!("{topic} has nothing from {} on: {there}", range.from);
-            return Err(Failure::new(Code::RangeInvalid, found));
-        }
+            format!("{topic} has nothing from {} on: {there}", range.from)
+        });
         let to = match range.to {
             Some(point) => {
                 self.locate(topic, &partitions, point)?.into_iter().map(|located| Some(located.offset)).collect()
@@ -164,12 +189,12 @@ impl<'a> Resolver<'a> {
             })
             .collect();
         let ends_before = from.iter().zip(&to).any(|(from, to)| to.is_some_and(|to| to < from.offset));
-        if ends_before && spans.iter().all(Span::is_empty) {
+        if past.is_none() && ends_before && spans.iter().all(Span::is_empty) {
             let to = range.to.unwrap_or(Point::End);
             let found = format!("{to} is before {} in every partition of {topic}", range.from);
             return Err(Failure::new(Code::RangeInvalid, found));
         }
-        Ok(spans)
+        Ok(Found { spans, past })
     }
 
     fn bounds_of(&self, topic: &str, wanted: &[i32]) -> Result<Vec<Bounds>, Failure> {
@@ -304,8 +329,9 @@ impl<'a> Resolver<'a> {
             .first
             .map_or_else(|| "nothing is left".to_owned(), |first| format!("what is left begins with {}", first.lsn));
         Ok(Located {
-            offset: answer.first.map_or(bounds.end, |first| first.offset),
-            is_past_all: answer.first.is_none(),
+            // What is not decided yet may be of the range.
+            offset: answer.first.map_or(end.min(bounds.end), |first| first.offset),
+            is_past_all: answer.first.is_none() && end >= bounds.end,
             is_cut: is_cut.then(|| format!("{} was removed, and {begins}", records_before(begin))),
             newest: answer.before.map(|before| {
                 format!("the last commit in partition {partition} is {} at offset {}", before.lsn, before.offset)

@@ -144,6 +144,24 @@ fn records_come_from_one_lsn_to_another() {
 }
 
 #[test]
+fn several_topics_are_read_one_after_another() {
+    let stream = ended("replay_topics", &[]);
+    let (item, marker) = (stream.topic("item"), stream.topic("marker"));
+    let count = |topic: &str| lines(&stream, &[topic, "--from-beginning"]).len();
+    let both = lines(&stream, &[&item, &marker, &item, "--from-beginning"]);
+    assert_eq!(both.len(), count(&item) + count(&marker));
+    let topics: Vec<&str> = both.iter().filter_map(|line| line["topic"].as_str()).collect();
+    assert!(topics.is_sorted() && topics[0] == item && topics[both.len() - 1] == marker);
+    // One that has nothing so late is no reason not to show the other.
+    let last = both.iter().rev().find_map(|line| line["lsn"].as_str()).expect("a commit");
+    let (stdout, said) = replay(&stream, &[&item, &marker, "--from-lsn", last, "--output", "json"], 0);
+    assert!(stdout.lines().count() > 0 && stdout.lines().all(|line| line.contains(&marker)), "{stdout}");
+    assert!(said.contains(&format!("{item} has nothing from LSN {last} on")), "{said}");
+    let (table, _) = replay(&stream, &[&item, &marker, "--from-lsn", last], 0);
+    assert!(table.starts_with("TOPIC ") && table.contains(&format!("\n{marker}  ")), "{table}");
+}
+
+#[test]
 fn records_come_by_offset_time_key_and_condition() {
     let stream = ended("replay_which", &[]);
     let topic = stream.topic("item");

@@ -22,7 +22,7 @@ fn the_documentation_shows_what_is_said() {
     };
     play("insert into public.orders values (1, 'ann', 12.50, 'open')");
     play("insert into public.orders values (2, 'bob', 4.00, 'open')");
-    let lsn = pgoutput::Lsn::from(u64::from(stream.database.wal_lsn())).to_string();
+    let lsn = pgoutput::Lsn::from(stream.database.wal_lsn()).to_string();
     play("update public.orders set status = 'paid' where id = 1");
     play("delete from public.orders where id = 2");
     play("insert into public.orders values (3, 'cyd', 99.90, 'paid')");
@@ -43,11 +43,11 @@ fn the_documentation_shows_what_is_said() {
             Some(command) => {
                 commands += 1;
                 let command = an_lsn.replace_all(command, lsn.as_str());
-                found += &format!("$ {command}\n{}", run(&stream, &command));
+                found.extend(["$ ", &command, "\n", &run(&stream, &command)]);
             }
             // What a command says comes from the command.
             None if is_console => {}
-            None => found += &format!("{line}\n"),
+            None => found.extend([line, "\n"]),
         }
         if line == "```console" {
             is_console = true;
