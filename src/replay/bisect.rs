@@ -33,7 +33,7 @@
 //! # Where that does not hold
 //!
 //! What was written by two histories is in no order: a stream that was started again at its slot without its checkpoint (`--adopt-slot`) repeats what it had
-//! written, and another server's log, written to the same topic by a stream of another name, has positions of its own. What the search meets is compared; if positions
+//! written, and another server's log, written to the same topic by a stream of another name, has positions of its own. Looks are spread over the partition first, and all that is met is compared: if positions
 //! go backwards anywhere between two records that it has seen, nothing is inferred any more, and the partition is read from its beginning ([`Answer::backwards`]). Where it has not met
 //! the place, the answer is the first record of the history that the looks were at. A search by time or offset needs no order.
 
@@ -45,6 +45,8 @@ use super::position::Position;
 
 /// So few records are read one after another rather than bisected.
 pub(crate) const SCAN_MAX: i64 = 512;
+/// So many looks are spread over the partition before it is bisected: what two histories have written is met by them more often than not.
+const SPREAD: i64 = 8;
 /// How many records that prove nothing are passed over in one look.
 const UNDECIDED_MAX: u32 = 64;
 
@@ -140,23 +142,34 @@ struct Scan {
 impl<L: Log> Search<'_, L> {
     /// None if positions go backwards.
     fn bisect(&mut self, begin: i64, end: i64) -> Result<Option<Answer>, Failed<L::Error>> {
-        // Everything before `proven` is before what is wanted. Nothing from `right` on is, up to `first`, or to the end.
+        // Everything before `proven` is before what is wanted. Nothing from `right` on is not, up to `first`, or to the end.
         let (mut proven, mut left, mut right) = (begin, begin, end);
-        let (mut first, mut before) = (None, None);
-        while right - left > SCAN_MAX {
-            let middle = left + (right - left) / 2;
-            let limit = first.map_or(end, |first: Seen| first.offset);
+        let (mut first, mut before): (Option<Seen>, Option<Seen>) = (None, None);
+        let mut spread = (0..SPREAD).filter(|_| end - begin > SPREAD * SCAN_MAX);
+        loop {
+            let spread = spread.next().map(|part| begin + (end - begin) / SPREAD * part);
+            let middle = match spread {
+                Some(middle) => middle,
+                None if right - left > SCAN_MAX => left + (right - left) / 2,
+                None => break,
+            };
+            let limit = first.filter(|_| spread.is_none()).map_or(end, |first| first.offset);
             match self.look(middle, limit)? {
                 Found::Before(seen) => {
                     self.witnesses.push((seen, true));
-                    (proven, left, before) = (seen.offset + 1, seen.offset + 1, Some(seen));
+                    proven = proven.max(seen.offset + 1);
+                    left = left.max(proven);
+                    before = before.filter(|before| before.offset > seen.offset).or(Some(seen));
                 }
                 Found::From(seen, is_change) => {
                     self.witnesses.push((seen, is_change));
-                    (right, first) = (middle, Some(seen));
+                    if middle < right {
+                        (right, first) = (middle, Some(seen));
+                    }
                 }
-                Found::Nothing => right = middle,
-                Found::Undecided(offset) => left = offset + 1,
+                Found::Nothing => right = right.min(middle),
+                Found::Undecided(offset) if spread.is_none() => left = offset + 1,
+                Found::Undecided(_) => {}
             }
             if self.backwards().is_some() {
                 return Ok(None);

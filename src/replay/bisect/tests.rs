@@ -177,6 +177,21 @@ fn a_change_in_the_midst_of_rows_of_before_is_not_missed() {
 }
 
 #[test]
+fn another_history_that_goes_before_is_met() {
+    // Another server's log, whose positions were higher, and then this one's.
+    let changes = |from: u64, lsn: u64| {
+        (from..from + 40_000).map(move |at| (at.cast_signed(), Position::Change(Lsn::from(lsn + at))))
+    };
+    let records = changes(0, 1_000_000).chain(changes(40_000, 0)).collect();
+    let mut log = Simulated { records, end: 80_000, visited: 0 };
+    for wanted in [50_000, 60_000, 1_000_000, 1_020_000, 1_039_999] {
+        let answer = find(&mut log, 0, 80_000, Lsn::from(wanted)).expect("every record has a position");
+        assert_eq!(answer.first, log.first(Lsn::from(wanted)), "{wanted}");
+        assert!(answer.backwards.is_some(), "{wanted}");
+    }
+}
+
+#[test]
 fn a_record_without_a_position_is_told() {
     let mut log = Simulated { records: vec![(3, Position::Unknown)], end: 4, visited: 0 };
     assert_eq!(find(&mut log, 0, 4, Lsn::from(1)), Err(Failed::Unknown(3)));
