@@ -36,17 +36,19 @@ use crate::{
     schemas::Schemas,
 };
 
+const EXAMPLES: &str = "\
+A range has its first point in it and its last one not, and ends where the topic ended when the command was started. Neither PostgreSQL nor a \
+running stream is needed, or disturbed.
+
+Examples:
+  pgsluice replay shop.public.orders --from-lsn 0/16B3748 --where \"after.status = 'paid' and op in (c, u)\"
+  pgsluice replay shop.public.orders --from-time '2h ago' --key id=7 --output json | jq .value.after
+  pgsluice replay shop.public.orders --from-beginning --to-topic orders-copy
+  pgsluice replay shop.public.orders --from-time 2026-11-24T15:54:00Z --reset-group billing";
+
 /// Show records of topics from a point on, pass them on to another topic, or have a consumer group begin there.
-///
-/// A range has its first point in it and its last one not, and ends where the topic ended when the command was started. Neither PostgreSQL nor a
-/// running stream is needed, or disturbed.
-///
-///   pgsluice replay shop.public.orders --from-lsn 0/16B3748 --where "after.status = 'paid' and op in (c, u)"
-///   pgsluice replay shop.public.orders --from-time "2h ago" --key id=7 --output json | jq .value.after
-///   pgsluice replay shop.public.orders --from-beginning --to-topic orders-copy
-///   pgsluice replay shop.public.orders --from-time 2026-11-24T15:54:00Z --reset-group billing
 #[derive(Debug, Args)]
-#[command(verbatim_doc_comment)]
+#[command(after_help = EXAMPLES)]
 #[command(group = ArgGroup::new("from").required(true).args(["from_beginning", "from_end", "from_offset", "from_time", "from_lsn"]))]
 #[command(group = ArgGroup::new("to").args(["to_offset", "to_time", "to_lsn"]))]
 pub(super) struct ReplayCommand {
