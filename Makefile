@@ -62,9 +62,9 @@ bench: dependencies ## Decode and encode per row, drain a million rows beside pg
 	$(STACK) run --bench -- $(CARGO) bench --locked --bench drain --bench snapshot
 
 .PHONY: fuzz
-fuzz: ## Fuzz the decoder and the parsers of values; needs a nightly toolchain and cargo-fuzz. FUZZ_SECONDS=60
+fuzz: ## Fuzz the decoders and the parsers of values; needs a nightly toolchain and cargo-fuzz. FUZZ_SECONDS=60
 	python3 fuzz/seed.py
-	for target in message frame copy value; do \
+	for target in message frame copy value decoded; do \
 		$(CARGO) +nightly fuzz run "$$target" -- -max_total_time=$(FUZZ_SECONDS); \
 	done
 

@@ -172,6 +172,30 @@ codes! {
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Set http.token for the instance and for the command.";
+    ArgumentInvalid "argument-invalid" Stop 2
+        "An argument of a command cannot be used.",
+        "Correct what the message names; `pgsluice replay --help` tells how each is written.";
+    TopicUnknown "topic-unknown" Stop 2
+        "There is no topic of this name.",
+        "Name one that there is.";
+    RangeInvalid "range-invalid" Stop 2
+        "A range is not in its topic, or is none.",
+        "Choose one of what the message says there is.";
+    RangeGone "range-gone" Stop 3
+        "Records at the beginning of a range may be gone, by retention or compaction.",
+        "Begin where the message says that something is left; or give --allow-gone to have what there is.";
+    RecordUnreadable "record-unreadable" Stop 3
+        "A record cannot be decoded, or does not say what is asked of it.",
+        "See that `[schema_registry]` is the registry of whoever has written it. `pgsluice replay --raw` shows records without decoding them; by offset or time they are found without their LSN.";
+    OutputFailed "output-failed" Stop 1
+        "What a command shows could not be written.",
+        "See why standard output takes no more: the disk may be full.";
+    GroupActive "group-active" Stop 3
+        "A consumer group has members, which would go on from where they are.",
+        "Stop its consumers, and run it again.";
+    ReplayMismatch "replay-mismatch" Stop 3
+        "A replay of this name was begun with other arguments, and goes on where it was.",
+        "Run it again as it was begun; or give another one a --name of its own.";
     Fenced "fenced" Stop 4
         "Another instance of this stream has taken over.",
         "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";

@@ -3,6 +3,7 @@
 mod check;
 mod config;
 mod release;
+mod replay;
 mod run;
 mod setup;
 mod snapshot;
@@ -44,6 +45,8 @@ enum Command {
     Setup(setup::Setup),
     /// Write the events of tables in quarantine, and end it.
     Release(release::ReleaseCommand),
+    /// Show records of topics from a point on, pass them on to another topic, or have a consumer group begin there.
+    Replay(Box<replay::ReplayCommand>),
     /// See and command how a running instance copies the rows that were there before.
     Snapshot(snapshot::SnapshotCommand),
     /// Print a commented example of the configuration, or the reference.
@@ -72,6 +75,7 @@ impl Arguments {
             Command::Check(check) => check.run(),
             Command::Setup(setup) => setup.run(),
             Command::Release(release) => release.run(),
+            Command::Replay(replay) => replay.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Config(config) => config.run(),
         };

@@ -49,7 +49,10 @@ use tokio::{
 use tracing::{debug, info, warn};
 
 use super::Refusal;
-use crate::fault::{self, Point};
+use crate::{
+    failure::Code,
+    fault::{self, Point},
+};
 
 /// How often a registration starts over after another has taken the lock, before the caller is told to come again.
 const ATTEMPTS_MAX: u32 = 8;
@@ -172,6 +175,30 @@ impl BuiltIn {
             Failed::Kafka(error) => Refusal::of_kafka(&self.topic, &error),
             Failed::Refused(error) => refused(error),
         })
+    }
+
+    /// The text of an Avro schema. The topic is read on if the id is not known yet; nothing is created.
+    ///
+    /// # Errors
+    /// It is no Avro schema, or Kafka cannot be reached or refuses.
+    pub async fn schema_by_id(self: &Arc<Self>, id: SchemaId) -> Result<Option<String>, Refusal> {
+        let known = || {
+            let ledger = self.ledger();
+            // Records carry ids of schemas that are committed; what others make of the topic may be in the other view alone.
+            let found = ledger.committed().schema(None, id.get());
+            found.or_else(|| ledger.written().schema(None, id.get())).cloned()
+        };
+        let mut found = known();
+        if found.is_none() {
+            self.read_on().await?;
+            found = known();
+        }
+        let Some(found) = found else { return Ok(None) };
+        if let Some(kind) = &found.schema_type {
+            let found = format!("the schema with the id {id} is {kind}, which is not read here");
+            return Err(Refusal { code: Code::RecordUnreadable, found, retry_after: None });
+        }
+        Ok(Some(found.text.to_string()))
     }
 
     /// The same error as of a remote registry.

@@ -9,7 +9,7 @@ pub mod built_in;
 use std::{sync::Arc, time::Duration};
 
 use publisher::{KafkaSettings, PublishError, Verdict};
-use registry::{Action, RegistryClient, RegistryError, SchemaId};
+use registry::{Action, ErrorKind, RegistryClient, RegistryError, SchemaId};
 
 use self::built_in::BuiltIn;
 use crate::{
@@ -78,6 +78,21 @@ impl Schemas {
         match self {
             Self::Remote(client) => client.register(subject, schema).await.map_err(|error| Refusal::from(&error)),
             Self::BuiltIn(built_in) => built_in.register(subject, schema).await,
+        }
+    }
+
+    /// The text of an Avro schema; none if no schema has this id.
+    ///
+    /// # Errors
+    /// It is no Avro schema, or the registry cannot be reached or refuses; the code says which.
+    pub async fn schema_by_id(&self, id: SchemaId) -> Result<Option<String>, Refusal> {
+        match self {
+            Self::Remote(client) => match client.schema_by_id(id).await {
+                Ok(text) => Ok(Some(text)),
+                Err(error) if error.kind() == ErrorKind::Unknown => Ok(None),
+                Err(error) => Err(Refusal::from(&error)),
+            },
+            Self::BuiltIn(built_in) => built_in.schema_by_id(id).await,
         }
     }
 

@@ -5,7 +5,7 @@
 //! of its own; those that end a server have the stack for themselves.
 //!
 //! From the environment: `PGSLUICE_TEST_PG`, PostgreSQL's version; `PGSLUICE_TEST_SEED`, to repeat what was random;
-//! `PGSLUICE_TEST_KILL_ROUNDS`, `PGSLUICE_TEST_HUGE_ROWS` and `PGSLUICE_TEST_SNAPSHOT_ROWS`, `_KILLS`, `_CRASHES` and `_TABLES`, to do
+//! `PGSLUICE_TEST_KILL_ROUNDS`, `PGSLUICE_TEST_HUGE_ROWS`, `PGSLUICE_TEST_REPLAY_EVENTS` and `PGSLUICE_TEST_SNAPSHOT_ROWS`, `_KILLS`, `_CRASHES` and `_TABLES`, to do
 //! more or less; `PGSLUICE_TEST_PYTHON_CLIENT=required`, to fail without Confluent's Python client.
 
 mod harness;
@@ -40,6 +40,7 @@ mod publication;
 #[cfg(feature = "fault-points")]
 mod quarantine;
 mod registry_down;
+mod replay;
 mod round_trip;
 mod sigkill;
 mod slot_guards;

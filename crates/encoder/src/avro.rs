@@ -124,7 +124,7 @@ pub(crate) fn insert_length(out: &mut Vec<u8>, start: usize) {
     out[start..].rotate_right(length);
 }
 
-/// Reads back what this crate has just written. Running out of bytes is a bug of the writer, and reads as nothing.
+/// Reads the pieces back. Running out of bytes reads as nothing: of what this crate has just written it is a bug of the writer.
 #[derive(Debug, Clone)]
 pub(crate) struct Reader<'a> {
     rest: &'a [u8],
@@ -133,6 +133,11 @@ pub(crate) struct Reader<'a> {
 impl<'a> Reader<'a> {
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
+    }
+
+    /// How many bytes are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
     }
 
     /// The next `count` bytes.

@@ -137,7 +137,7 @@ pub(crate) fn append(out: &mut Vec<u8>, value: impl std::fmt::Display) {
     write!(out, "{value}").expect("a Vec takes all that is written to it");
 }
 
-fn write_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: usize) {
+pub(crate) fn write_decimal(out: &mut Vec<u8>, unscaled: &[u8], scale: usize) {
     let digits = num_bigint::BigInt::from_signed_bytes_be(unscaled).to_string();
     let (sign, digits) = digits.strip_prefix('-').map_or(("", digits.as_str()), |digits| ("-", digits));
     let digits = format!("{digits:0>width$}", width = scale + 1);

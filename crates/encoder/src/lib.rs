@@ -104,6 +104,7 @@
 mod avro;
 mod base64;
 mod batch;
+pub mod decode;
 mod defaults;
 mod encode;
 mod error;

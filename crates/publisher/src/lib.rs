@@ -22,6 +22,9 @@
 //! Beside the stream there is the topic that several instances keep together, such as that of schemas: it is written by one at a time
 //! ([`ExclusiveWriter`]), and read on from where one was ([`LogReader`]).
 //!
+//! Whoever wants to see what is in topics reads them with a [`TopicReader`], and passes records on in transactions that carry how far that has come
+//! ([`Transaction::forward`]); the offsets of consumer groups are a [`ConsumerGroup`]'s.
+//!
 //! The crate does no PostgreSQL, no Avro and no metrics. It takes bytes and returns facts.
 
 mod attachment;
@@ -30,10 +33,12 @@ mod checkpoint;
 mod checkpoint_topic;
 mod error;
 mod exclusive_writer;
+mod groups;
 mod log_reader;
 mod producer;
 mod reports;
 mod settings;
+mod topic_reader;
 mod topics;
 mod topic_config;
 mod probe;
@@ -44,8 +49,10 @@ pub use checkpoint::{Checkpoint, CheckpointError, FORMAT_VERSION, Position, Spli
 pub use checkpoint_topic::CheckpointTopic;
 pub use error::{PublishError, UndeliveredRecord, Verdict};
 pub use exclusive_writer::{ExclusiveWriter, Written};
+pub use groups::{ConsumerGroup, GroupOffset};
 pub use log_reader::{Isolation, LogReader};
 pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
-pub use producer::{OutgoingRecord, Prepared, Producer, Transaction};
+pub use producer::{ForwardedRecord, OutgoingRecord, Prepared, Producer, Transaction};
 pub use settings::KafkaSettings;
+pub use topic_reader::{Appetite, FetchedRecord, Next, ReadFrom, TopicReader};
 pub use topics::{TopicAdmin, TopicSettings, ensure_compacted};

@@ -34,6 +34,16 @@ pub enum Isolation {
     Uncommitted,
 }
 
+impl Isolation {
+    /// Kafka's name for it.
+    pub(crate) const fn level(self) -> &'static str {
+        match self {
+            Self::Committed => "read_committed",
+            Self::Uncommitted => "read_uncommitted",
+        }
+    }
+}
+
 /// Reads a topic on. Between two reads nothing is fetched, and the connection may be [closed](Self::close).
 pub struct LogReader {
     settings: KafkaSettings,
@@ -244,11 +254,7 @@ impl LogReader {
         let consumer = if let Some(consumer) = self.consumer.take() {
             consumer
         } else {
-            let isolation = match self.isolation {
-                Isolation::Committed => "read_committed",
-                Isolation::Uncommitted => "read_uncommitted",
-            };
-            let mut config = self.settings.consumer(isolation);
+            let mut config = self.settings.consumer(self.isolation.level());
             // The end is told with the answer to a fetch that finds nothing, so this is what each read waits for at last.
             config.set("fetch.wait.max.ms", "10");
             config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?
@@ -258,7 +264,7 @@ impl LogReader {
 }
 
 /// Whether a topic exists of which the brokers say this.
-fn exists(said: Option<Code>) -> Result<bool, Code> {
+pub(crate) fn exists(said: Option<Code>) -> Result<bool, Code> {
     match said {
         // Of the leader there is more to be said when it is asked.
         None | Some(Code::LeaderNotAvailable) => Ok(true),
@@ -267,7 +273,7 @@ fn exists(said: Option<Code>) -> Result<bool, Code> {
     }
 }
 
-fn is_passing(error: &KafkaError) -> bool {
+pub(crate) fn is_passing(error: &KafkaError) -> bool {
     matches!(
         code_of(error),
         Some(Code::BrokerTransportFailure | Code::AllBrokersDown | Code::OperationTimedOut | Code::Resolve)

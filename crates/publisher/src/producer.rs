@@ -14,6 +14,8 @@
 //! All calls block. One thread owns the producer, and its delivery reports are served inside [`Transaction::send`],
 //! [`Transaction::poll`] and [`Transaction::prepare`].
 
+mod forward;
+
 use std::{
     sync::Arc,
     thread,
@@ -39,6 +41,8 @@ use crate::{
     reports::{Origin, Reports},
     settings::KafkaSettings,
 };
+
+pub use forward::ForwardedRecord;
 
 /// The oldest librdkafka whose transactions have no known loss: 1.8.2 fixed a silent loss after an epoch bump, 2.3.0 a
 /// sequence desynchronisation, 2.5.0 a rebuilt batch on retry (its CHANGELOG).

@@ -95,7 +95,8 @@ impl Stream {
         stream
     }
 
-    fn config_path(&self) -> PathBuf {
+    /// Where its configuration is; what was [set](Self::set) since is not in it.
+    pub(crate) fn config_path(&self) -> PathBuf {
         self.folder.path().join("pgsluice.toml")
     }
 
@@ -127,6 +128,11 @@ impl Stream {
     pub(crate) fn unset(&mut self, key: &str) {
         let variable = format!("PGSLUICE_{}", key.replace('.', "__").to_uppercase());
         self.settings.retain(|(name, _)| *name != variable);
+    }
+
+    /// What was [set](Self::set), for whoever runs the program otherwise.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.settings.iter().map(|(name, value)| (name.as_str(), value.as_str()))
     }
 
     /// Starts the program.
