@@ -52,3 +52,26 @@ fn a_failure_says_where_more_is_said_of_it() {
     assert_eq!(exit_code, Some(2));
     assert!(told.trim_end().ends_with("(pgsluice explain config-invalid)"), "{told}");
 }
+
+#[test]
+fn shells_and_man_are_told_of_every_command() {
+    for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
+        let (script, _, exit_code) = run(&["completions", shell]);
+        assert_eq!(exit_code, Some(0), "{shell}");
+        for word in ["adopt-slot", "snapshot"] {
+            assert!(script.contains(word), "{word} is not in the script of {shell}");
+        }
+        // The others complete no arguments but options.
+        let completes_codes = ["bash", "zsh"].contains(&shell);
+        assert!(!completes_codes || script.contains("slot-missing"), "no code is in the script of {shell}");
+    }
+    let (page, _, exit_code) = run(&["man"]);
+    assert_eq!(exit_code, Some(0));
+    assert!(page.contains(".TH pgsluice 1") && page.contains("pgsluice\\-release(1)"), "{page}");
+    let (page, _, exit_code) = run(&["man", "snapshot", "start"]);
+    assert_eq!(exit_code, Some(0));
+    assert!(page.contains("pgsluice\\-snapshot\\-start") && page.contains("\\-\\-where"), "{page}");
+    let (page, told, exit_code) = run(&["man", "snapshot", "begin"]);
+    assert_eq!((page.as_str(), exit_code), ("", Some(2)));
+    assert!(told.contains("\"snapshot begin\""), "{told}");
+}

@@ -1,6 +1,7 @@
 //! The commands, one file each. To add one, add a variant here and a file beside this one.
 
 mod check;
+mod completions;
 mod config;
 mod explain;
 mod release;
@@ -53,6 +54,10 @@ enum Command {
     Explain(explain::Explain),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
+    /// Print a script that completes the commands in a shell.
+    Completions(completions::Completions),
+    /// Print a manual page.
+    Man(completions::ManPage),
 }
 
 /// Where the configuration is.
@@ -79,6 +84,8 @@ impl Arguments {
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Explain(explain) => explain.run(),
             Command::Config(config) => config.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(page) => page.run(),
         };
         match outcome {
             Ok(code) => code,
