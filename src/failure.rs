@@ -1,7 +1,8 @@
 //! Everything that can stop or restart a stream: its stable code, what must happen, and what the operator can do.
 //!
 //! A [`Failure`] is made where an error is understood, and handled in one place, the
-//! [supervisor](crate::pipeline::supervise). To add one, add a line to the table below: the compiler asks for the rest.
+//! [supervisor](crate::pipeline::supervise). To add one, add a line to the table below, and an entry to docs/errors.md: the compiler and a test
+//! ask for the rest.
 
 use std::{error::Error, fmt, fmt::Write as _};
 
@@ -63,7 +64,7 @@ codes! {
         "Correct the named keys; `pgsluice config` prints a commented example.";
     CheckpointCorrupt "checkpoint-corrupt" Stop 3
         "A record in the checkpoint topic cannot be used, or checkpoints go backwards.",
-        "Find out who wrote to the checkpoint topic. To begin anew from the slot's position, write a tombstone for this stream's key, and start with --adopt-slot.";
+        "Find out who wrote to the checkpoint topic. To begin anew from the slot's position, write a tombstone for this stream's key, have the topic compacted, and start with --adopt-slot.";
     CheckpointMismatch "checkpoint-mismatch" Stop 3
         "The checkpoint belongs to another server, database, slot or publication than the configured ones.",
         "If the configuration is wrong, correct it. If this is a new source, give the stream a new name.";
@@ -237,7 +238,13 @@ pub fn reference_markdown() -> String {
             Recovery::Restart => ("tries again", String::new()),
         };
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "| `{}` | {then} | {exit} | {} | {} |", code.as_str(), code.meaning(), code.fix());
+        let _ = writeln!(
+            text,
+            "| [`{0}`](docs/errors.md#{0}) | {then} | {exit} | {1} | {2} |",
+            code.as_str(),
+            code.meaning(),
+            code.fix()
+        );
     }
     text
 }
@@ -330,7 +337,7 @@ impl Failure {
 }
 
 impl fmt::Display for Failure {
-    /// `[code] what was found (where). The fix.`
+    /// `[code] what was found (where). The fix.` And, of one that stops, where more is said: on one line, whatever reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "[{}] {}", self.code.as_str(), self.found)?;
         let Place { table, key, lsn, topic } = &self.place;
@@ -344,7 +351,11 @@ impl fmt::Display for Failure {
         if !places.is_empty() {
             write!(f, " ({})", places.join(", "))?;
         }
-        write!(f, ". {}", self.code.fix())
+        write!(f, ". {}", self.code.fix())?;
+        match self.code.recovery() {
+            Recovery::Stop => write!(f, " (pgsluice explain {})", self.code.as_str()),
+            Recovery::Restart => Ok(()),
+        }
     }
 }
 
@@ -389,7 +400,7 @@ mod tests {
             failure.to_string(),
             "[record-too-large] a record of 2000000 bytes was not delivered (table public.orders, key {\"id\":7}, \
              LSN 0/10, topic shop.public.orders). Raise max.message.bytes of the topic and message.max.bytes in \
-             kafka.properties, or leave the column or table out."
+             kafka.properties, or leave the column or table out. (pgsluice explain record-too-large)"
         );
     }
 }

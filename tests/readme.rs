@@ -1,8 +1,8 @@
-//! What README.md says of the program is what the program says. `UPDATE_README=1 cargo test --test readme` writes it there.
+//! What README.md and docs/errors.md say of the program is what the program says. `UPDATE_README=1 cargo test --test readme` writes it there.
 
 use std::{fs, path::Path};
 
-use pgsluice::{config::Config, failure, metrics::Metrics};
+use pgsluice::{commands::runbook, config::Config, failure, metrics::Metrics};
 
 #[test]
 fn the_tables_are_those_of_the_program() {
@@ -19,9 +19,25 @@ fn the_tables_are_those_of_the_program() {
         let (_, after) = rest.split_once(&end).unwrap_or_else(|| panic!("README has no {end}"));
         expected = format!("{before}{begin}\n{}\n{end}{after}", table.trim_end());
     }
+    update(&path, &text, &expected);
+}
+
+/// Every failure and every finding of `check` has an entry that says all that it has to, and nothing else has one.
+#[test]
+fn every_failure_and_finding_has_an_entry() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/errors.md");
+    let text = fs::read_to_string(&path).expect("there are entries");
+    match runbook::with_heads(&text) {
+        Ok(expected) => update(&path, &text, &expected),
+        Err(problems) => panic!("docs/errors.md:\n{problems}"),
+    }
+}
+
+fn update(path: &Path, text: &str, expected: &str) {
     if std::env::var_os("UPDATE_README").is_some() {
-        fs::write(&path, expected).expect("README can be written");
+        fs::write(path, expected).expect("it can be written");
     } else {
-        assert!(text == expected, "README.md is out of date: run UPDATE_README=1 cargo test --test readme");
+        let name = path.display();
+        assert!(text == expected, "{name} is out of date: run UPDATE_README=1 cargo test --test readme");
     }
 }

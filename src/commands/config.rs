@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 
+use super::print;
 use crate::{
     config::Config,
     failure::{self, Failure},
@@ -31,14 +32,13 @@ enum What {
 }
 
 impl ConfigCommand {
-    #[expect(clippy::unnecessary_wraps, reason = "all commands have this signature")]
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
-        match self.what {
-            What::Example => print!("{}", Config::example_toml()),
-            What::Reference => print!("{}", Config::reference_markdown()),
-            What::Metrics => print!("{}", Metrics::reference_markdown()),
-            What::Failures => print!("{}", failure::reference_markdown()),
-        }
+        print(&match self.what {
+            What::Example => Config::example_toml(),
+            What::Reference => Config::reference_markdown(),
+            What::Metrics => Metrics::reference_markdown(),
+            What::Failures => failure::reference_markdown(),
+        })?;
         Ok(ExitCode::SUCCESS)
     }
 }

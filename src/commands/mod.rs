@@ -1,17 +1,24 @@
 //! The commands, one file each. To add one, add a variant here and a file beside this one.
 
 mod check;
+mod completions;
 mod config;
+mod explain;
 mod release;
 mod replay;
 mod run;
 mod setup;
 mod snapshot;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{
+    io::{self, IsTerminal, Write},
+    path::PathBuf,
+    process::ExitCode,
+};
 
 use clap::{Args, Parser, Subcommand};
 
+pub use self::explain::runbook;
 use crate::{
     config::{Config, LogFormat},
     failure::{Code, Failure},
@@ -49,8 +56,14 @@ enum Command {
     Replay(Box<replay::ReplayCommand>),
     /// See and command how a running instance copies the rows that were there before.
     Snapshot(snapshot::SnapshotCommand),
+    /// Say what a failure, or a finding of `check`, means, and how to mend it.
+    Explain(explain::Explain),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
+    /// Print a script that completes the commands in a shell.
+    Completions(completions::Completions),
+    /// Print a manual page.
+    Man(completions::ManPage),
 }
 
 /// Where the configuration is.
@@ -77,7 +90,10 @@ impl Arguments {
             Command::Release(release) => release.run(),
             Command::Replay(replay) => replay.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
+            Command::Explain(explain) => explain.run(),
             Command::Config(config) => config.run(),
+            Command::Completions(completions) => completions.run(),
+            Command::Man(page) => page.run(),
         };
         match outcome {
             Ok(code) => code,
@@ -96,15 +112,28 @@ fn init_logging(config: &Config) {
         "{},apache_avro=warn,rustls=warn,hyper=warn,tokio_postgres=warn,h2=warn,reqwest=warn",
         config.log.level
     ));
-    let builder = fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
     // The program logs once for its whole life; a second attempt, in a test, changes nothing.
     let _already_set = match config.log.format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),
-        LogFormat::Text => builder.with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr())).try_init(),
+        LogFormat::Text => builder.with_ansi(io::stderr().is_terminal()).try_init(),
     };
     for warning in config.warnings() {
         tracing::warn!("{warning}");
     }
+}
+
+/// Prints to standard output. Whoever has read enough of it, such as `head`, is no failure.
+fn print(text: &str) -> Result<(), Failure> {
+    match io::stdout().write_all(text.as_bytes()).and_then(|()| io::stdout().flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure::caused(Code::Internal, error)),
+        _ => Ok(()),
+    }
+}
+
+/// Whether what is printed may be coloured, where a terminal shows it.
+fn may_colour() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty())
 }
 
 /// The runtime: the source task is one thread's work, and the rest is little.

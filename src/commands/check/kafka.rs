@@ -13,6 +13,7 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::{
     REQUEST_TIMEOUT, STEP_TIMEOUT,
+    id::{CheckId, Id},
     postgres::is_loopback,
     report::{Findings, Problem, Severity, System, seconds_text},
 };
@@ -42,7 +43,7 @@ pub(super) enum HeldCheckpoint {
 
 /// A topic that is kept by pgsluice itself, as it is told of.
 struct CompactedTopic {
-    id: &'static str,
+    id: CheckId,
     topic: String,
     what: &'static str,
     setting: &'static str,
@@ -65,10 +66,10 @@ impl Kafka {
     pub(super) async fn examine(&mut self) {
         let (version, good) = KafkaSettings::librdkafka();
         if good {
-            self.findings.ok("librdkafka", version);
+            self.findings.ok(CheckId::Librdkafka, version);
         } else {
             self.findings.error(Problem {
-                id: "librdkafka",
+                id: CheckId::Librdkafka.into(),
                 found: format!("librdkafka {version} is older than 2.5.0"),
                 why: "its transactions can lose or tear records".into(),
                 fix: "build pgsluice with a newer librdkafka".into(),
@@ -82,7 +83,7 @@ impl Kafka {
         self.cluster(&reached);
         self.transactions(&reached);
         let checkpoints = CompactedTopic {
-            id: "checkpoint-topic",
+            id: CheckId::CheckpointTopic,
             topic: self.config.kafka.checkpoint_topic.as_str().to_owned(),
             what: "checkpoints",
             setting: "kafka.checkpoint_topic",
@@ -93,7 +94,7 @@ impl Kafka {
         {
             let topic = topic.as_str().to_owned();
             let schemas =
-                CompactedTopic { id: "schema-topic", topic, what: "schemas", setting: "schema_registry.topic" };
+                CompactedTopic { id: CheckId::SchemaTopic, topic, what: "schemas", setting: "schema_registry.topic" };
             self.compacted_topic(&reached, &schemas).await;
         }
         self.reached = Some(reached);
@@ -117,8 +118,10 @@ impl Kafka {
                     self.quarantine(&reached, &attachments).await;
                     self.reached = Some(reached);
                 }
-                self.findings
-                    .ok("checkpoint", checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), checkpoint_text));
+                self.findings.ok(
+                    CheckId::Checkpoint,
+                    checkpoint.as_ref().map_or_else(|| "none yet".to_owned(), checkpoint_text),
+                );
                 HeldCheckpoint::Known(checkpoint.map(Box::new))
             }
             Ok(Ok(Err(error))) => {
@@ -127,7 +130,7 @@ impl Kafka {
             }
             Ok(Err(_)) | Err(_) => {
                 self.findings.warning(Problem {
-                    id: "checkpoint-unreadable",
+                    id: CheckId::CheckpointUnreadable.into(),
                     found: format!("the checkpoint could not be read within {}", seconds_text(STEP_TIMEOUT)),
                     why: "most often a transaction is still open on the topic, left by an instance that was killed: run ends its own, and \
                           those of others end at their timeout"
@@ -144,7 +147,7 @@ impl Kafka {
         let refused = self.settings.refused_properties();
         for property in &refused {
             let problem = Problem {
-                id: "kafka-property",
+                id: CheckId::KafkaProperty.into(),
                 found: property.reason.clone(),
                 why: "no client can be made with it".into(),
                 fix: format!(
@@ -162,7 +165,7 @@ impl Kafka {
                 0 => "none set in kafka.properties".to_owned(),
                 count => format!("{count} set in kafka.properties, and librdkafka takes them"),
             };
-            self.findings.ok("kafka-property", text);
+            self.findings.ok(CheckId::KafkaProperty, text);
         }
         refused.is_empty()
     }
@@ -173,7 +176,7 @@ impl Kafka {
         let is_local = servers.map(host_of).all(is_loopback);
         if protocol.as_deref() == Some("sasl_plaintext") && !is_local {
             self.findings.warning(Problem {
-                id: "kafka-tls",
+                id: CheckId::KafkaTls.into(),
                 found: "security.protocol is sasl_plaintext".into(),
                 why: "credentials and rows cross the network readable".into(),
                 fix: "set \"security.protocol\" = \"sasl_ssl\" in kafka.properties, with the port of an encrypted listener".into(),
@@ -204,7 +207,7 @@ impl Kafka {
         };
         let version = broker.as_ref().ok().and_then(|broker| broker.get("inter.broker.protocol.version"));
         self.findings.ok(
-            "kafka-reachable",
+            CheckId::KafkaReachable,
             format!(
                 "{} broker{} at {servers}, cluster id {}{}",
                 cluster.brokers.len(),
@@ -215,7 +218,7 @@ impl Kafka {
         );
         let broker = broker.unwrap_or_else(|error| {
             self.findings.warning(Problem {
-                id: "kafka-broker-settings",
+                id: CheckId::KafkaBrokerSettings.into(),
                 found: format!("the brokers' settings cannot be read: {error}"),
                 why: "whether they fit was not checked".into(),
                 fix: "grant DESCRIBE_CONFIGS on the cluster, or compare transaction.max.timeout.ms, message.max.bytes and \
@@ -230,14 +233,14 @@ impl Kafka {
     fn cluster(&mut self, reached: &Reached) {
         match reached.broker.get("auto.create.topics.enable").map(String::as_str) {
             Some("true") => self.findings.warning(Problem {
-                id: "auto-create-topics",
+                id: CheckId::AutoCreateTopics.into(),
                 found: "the brokers create topics on mention (auto.create.topics.enable)".into(),
                 why: "a consumer that comes first makes a topic with the brokers' defaults instead of kafka.topics, and a deleted topic \
                       comes back empty unnoticed"
                     .into(),
                 fix: "set auto.create.topics.enable=false at the brokers: run creates the topics itself".into(),
             }),
-            Some(_) => self.findings.ok("auto-create-topics", "off: topics are created by run, as kafka.topics says"),
+            Some(_) => self.findings.ok(CheckId::AutoCreateTopics, "off: topics are created by run, as kafka.topics says"),
             None => {}
         }
     }
@@ -247,14 +250,14 @@ impl Kafka {
         if let Some(max_ms) = reached.number("transaction.max.timeout.ms") {
             if timeout_ms > max_ms {
                 self.findings.error(Problem {
-                    id: "transaction-timeout",
+                    id: CheckId::TransactionTimeout.into(),
                     found: format!("transaction.timeout.ms is {timeout_ms}, and the brokers' transaction.max.timeout.ms is {max_ms}"),
                     why: "the brokers refuse the producer".into(),
                     fix: format!("set \"transaction.timeout.ms\" = \"{max_ms}\" or less in kafka.properties"),
                 });
             } else {
                 self.findings
-                    .ok("transaction-timeout", format!("{timeout_ms} ms, of {max_ms} ms that the brokers allow"));
+                    .ok(CheckId::TransactionTimeout, format!("{timeout_ms} ms, of {max_ms} ms that the brokers allow"));
             }
         }
         let replicas = reached.number("transaction.state.log.replication.factor");
@@ -263,7 +266,7 @@ impl Kafka {
             // It is created by the first transaction of anybody.
             if !reached.cluster.topics.contains_key("__transaction_state") {
                 self.findings.error(Problem {
-                    id: "transaction-state-log",
+                    id: CheckId::TransactionStateLog.into(),
                     found: format!("transaction.state.log.replication.factor is {replicas}, and {brokers} brokers are up"),
                     why: "the topic that transactions are kept in cannot be created, and the producer waits for it for ever".into(),
                     fix: format!("start {replicas} brokers, or set transaction.state.log.replication.factor={brokers} at the brokers"),
@@ -282,11 +285,11 @@ impl Kafka {
                 let settings = TopicSettings { partitions: 1, replication_factor: replicas, config };
                 let would = self.creatable(reached, &[topic], &settings).await;
                 if would {
-                    self.findings.ok(id, format!("{topic} does not exist; run creates it"));
+                    self.findings.ok(*id, format!("{topic} does not exist; run creates it"));
                 }
             }
             Some(shape) if shape.partitions != 1 => self.findings.error(Problem {
-                id,
+                id: (*id).into(),
                 found: format!("{topic} has {} partitions", shape.partitions),
                 why: format!("the order of {what} is kept in one partition only"),
                 fix: format!(
@@ -297,9 +300,9 @@ impl Kafka {
             Some(shape) => {
                 let settings = self.topic_settings(reached, &[topic]).await.remove(topic).unwrap_or_default();
                 match settings.get("cleanup.policy").map(|policy| policy.trim()) {
-                    Some("compact") | None => self.findings.ok(id, format!("{topic} has one partition and is compacted")),
+                    Some("compact") | None => self.findings.ok(*id, format!("{topic} has one partition and is compacted")),
                     Some(policy) => self.findings.error(Problem {
-                        id,
+                        id: (*id).into(),
                         found: format!("the cleanup.policy of {topic} is {policy}"),
                         why: format!("{what} can be deleted when they grow old"),
                         fix: format!(
@@ -353,14 +356,14 @@ fn unreachable(servers: &str, error: &PublishError) -> Problem {
     let why = "nothing can be published".to_owned();
     if error.is_unauthorized() || error.to_string().contains("SASL") {
         return Problem {
-            id: "kafka-authentication",
+            id: CheckId::KafkaAuthentication.into(),
             found: format!("Kafka at {servers} does not let this client in: {}", words(error)),
             why,
             fix: "correct \"sasl.username\", \"sasl.password\" and \"sasl.mechanisms\" in kafka.properties or kafka.properties_file".into(),
         };
     }
     Problem {
-        id: "kafka-unreachable",
+        id: CheckId::KafkaUnreachable.into(),
         found: format!("Kafka at {servers} cannot be reached: {}", words(error)),
         why,
         fix: "start the brokers, or correct kafka.bootstrap_servers; for an encrypted listener set \"security.protocol\" in \
@@ -383,15 +386,15 @@ fn words(error: &PublishError) -> String {
 fn unreadable(error: &PublishError) -> Problem {
     let why = "without the checkpoint nobody knows where to resume".to_owned();
     let (id, fix) = match error {
-        PublishError::Checkpoint { .. } => (Code::CheckpointCorrupt.as_str(), Code::CheckpointCorrupt.fix()),
+        PublishError::Checkpoint { .. } => (Id::from(Code::CheckpointCorrupt), Code::CheckpointCorrupt.fix()),
         error if error.is_unauthorized() => (
-            "kafka-denied",
+            Code::KafkaDenied.into(),
             "grant READ and DESCRIBE on the checkpoint topic (kafka-acls.sh --add --operation Read ...)",
         ),
         error if error.verdict() == Verdict::Renew => {
-            ("checkpoint-unreadable", "see the brokers' logs, and run the check again")
+            (CheckId::CheckpointUnreadable.into(), "see the brokers' logs, and run the check again")
         }
-        _ => ("checkpoint-unreadable", "see the brokers' logs"),
+        _ => (CheckId::CheckpointUnreadable.into(), "see the brokers' logs"),
     };
     Problem { id, found: error.to_string(), why, fix: fix.to_owned() }
 }
@@ -399,7 +402,7 @@ fn unreadable(error: &PublishError) -> Problem {
 /// That something could not be asked.
 pub(super) fn incomplete(found: &str) -> Problem {
     Problem {
-        id: "kafka-incomplete",
+        id: CheckId::KafkaIncomplete.into(),
         found: format!("not everything could be looked at: {found}"),
         why: "what was not looked at may be wrong as well".into(),
         fix: "see the brokers' logs, and run the check again".into(),

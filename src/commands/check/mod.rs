@@ -7,9 +7,11 @@
 //! The order keeps a running instance from looking broken. The slot is read before the checkpoint, since a confirmed position is
 //! in Kafka first; the end of the server's log is read after it, since what is in Kafka was in the log first.
 //!
-//! To add a check, put it into the file of its system. Its id is documented by its text, and never changes.
+//! To add a check, put it into the file of its system, its id into [`id`], and what an operator needs to know of it into docs/errors.md. An id
+//! never changes its meaning.
 
-mod report;
+pub(super) mod id;
+pub(super) mod report;
 mod postgres;
 mod server;
 mod tables;
@@ -21,7 +23,7 @@ mod topics;
 mod registry;
 
 use std::{
-    io::{self, IsTerminal, Write},
+    io::{self, IsTerminal},
     process::ExitCode,
     sync::Arc,
     time::Duration,
@@ -30,13 +32,14 @@ use std::{
 use clap::Args;
 
 use self::{
+    id::CheckId,
     kafka::Kafka,
     postgres::Postgres,
     registry::Registry,
     report::{Findings, Problem, Report, System},
     schemas::Schemas,
 };
-use super::{ConfigFile, runtime};
+use super::{ConfigFile, may_colour, print, runtime};
 use crate::{
     config::Config,
     failure::{Code, Failure},
@@ -74,16 +77,10 @@ impl Check {
         let text = if self.json {
             report.to_json().map_err(|error| Failure::caused(Code::Internal, error))? + "\n"
         } else {
-            let plain = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
-            report.to_text(io::stdout().is_terminal() && !plain)
+            report.to_text(io::stdout().is_terminal() && may_colour())
         };
-        match io::stdout().write_all(text.as_bytes()) {
-            // Whoever read it has seen enough; the exit code still says the whole.
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-                return Err(Failure::caused(Code::Internal, error));
-            }
-            _ => {}
-        }
+        // The exit code says the whole, however much of it was read.
+        print(&text)?;
         Ok(if report.has_errors() { ExitCode::from(EXIT_ERRORS) } else { ExitCode::SUCCESS })
     }
 }
@@ -113,7 +110,7 @@ async fn check(config: Config) -> Result<Report, Failure> {
 fn configuration(config: &Config) -> Findings {
     let mut findings = Findings::new(System::Configuration);
     findings.ok(
-        "configuration",
+        CheckId::Configuration,
         format!(
             "name {}, slot {}, publication {}, {} slot and publication",
             config.name.as_str(),
@@ -124,7 +121,7 @@ fn configuration(config: &Config) -> Findings {
     );
     for warning in config.warnings() {
         findings.warning(Problem {
-            id: "configuration",
+            id: CheckId::Configuration.into(),
             found: warning.clone(),
             why: "others may come to know a secret".into(),
             fix: "change what is named".into(),

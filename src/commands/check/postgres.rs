@@ -7,6 +7,7 @@ use walreceiver::{ConnectOptions, Error, Host, ReplicationClient, SslMode};
 
 use super::{
     CONNECT_TIMEOUT, STEP_TIMEOUT,
+    id::{CheckId, Id},
     kafka::HeldCheckpoint,
     report::{Findings, Problem, System, seconds_text},
     slot::SlotView,
@@ -16,7 +17,7 @@ use crate::{
     catalog::{Catalog, Role, ServerSettings},
     checkpoint::start::Wanted,
     config::{Config, SnapshotMode},
-    failure::Failure,
+    failure::{Code, Failure},
     pipeline::Described,
 };
 
@@ -133,7 +134,7 @@ impl Postgres {
                         options.user(),
                         if encrypted { "TLS" } else { "no TLS" }
                     );
-                    self.findings.ok("postgres-reachable", found);
+                    self.findings.ok(CheckId::PostgresReachable, found);
                 }
                 self.replication = Some(client);
             }
@@ -142,11 +143,11 @@ impl Postgres {
         let Err(found) = ordinary else { return };
         // Both fail for one reason, unless that is one that only a replication connection can have.
         let is_told = self.replication.is_none()
-            && !self.findings.has("replication-attribute")
-            && !self.findings.has("wal-senders");
+            && !self.findings.has(CheckId::ReplicationAttribute)
+            && !self.findings.has(CheckId::WalSenders);
         if !is_told {
             self.findings.error(Problem {
-                id: "postgres-ordinary-connection",
+                id: CheckId::PostgresOrdinaryConnection.into(),
                 found: format!("the ordinary connection, for catalog queries, fails: {found}"),
                 why: "tables, publication and slot are looked up over it".into(),
                 fix: format!(
@@ -167,22 +168,24 @@ impl Postgres {
         if !encrypted {
             let password = if self.options.password().is_some() { "the password's proof and " } else { "" };
             self.findings.warning(Problem {
-                id: "postgres-tls",
+                id: CheckId::PostgresTls.into(),
                 found: format!("the connection to {host} is not encrypted (sslmode={mode})"),
                 why: format!("{password}every row crosses the network readable, and can be changed on the way"),
                 fix: "set ssl = on in postgresql.conf, and sslmode=verify-full in postgres.url".into(),
             });
         } else if !matches!(mode, SslMode::VerifyFull | SslMode::VerifyCa) {
             self.findings.warning(Problem {
-                id: "postgres-tls",
+                id: CheckId::PostgresTls.into(),
                 found: format!("TLS with {host} proves nothing about the server (sslmode={mode})"),
                 why: "whoever sits between can pose as the server, and read and change every row".into(),
                 fix: "set sslmode=verify-full in postgres.url, with sslrootcert=FILE unless a public authority signed"
                     .into(),
             });
         } else {
-            self.findings
-                .ok("postgres-tls", format!("encrypted, and the server's certificate is verified (sslmode={mode})"));
+            self.findings.ok(
+                CheckId::PostgresTls,
+                format!("encrypted, and the server's certificate is verified (sslmode={mode})"),
+            );
         }
     }
 
@@ -194,7 +197,7 @@ impl Postgres {
             None => format!("the catalog did not answer within {}", seconds_text(STEP_TIMEOUT)),
         };
         self.findings.error(Problem {
-            id: "postgres-incomplete",
+            id: CheckId::PostgresIncomplete.into(),
             found: format!("not everything could be looked at: {found}"),
             why: "what was not looked at may be wrong as well".into(),
             fix: "see pg_stat_activity and pg_locks for what holds catalog queries up, and run the check again".into(),
@@ -212,55 +215,59 @@ pub(super) fn is_loopback(host: &str) -> bool {
 fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
     let (user, database) = (options.user(), options.database());
     let no_stream = "without it nothing can be streamed".to_owned();
-    let problem = |id, fix: String| Problem { id, found: error.to_string(), why: no_stream.clone(), fix };
+    let problem = |id: Id, fix: String| Problem { id, found: error.to_string(), why: no_stream.clone(), fix };
     match error {
-        Error::Connect { source, .. } => problem("postgres-unreachable", unreachable_fix(source, options)),
+        Error::Connect { source, .. } => problem(CheckId::PostgresUnreachable.into(), unreachable_fix(source, options)),
         Error::Timeout { .. } | Error::Io { .. } | Error::Closed { .. } => problem(
-            "postgres-unreachable",
+            CheckId::PostgresUnreachable.into(),
             format!("see whether PostgreSQL listens at {} and a firewall lets this machine through", options.server()),
         ),
         Error::TlsNotOffered { .. } | Error::Tls { .. } | Error::CertificateFile { .. } | Error::Options { .. } => {
             problem(
-                "postgres-tls",
+                CheckId::PostgresTls.into(),
                 "correct sslmode, sslrootcert, sslcert and sslkey in postgres.url, or the server's certificate".into(),
             )
         }
         Error::Authentication { .. } => problem(
-            "postgres-authentication",
+            CheckId::PostgresAuthentication.into(),
             format!("set the password of role {user} in postgres.url or postgres.password_file"),
         ),
         Error::Server { error: said, .. } => match said.code() {
             _ if said.message().contains("pg_hba.conf") => problem(
-                "postgres-hba",
+                CheckId::PostgresHba.into(),
                 format!(
                     "add to pg_hba.conf, and SELECT pg_reload_conf(): host {database} {user} ADDRESS-OF-THIS-MACHINE/32 scram-sha-256"
                 ),
             ),
             "28P01" => problem(
-                "postgres-authentication",
+                CheckId::PostgresAuthentication.into(),
                 format!("correct the password of role {user} in postgres.url or postgres.password_file"),
             ),
             "28000" => problem(
-                "postgres-authentication",
+                CheckId::PostgresAuthentication.into(),
                 format!("CREATE ROLE {user} LOGIN REPLICATION PASSWORD '...', or correct the user in postgres.url"),
             ),
-            "3D000" => {
-                problem("postgres-database", "correct the database in postgres.url: it comes after the last /".into())
-            }
+            "3D000" => problem(
+                CheckId::PostgresDatabase.into(),
+                "correct the database in postgres.url: it comes after the last /".into(),
+            ),
             // Before the database is entered, only the attribute is looked at.
             "42501" if !said.message().contains("database") => replication_attribute(user, &error.to_string()),
-            "42501" => problem("postgres-privilege", format!("GRANT CONNECT ON DATABASE {database} TO {user}")),
+            "42501" => {
+                problem(CheckId::PostgresPrivilege.into(), format!("GRANT CONNECT ON DATABASE {database} TO {user}"))
+            }
             "53300" => problem(
-                "wal-senders",
+                CheckId::WalSenders.into(),
                 "raise max_wal_senders (and max_connections) with ALTER SYSTEM, and restart the server".into(),
             ),
-            "57P03" => {
-                problem("postgres-unreachable", "wait until the server has started, and run the check again".into())
-            }
-            _ => problem("postgres-refused", "see the server's log".into()),
+            "57P03" => problem(
+                CheckId::PostgresUnreachable.into(),
+                "wait until the server has started, and run the check again".into(),
+            ),
+            _ => problem(Code::PostgresRefused.into(), "see the server's log".into()),
         },
         _ => problem(
-            "postgres-refused",
+            Code::PostgresRefused.into(),
             "see whether postgres.url names a PostgreSQL server, and no pooler before it".into(),
         ),
     }
@@ -269,7 +276,7 @@ fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
 /// That the role may not replicate, however it came out.
 pub(super) fn replication_attribute(user: &str, found: &str) -> Problem {
     Problem {
-        id: "replication-attribute",
+        id: CheckId::ReplicationAttribute.into(),
         found: found.to_owned(),
         why: "only a role with REPLICATION may open a replication connection".into(),
         fix: format!(

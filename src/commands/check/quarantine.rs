@@ -7,6 +7,7 @@ use tokio::{task::spawn_blocking, time::timeout};
 
 use super::{
     STEP_TIMEOUT,
+    id::CheckId,
     kafka::{Kafka, Reached, incomplete},
     report::{Problem, Severity, bytes_text},
     schemas::Schemas,
@@ -28,7 +29,7 @@ impl Kafka {
                 text(letter),
                 text(record)
             );
-            self.findings.ok("letters-max-bytes", found);
+            self.findings.ok(CheckId::LettersMaxBytes, found);
         }
     }
 
@@ -37,7 +38,7 @@ impl Kafka {
         let quarantine = match Quarantine::read(attachments) {
             Ok(quarantine) => quarantine,
             Err(found) => {
-                let (id, fix) = (Code::CheckpointCorrupt.as_str(), Code::CheckpointCorrupt.fix().to_owned());
+                let (id, fix) = (Code::CheckpointCorrupt.into(), Code::CheckpointCorrupt.fix().to_owned());
                 self.findings.error(Problem { id, found, why: "run refuses to start".into(), fix });
                 return;
             }
@@ -47,7 +48,7 @@ impl Kafka {
         }
         for (topic, entry) in quarantine.iter() {
             self.findings.warning(Problem {
-                id: "quarantine",
+                id: CheckId::Quarantine.into(),
                 found: format!(
                     "table {} is in quarantine: its changes go to {} from offset {} on, and not to {topic}, since the registry said: {}",
                     entry.table, entry.letters, entry.next_offset, entry.reason
@@ -97,7 +98,7 @@ impl Kafka {
                     Missing::Topic(_) => "the stream stops at its next change, and ",
                 };
                 let problem = Problem {
-                    id: Code::LettersMissing.as_str(),
+                    id: Code::LettersMissing.into(),
                     found: missing.to_string(),
                     why: format!("they are the only copy of changes of {}; {stops}release refuses it", entry.table),
                     fix: format!(
@@ -115,7 +116,7 @@ impl Kafka {
             let max_bytes = self.settings.letter_max_bytes();
             if let Some(found) = too_small(config, max_bytes) {
                 let problem = Problem {
-                    id: "letters-max-bytes",
+                    id: CheckId::LettersMaxBytes.into(),
                     found: format!("{found}, and a dead letter of {} may have {max_bytes}", entry.table),
                     why: "a letter that is larger than its topic takes stops the stream".into(),
                     fix: configure_command(
@@ -131,7 +132,7 @@ impl Kafka {
                 continue;
             }
             let problem = Problem {
-                id: "letters-retention",
+                id: CheckId::LettersRetention.into(),
                 found: unkept.found(),
                 why: format!(
                     "the changes of {}, which is in quarantine, are nowhere else, and may be removed at any time",

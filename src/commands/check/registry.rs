@@ -13,6 +13,7 @@ use tokio::{sync::Semaphore, task::JoinSet};
 
 use super::{
     CONNECT_TIMEOUT, REQUEST_TIMEOUT, STEP_TIMEOUT,
+    id::{CheckId, Id},
     kafka::Kafka,
     report::{Findings, Problem, Severity, System, seconds_text},
     schemas::Schemas,
@@ -64,7 +65,7 @@ impl Registry {
     /// Whether it can be asked at all.
     pub(super) async fn examine(&mut self) {
         if !self.config.needs_registry() {
-            return self.findings.ok("schema-registry", "not needed: nothing has a schema".to_owned());
+            return self.findings.ok(CheckId::SchemaRegistry, "not needed: nothing has a schema".to_owned());
         }
         let SchemaRegistry::Remote(remote) = &self.config.schema_registry else { return };
         let mut options = remote.options();
@@ -81,17 +82,19 @@ impl Registry {
         self.latency(began.elapsed(), client.url());
         match client.global_level().await {
             Ok(CompatibilityLevel::Other(level)) => self.findings.warning(Problem {
-                id: "registry-compatibility",
+                id: CheckId::RegistryCompatibility.into(),
                 found: format!("the global compatibility level is {level}, which pgsluice does not know"),
                 why: "whether changed tables can be registered cannot be said".into(),
                 fix: "see the registry's documentation".into(),
             }),
             Ok(level) => {
-                self.findings.ok("registry-compatibility", format!("global level {level}: {}", meaning(&level)));
+                self.findings.ok(CheckId::RegistryCompatibility, format!("global level {level}: {}", meaning(&level)));
                 self.global_level = Some(level);
             }
             // A subject's own level can still be asked for, and the schemas are checked one by one.
-            Err(error) => self.findings.warning(Problem { id: "registry-compatibility", ..refusal(&error) }),
+            Err(error) => {
+                self.findings.warning(Problem { id: CheckId::RegistryCompatibility.into(), ..refusal(&error) });
+            }
         }
         self.client = Some(client);
     }
@@ -114,7 +117,7 @@ impl Registry {
         };
         if let Some(found) = unreadable {
             return self.findings.error(Problem {
-                id: "registry-unreachable",
+                id: CheckId::RegistryUnreachable.into(),
                 found,
                 why: "no change can be written before its schema has an id".into(),
                 fix: "see the brokers' logs, and grant READ and DESCRIBE on the topic".into(),
@@ -123,12 +126,13 @@ impl Registry {
         let ledger = built_in.ledger();
         let store = ledger.committed();
         let level = store.level(None).unwrap_or_default();
-        self.findings.ok("registry-built-in", format!("topic {topic}: {} subjects", store.subjects(false).count()));
+        self.findings
+            .ok(CheckId::RegistryBuiltIn, format!("topic {topic}: {} subjects", store.subjects(false).count()));
         let level = CompatibilityLevel::from(level);
-        self.findings.ok("registry-compatibility", format!("global level {level}: {}", meaning(&level)));
+        self.findings.ok(CheckId::RegistryCompatibility, format!("global level {level}: {}", meaning(&level)));
         if let Some(record) = ledger.written().malformed() {
             self.findings.error(Problem {
-                id: Code::RegistryRefused.as_str(),
+                id: Code::RegistryRefused.into(),
                 found: format!("topic {topic}, {record}"),
                 why: "nothing new is registered beside a record that cannot be understood, and a new table stops the stream".into(),
                 fix: "see who wrote it; then write a record with the same key, whose value is right or which has none".into(),
@@ -194,7 +198,7 @@ impl Registry {
         self.report(&answers, schemas);
         if !in_time {
             self.findings.warning(Problem {
-                id: "registry-slow",
+                id: CheckId::RegistrySlow.into(),
                 found: format!(
                     "only {} of {asked} subjects could be asked about within {}",
                     answers.len(),
@@ -242,17 +246,17 @@ impl Registry {
         }
         if registered + compatible + new > 0 {
             self.findings.ok(
-                "registry-subjects",
+                CheckId::RegistrySubjects,
                 format!("{registered} registered already, {compatible} compatible with earlier versions, {new} new"),
             );
         }
     }
 
     fn latency(&mut self, latency: Duration, url: &str) {
-        self.findings.ok("registry-reachable", format!("{url} answered in {} ms", latency.as_millis()));
+        self.findings.ok(CheckId::RegistryReachable, format!("{url} answered in {} ms", latency.as_millis()));
         if latency > LATENCY_MAX {
             self.findings.warning(Problem {
-                id: "registry-slow",
+                id: CheckId::RegistrySlow.into(),
                 found: format!("{url} took {} ms to answer", latency.as_millis()),
                 why: "the stream waits for the registry before the first change of each table".into(),
                 fix: "see why the registry is slow".into(),
@@ -277,7 +281,7 @@ fn incompatible(table: &str, subject: &str, reasons: &[String], level: Option<&C
     let level = level.map(|level| format!(" under level {level}")).unwrap_or_default();
     let reasons = if reasons.is_empty() { "the registry gives no reason".to_owned() } else { reasons.join("; ") };
     Problem {
-        id: Code::RegistryIncompatible.as_str(),
+        id: Code::RegistryIncompatible.into(),
         found: format!("the schema of {table} does not fit the earlier versions{level}: {reasons}"),
         why: "the stream waits at the first change of this table until the schema is accepted".into(),
         fix: format!(
@@ -300,11 +304,11 @@ fn set_level(topic: &str, subject: &str) -> String {
 fn refusal(error: &RegistryError) -> Problem {
     let id = match error.kind() {
         ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled => {
-            "registry-unreachable"
+            Id::from(CheckId::RegistryUnreachable)
         }
-        ErrorKind::Unauthenticated | ErrorKind::Forbidden => "registry-authentication",
-        ErrorKind::Tls => "registry-tls",
-        _ => "registry-refused",
+        ErrorKind::Unauthenticated | ErrorKind::Forbidden => CheckId::RegistryAuthentication.into(),
+        ErrorKind::Tls => CheckId::RegistryTls.into(),
+        _ => Code::RegistryRefused.into(),
     };
     let setting = match error.kind() {
         ErrorKind::Unauthenticated | ErrorKind::Forbidden => {

@@ -4,10 +4,12 @@ use std::{collections::BTreeMap, fmt, time::Duration};
 
 use serde::Serialize;
 
+use super::id::Id;
+
 /// How bad it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub(super) enum Severity {
+pub(crate) enum Severity {
     /// As it should be.
     Ok,
     /// The stream works, and something may go wrong later.
@@ -19,7 +21,7 @@ pub(super) enum Severity {
 /// Where it was found. They are reported in this order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum System {
+pub(crate) enum System {
     Configuration,
     Postgres,
     Kafka,
@@ -31,8 +33,7 @@ pub(super) enum System {
 pub(super) struct Finding {
     system: System,
     severity: Severity,
-    /// Never changes its meaning.
-    id: &'static str,
+    id: Id,
     /// The table, topic or subject, where it is one's.
     about: Option<String>,
     found: String,
@@ -42,7 +43,7 @@ pub(super) struct Finding {
 
 /// Something to mend.
 pub(super) struct Problem {
-    pub(super) id: &'static str,
+    pub(super) id: Id,
     /// What was found, without a full stop.
     pub(super) found: String,
     /// Why it matters.
@@ -70,17 +71,16 @@ impl Findings {
     }
 
     /// Notes that something is as it should be.
-    pub(super) fn ok(&mut self, id: &'static str, found: impl Into<String>) {
-        let finding = Finding {
+    pub(super) fn ok(&mut self, id: impl Into<Id>, found: impl Into<String>) {
+        self.note(Finding {
             system: self.system,
             severity: Severity::Ok,
-            id,
+            id: id.into(),
             about: None,
             found: printable(&found.into()),
             why: None,
             fix: None,
-        };
-        self.list.push(finding);
+        });
     }
 
     /// Notes what may go wrong later.
@@ -99,13 +99,14 @@ impl Findings {
     }
 
     /// Whether a problem with this id was noted.
-    pub(super) fn has(&self, id: &str) -> bool {
+    pub(super) fn has(&self, id: impl Into<Id>) -> bool {
+        let id = id.into();
         self.list.iter().any(|finding| finding.id == id && finding.severity != Severity::Ok)
     }
 
     fn problem(&mut self, severity: Severity, about: Option<String>, problem: Problem) {
         let Problem { id, found, why, fix } = problem;
-        self.list.push(Finding {
+        self.note(Finding {
             system: self.system,
             severity,
             id,
@@ -114,6 +115,11 @@ impl Findings {
             why: Some(printable(&why)),
             fix: Some(printable(&fix)),
         });
+    }
+
+    fn note(&mut self, finding: Finding) {
+        debug_assert!(finding.id.can_be(finding.severity), "{finding:?} is worse than its line in id.rs says");
+        self.list.push(finding);
     }
 }
 
@@ -134,7 +140,7 @@ impl Report {
 
     /// A line for each check, grouped by system; under what is to be mended, why it matters and how to mend it.
     pub(super) fn to_text(&self, colour: bool) -> String {
-        let id_width = self.findings.iter().map(|finding| finding.id.len()).max().unwrap_or(0);
+        let id_width = self.findings.iter().map(|finding| finding.id.as_str().len()).max().unwrap_or(0);
         let indent = " ".repeat(2 + 7 + 2 + id_width + 2);
         let mut lines = Vec::new();
         let mut system = None;
@@ -145,7 +151,7 @@ impl Report {
             }
             let severity = painted(&format!("{:<7}", finding.severity.word()), finding.severity.paint(), colour);
             let about = finding.about.as_ref().map(|about| format!("{about}: ")).unwrap_or_default();
-            lines.push(format!("  {severity}  {:<id_width$}  {about}{}", finding.id, finding.found));
+            lines.push(format!("  {severity}  {:<id_width$}  {about}{}", finding.id.as_str(), finding.found));
             for (word, words) in [("why", &finding.why), ("fix", &finding.fix)] {
                 if let Some(words) = words {
                     lines.push(format!("{indent}{} {words}", painted(&format!("{word}:"), "2", colour)));
@@ -153,14 +159,15 @@ impl Report {
             }
         }
         let plural = |count: usize, word: &str| format!("{count} {word}{}", if count == 1 { "" } else { "s" });
-        let errors = self.count(Severity::Error);
+        let (errors, warnings) = (self.count(Severity::Error), self.count(Severity::Warning));
         lines.push(format!(
-            "\n{}: {}, {}, {} ok. {}\n",
+            "\n{}: {}, {}, {} ok. {}{}\n",
             plural(self.findings.len(), "check"),
             plural(errors, "error"),
-            plural(self.count(Severity::Warning), "warning"),
+            plural(warnings, "warning"),
             self.count(Severity::Ok),
             if errors == 0 { "`pgsluice run` can start." } else { "Mend the errors before `pgsluice run`." },
+            if errors + warnings > 0 { " `pgsluice explain ID` says more." } else { "" },
         ));
         lines.join("\n")
     }
@@ -171,7 +178,7 @@ impl Report {
 }
 
 impl System {
-    const fn title(self) -> &'static str {
+    pub(crate) const fn title(self) -> &'static str {
         match self {
             Self::Configuration => "Configuration",
             Self::Postgres => "PostgreSQL",
@@ -182,7 +189,7 @@ impl System {
 }
 
 impl Severity {
-    const fn word(self) -> &'static str {
+    pub(crate) const fn word(self) -> &'static str {
         match self {
             Self::Ok => "ok",
             Self::Warning => "warning",
@@ -248,15 +255,16 @@ fn printable(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::{commands::check::id::CheckId, failure::Code};
 
     fn report() -> Report {
         let mut kafka = Findings::new(System::Kafka);
-        kafka.ok("kafka-reachable", "1 broker");
+        kafka.ok(CheckId::KafkaReachable, "1 broker");
         let mut postgres = Findings::new(System::Postgres);
-        postgres.ok("wal-level", "logical");
+        postgres.ok(CheckId::WalLevel, "logical");
         let problem = |id| Problem { id, found: "a\x1b[2Jb".into(), why: "c".into(), fix: "d\ne".into() };
-        postgres.error(problem("slot-lost"));
-        postgres.about(Severity::Warning, "public.t", problem("table-without-key"));
+        postgres.error(problem(Code::SlotLost.into()));
+        postgres.about(Severity::Warning, "public.t", problem(CheckId::TableWithoutKey.into()));
         Report::new([kafka, postgres])
     }
 
@@ -275,7 +283,7 @@ PostgreSQL
 Kafka
   ok       kafka-reachable    1 broker
 
-4 checks: 1 error, 1 warning, 2 ok. Mend the errors before `pgsluice run`.
+4 checks: 1 error, 1 warning, 2 ok. Mend the errors before `pgsluice run`. `pgsluice explain ID` says more.
 ";
         assert_eq!(report().to_text(false), expect);
         assert!(report().to_text(true).contains("\x1b[1;31merror  \x1b[0m"));

@@ -7,7 +7,10 @@ use pgoutput::{Oid, Relation};
 use postgres_protocol::escape::escape_identifier;
 use serde_json::Value;
 
-use super::report::{Findings, Problem, Severity, grouped, some_of};
+use super::{
+    id::CheckId,
+    report::{Findings, Problem, Severity, grouped, some_of},
+};
 use crate::{
     config::{ColumnPattern, Config, OnIncompatible, Shaping, TablePattern},
     failure::Code,
@@ -54,7 +57,8 @@ impl Schemas {
             let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));
             let text = columns_as_text(relation, facts, &naming, &options);
             if !text.is_empty() {
-                findings.ok("columns-as-text", format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
+                findings
+                    .ok(CheckId::ColumnsAsText, format!("{table}: {} come as PostgreSQL's text", some_of(&text, 8)));
             }
             partitions.extend(shaping.partitions(identity).map(|count| (plan.topic().to_string(), count)));
             if shaping.on_incompatible(identity) == OnIncompatible::Quarantine {
@@ -64,7 +68,7 @@ impl Schemas {
         }
         if !keyless.is_empty() {
             findings.warning(Problem {
-                id: "table-without-key",
+                id: CheckId::TableWithoutKey.into(),
                 found: format!("without a primary key, and so records without a key: {}", some_of(&keyless, 5)),
                 why: "a consumer cannot tell which row a record is about, all of them go to one partition, and the topic cannot be \
                       compacted"
@@ -77,7 +81,7 @@ impl Schemas {
             unpublished.map(|Described { relation, .. }| format!("{}.{}", relation.schema, relation.name));
         collisions(config, &plans, &unpublished.collect(), findings);
         if !plans.is_empty() {
-            findings.ok("schemas", format!("{} of {} tables can be written", plans.len(), tables.len()));
+            findings.ok(CheckId::Schemas, format!("{} of {} tables can be written", plans.len(), tables.len()));
         }
         Self { plans, partitions, held_back }
     }
@@ -130,7 +134,7 @@ fn unmatched_tables(config: &Config, tables: &[Described], findings: &mut Findin
     for pattern in config.tables.iter().flat_map(|own| &own.tables).filter(|pattern| !means_any(pattern)) {
         let severity = if pattern.literal().is_some() { Severity::Error } else { Severity::Warning };
         let problem = Problem {
-            id: "pattern-unmatched",
+            id: CheckId::PatternUnmatched.into(),
             found: "no table that is streamed matches".into(),
             why: "what is to be otherwise for it is for no table".into(),
             fix: "correct the pattern in [[tables]]: it is schema.table, and names are as the catalog has them".into(),
@@ -152,7 +156,7 @@ fn unmatched_columns(config: &Config, tables: &[Described], findings: &mut Findi
     for (key, pattern) in config.columns.patterns().filter(|(_, pattern)| !means_any(pattern)) {
         let severity = if pattern.is_literal() { Severity::Error } else { Severity::Warning };
         let problem = Problem {
-            id: "pattern-unmatched",
+            id: CheckId::PatternUnmatched.into(),
             found: "no column of the tables that are streamed matches".into(),
             why: "what it was to say is not said of any column, and a value that was to be hidden is written".into(),
             fix: format!(
@@ -204,7 +208,7 @@ fn uncompiled(relation: &Relation, error: &PlanError) -> Problem {
         _ => (error.to_string(), "leave the table out of postgres.tables, and report it: this is a defect".to_owned()),
     };
     Problem {
-        id: if error.is_about_column_rules() { Code::ColumnRuleUnfit } else { Code::SchemaUnrepresentable }.as_str(),
+        id: if error.is_about_column_rules() { Code::ColumnRuleUnfit } else { Code::SchemaUnrepresentable }.into(),
         found,
         why: "the stream stops at the first change of this table".into(),
         fix,
@@ -218,7 +222,7 @@ fn collisions(config: &Config, plans: &[TablePlan], unpublished: &BTreeSet<Strin
         let (silent, writing): (Vec<&str>, Vec<&str>) = tables.iter().partition(|table| unpublished.contains(**table));
         if writing.len() < 2 && tables.len() > 1 {
             let problem = Problem {
-                id: "topic-collision",
+                id: CheckId::TopicCollision.into(),
                 found: format!("{} would share this topic", some_of(&tables, 5)),
                 why: format!(
                     "{} not published: as soon as two of them are, the stream stops, for records of different kinds in one topic cannot be told apart",
@@ -231,7 +235,7 @@ fn collisions(config: &Config, plans: &[TablePlan], unpublished: &BTreeSet<Strin
         let Some(first) = writing.first() else { continue };
         let mut problem = |found: String| {
             let problem = Problem {
-                id: "topic-collision",
+                id: CheckId::TopicCollision.into(),
                 found,
                 why: "records of different kinds in one topic cannot be told apart".into(),
                 fix: "set another name, rename a table, route one to another topic (kafka.topics.routes), or leave one out of postgres.tables"

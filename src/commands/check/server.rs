@@ -1,6 +1,7 @@
 //! PostgreSQL's settings.
 
 use super::{
+    id::{CheckId, Id},
     postgres::{Session, replication_attribute},
     report::{Findings, Problem, bytes_text, seconds_text},
 };
@@ -20,8 +21,8 @@ pub(super) async fn examine(session: &mut Session<'_>, findings: &mut Findings) 
     version(session, findings);
     wal_level(&session.settings, findings);
     if session.settings.may_replicate {
-        findings.ok("replication-attribute", format!("role {} may replicate", session.role.name));
-    } else if !findings.has("replication-attribute") {
+        findings.ok(CheckId::ReplicationAttribute, format!("role {} may replicate", session.role.name));
+    } else if !findings.has(CheckId::ReplicationAttribute) {
         let found = format!("role {} has no REPLICATION attribute", session.role.name);
         findings.error(replication_attribute(&session.role.name, &found));
     }
@@ -44,7 +45,7 @@ pub(super) async fn examine(session: &mut Session<'_>, findings: &mut Findings) 
     }
     if let Some(setting) = settings.get("logical_decoding_work_mem") {
         findings.ok(
-            "logical-decoding-work-mem",
+            CheckId::LogicalDecodingWorkMem,
             format!("{}: the server spills larger transactions to its disk until they commit", setting.shown),
         );
     }
@@ -58,24 +59,24 @@ fn version(session: &Session<'_>, findings: &mut Findings) {
     let (major, minor) = (session.major(), session.settings.version_num % 10_000);
     if session.settings.version_num < ServerSettings::VERSION_NUM_MIN {
         findings.error(Problem {
-            id: "postgres-version",
+            id: CheckId::PostgresVersion.into(),
             found: format!("the server is version {major}.{minor}, and the oldest supported is 14"),
             why: "the replication protocol of older servers lacks what is needed".into(),
             fix: "upgrade the server with pg_upgrade".into(),
         });
     } else if major > MAJOR_MAX {
         findings.warning(Problem {
-            id: "postgres-version",
+            id: CheckId::PostgresVersion.into(),
             found: format!("the server is version {major}.{minor}, newer than {MAJOR_MAX}, the newest that was tested"),
             why: "it will most likely work, and nobody has shown that it does".into(),
             fix: "see whether a newer pgsluice names this version".into(),
         });
     } else {
-        findings.ok("postgres-version", format!("{major}.{minor}"));
+        findings.ok(CheckId::PostgresVersion, format!("{major}.{minor}"));
     }
     if let Err(failure) = session.settings.verify_wishes(&session.config.postgres) {
         findings.error(Problem {
-            id: "postgres-too-old",
+            id: CheckId::PostgresTooOld.into(),
             found: failure.found().to_owned(),
             why: "the server refuses an option that it does not know, and the stream does not start".into(),
             fix: "set the key to its default, or upgrade the server with pg_upgrade".into(),
@@ -85,10 +86,10 @@ fn version(session: &Session<'_>, findings: &mut Findings) {
 
 fn wal_level(settings: &ServerSettings, findings: &mut Findings) {
     if settings.wal_level == "logical" {
-        findings.ok("wal-level", "logical");
+        findings.ok(CheckId::WalLevel, "logical");
     } else {
         findings.error(Problem {
-            id: "wal-level",
+            id: CheckId::WalLevel.into(),
             found: format!("wal_level is {}", settings.wal_level),
             why: "the log lacks what changes are decoded from".into(),
             fix: "ALTER SYSTEM SET wal_level = 'logical', and restart the server".into(),
@@ -100,13 +101,13 @@ fn senders(settings: &ServerSettings, findings: &mut Findings) {
     let (max, used) = settings.senders;
     if max == 0 {
         findings.error(Problem {
-            id: "wal-senders",
+            id: CheckId::WalSenders.into(),
             found: "max_wal_senders is 0".into(),
             why: "the server opens no replication connection at all".into(),
             fix: "ALTER SYSTEM SET max_wal_senders = 10, and restart the server".into(),
         });
-    } else if !findings.has("wal-senders") {
-        findings.ok("wal-senders", format!("{used} of {max} in use, this check's own included"));
+    } else if !findings.has(CheckId::WalSenders) {
+        findings.ok(CheckId::WalSenders, format!("{used} of {max} in use, this check's own included"));
     }
 }
 
@@ -121,10 +122,15 @@ fn standby(session: &Session<'_>, findings: &mut Findings) {
         } else {
             "the server is a standby, on which no publication can be created or altered".to_owned()
         };
-        findings.error(Problem { id: "standby", found, why: "the stream cannot start here as configured".into(), fix });
+        findings.error(Problem {
+            id: CheckId::Standby.into(),
+            found,
+            why: "the stream cannot start here as configured".into(),
+            fix,
+        });
     } else {
         findings.warning(Problem {
-            id: "standby",
+            id: CheckId::Standby.into(),
             found: "the server is a standby".into(),
             why: "the primary may remove rows of the catalog that decoding needs, which invalidates the slot; and creating a slot waits \
                   for activity on the primary"
@@ -140,14 +146,14 @@ fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
     let timeout = std::time::Duration::from_millis(timeout_ms.unsigned_abs());
     if timeout_ms == 0 {
         findings.warning(Problem {
-            id: "wal-sender-timeout",
+            id: CheckId::WalSenderTimeout.into(),
             found: "wal_sender_timeout is 0".into(),
             why: "the server never gives up a connection that has died silently, and until then no other can read from the slot".into(),
             fix: "ALTER SYSTEM SET wal_sender_timeout = '60s'; SELECT pg_reload_conf();".into(),
         });
     } else if timeout_ms < SENDER_TIMEOUT_MIN_MS {
         findings.warning(Problem {
-            id: "wal-sender-timeout",
+            id: CheckId::WalSenderTimeout.into(),
             found: format!("wal_sender_timeout is {}", seconds_text(timeout)),
             why: "a short pause of the network or of this machine ends the connection, and the stream starts again"
                 .into(),
@@ -157,7 +163,7 @@ fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
         // The receiver answers at least thrice within the server's patience, whatever is configured.
         let told = interval.min(timeout / 3);
         findings.ok(
-            "wal-sender-timeout",
+            CheckId::WalSenderTimeout,
             format!("{}, and the server is told the position every {}", seconds_text(timeout), seconds_text(told)),
         );
     }
@@ -166,19 +172,19 @@ fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
 fn encoding(settings: &ServerSettings, findings: &mut Findings) {
     if settings.encoding == "SQL_ASCII" {
         findings.warning(Problem {
-            id: "server-encoding",
+            id: CheckId::ServerEncoding.into(),
             found: "the database's encoding is SQL_ASCII".into(),
             why: "it takes any bytes, and a text that is not UTF-8 stops the stream".into(),
             fix: "dump the database and restore it into one made with CREATE DATABASE ... ENCODING 'UTF8' TEMPLATE template0".into(),
         });
     } else {
-        findings.ok("server-encoding", settings.encoding.clone());
+        findings.ok(CheckId::ServerEncoding, settings.encoding.clone());
     }
 }
 
 fn slot_keep_size(setting: &Setting, findings: &mut Findings) {
     const MIB: i64 = 1 << 20;
-    let id = "max-slot-wal-keep-size";
+    let id = Id::from(CheckId::MaxSlotWalKeepSize);
     let fix = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- what the longest outage writes, and the disk \
                can spare"
         .to_owned();
@@ -201,11 +207,11 @@ fn slot_keep_size(setting: &Setting, findings: &mut Findings) {
 
 fn idle_slot_timeout(setting: &Setting, findings: &mut Findings) {
     if setting.raw == "0" {
-        findings.ok("idle-replication-slot-timeout", "0: a slot that nobody reads from is kept");
+        findings.ok(CheckId::IdleReplicationSlotTimeout, "0: a slot that nobody reads from is kept");
         return;
     }
     findings.warning(Problem {
-        id: "idle-replication-slot-timeout",
+        id: CheckId::IdleReplicationSlotTimeout.into(),
         found: format!("idle_replication_slot_timeout is {}", setting.shown),
         why: "the server invalidates the slot when the stream is down for longer, and the changes since are lost to it"
             .into(),
@@ -216,14 +222,14 @@ fn idle_slot_timeout(setting: &Setting, findings: &mut Findings) {
 fn failover(session: &Session<'_>, standby_slots: Option<&Setting>, findings: &mut Findings) {
     if session.major() < 17 {
         findings.warning(Problem {
-            id: "failover",
+            id: CheckId::Failover.into(),
             found: format!("postgres.failover is on, and version {} has no failover slots", session.major()),
             why: "after a failover the slot is not on the new primary, and changes are lost to the stream".into(),
             fix: "upgrade to 17, or set postgres.failover = false".into(),
         });
     } else if standby_slots.is_some_and(|setting| setting.raw.is_empty()) {
         findings.warning(Problem {
-            id: "failover",
+            id: CheckId::Failover.into(),
             found: "postgres.failover is on, and synchronized_standby_slots is empty".into(),
             why: "the stream may be ahead of the standby that takes over, which then lacks changes that are in Kafka"
                 .into(),
@@ -232,7 +238,7 @@ fn failover(session: &Session<'_>, standby_slots: Option<&Setting>, findings: &m
                 .into(),
         });
     } else {
-        findings.ok("failover", "standbys keep a copy of the slot, and the stream waits for them");
+        findings.ok(CheckId::Failover, "standbys keep a copy of the slot, and the stream waits for them");
     }
 }
 
@@ -240,10 +246,10 @@ fn failover(session: &Session<'_>, standby_slots: Option<&Setting>, findings: &m
 pub(super) fn free_slots(settings: &ServerSettings, findings: &mut Findings) {
     let (max, used) = settings.slots;
     if used < max {
-        findings.ok("replication-slots", format!("{used} of {max} in use"));
+        findings.ok(CheckId::ReplicationSlots, format!("{used} of {max} in use"));
     } else {
         findings.error(Problem {
-            id: "replication-slots",
+            id: CheckId::ReplicationSlots.into(),
             found: format!("all {max} replication slots are in use, and the stream needs one"),
             why: "the slot cannot be created".into(),
             fix: format!(

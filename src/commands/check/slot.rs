@@ -3,6 +3,7 @@
 use walreceiver::ReplicationClient;
 
 use super::{
+    id::CheckId,
     kafka::HeldCheckpoint,
     postgres::Session,
     report::{Findings, Problem, bytes_text},
@@ -40,14 +41,14 @@ impl SlotView {
             }
             if session.config.postgres.failover && state.failover == Some(false) {
                 findings.warning(Problem {
-                    id: "failover",
+                    id: CheckId::Failover.into(),
                     found: format!("slot {name} was created without failover"),
                     why: "after a failover it is not on the new primary, and changes are lost to the stream".into(),
                     fix: format!("over a replication connection: ALTER_REPLICATION_SLOT {name} (FAILOVER)"),
                 });
             }
         }
-        let may_be_created = !findings.has("replication-slots");
+        let may_be_created = !findings.has(CheckId::ReplicationSlots);
         Ok(Self { slot, may_be_created })
     }
 
@@ -85,19 +86,26 @@ impl SlotView {
         let name = &wanted.slot;
         match decide(wanted, &server, self.slot.as_ref(), checkpoint) {
             Ok(Start::CreateSlot { .. }) if !self.may_be_created => {}
-            Ok(Start::CreateSlot { .. }) if unknown => findings.ok("slot", format!("{name} does not exist")),
+            Ok(Start::CreateSlot { .. }) if unknown => findings.ok(CheckId::Slot, format!("{name} does not exist")),
             Ok(Start::CreateSlot { .. }) => {
-                findings
-                    .ok("slot", format!("{name} does not exist; run creates it, and streams the changes from then on"));
+                findings.ok(
+                    CheckId::Slot,
+                    format!("{name} does not exist; run creates it, and streams the changes from then on"),
+                );
             }
-            Ok(Start::Resume(position)) => findings.ok("slot", format!("{name} is fit; run resumes at {position}")),
+            Ok(Start::Resume(position)) => {
+                findings.ok(CheckId::Slot, format!("{name} is fit; run resumes at {position}"));
+            }
             Ok(Start::Adopt { position, .. }) => {
-                findings.ok("slot", format!("{name} is fit; run completes an interrupted first start at {position}"));
+                findings.ok(
+                    CheckId::Slot,
+                    format!("{name} is fit; run completes an interrupted first start at {position}"),
+                );
             }
             // Whether there is a checkpoint is not known.
             Err(failure) if unknown && failure.code() == Code::SlotWithoutCheckpoint => {
                 findings.ok(
-                    "slot",
+                    CheckId::Slot,
                     format!("{name} is fit; whether it goes with the checkpoint cannot be told without Kafka"),
                 );
             }
@@ -116,17 +124,17 @@ impl SlotView {
 fn reader(name: &str, state: &SlotState, stream_application: &str, findings: &mut Findings) {
     let Some(pid) = state.active_pid else {
         let since = state.inactive_since.as_ref().map(|since| format!(" since {since}")).unwrap_or_default();
-        findings.ok("slot-active", format!("nobody reads from {name}{since}"));
+        findings.ok(Code::SlotActive, format!("nobody reads from {name}{since}"));
         return;
     };
     let application = state.active_application.as_deref().unwrap_or_default();
     let from = state.active_address.as_deref().unwrap_or("a Unix socket");
     let found = format!("pid {pid} (application_name {application:?}, from {from}) reads from slot {name}");
     if application == stream_application {
-        findings.ok("slot-active", format!("{found}: an instance runs, and another run would take over from it"));
+        findings.ok(Code::SlotActive, format!("{found}: an instance runs, and another run would take over from it"));
     } else {
         findings.warning(Problem {
-            id: "slot-active",
+            id: Code::SlotActive.into(),
             found,
             why: "unless it is this stream's own instance, it takes the changes away from the stream".into(),
             fix: format!("find out who it is; to end it: SELECT pg_terminate_backend({pid})"),
@@ -147,18 +155,18 @@ fn retained(name: &str, slot: &Slot, state: &SlotState, findings: &mut Findings)
         .to_owned();
     match status {
         "unreserved" => findings.error(Problem {
-            id: "slot-wal",
+            id: CheckId::SlotWal.into(),
             found,
             why: "the server removes log that the slot needs at its next checkpoint, and the slot is lost".into(),
             fix,
         }),
         "extended" => findings.warning(Problem {
-            id: "slot-wal",
+            id: CheckId::SlotWal.into(),
             found,
             why: "the stream is behind, and the server keeps more log than max_wal_size for it".into(),
             fix,
         }),
-        _ => findings.ok("slot-wal", found),
+        _ => findings.ok(CheckId::SlotWal, found),
     }
 }
 
@@ -187,7 +195,7 @@ fn refusal(wanted: &Wanted, failure: &Failure) -> Problem {
         code => code.fix().to_owned(),
     };
     Problem {
-        id: failure.code().as_str(),
+        id: failure.code().into(),
         found: failure.found().to_owned(),
         why: failure.code().meaning().to_owned(),
         fix,

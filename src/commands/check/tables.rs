@@ -6,6 +6,7 @@ use pgoutput::Oid;
 use postgres_protocol::escape::escape_identifier;
 
 use super::{
+    id::{CheckId, Id},
     postgres::Session,
     report::{Findings, Problem, Severity, grouped, some_of},
 };
@@ -55,7 +56,7 @@ impl Tables {
         }
         if !matched.is_empty() {
             let tables: Vec<_> = matched.iter().map(|matched| &matched.table).collect();
-            findings.ok("tables", format!("{}: {}", tables.len(), some_of(&tables, 5)));
+            findings.ok(CheckId::Tables, format!("{}: {}", tables.len(), some_of(&tables, 5)));
         }
         Ok(Self { matched })
     }
@@ -70,7 +71,7 @@ impl Tables {
         let unread: Vec<_> = privileges.iter().filter(|table| !table.may_select).map(|table| &table.table).collect();
         if schemas.is_empty() && unread.is_empty() {
             if !tables.is_empty() {
-                findings.ok("table-privileges", "USAGE on the schemas and SELECT on the tables");
+                findings.ok(CheckId::TablePrivileges, "USAGE on the schemas and SELECT on the tables");
             }
             return Ok(());
         }
@@ -88,7 +89,7 @@ impl Tables {
             statements.push(format!("GRANT SELECT ON TABLE {} TO {role};{more}", tables.join(", ")));
         }
         findings.warning(Problem {
-            id: "table-privileges",
+            id: CheckId::TablePrivileges.into(),
             found: format!("role {} lacks {}", session.role.name, lacking.join(", and ")),
             why: "the stream does not need it, and a copy of the rows that are there already will".into(),
             fix: statements.join(" "),
@@ -108,7 +109,7 @@ impl Tables {
         self.identities(session, &plan, findings).await?;
         if let Err(failure) = pipeline::excluded_partitions(postgres, &self.matched, &plan) {
             findings.error(Problem {
-                id: failure.code().as_str(),
+                id: failure.code().into(),
                 found: failure.found().to_owned(),
                 why: "rows that are to be left out cannot be told from the others, and run refuses to start".into(),
                 fix: "change either key".into(),
@@ -119,14 +120,14 @@ impl Tables {
         } else if self.matched.is_empty() {
             // That no table matches has been said, and nothing can be made of none.
         } else if plan.statements().is_empty() {
-            findings.ok("publication", format!("{name} holds the tables"));
+            findings.ok(CheckId::Publication, format!("{name} holds the tables"));
         } else if self.may_change(session, &plan, findings).await? {
-            let first = if findings.has(Code::ReplicaIdentityMissing.as_str()) {
+            let first = if findings.has(Code::ReplicaIdentityMissing) {
                 "once every table has a replica identity, run executes"
             } else {
                 "run executes"
             };
-            findings.ok("publication", format!("{first}: {}", shortened(&plan.statements().join("; "))));
+            findings.ok(CheckId::Publication, format!("{first}: {}", shortened(&plan.statements().join("; "))));
         }
         Ok(plan)
     }
@@ -149,7 +150,7 @@ impl Tables {
         let without = session.catalog.tables_without_identity(&tables).await?;
         if without.is_empty() {
             if !tables.is_empty() {
-                findings.ok("replica-identity", "every table has one");
+                findings.ok(CheckId::ReplicaIdentity, "every table has one");
             }
             return Ok(());
         }
@@ -168,7 +169,7 @@ impl Tables {
                 Severity::Error,
                 &found.table,
                 Problem {
-                    id: Code::ReplicaIdentityMissing.as_str(),
+                    id: Code::ReplicaIdentityMissing.into(),
                     found: found.reason.clone(),
                     why: why.into(),
                     fix: format!(
@@ -180,7 +181,7 @@ impl Tables {
         }
         if without.len() > NAMED_MAX {
             findings.error(Problem {
-                id: Code::ReplicaIdentityMissing.as_str(),
+                id: Code::ReplicaIdentityMissing.into(),
                 found: format!("{} more tables have no replica identity", without.len() - NAMED_MAX),
                 why: "the application's own UPDATE and DELETE on them fail once they are published".into(),
                 fix: "mend those above, and run the check again".into(),
@@ -249,14 +250,14 @@ impl Tables {
                     Some(_) => format!("publication {name} lacks {}", some_of(&plan.new_tables, 5)),
                 };
                 findings.error(Problem {
-                    id: failure.code().as_str(),
+                    id: failure.code().into(),
                     found,
                     why: failure.code().meaning().into(),
                     fix: format!("as the owner of the tables: {statement}; or set postgres.manage = true"),
                 });
             }
             (None, Some(publication)) if !publication.unpublished_operations.is_empty() => findings.warning(Problem {
-                id: "publication-operations",
+                id: CheckId::PublicationOperations.into(),
                 found: format!("publication {name} leaves out {}", publication.unpublished_operations.join(", ")),
                 why: "what it leaves out never comes to Kafka, and topics no longer say what the tables do".into(),
                 fix: format!(
@@ -264,7 +265,7 @@ impl Tables {
                     escape_identifier(name)
                 ),
             }),
-            (None, _) => findings.ok("publication", format!("{name} holds the tables")),
+            (None, _) => findings.ok(CheckId::Publication, format!("{name} holds the tables")),
         }
     }
 
@@ -275,7 +276,7 @@ impl Tables {
         plan: &PublicationPlan,
         findings: &mut Findings,
     ) -> Result<bool, Failure> {
-        let id = "publication-privilege";
+        let id = Id::from(CheckId::PublicationPrivilege);
         let name = &session.config.postgres.publication;
         let role = escape_identifier(&session.role.name);
         let by_hand = format!(
@@ -357,7 +358,7 @@ async fn unmatched(session: &mut Session<'_>, pattern: &TablePattern, key: &str)
     } else {
         "nothing is streamed for it, without a word"
     };
-    Ok(Problem { id: "pattern-unmatched", found, why: why.into(), fix })
+    Ok(Problem { id: CheckId::PatternUnmatched.into(), found, why: why.into(), fix })
 }
 
 /// A statement about hundreds of tables is not read by anybody.

@@ -6,6 +6,7 @@ use publisher::{TopicSettings, TopicShape};
 use tokio::task::spawn_blocking;
 
 use super::{
+    id::CheckId,
     kafka::{Kafka, Reached, incomplete, number},
     report::{Problem, Severity, bytes_text, grouped, some_of},
     schemas::Schemas,
@@ -41,7 +42,7 @@ impl Kafka {
             let Some(wanted) = wanted.filter(|wanted| *wanted != shape.partitions) else { continue };
             let key = if own.is_some() { "partitions in its [[tables]]" } else { "kafka.topics.partitions" };
             let problem = Problem {
-                id: "topic-partitions",
+                id: CheckId::TopicPartitions.into(),
                 found: format!("it has {} partitions, and {key} is {wanted}", shape.partitions),
                 why: "an existing topic is used as it is: another number would send a key to another partition, and break its order"
                     .into(),
@@ -51,7 +52,7 @@ impl Kafka {
         }
         for (topic, shape) in shapes.iter().filter(|(_, shape)| shape.leaderless > 0) {
             let problem = Problem {
-                id: "topic-leader",
+                id: CheckId::TopicLeader.into(),
                 found: format!("{} of {} partitions have no leader", shape.leaderless, shape.partitions),
                 why: "nothing can be written to them, and the stream waits".into(),
                 fix: "start the brokers that hold their replicas".into(),
@@ -63,7 +64,7 @@ impl Kafka {
         let smallest = settings.values().filter_map(|settings| number(settings, "max.message.bytes")).min();
         self.message_bytes(smallest);
         let names: Vec<_> = shapes.iter().map(|(topic, _)| topic).collect();
-        self.findings.ok("topics", format!("{} exist: {}", names.len(), some_of(&names, 5)));
+        self.findings.ok(CheckId::Topics, format!("{} exist: {}", names.len(), some_of(&names, 5)));
     }
 
     async fn missing(&mut self, reached: &Reached, topics: &[&str], partitions: Option<i32>) {
@@ -86,7 +87,7 @@ impl Kafka {
         let shown =
             |count: Option<i64>| count.map_or_else(|| "the brokers' default".to_owned(), |count| count.to_string());
         self.findings.ok(
-            "topics-to-create",
+            CheckId::TopicsToCreate,
             format!(
                 "run creates {} (partitions: {}, replicas: {})",
                 some_of(topics, 5),
@@ -125,7 +126,7 @@ impl Kafka {
         let refused = grouped(verdicts.into_iter().filter_map(|(topic, reason)| Some((reason?, topic))));
         for (reason, topics) in &refused {
             self.findings.error(Problem {
-                id: "topic-creation",
+                id: CheckId::TopicCreation.into(),
                 found: format!("the brokers would not create {}: {reason}", some_of(topics, 5)),
                 why: "the stream stops at the first change of a table without its topic".into(),
                 fix: "correct kafka.topics (partitions, replication_factor, config), grant CREATE on the topics, or create them by hand"
@@ -152,7 +153,7 @@ impl Kafka {
             Err(panicked) => panicked.to_string(),
         };
         self.findings.warning(Problem {
-            id: "kafka-topic-settings",
+            id: CheckId::KafkaTopicSettings.into(),
             found: format!("the settings of {} cannot be read: {found}", some_of(topics, 3)),
             why: "whether they fit was not checked".into(),
             fix: "grant DESCRIBE_CONFIGS on the topics".into(),
@@ -181,7 +182,7 @@ impl Kafka {
         }
         if !closed.is_empty() {
             self.findings.error(Problem {
-                id: "topic-min-insync-replicas",
+                id: CheckId::TopicMinInsyncReplicas.into(),
                 found: format!("min.insync.replicas is more than there are replicas: {}", some_of(&closed, 5)),
                 why: "the brokers take no record".into(),
                 fix: "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config min.insync.replicas=1, or give it \
@@ -191,7 +192,7 @@ impl Kafka {
         }
         if !single.is_empty() {
             self.findings.warning(Problem {
-                id: "topic-replication-factor",
+                id: CheckId::TopicReplicationFactor.into(),
                 found: format!("one replica only: {}", some_of(&single, 5)),
                 why: "when its broker is lost, so is what was acknowledged and confirmed to PostgreSQL".into(),
                 fix:
@@ -201,7 +202,7 @@ impl Kafka {
         }
         if !lonely.is_empty() {
             self.findings.warning(Problem {
-                id: "topic-min-insync-replicas",
+                id: CheckId::TopicMinInsyncReplicas.into(),
                 found: format!("min.insync.replicas is 1: {}", some_of(&lonely, 5)),
                 why: "a record is acknowledged while one broker alone has it, and is lost with it".into(),
                 fix: "set config = { \"min.insync.replicas\" = \"2\" } in [kafka.topics] before the first start; later kafka-configs.sh \
@@ -216,7 +217,7 @@ impl Kafka {
         let Some(taken) = taken else { return };
         if sent > taken {
             self.findings.warning(Problem {
-                id: "message-max-bytes",
+                id: CheckId::MessageMaxBytes.into(),
                 found: format!(
                     "message.max.bytes is {}, and the smallest limit of the topics is {}",
                     bytes_text(sent),
@@ -228,8 +229,9 @@ impl Kafka {
                      in [kafka.topics] config"
                 ),
             });
-        } else if !self.findings.has("message-max-bytes") {
-            self.findings.ok("message-max-bytes", format!("{}: a larger record stops the stream", bytes_text(sent)));
+        } else if !self.findings.has(CheckId::MessageMaxBytes) {
+            self.findings
+                .ok(CheckId::MessageMaxBytes, format!("{}: a larger record stops the stream", bytes_text(sent)));
         }
     }
 }
