@@ -5,6 +5,7 @@
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
+mod ahead;
 mod chunk;
 mod control;
 mod signals;
@@ -28,12 +29,13 @@ use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
 use self::{
+    ahead::Ahead,
     state::{End, Fence, State},
     table::Copying,
 };
 use super::relations::Relations;
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, RowReader},
     config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
@@ -44,6 +46,9 @@ use crate::{
 const CHUNK_COST_MAX: usize = 2 << 20;
 /// How many seconds one chunk takes at most where a rate is set.
 const RATED_SECONDS: usize = 2;
+/// A connection reads so many tables: to make one takes longer than to read a small table, and the server keeps for each what it knows of all tables
+/// that it has read.
+const TABLES_PER_CONNECTION: u64 = 100;
 /// What copies need of a session.
 pub(super) struct CopierParts {
     pub(super) relations: Relations,
@@ -109,6 +114,7 @@ struct Copier {
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    ahead: Ahead,
     /// Whose turn it is to look for tables.
     looking: tokio::sync::Mutex<()>,
     /// Whose turn it is to command.
@@ -139,6 +145,7 @@ impl Copier {
             metrics: parts.metrics,
             state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
             settings: parts.settings,
+            ahead: Ahead::default(),
             looking: tokio::sync::Mutex::new(()),
             commands: tokio::sync::Mutex::new(()),
             work: Notify::new(),
@@ -204,14 +211,15 @@ impl Copier {
     async fn await_all(&self) -> Result<(), Failure> {
         loop {
             let settled = self.settled.notified();
-            let (is_over, incomplete) = {
+            let incomplete = {
                 let state = self.state();
-                (state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless()), state.incomplete())
+                let is_over = state.looks > 0 && (state.lacking() == 0 || state.are_all_keyless());
+                is_over.then(|| state.incomplete())
             };
-            if !is_over {
+            let Some(incomplete) = incomplete else {
                 settled.await;
                 continue;
-            }
+            };
             self.await_committed().await?;
             if !incomplete.is_empty() {
                 let found = format!("not all tables are copied: {} cannot be, or was stopped", incomplete.join(", "));
@@ -227,14 +235,20 @@ impl Copier {
 
     /// Copies one table after another; ends only if the session cannot go on.
     async fn work(&self) -> Failure {
+        let (mut reader, mut tables_read) = (self.reader(), 0);
         loop {
             let waiting = self.work.notified();
             let next = self.state().begin();
             let Some((table, look)) = next else {
+                reader.disconnect();
                 waiting.await;
                 continue;
             };
-            match self.copy_table(table, look).await {
+            tables_read += 1;
+            if tables_read % TABLES_PER_CONNECTION == 0 {
+                reader.disconnect();
+            }
+            match self.copy_table(table, look, &mut reader).await {
                 Ok(end) => self.settle(table, look, end).await,
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
@@ -249,6 +263,10 @@ impl Copier {
         }
     }
 
+    fn reader(&self) -> RowReader {
+        RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout)
+    }
+
     async fn settle(&self, table: Oid, look: u64, mut end: End) {
         let (is_over, is_complete) = loop {
             {
@@ -258,7 +276,8 @@ impl Copier {
                     state.end(table, look, end);
                     self.metrics.tables_to_copy(state.lacking());
                     let is_over = is_news && (state.lacking() == 0 || state.are_all_keyless());
-                    break (is_over, state.incomplete().is_empty());
+                    // Whoever looks at all tables does so once they are settled, and not after each.
+                    break (is_over, is_over && state.incomplete().is_empty());
                 }
             }
             if let Err(failure) = self.write_stopped(&[table.into()], Vec::new()).await {

@@ -24,7 +24,9 @@ use tokio::{sync::oneshot, time::sleep};
 use tracing::warn;
 
 use super::{
-    Copier, session_over,
+    Copier,
+    ahead::Found,
+    session_over,
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
@@ -144,24 +146,20 @@ impl Copier {
     async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        // Asked for first: under the lock it has to be the same.
-        let fingerprint = relations.catalog.fingerprint(oid).await?;
-        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
+        let Some(Found { fingerprint, table, rows_estimated, facts }) = self.look_up(&mut relations, oid).await? else {
             return Ok(Err(Step::Gone));
         };
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
-        let rows_estimated = relations.catalog.estimated_rows(oid).await?;
         self.state().estimate(oid, rows_estimated);
-        let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
-        let key = RowKey::of(&table.relation, primary_key.as_deref());
-        let is_known = match relations.known.get(&oid) {
+        let key = RowKey::of(&table.relation, facts.primary_key.as_deref());
+        let is_known = match relations.known.get(oid) {
             Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
             _ => false,
         };
         if !is_known {
             // The rows are those of now.
-            relations.learn_now(table.relation.clone()).await?;
+            relations.learn_now(table.relation.clone(), facts).await?;
         }
         let is_default = matches!(table.relation.replica_identity, ReplicaIdentity::Default | ReplicaIdentity::Index);
         let key = key.filter(|_| table.has_identity || !is_default);

@@ -165,6 +165,11 @@ impl State {
         Some((table, look))
     }
 
+    /// The tables whose turns come next, so many at most.
+    pub(super) fn next(&self, count: usize) -> Vec<Oid> {
+        self.pending.iter().take(count).map(|(table, _)| *table).collect()
+    }
+
     pub(super) fn estimate(&mut self, table: Oid, rows: Option<u64>) {
         if let Some(Taken::Copying(turn)) = self.taken.get_mut(&table.into()) {
             turn.rows_estimated = rows;

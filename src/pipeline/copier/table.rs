@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -156,14 +155,15 @@ impl Copying {
 }
 
 impl Copier {
-    pub(super) async fn copy_table(&self, oid: Oid, look: u64) -> Result<End, Failure> {
+    /// A turn at a table. The connection is free again afterwards, or gone.
+    pub(super) async fn copy_table(&self, oid: Oid, look: u64, reader: &mut RowReader) -> Result<End, Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
         let mut copying = Copying {
             oid,
             look,
-            reader: RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout),
+            reader: std::mem::replace(reader, self.reader()),
             described: None,
             xmin: 0,
             ahead: record.clone(),
@@ -176,9 +176,18 @@ impl Copier {
             again: None,
             settles: Settles::Rows(Vec::new()),
         };
-        let mut ended = self.copy_chunks(&mut copying, is_resumed).await;
+        let ended = self.take_turn(&mut copying, is_resumed).await;
+        *reader = copying.reader;
+        // Another turn describes it anew.
+        self.relations.lock().await.known.let_go(oid);
+        ended
+    }
+
+    async fn take_turn(&self, copying: &mut Copying, is_resumed: bool) -> Result<End, Failure> {
+        let oid = copying.oid;
+        let mut ended = self.copy_chunks(copying, is_resumed).await;
         // What the stream has may be written still, and where the next turn begins has to be true.
-        if let Some(done) = self.land_all(&mut copying).await? {
+        if let Some(done) = self.land_all(copying).await? {
             ended = Ok(done);
         }
         match ended? {
@@ -189,7 +198,7 @@ impl Copier {
                 Ok(End::Gone)
             }
             Step::Keyless => {
-                let is_news = self.tell_keyless(&copying);
+                let is_news = self.tell_keyless(copying);
                 // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
                 let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
                 if is_forgotten {

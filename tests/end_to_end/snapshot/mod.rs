@@ -5,6 +5,7 @@ mod crashes;
 mod envelopes;
 mod judge;
 mod keys;
+mod many;
 mod modes;
 mod published;
 mod signals;
