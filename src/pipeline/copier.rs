@@ -8,6 +8,7 @@
 mod ahead;
 mod chunk;
 mod control;
+mod limits;
 mod signals;
 mod state;
 mod table;

@@ -46,6 +46,6 @@ pub use error::{PublishError, UndeliveredRecord, Verdict};
 pub use exclusive_writer::{ExclusiveWriter, Written};
 pub use log_reader::{Isolation, LogReader};
 pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
-pub use producer::{OutgoingRecord, Prepared, Producer, Transaction};
+pub use producer::{OutgoingRecord, Prepared, Producer, Transaction, record_wire_bytes};
 pub use settings::KafkaSettings;
 pub use topics::{TopicAdmin, TopicSettings, ensure_compacted};

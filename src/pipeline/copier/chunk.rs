@@ -10,7 +10,8 @@
 //! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
 //!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
 //! 5. the chunk is read and encoded, and the transaction ends;
-//! 6. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
+//! 6. each of its records is held against what Kafka takes;
+//! 7. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -122,6 +123,13 @@ impl Copier {
             Ok(Ok(fence)) => self.read(copying, &described, &encoding, fence).await,
             Ok(Err(waits)) => Ok(Err(waits)),
             Err(failure) => Err(failure),
+        };
+        let read = match read {
+            Ok(Ok(read)) => {
+                let fits = self.refuse_too_large(&mut copying.limits, encoding.plan.plan(), &read.batch).await;
+                fits.map(|()| Ok(read))
+            }
+            other => other,
         };
         match read {
             Ok(Ok(read)) => {

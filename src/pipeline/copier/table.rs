@@ -18,7 +18,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use walreceiver::Backoff;
 
-use super::{Copier, chunk::Described, session_over, state::End};
+use super::{Copier, chunk::Described, limits::Limits, session_over, state::End};
 use crate::{
     catalog::RowReader,
     failure::{Failure, Recovery},
@@ -64,6 +64,8 @@ pub(super) struct Copying {
     pub(super) again: Option<Again>,
     /// What the next chunk settles.
     pub(super) settles: Settles,
+    /// How large its records may be, once that was asked.
+    pub(super) limits: Option<Limits>,
 }
 
 /// Rows that are to be read again, with what they are remembered under.
@@ -175,6 +177,7 @@ impl Copier {
             left: None,
             again: None,
             settles: Settles::Rows(Vec::new()),
+            limits: None,
         };
         let ended = self.take_turn(&mut copying, is_resumed).await;
         *reader = copying.reader;
