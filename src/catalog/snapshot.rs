@@ -106,6 +106,27 @@ fn fingerprint_of(oid: &str) -> String {
     )
 }
 
+/// The word of a membership without anything that says which.
+pub(crate) const MEMBER: &str = "member";
+
+/// An expression for how the table `class` has come into `publication`: by rows of the catalog that are others once it was taken out and put back,
+/// or its rows are chosen otherwise, those of what it is a partition of among them. Of a publication of all tables there are none.
+fn membership(with_schemas: bool) -> String {
+    let line = "(SELECT class.oid UNION SELECT relid FROM pg_partition_ancestors(class.oid))";
+    let schemas = if with_schemas {
+        format!(
+            ", (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_namespace
+                WHERE pnpubid = publication.oid AND pnnspid IN (SELECT relnamespace FROM pg_class WHERE oid IN {line}))"
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "concat_ws(' ', '{MEMBER}', (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_rel
+                                     WHERE prpubid = publication.oid AND prrelid IN {line}){schemas})"
+    )
+}
+
 impl Catalog {
     /// What the table is like, to be compared with what it is like later.
     ///
@@ -225,6 +246,24 @@ impl Catalog {
         Ok(described.into_iter().filter_map(table).collect())
     }
 
+    /// How each of these tables has come into the publication: [`SnapshotTable::membership`]. Those that are gone are left out.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn memberships(&mut self, publication: &str, tables: &[Oid]) -> Result<FxHashMap<Oid, String>, Failure> {
+        let membership = membership(self.version_num().await? >= 150_000);
+        let sql = format!(
+            "SELECT class.oid, {membership}
+             FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1"
+        );
+        let rows = self.query(&sql, &[&publication, &oids(tables)]).await?;
+        Ok(rows.iter().map(|row| (table_of(row, 0), row.get(1))).collect())
+    }
+
+    async fn version_num(&mut self) -> Result<i32, Failure> {
+        Ok(self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?.get(0))
+    }
+
     async fn published_rows(
         &mut self,
         publication: &str,
@@ -232,29 +271,29 @@ impl Catalog {
     ) -> Result<FxHashMap<Oid, PublishedRows>, Failure> {
         // Lists of columns, conditions and schemas came with version 15. As JSON, what is missing is simply not there; a table or a condition
         // that is no JSON cannot be asked for in this way.
-        let version = self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
-        let sql = if version.get::<_, i32>(0) < 150_000 {
-            "SELECT class.relkind = 'p', false, NULL::text[], NULL::text,
-                    concat('member ', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid)),
-                    class.oid
-             FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1"
+        let sql = if self.version_num().await? < 150_000 {
+            format!(
+                "SELECT class.relkind = 'p', false, NULL::text[], NULL::text, {}, class.oid
+                 FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1",
+                membership(false)
+            )
         } else {
             // A publication that has the table's whole schema has all of its rows, whatever it says of the table besides.
-            "SELECT class.relkind = 'p', coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false),
-                    CASE WHEN member.prattrs IS NOT NULL THEN
-                        ARRAY(SELECT attname::text FROM pg_attribute
-                              WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
-                    pg_get_expr(member.prqual, member.prrelid),
-                    concat_ws(' ', 'member', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid),
-                        (SELECT oid FROM pg_publication_namespace WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)),
-                    class.oid
-             FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2)
-             LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
-                AND NOT EXISTS (SELECT FROM pg_publication_namespace
-                                WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)
-             WHERE publication.pubname = $1"
+            format!(
+                "SELECT class.relkind = 'p', coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false),
+                        CASE WHEN member.prattrs IS NOT NULL THEN
+                            ARRAY(SELECT attname::text FROM pg_attribute
+                                  WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
+                        pg_get_expr(member.prqual, member.prrelid), {}, class.oid
+                 FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2)
+                 LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
+                    AND NOT EXISTS (SELECT FROM pg_publication_namespace
+                                    WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)
+                 WHERE publication.pubname = $1",
+                membership(true)
+            )
         };
-        let rows = self.query(sql, &[&publication, &oids(tables)]).await?;
+        let rows = self.query(&sql, &[&publication, &oids(tables)]).await?;
         let published = |row: &Row| PublishedRows {
             is_partitioned: row.get(0),
             generated_columns: row.get(1),

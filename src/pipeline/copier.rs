@@ -25,7 +25,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
@@ -36,11 +36,11 @@ use self::{
 };
 use super::relations::Relations;
 use crate::{
-    catalog::{Catalog, RowReader},
+    catalog::{Catalog, MEMBER, RowReader},
     config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
-    snapshot::{Epoch, Happened, Notice, Progress, Request, control::SnapshotControl},
+    snapshot::{Epoch, Happened, Notice, Progress, Request, TableRecord, control::SnapshotControl},
 };
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
@@ -170,7 +170,7 @@ impl Copier {
                 let state = self.state();
                 state.looks == 0 || state.has_reason_to_look()
             };
-            if has_reason && let Err(failure) = self.look(&mut catalog).await {
+            if has_reason && let Err(failure) = self.look_anew(&mut catalog).await {
                 self.metrics.copy_failed(&failure);
                 warn!(
                     code = failure.code().as_str(),
@@ -179,6 +179,56 @@ impl Copier {
             }
             sleep(self.match_interval).await;
         }
+    }
+
+    async fn look_anew(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        self.forget_what_was_away(catalog).await?;
+        self.look(catalog).await
+    }
+
+    /// A table that was copied, taken out of the publication and put back has changes in between that were not streamed. Somebody may do that
+    /// between two looks, or while no instance runs, so that it is told by the rows of the catalog that have it in the publication. What it was when
+    /// it was copied stands in its record. It is copied anew, as a table that is new.
+    ///
+    /// What was deleted in between nobody can tell: the topic keeps it, and whoever runs this has to hear of it.
+    async fn forget_what_was_away(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        // A command must not start one of them meanwhile.
+        let _turn = self.commands.lock().await;
+        let copied = self.state().copied();
+        if copied.is_empty() {
+            return Ok(());
+        }
+        let tables: Vec<Oid> = copied.iter().map(|(table, _)| *table).collect();
+        let now = catalog.memberships(&self.publication, &tables).await?;
+        // One that is out of it, or in it with all others, is for the look that follows.
+        let is_back = |table: &Oid, then: &str| now.get(table).is_some_and(|now| now != MEMBER && now != then);
+        for (oid, _) in copied.iter().filter(|(table, then)| is_back(table, then)) {
+            let (record, is_copied_anew) = {
+                let state = self.state();
+                (state.progress.tables.get(&u32::from(*oid)).cloned(), state.is_copied_unasked(*oid))
+            };
+            let Some(TableRecord { schema, table, .. }) = record else { continue };
+            if !is_copied_anew && !self.state().told_away.insert((*oid).into()) {
+                continue;
+            }
+            let rows = if is_copied_anew {
+                "Its rows are copied anew".to_owned()
+            } else {
+                format!("Run `pgsluice snapshot start {schema}.{table}`, which copies its rows anew")
+            };
+            error!(
+                schema,
+                table,
+                "the table was taken out of publication {} and put back, or its rows are chosen otherwise, since it was copied: what was changed in \
+                 between was not streamed. {rows}. Rows that were deleted in between, or do not belong to it any more, stay in its topic: compare its \
+                 keys with the table, and write a tombstone for each that is gone",
+                self.publication
+            );
+            if is_copied_anew {
+                self.forget(*oid).await?;
+            }
+        }
+        Ok(())
     }
 
     /// One look after another, each with what follows from it: an earlier answer must not come after a later one.

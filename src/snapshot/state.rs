@@ -10,7 +10,10 @@ use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
-use crate::failure::{Code, Failure};
+use crate::{
+    catalog::MEMBER,
+    failure::{Code, Failure},
+};
 
 /// The version of the records' format.
 const VERSION: u32 = 1;
@@ -251,6 +254,12 @@ impl TableRecord {
             ended_at_ms: None,
             stopped_at_ms: None,
         }
+    }
+
+    /// How the table had come into the publication when it was copied, if that is known: the last word of what it was read by.
+    pub(crate) fn membership(&self) -> Option<&str> {
+        let rows_of_catalog = |word: &&String| word.strip_prefix(MEMBER).is_some_and(|rest| !rest.trim().is_empty());
+        self.key.last().filter(rows_of_catalog).map(String::as_str)
     }
 
     /// Whether rows are still to be copied.

@@ -38,6 +38,8 @@ pub(super) struct State {
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
     keyless: BTreeSet<u32>,
+    /// Those that were away, as it was said, and are not copied anew by themselves.
+    pub(super) told_away: BTreeSet<u32>,
     /// Why the last turn at a table ended.
     problems: BTreeMap<u32, String>,
     pub(super) looks: u64,
@@ -105,6 +107,7 @@ impl State {
             gone: BTreeSet::new(),
             unwatched: BTreeMap::new(),
             keyless: BTreeSet::new(),
+            told_away: BTreeSet::new(),
             problems: BTreeMap::new(),
             looks: 0,
             windows: 0,
@@ -151,6 +154,21 @@ impl State {
         let published = &self.published;
         let is_gone = |oid: &u32| !published.contains_key(oid) && !self.taken.contains_key(oid);
         self.progress.tables.keys().copied().filter(is_gone).map(Oid::from).collect()
+    }
+
+    /// The tables that were copied, with how each had come into the publication, as far as that is known.
+    pub(super) fn copied(&self) -> Vec<(Oid, String)> {
+        let is_copied = |(oid, record): &(&u32, &TableRecord)| {
+            record.ended_at_ms.is_some() && record.stopped_at_ms.is_none() && !self.taken.contains_key(oid)
+        };
+        let copied = self.progress.tables.iter().filter(is_copied);
+        copied.filter_map(|(oid, record)| Some(((*oid).into(), record.membership()?.to_owned()))).collect()
+    }
+
+    /// Whether a table is copied anew once it is forgotten that it was.
+    pub(super) fn is_copied_unasked(&self, table: Oid) -> bool {
+        let stream = self.progress.stream.as_ref();
+        self.is_automatic && !stream.is_some_and(|stream| stream.not_copied.contains(&table.into()))
     }
 
     /// The next table that waits, whose turn begins, and since which look it is there.
@@ -464,6 +482,28 @@ mod tests {
         let renamed = (Oid::from(1), PublishedTable { schema: "public".into(), name: "renamed".into() });
         state.look(std::slice::from_ref(&renamed));
         assert!(state.begin().is_some(), "it may be asked for now");
+    }
+
+    #[test]
+    fn what_was_copied_is_known_with_what_had_it_published() {
+        let mut state = State::new(Progress::default(), true);
+        let by = |words: &[&str]| {
+            let key = words.iter().map(|word| (*word).to_owned()).collect();
+            TableRecord::new("public", "t", key, 1)
+        };
+        state.progress.tables.extend([
+            (1, by(&["id 23 0", "id", "member 7"]).ended(2)),
+            (2, by(&["id 23 0", "id", "member"]).ended(2)),
+            (3, by(&["id 23 0", "id", "member 7"])),
+            (4, by(&["id 23 0", "id", "member 7 8"]).ended(2)),
+            (5, by(&[]).stopped(2)),
+        ]);
+        state.look(&[table(1), table(2), table(3), table(4)]);
+        let copied = |state: &State| state.copied().into_iter().map(|(oid, _)| u32::from(oid)).collect::<Vec<_>>();
+        assert_eq!(copied(&state), [1, 4], "of a publication of all tables nothing is known");
+        assert_eq!(state.copied()[1].1, "member 7 8");
+        state.reserve(vec![(4, table(4).1)], None).expect("it is free");
+        assert_eq!(copied(&state), [1], "it is about to be copied");
     }
 
     #[test]
