@@ -424,4 +424,26 @@ mod tests {
             assert_eq!(refused.map(|it| it.code()), is_refused.then_some(Code::SchemaUnrepresentable), "{is_refused}");
         }
     }
+
+    /// One that was copied and goes by another name now has written there, whatever is still held of it.
+    #[test]
+    fn a_topic_stays_with_a_table_whose_plan_was_let_go() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (old, new, topic) = (table(1, "orders_v1"), table(2, "orders_v2"), "test.public.orders_v1");
+        let mut relations = Relations::without_servers(&Arc::new(Metrics::new(1)));
+        relations.know(old.clone(), &EncodeOptions::default());
+        relations.known.let_go(old.id);
+        assert!(relations.known.get(old.id).is_none());
+        let owner = |name: &str, topic: &str| TopicOwner {
+            root: PublishedTable { schema: "public".into(), name: name.to_owned() },
+            table: format!("public.{name}"),
+            topics: vec![topic.to_owned()],
+        };
+        let owners = [(old.id, owner("renamed", "test.public.renamed")), (new.id, owner("orders_v2", topic))];
+        relations.session_topics.note_owners(Owners::new(owners.into_iter().collect()));
+        let refused = runtime.block_on(relations.refuse_shared_topic(topic, &new)).err();
+        assert_eq!(refused.map(|it| it.code()), Some(Code::SchemaUnrepresentable));
+        relations.known.remove(old.id);
+        runtime.block_on(relations.refuse_shared_topic(topic, &new)).expect("nobody has it any more");
+    }
 }
