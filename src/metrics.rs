@@ -6,7 +6,7 @@
 use std::{
     fmt::Write as _,
     sync::{
-        Mutex,
+        Mutex, OnceLock,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -103,36 +103,44 @@ pub struct SlotHealth {
     pub snapshot_seconds: f64,
 }
 
-/// Counters of one table.
+/// Counters of one table. A series is there once it counts something: a database may have thousands of tables of which few change.
 #[derive(Clone)]
 pub struct TableMetrics {
-    insert: IntCounter,
-    update: IntCounter,
-    delete: IntCounter,
-    truncate: IntCounter,
-    dead_letter: IntCounter,
+    events: IntCounterVec,
+    schema: String,
+    table: String,
+    insert: OnceLock<IntCounter>,
+    update: OnceLock<IntCounter>,
+    delete: OnceLock<IntCounter>,
+    truncate: OnceLock<IntCounter>,
+    dead_letter: OnceLock<IntCounter>,
 }
 
 impl TableMetrics {
+    fn counter<'c>(&self, counter: &'c OnceLock<IntCounter>, operation: &str) -> &'c IntCounter {
+        counter.get_or_init(|| self.events.with_label_values(&[self.schema.as_str(), self.table.as_str(), operation]))
+    }
+
     /// A change could not be written, and became a dead letter. Whether it is the first of the table since the program began.
     pub fn bury(&self) -> bool {
-        self.dead_letter.inc();
-        self.dead_letter.get() == 1
+        let counter = self.counter(&self.dead_letter, "dead_letter");
+        counter.inc();
+        counter.get() == 1
     }
 
     /// A change was encoded into so many events.
     #[inline]
     pub fn count(&self, change: &Change<'_>, events: u64) {
         match change {
-            Change::Insert(_) => self.insert.inc_by(events),
+            Change::Insert(_) => self.counter(&self.insert, "insert").inc_by(events),
             // A change of the key is told as a delete and a create.
             Change::Update(_) if events == 2 => {
-                self.delete.inc();
-                self.insert.inc();
+                self.counter(&self.delete, "delete").inc();
+                self.counter(&self.insert, "insert").inc();
             }
-            Change::Update(_) => self.update.inc_by(events),
-            Change::Delete(_) => self.delete.inc_by(events),
-            Change::Truncate => self.truncate.inc_by(events),
+            Change::Update(_) => self.counter(&self.update, "update").inc_by(events),
+            Change::Delete(_) => self.counter(&self.delete, "delete").inc_by(events),
+            Change::Truncate => self.counter(&self.truncate, "truncate").inc_by(events),
         }
     }
 }
@@ -262,13 +270,15 @@ impl Metrics {
 
     /// The counters of a table.
     pub fn table(&self, schema: &str, table: &str) -> TableMetrics {
-        let counter = |op| self.events.with_label_values(&[schema, table, op]);
         TableMetrics {
-            insert: counter("insert"),
-            update: counter("update"),
-            delete: counter("delete"),
-            truncate: counter("truncate"),
-            dead_letter: counter("dead_letter"),
+            events: self.events.clone(),
+            schema: schema.to_owned(),
+            table: table.to_owned(),
+            insert: OnceLock::new(),
+            update: OnceLock::new(),
+            delete: OnceLock::new(),
+            truncate: OnceLock::new(),
+            dead_letter: OnceLock::new(),
         }
     }
 
@@ -486,7 +496,7 @@ impl Metrics {
     pub fn reference_markdown() -> String {
         let metrics = Self::new(0);
         // A family without a sample is not gathered.
-        metrics.table("", "");
+        metrics.table("", "").count(&Change::Truncate, 0);
         metrics.state("streaming");
         let mut text = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
         for family in metrics.registry.gather().iter().filter(|family| family.name().starts_with("pgsluice_")) {

@@ -23,5 +23,6 @@ pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;
 pub(crate) use rows::{Lines, RowReader};
 pub use server::ServerSettings;
+pub(crate) use snapshot::MEMBER;
 pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
 pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

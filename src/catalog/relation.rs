@@ -21,6 +21,11 @@ impl DescribedTable {
         (&self.relation.schema, &self.relation.name)
     }
 
+    /// Its OID.
+    pub fn oid(&self) -> Oid {
+        self.relation.id
+    }
+
     /// How many columns are part of the replica identity.
     pub fn key_columns(&self) -> usize {
         self.relation.columns.iter().filter(|column| column.is_key).count()

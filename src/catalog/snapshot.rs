@@ -7,9 +7,10 @@ use std::collections::BTreeSet;
 
 use pgoutput::{Oid, Relation};
 use postgres_protocol::escape::escape_identifier;
+use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
-use super::{Catalog, CopyStatement, PublishedTable};
+use super::{Catalog, CopyStatement, DescribedTable, PublishedTable};
 use crate::failure::Failure;
 
 /// A table whose rows are to be copied.
@@ -82,7 +83,11 @@ const PUBLICATION_NAMESPACE: u32 = 6237;
 ///
 /// Of types that stand inside of others, such as the elements of an array, nothing is in it.
 pub(super) fn fingerprint(table: Oid) -> String {
-    let oid = u32::from(table);
+    fingerprint_of(&u32::from(table).to_string())
+}
+
+/// The same of a table whose OID is an expression.
+fn fingerprint_of(oid: &str) -> String {
     format!(
         "concat_ws(';',
             (SELECT concat_ws(',', xmin, relnamespace, relname) FROM pg_class WHERE oid = {oid}),
@@ -101,6 +106,27 @@ pub(super) fn fingerprint(table: Oid) -> String {
     )
 }
 
+/// The word of a membership without anything that says which.
+pub(crate) const MEMBER: &str = "member";
+
+/// An expression for how the table `class` has come into `publication`: by rows of the catalog that are others once it was taken out and put back,
+/// or its rows are chosen otherwise, those of what it is a partition of among them. Of a publication of all tables there are none.
+fn membership(with_schemas: bool) -> String {
+    let line = "(SELECT class.oid UNION SELECT relid FROM pg_partition_ancestors(class.oid))";
+    let schemas = if with_schemas {
+        format!(
+            ", (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_namespace
+                WHERE pnpubid = publication.oid AND pnnspid IN (SELECT relnamespace FROM pg_class WHERE oid IN {line}))"
+        )
+    } else {
+        String::new()
+    };
+    format!(
+        "concat_ws(' ', '{MEMBER}', (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_rel
+                                     WHERE prpubid = publication.oid AND prrelid IN {line}){schemas})"
+    )
+}
+
 impl Catalog {
     /// What the table is like, to be compared with what it is like later.
     ///
@@ -108,6 +134,16 @@ impl Catalog {
     /// The server cannot be asked.
     pub async fn fingerprint(&mut self, table: Oid) -> Result<String, Failure> {
         Ok(self.query_one(&format!("SELECT {}", fingerprint(table)), &[]).await?.get(0))
+    }
+
+    /// The same of each of these tables.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn fingerprints(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, String>, Failure> {
+        let sql = format!("SELECT wanted.oid, {} FROM unnest($1::oid[]) wanted(oid)", fingerprint_of("wanted.oid"));
+        let rows = self.query(&sql, &[&oids(tables)]).await?;
+        Ok(rows.iter().map(|row| (table_of(row, 0), row.get(1))).collect())
     }
 
     /// What a publication comes to: roots or leaves, as its setting says, in the order of their names.
@@ -129,20 +165,22 @@ impl Catalog {
         Ok(rows.iter().map(table).collect())
     }
 
-    /// How many rows a table has with its partitions, as the statistics say; none if there are none.
+    /// How many rows each of these tables has with its partitions, as the statistics say; of some there are none.
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub async fn estimated_rows(&mut self, table: Oid) -> Result<Option<u64>, Failure> {
+    pub async fn estimated_rows(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, u64>, Failure> {
         // Not `pg_partition_tree`, which locks what it walks.
         let sql = "WITH RECURSIVE tree AS (
-                 SELECT $1::oid AS oid
+                 SELECT oid AS root, oid FROM unnest($1::oid[]) wanted(oid)
                  UNION ALL
-                 SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.oid
+                 SELECT tree.root, inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.oid
                  JOIN pg_class ON pg_class.oid = inhrelid AND relispartition)
-             SELECT sum(reltuples) FILTER (WHERE reltuples >= 0)::int8 FROM tree JOIN pg_class USING (oid) WHERE relkind = 'r'";
-        let rows: Option<i64> = self.query_one(sql, &[&u32::from(table)]).await?.get(0);
-        Ok(rows.and_then(|rows| u64::try_from(rows).ok()))
+             SELECT root, sum(reltuples) FILTER (WHERE reltuples >= 0)::int8
+             FROM tree JOIN pg_class USING (oid) WHERE relkind = 'r' GROUP BY root";
+        let rows = self.query(sql, &[&oids(tables)]).await?;
+        let estimate = |row: &Row| Some((table_of(row, 0), u64::try_from(row.get::<_, Option<i64>>(1)?).ok()?));
+        Ok(rows.iter().filter_map(estimate).collect())
     }
 
     /// Whether somebody's text is a condition for rows of a table, and nothing else; or what the server says of it.
@@ -175,59 +213,99 @@ impl Catalog {
     /// # Errors
     /// The server cannot be asked, or a table is locked for too long.
     pub async fn snapshot_table(&mut self, publication: &str, table: Oid) -> Result<Option<SnapshotTable>, Failure> {
-        let described = self.described_tables(&[table]).await?.pop();
-        let published = self.published_rows(publication, table).await?;
-        let (Some(described), Some(published)) = (described, published) else { return Ok(None) };
-        let read_order = self.read_order(table).await?;
-        let keys = described.key_columns();
-        let relation = described.published(published.columns.as_ref(), published.generated_columns);
-        Ok(Some(SnapshotTable {
-            has_identity: relation.columns.iter().filter(|column| column.is_key).count() == keys,
-            relation,
-            filter: published.filter,
-            read_order,
-            is_partitioned: published.is_partitioned,
-            membership: published.membership,
-        }))
+        Ok(self.snapshot_tables(publication, &[table]).await?.remove(&table))
     }
 
-    async fn published_rows(&mut self, publication: &str, table: Oid) -> Result<Option<PublishedRows>, Failure> {
-        let oid = u32::from(table);
+    /// The same of each of these tables.
+    ///
+    /// # Errors
+    /// The server cannot be asked, or one of the tables is locked for too long.
+    pub async fn snapshot_tables(
+        &mut self,
+        publication: &str,
+        tables: &[Oid],
+    ) -> Result<FxHashMap<Oid, SnapshotTable>, Failure> {
+        let described = self.described_tables(tables).await?;
+        let mut published = self.published_rows(publication, tables).await?;
+        let mut read_orders = self.read_orders(tables).await?;
+        let table = |described: DescribedTable| {
+            let keys = described.key_columns();
+            let oid = described.oid();
+            let published = published.remove(&oid)?;
+            let relation = described.published(published.columns.as_ref(), published.generated_columns);
+            let table = SnapshotTable {
+                has_identity: relation.columns.iter().filter(|column| column.is_key).count() == keys,
+                relation,
+                filter: published.filter,
+                read_order: read_orders.remove(&oid),
+                is_partitioned: published.is_partitioned,
+                membership: published.membership,
+            };
+            Some((oid, table))
+        };
+        Ok(described.into_iter().filter_map(table).collect())
+    }
+
+    /// How each of these tables has come into the publication: [`SnapshotTable::membership`]. Those that are gone are left out.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn memberships(&mut self, publication: &str, tables: &[Oid]) -> Result<FxHashMap<Oid, String>, Failure> {
+        let membership = membership(self.version_num().await? >= 150_000);
+        let sql = format!(
+            "SELECT class.oid, {membership}
+             FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1"
+        );
+        let rows = self.query(&sql, &[&publication, &oids(tables)]).await?;
+        Ok(rows.iter().map(|row| (table_of(row, 0), row.get(1))).collect())
+    }
+
+    async fn version_num(&mut self) -> Result<i32, Failure> {
+        Ok(self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?.get(0))
+    }
+
+    async fn published_rows(
+        &mut self,
+        publication: &str,
+        tables: &[Oid],
+    ) -> Result<FxHashMap<Oid, PublishedRows>, Failure> {
         // Lists of columns, conditions and schemas came with version 15. As JSON, what is missing is simply not there; a table or a condition
         // that is no JSON cannot be asked for in this way.
-        let version = self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?;
-        let sql = if version.get::<_, i32>(0) < 150_000 {
-            "SELECT class.relkind = 'p', false, NULL::text[], NULL::text,
-                    concat('member ', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid))
-             FROM pg_publication publication JOIN pg_class class ON class.oid = $2 WHERE publication.pubname = $1"
+        let sql = if self.version_num().await? < 150_000 {
+            format!(
+                "SELECT class.relkind = 'p', false, NULL::text[], NULL::text, {}, class.oid
+                 FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1",
+                membership(false)
+            )
         } else {
             // A publication that has the table's whole schema has all of its rows, whatever it says of the table besides.
-            "SELECT class.relkind = 'p', coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false),
-                    CASE WHEN member.prattrs IS NOT NULL THEN
-                        ARRAY(SELECT attname::text FROM pg_attribute
-                              WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
-                    pg_get_expr(member.prqual, member.prrelid),
-                    concat_ws(' ', 'member', (SELECT oid FROM pg_publication_rel WHERE prpubid = publication.oid AND prrelid = class.oid),
-                        (SELECT oid FROM pg_publication_namespace WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace))
-             FROM pg_publication publication JOIN pg_class class ON class.oid = $2
-             LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
-                AND NOT EXISTS (SELECT FROM pg_publication_namespace
-                                WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)
-             WHERE publication.pubname = $1"
+            format!(
+                "SELECT class.relkind = 'p', coalesce(to_jsonb(publication) ->> 'pubgencols' = 's', false),
+                        CASE WHEN member.prattrs IS NOT NULL THEN
+                            ARRAY(SELECT attname::text FROM pg_attribute
+                                  WHERE attrelid = class.oid AND attnum = ANY(member.prattrs::int2[])) END,
+                        pg_get_expr(member.prqual, member.prrelid), {}, class.oid
+                 FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2)
+                 LEFT JOIN pg_publication_rel member ON member.prpubid = publication.oid AND member.prrelid = class.oid
+                    AND NOT EXISTS (SELECT FROM pg_publication_namespace
+                                    WHERE pnpubid = publication.oid AND pnnspid = class.relnamespace)
+                 WHERE publication.pubname = $1",
+                membership(true)
+            )
         };
-        let rows = self.query(sql, &[&publication, &oid]).await?;
-        Ok(rows.first().map(|row| PublishedRows {
+        let rows = self.query(&sql, &[&publication, &oids(tables)]).await?;
+        let published = |row: &Row| PublishedRows {
             is_partitioned: row.get(0),
             generated_columns: row.get(1),
             columns: row.get::<_, Option<Vec<String>>>(2).map(|columns| columns.into_iter().collect()),
             filter: row.get(3),
             membership: row.get(4),
-        }))
+        };
+        Ok(rows.iter().map(|row| (table_of(row, 5), published(row))).collect())
     }
 
-    /// The key; none if rows cannot be compared by all of it at once, since its columns have operators of different names.
-    async fn read_order(&mut self, table: Oid) -> Result<Option<ReadOrder>, Failure> {
-        let oid = u32::from(table);
+    /// The key of each; none if rows cannot be compared by all of it at once, since its columns have operators of different names.
+    async fn read_orders(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, ReadOrder>, Failure> {
         let rows = self
             .query(
                 // A domain leads to its base type in any number of steps.
@@ -235,29 +313,30 @@ impl Catalog {
                      SELECT key.position, key.attnum, index.indrelid, class.opcfamily, class.opcintype,
                             class.opcdefault AND class.opcmethod = (SELECT oid FROM pg_am WHERE amname = 'btree') AS is_default,
                             key.collation_oid
-                     FROM pg_index index
-                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass, index.indcollation) WITH ORDINALITY key(attnum, opclass, collation_oid, position)
-                     JOIN pg_opclass class ON class.oid = key.opclass
-                     WHERE index.indexrelid = (
+                     FROM unnest($1::oid[]) wanted(oid)
+                     JOIN pg_index index ON index.indexrelid = (
                          SELECT candidate.indexrelid FROM pg_index candidate
-                         WHERE candidate.indrelid = $1 AND (candidate.indisprimary OR candidate.indisreplident)
+                         WHERE candidate.indrelid = wanted.oid AND (candidate.indisprimary OR candidate.indisreplident)
                            AND (candidate.indisvalid
                                 OR EXISTS (SELECT FROM pg_class WHERE pg_class.oid = candidate.indrelid AND relkind = 'p'))
                          ORDER BY candidate.indisprimary DESC LIMIT 1)
+                     CROSS JOIN LATERAL unnest(index.indkey, index.indclass, index.indcollation) WITH ORDINALITY key(attnum, opclass, collation_oid, position)
+                     JOIN pg_opclass class ON class.oid = key.opclass
                  ), step AS (
-                     SELECT key.position, type.oid, type.typtype, type.typbasetype, 0 AS depth
+                     SELECT key.indrelid, key.position, type.oid, type.typtype, type.typbasetype, 0 AS depth
                      FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                      JOIN pg_type type ON type.oid = attribute.atttypid
                      UNION ALL
-                     SELECT step.position, base.oid, base.typtype, base.typbasetype, step.depth + 1
+                     SELECT step.indrelid, step.position, base.oid, base.typtype, base.typbasetype, step.depth + 1
                      FROM step JOIN pg_type base ON base.oid = step.typbasetype
                      WHERE step.typtype = 'd'
                  )
                  SELECT attribute.attname::text, attribute.atttypid,
-                        (SELECT format_type(step.oid, -1) FROM step WHERE step.position = key.position ORDER BY depth DESC LIMIT 1),
+                        (SELECT format_type(step.oid, -1) FROM step WHERE step.indrelid = key.indrelid AND step.position = key.position ORDER BY depth DESC LIMIT 1),
                         namespace.nspname::text, operator.oprname::text, key.is_default, key.collation_oid,
                         CASE WHEN key.collation_oid <> attribute.attcollation
-                             THEN quote_ident(collation_namespace.nspname) || '.' || quote_ident(collated.collname) END
+                             THEN quote_ident(collation_namespace.nspname) || '.' || quote_ident(collated.collname) END,
+                        key.indrelid
                  FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                  JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
                      AND member.amoplefttype = key.opcintype AND member.amoprighttype = key.opcintype
@@ -265,25 +344,39 @@ impl Catalog {
                  JOIN pg_namespace namespace ON namespace.oid = operator.oprnamespace
                  LEFT JOIN pg_collation collated ON collated.oid = key.collation_oid
                  LEFT JOIN pg_namespace collation_namespace ON collation_namespace.oid = collated.collnamespace
-                 ORDER BY key.position",
-                &[&oid],
+                 ORDER BY key.indrelid, key.position",
+                &[&oids(tables)],
             )
             .await?;
-        let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
-        let Some(greater) = rows.first().map(operator) else { return Ok(None) };
-        // Rows are ordered by their types, and compared by the index: they have to mean the same.
-        if rows.iter().any(|row| operator(row) != greater || !row.get::<_, bool>(5)) {
-            return Ok(None);
-        }
-        let column = |row: &Row| KeyColumn {
-            name: row.get(0),
-            type_oid: row.get::<_, u32>(1).into(),
-            cast: row.get(2),
-            collation: row.get::<_, u32>(6).into(),
-            collate: row.get(7),
-        };
-        Ok(Some(ReadOrder { columns: rows.iter().map(column).collect(), greater }))
+        let of_tables = rows.chunk_by(|one, other| table_of(one, 8) == table_of(other, 8));
+        Ok(of_tables.filter_map(|rows| Some((table_of(rows.first()?, 8), read_order(rows)?))).collect())
     }
+}
+
+fn oids(tables: &[Oid]) -> Vec<u32> {
+    tables.iter().copied().map(u32::from).collect()
+}
+
+fn table_of(row: &Row, column: usize) -> Oid {
+    row.get::<_, u32>(column).into()
+}
+
+/// The order of a table, by the rows about the columns of its key.
+fn read_order(rows: &[Row]) -> Option<ReadOrder> {
+    let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
+    let greater = rows.first().map(operator)?;
+    // Rows are ordered by their types, and compared by the index: they have to mean the same.
+    if rows.iter().any(|row| operator(row) != greater || !row.get::<_, bool>(5)) {
+        return None;
+    }
+    let column = |row: &Row| KeyColumn {
+        name: row.get(0),
+        type_oid: row.get::<_, u32>(1).into(),
+        cast: row.get(2),
+        collation: row.get::<_, u32>(6).into(),
+        collate: row.get(7),
+    };
+    Some(ReadOrder { columns: rows.iter().map(column).collect(), greater })
 }
 
 /// What of a table a publication has.

@@ -232,7 +232,9 @@ fn top_most(all: &[Candidate], selection: &TableSelection) -> Vec<MatchedTable> 
         excluded.contains(&found.oid) || found.ancestors.iter().any(|ancestor| excluded.contains(ancestor))
     };
     let mut matching = named(&|schema, name| selection.includes(schema, name));
-    matching.retain(|oid| !all.iter().any(|found| found.oid == *oid && is_excluded(found)));
+    for found in all.iter().filter(|found| is_excluded(found)) {
+        matching.remove(&found.oid);
+    }
     let mut leaves: HashMap<u32, Vec<&Candidate>> = HashMap::new();
     let mut left_out: HashMap<u32, Vec<PublishedTable>> = HashMap::new();
     for found in all {

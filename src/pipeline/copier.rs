@@ -6,9 +6,11 @@
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
+mod ahead;
 mod at_once;
 mod chunk;
 mod control;
+mod limits;
 mod signals;
 mod state;
 mod table;
@@ -25,27 +27,31 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
 use self::{
+    ahead::Ahead,
     state::{End, Fence, State},
     table::Copying,
 };
 use super::relations::Relations;
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, MEMBER, RowReader},
     config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
-    snapshot::{Epoch, Happened, Notice, Progress, Request, control::SnapshotControl},
+    snapshot::{Epoch, Happened, Notice, Progress, Request, TableRecord, control::SnapshotControl},
 };
 
 /// What the records of a chunk cost in memory, at most but for the last one: enough for its fixed cost not to matter, and little to throw away.
 const CHUNK_COST_MAX: usize = 2 << 20;
 /// How many seconds one chunk takes at most where a rate is set.
 const RATED_SECONDS: usize = 2;
+/// A connection reads so many tables: to make one takes longer than to read a small table, and the server keeps for each what it knows of all tables
+/// that it has read.
+const TABLES_PER_CONNECTION: u64 = 100;
 /// What copies need of a session.
 pub(super) struct CopierParts {
     pub(super) relations: Relations,
@@ -118,6 +124,7 @@ struct Copier {
     requests: Sender<Request>,
     metrics: Arc<Metrics>,
     state: Mutex<State>,
+    ahead: Ahead,
     /// Whose turn it is to look for tables.
     looking: tokio::sync::Mutex<()>,
     /// Whose turn it is to command.
@@ -149,6 +156,7 @@ impl Copier {
             metrics: parts.metrics,
             state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
             settings: parts.settings,
+            ahead: Ahead::default(),
             looking: tokio::sync::Mutex::new(()),
             commands: tokio::sync::Mutex::new(()),
             work: Notify::new(),
@@ -172,7 +180,7 @@ impl Copier {
                 let state = self.state();
                 state.looks == 0 || state.has_reason_to_look()
             };
-            if has_reason && let Err(failure) = self.look(&mut catalog).await {
+            if has_reason && let Err(failure) = self.look_anew(&mut catalog).await {
                 self.metrics.copy_failed(&failure);
                 warn!(
                     code = failure.code().as_str(),
@@ -181,6 +189,56 @@ impl Copier {
             }
             sleep(self.match_interval).await;
         }
+    }
+
+    async fn look_anew(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        self.forget_what_was_away(catalog).await?;
+        self.look(catalog).await
+    }
+
+    /// A table that was copied, taken out of the publication and put back has changes in between that were not streamed. Somebody may do that
+    /// between two looks, or while no instance runs, so that it is told by the rows of the catalog that have it in the publication. What it was when
+    /// it was copied stands in its record. It is copied anew, as a table that is new.
+    ///
+    /// What was deleted in between nobody can tell: the topic keeps it, and whoever runs this has to hear of it.
+    async fn forget_what_was_away(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        // A command must not start one of them meanwhile.
+        let _turn = self.commands.lock().await;
+        let copied = self.state().copied();
+        if copied.is_empty() {
+            return Ok(());
+        }
+        let tables: Vec<Oid> = copied.iter().map(|(table, _)| *table).collect();
+        let now = catalog.memberships(&self.publication, &tables).await?;
+        // One that is out of it, or in it with all others, is for the look that follows.
+        let is_back = |table: &Oid, then: &str| now.get(table).is_some_and(|now| now != MEMBER && now != then);
+        for (oid, _) in copied.iter().filter(|(table, then)| is_back(table, then)) {
+            let (record, is_copied_anew) = {
+                let state = self.state();
+                (state.progress.tables.get(&u32::from(*oid)).cloned(), state.is_copied_unasked(*oid))
+            };
+            let Some(TableRecord { schema, table, .. }) = record else { continue };
+            if !is_copied_anew && !self.state().told_away.insert((*oid).into()) {
+                continue;
+            }
+            let rows = if is_copied_anew {
+                "Its rows are copied anew".to_owned()
+            } else {
+                format!("Run `pgsluice snapshot start {schema}.{table}`, which copies its rows anew")
+            };
+            error!(
+                schema,
+                table,
+                "the table was taken out of publication {} and put back, or its rows are chosen otherwise, since it was copied: what was changed in \
+                 between was not streamed. {rows}. Rows that were deleted in between, or do not belong to it any more, stay in its topic: compare its \
+                 keys with the table, and write a tombstone for each that is gone",
+                self.publication
+            );
+            if is_copied_anew {
+                self.forget(*oid).await?;
+            }
+        }
+        Ok(())
     }
 
     /// One look after another, each with what follows from it: an earlier answer must not come after a later one.
@@ -214,14 +272,15 @@ impl Copier {
     async fn await_all(&self) -> Result<(), Failure> {
         loop {
             let settled = self.settled.notified();
-            let (is_over, incomplete) = {
+            let incomplete = {
                 let state = self.state();
-                (state.looks > 0 && (state.lacking() == 0 || state.are_all_impossible()), state.incomplete())
+                let is_over = state.looks > 0 && (state.lacking() == 0 || state.are_all_impossible());
+                is_over.then(|| state.incomplete())
             };
-            if !is_over {
+            let Some(incomplete) = incomplete else {
                 settled.await;
                 continue;
-            }
+            };
             self.await_committed().await?;
             if !incomplete.is_empty() {
                 let found = format!("not all tables are copied: {} cannot be, or was stopped", incomplete.join(", "));
@@ -237,14 +296,20 @@ impl Copier {
 
     /// Copies one table after another; ends only if the session cannot go on.
     async fn work(&self) -> Failure {
+        let (mut reader, mut tables_read) = (self.reader(), 0);
         loop {
             let waiting = self.work.notified();
             let next = self.state().begin();
             let Some((table, look)) = next else {
+                reader.disconnect();
                 waiting.await;
                 continue;
             };
-            match self.copy_table(table, look).await {
+            tables_read += 1;
+            if tables_read % TABLES_PER_CONNECTION == 0 {
+                reader.disconnect();
+            }
+            match self.copy_table(table, look, &mut reader).await {
                 Ok(end) => self.settle(table, look, end).await,
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
@@ -259,6 +324,10 @@ impl Copier {
         }
     }
 
+    fn reader(&self) -> RowReader {
+        RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout)
+    }
+
     async fn settle(&self, table: Oid, look: u64, mut end: End) {
         let (is_over, is_complete) = loop {
             {
@@ -268,7 +337,8 @@ impl Copier {
                     state.end(table, look, end);
                     self.metrics.tables_to_copy(state.lacking());
                     let is_over = is_news && (state.lacking() == 0 || state.are_all_impossible());
-                    break (is_over, state.incomplete().is_empty());
+                    // Whoever looks at all tables does so once they are settled, and not after each.
+                    break (is_over, is_over && state.incomplete().is_empty());
                 }
             }
             if let Err(failure) = self.write_stopped(&[table.into()], Vec::new()).await {

@@ -87,6 +87,11 @@ fn forms(user: &TopicSettings, are_kept: bool, max_bytes: usize) -> Vec<TopicSet
     forms
 }
 
+/// What a topic of dead letters is to be created with, where brokers take that.
+pub(super) fn wanted(user: &TopicSettings, are_kept: bool, max_bytes: usize) -> TopicSettings {
+    forms(user, are_kept, max_bytes).swap_remove(0)
+}
+
 /// Creates a topic of dead letters. Brokers whose policy does not let it be as it should be create it as they do others: a larger letter stops the stream
 /// then, and a table comes into quarantine once the topic [keeps](keep) letters. Whether it was created by this call and keeps letters is
 /// returned.

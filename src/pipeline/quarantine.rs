@@ -160,6 +160,11 @@ impl Relations {
         Err(Failure::new(Code::QuarantineRerouted, found).in_table(&relation.schema, &relation.name).for_topic(topic))
     }
 
+    /// Whether letters of the table wait, so that its schemas are not to be registered, or it is to have another topic.
+    pub(super) fn holds_back(&self, topic: &str, relation: &Relation) -> bool {
+        self.refuse_other_topic(topic, relation).is_err() || lock(&self.quarantine).get(topic).is_some()
+    }
+
     /// The topic of a table's letters, which is no other's.
     async fn letters_of(&mut self, plan: &TablePlan, relation: &Relation) -> Result<String, Failure> {
         let letters = plan.letters_topic().map_err(failures::of_plan)?;
@@ -231,7 +236,7 @@ impl Relations {
 
     /// Makes sure of the topic of letters, and that it keeps them. Returns what is in the way, if anything is.
     async fn prepare_letters(&mut self, letters: &str) -> Result<Option<String>, Failure> {
-        if let Some(partitions) = self.existing_topics.get(letters).filter(|partitions| **partitions != 1) {
+        if let Some(partitions) = self.session_topics.partitions(letters).filter(|partitions| *partitions != 1) {
             let found = format!("it has {partitions} partitions, and letters are only in order with one");
             return Err(Failure::new(Code::TopicUnfit, found).for_topic(letters));
         }

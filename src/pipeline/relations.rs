@@ -5,37 +5,26 @@
 //! while it does the stream waits: its connection is kept by the feedback task.
 
 use std::{
-    collections::BTreeMap,
     sync::{Arc, Mutex},
     time::{Duration, Instant},
 };
 
 use encoder::{
-    BoundHeartbeatTopic, BoundMessageTopic, BoundPlan, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming,
-    PlanError, Schema, TableFacts, TransactionTopic,
+    BoundHeartbeatTopic, BoundMessageTopic, BoundTransactionTopic, HeartbeatTopic, MessageTopic, Naming, PlanError,
+    Schema, TableFacts, TransactionTopic,
 };
-use pgoutput::{Oid, Relation, Xid};
+use pgoutput::{Oid, Relation};
 use publisher::{TopicAdmin, TopicSettings};
-use rustc_hash::FxHashMap;
-use tokio::task::spawn_blocking;
 use tracing::{info, warn};
 use walreceiver::Backoff;
 
-use super::{
-    collections::Mark,
-    keys::KeyThen,
-    letters,
-    membership::{self, Scope},
-    memory::Memory,
-    publish::failure_of,
-    topics::{SideTopics, TopicOwner, owners, publishable},
-};
+use super::{collections::Mark, membership::Scope, memory::Memory, topics::SideTopics};
 use crate::{
     catalog::{Catalog, MatchedTable},
     config::{Metadata, OnIncompatible, Shaping, TableIdentity, TableSelection, TopicName},
     failure::{Code, Failure, Recovery},
     failures,
-    metrics::{Metrics, TableMetrics},
+    metrics::Metrics,
     quarantine::Quarantine,
     schemas::Schemas,
     snapshot::RowKey,
@@ -66,99 +55,36 @@ pub(super) struct Relations {
     /// What the catalog said of each table.
     pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) metrics: Arc<Metrics>,
-    /// Topics that were there when the session began, and how many partitions they had.
-    pub(super) existing_topics: BTreeMap<String, usize>,
-    /// Topics that were made sure of, and whether they were created for it.
-    pub(super) ready_topics: BTreeMap<String, bool>,
+    /// What the session knows of topics.
+    pub(super) session_topics: Arc<SessionTopics>,
     /// Bounded by the tables of the publication: the server announces a relation before its first change in a session, and a
     /// table that was dropped stays for as long as the session does.
-    pub(super) known: FxHashMap<Oid, Known>,
+    pub(super) known: KnownRelations,
     /// The tables in quarantine, and whether one has come to it since the list was last handed on.
     pub(super) quarantine: Arc<Mutex<Quarantine>>,
     pub(super) quarantine_has_grown: bool,
-    /// The topics of the tables that were published when this was last looked at.
-    pub(super) owners: Option<FxHashMap<Oid, TopicOwner>>,
     /// None until it is needed.
     pub(super) transaction_topic: Option<BoundTransactionTopic>,
     /// None until it is needed.
     pub(super) message_topic: Option<BoundMessageTopic>,
 }
 
-/// What a topic is for.
-pub(super) enum TopicKind {
-    OfTable {
-        /// As many as others have, if none.
-        partitions: Option<i32>,
-    },
-    /// Of transactions, or of messages: several records have one key.
-    Beside,
-    /// They have no key, and in one partition they keep their order.
-    OfDeadLetters {
-        /// Whether they are to be there for as long as nobody has released them.
-        are_kept: bool,
-    },
-}
-
-/// A relation.
-pub(super) enum Known {
-    /// Its changes are wanted.
-    Watched(Box<Table>),
-    /// The publication holds it, and the configuration does not ask for it.
-    Unwatched,
-}
-
-/// A relation whose changes are wanted.
-pub(super) struct Table {
-    pub(super) plan: Arc<BoundPlan>,
-    pub(super) metrics: TableMetrics,
-    /// Events of this table in the transaction with the number below.
-    pub(super) events: u64,
-    /// Which transaction [`events`](Self::events) counts in, by its number in the session.
-    pub(super) events_of: u64,
-    /// `schema.table`
-    pub(super) name: Arc<str>,
-    /// What tells its rows apart, if anything does.
-    pub(super) row_key: Option<RowKey>,
-    /// Where the transaction counts the events of that name. It is found anew once the name may be another.
-    pub(super) mark: Mark,
-    relation: Relation,
-    identity: TableIdentity,
-    facts: TableFacts,
-    /// Which key the plan has, where the stream does not say.
-    key_then: Option<KeyThen>,
-}
-
-impl Table {
-    /// Whether the rows of a transaction have another key than the plan.
-    pub(super) fn key_is_replaced(&self, transaction: Xid) -> bool {
-        let next = self.key_then.as_ref().and_then(|then| then.next.as_ref());
-        next.is_some_and(|next| next.is_there(transaction))
-    }
-}
-
-impl Table {
-    /// As the stream has announced it, or as the catalog has it.
-    pub(super) fn relation(&self) -> &Relation {
-        &self.relation
-    }
-}
-
 impl Relations {
     /// The relation of a change.
     pub(super) fn get(&mut self, oid: Oid) -> Result<&mut Known, Failure> {
-        self.known.get_mut(&oid).ok_or_else(|| {
+        self.known.get_mut(oid).ok_or_else(|| {
             Failure::new(Code::ProtocolViolation, format!("a change of relation {oid}, which was not announced"))
         })
     }
 
     /// Whether changes of the relation are wanted.
     pub(super) fn is_watched(&self, oid: Oid) -> bool {
-        matches!(self.known.get(&oid), Some(Known::Watched(_)))
+        matches!(self.known.get(oid), Some(Known::Watched(_)))
     }
 
     /// What tells the rows of a relation apart, if its changes are written and anything does.
     pub(super) fn row_key(&self, oid: Oid) -> Option<&RowKey> {
-        match self.known.get(&oid) {
+        match self.known.get(oid) {
             Some(Known::Watched(table)) if !table.plan.holds_back() => table.row_key.as_ref(),
             _ => None,
         }
@@ -207,23 +133,19 @@ impl Relations {
     /// Names the table and the row of a record that was not delivered, as far as they are known.
     pub(super) fn name_undelivered(&self, mut failure: Failure) -> Failure {
         let Some((topic, key)) = failure.take_undelivered() else { return failure };
-        for known in self.known.values() {
-            if let Known::Watched(table) = known
-                && table.plan.plan().topics().any(|its| **its == *topic)
-            {
-                let failure = failure.in_table(&table.relation.schema, &table.relation.name);
-                return match table.plan.plan().describe_key(&key) {
-                    Some(key) => failure.with_key(key),
-                    None => failure,
-                };
-            }
+        let Some(table) = self.known.of_topic(&topic).find_map(|(oid, _)| self.known.watched(oid)) else {
+            return failure;
+        };
+        let failure = failure.in_table(&table.relation.schema, &table.relation.name);
+        match table.plan.plan().describe_key(&key) {
+            Some(key) => failure.with_key(key),
+            None => failure,
         }
-        failure
     }
 
     /// Compiles the plan again with a column that can be null after all: a row comes from before its SET NOT NULL.
     pub(super) async fn make_optional(&mut self, oid: Oid, column: &str) -> Result<(), Failure> {
-        let Some(Known::Watched(table)) = self.known.remove(&oid) else {
+        let Some(Known::Watched(table)) = self.known.remove(oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
         let Table { relation, identity, mut facts, events, events_of, key_then, .. } = *table;
@@ -270,7 +192,8 @@ impl Relations {
             self.ensure_topic(&letters, TopicKind::OfDeadLetters { are_kept }).await.map_err(place)?;
         }
         let options = self.shaping.options(&identity, relation.columns.iter().map(|column| column.name.as_str()));
-        let plan = Arc::new(self.bind(plan, &relation, &identity, &facts, &options).await.map_err(place)?);
+        let plan = self.bind(plan, &relation, &identity, &facts, &options).await.map_err(place)?;
+        let plan = Arc::new(plan.without_value_schema());
         let metrics = self.metrics.table(&relation.schema, &relation.name);
         let name = plan.plan().table().into();
         let row_key = RowKey::of(&relation, facts.primary_key.as_deref());
@@ -298,11 +221,7 @@ impl Relations {
         if let Some(own) = self.side_topics.purpose(topic).filter(|purpose| purpose.is_own()) {
             return Err(Failure::new(Code::SchemaUnrepresentable, format!("it would be {own}")).for_topic(topic));
         }
-        let shared = self.known.values().find_map(|known| match known {
-            Known::Watched(table) if table.plan.plan().topics().any(|other| **other == *topic) => Some(&table.name),
-            _ => None,
-        });
-        if let Some(table) = shared {
+        if let Some((_, table)) = self.known.of_topic(topic).next() {
             let found = format!("the topic is that of table {table} already");
             return Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
         }
@@ -314,91 +233,11 @@ impl Relations {
         Ok(Some((key, value)))
     }
 
-    /// Kafka's names hold less than PostgreSQL's, and routes can bring tables together, so that two of them can come to one topic. Their keys
-    /// would then overwrite each other. A topic of dead letters is a table's as well.
-    pub(super) async fn refuse_shared_topic(&mut self, topic: &str, relation: &Relation) -> Result<(), Failure> {
-        let refuse = |found: String| Err(Failure::new(Code::SchemaUnrepresentable, found).for_topic(topic));
-        // A table that was dropped and created again goes on where it was.
-        let name = format!("{}.{}", relation.schema, relation.name);
-        let is_same = |table: &str| table == name;
-        if let Some(purpose) = self.side_topics.purpose(topic) {
-            return refuse(format!("it would be {purpose}"));
-        }
-        // A table of which nothing has come yet in this session may have written to it before. And one that is known may be gone: its topic is free, as
-        // it is after a start that has never known it.
-        if self.owners.as_ref().is_none_or(|owners| !owners.contains_key(&relation.id)) {
-            self.owners = Some(self.topic_owners().await?);
-        }
-        for (oid, known) in &self.known {
-            if let Known::Watched(other) = known
-                && *oid != relation.id
-                && self.owners.as_ref().is_some_and(|owners| owners.contains_key(oid))
-                && !is_same(other.plan.plan().table())
-                && other.plan.plan().topics().any(|other| **other == *topic)
-            {
-                return refuse(format!("the topic is that of table {} already", other.plan.plan().table()));
-            }
-        }
-        let mut owners = self.owners.iter().flatten();
-        let is_shared = |owner: &TopicOwner| !is_same(&owner.table) && owner.topics.iter().any(|its| its == topic);
-        match owners.find(|(oid, owner)| **oid != relation.id && is_shared(owner)) {
-            Some((_, owner)) => refuse(format!("the topic is that of table {} too", owner.table)),
-            None => Ok(()),
-        }
-    }
-
-    /// The topics of the tables that are asked for and published now. One that is asked for and left out, by whoever manages the publication,
-    /// does not count: it is asked about when it is put in.
-    async fn topic_owners(&mut self) -> Result<FxHashMap<Oid, TopicOwner>, Failure> {
-        let matched = self.matching_tables().await?;
-        let held = self.catalog.held_tables(&self.publication, &publishable(&matched)).await?;
-        Ok(owners(&self.shaping, &matched, membership::publishes_leaves(&self.scope), Some(&held)))
-    }
-
     async fn matching_tables(&mut self) -> Result<Vec<MatchedTable>, Failure> {
         match self.catalog.matching_tables(&self.selection).await {
             Err(failure) if failure.code() == Code::TablesMissing => Ok(Vec::new()),
             outcome => outcome,
         }
-    }
-
-    /// Makes sure of a topic. Returns whether it was created for that, in this session.
-    pub(super) async fn ensure_topic(&mut self, topic: &str, kind: TopicKind) -> Result<bool, Failure> {
-        if let Some(is_created) = self.ready_topics.get(topic) {
-            return Ok(*is_created);
-        }
-        let (admin, name, mut settings) = (Arc::clone(&self.topics), topic.to_owned(), self.topic_settings.clone());
-        match kind {
-            TopicKind::OfTable { partitions } => settings.partitions = partitions.unwrap_or(settings.partitions),
-            TopicKind::Beside => settings.keep_all(),
-            TopicKind::OfDeadLetters { .. } => {}
-        }
-        let is_of_letters = matches!(kind, TopicKind::OfDeadLetters { .. });
-        // Most tables never have a letter, and what is said of tables in quarantine tells where letters are missing.
-        let may_have_lost_records = self.is_resumed && !is_of_letters;
-        let (partitions, max_bytes) = (self.existing_topics.get(topic).copied(), self.letter_max_bytes);
-        let is_empty = spawn_blocking(move || match (partitions, kind) {
-            (Some(partitions), _) => Ok(may_have_lost_records && admin.is_unwritten(&name, partitions)?),
-            (None, TopicKind::OfDeadLetters { are_kept }) => {
-                letters::create(&admin, &name, &settings, are_kept, max_bytes)
-            }
-            (None, _) => admin.create(&name, &settings),
-        })
-        .await
-        .map_err(|error| Failure::caused(Code::Internal, error))?
-        .map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))?;
-        let is_created = is_empty && partitions.is_none();
-        if is_empty && may_have_lost_records {
-            warn!(
-                topic,
-                "{}: if it held records before, they are gone, and the stream does not bring them back",
-                if is_created { "created the topic" } else { "nothing was ever written to the topic" }
-            );
-        } else if is_empty {
-            info!(topic, "created the topic");
-        }
-        self.ready_topics.insert(topic.to_owned(), is_created);
-        Ok(is_created)
     }
 
     /// The id of a schema. While the registry is away, or does not accept it, the stream waits here, and says so. After
@@ -443,12 +282,20 @@ fn unrepresentable(error: PlanError) -> Failure {
     Failure::caused(Code::SchemaUnrepresentable, error)
 }
 
+mod ensuring;
+mod known;
 mod learning;
+
+pub(super) use self::{
+    ensuring::{SessionTopics, TopicKind},
+    known::{Known, KnownRelations, Table},
+};
 
 #[cfg(test)]
 use {
     crate::config::{Config, PrefixPattern},
     encoder::{EncodeOptions, Format, TablePlan},
+    std::collections::BTreeMap,
 };
 
 #[cfg(test)]
@@ -496,12 +343,10 @@ impl Relations {
             scope: Arc::default(),
             memory: Arc::default(),
             metrics: Arc::clone(metrics),
-            existing_topics: BTreeMap::new(),
-            ready_topics: BTreeMap::new(),
-            known: FxHashMap::default(),
+            session_topics: Arc::default(),
+            known: KnownRelations::default(),
             quarantine: Arc::default(),
             quarantine_has_grown: false,
-            owners: None,
             transaction_topic: None,
             message_topic: None,
         }
@@ -542,7 +387,10 @@ mod tests {
     use pgoutput::{RelationColumn, ReplicaIdentity};
 
     use super::*;
-    use crate::catalog::PublishedTable;
+    use crate::{
+        catalog::PublishedTable,
+        pipeline::topics::{Owners, TopicOwner},
+    };
 
     fn table(oid: u32, name: &str) -> Relation {
         let id = RelationColumn { is_key: true, name: "id".to_owned(), type_oid: Oid::from(23), type_modifier: -1 };
@@ -570,9 +418,32 @@ mod tests {
                 table: format!("public.{}", table.name),
                 topics: vec![topic.to_owned()],
             };
-            relations.owners = Some(are_published.iter().map(|table| (table.id, owner(table))).collect());
+            let owners = are_published.iter().map(|table| (table.id, owner(table))).collect();
+            relations.session_topics.note_owners(Owners::new(owners));
             let refused = runtime.block_on(relations.refuse_shared_topic(topic, &new)).err();
             assert_eq!(refused.map(|it| it.code()), is_refused.then_some(Code::SchemaUnrepresentable), "{is_refused}");
         }
+    }
+
+    /// One that was copied and goes by another name now has written there, whatever is still held of it.
+    #[test]
+    fn a_topic_stays_with_a_table_whose_plan_was_let_go() {
+        let runtime = tokio::runtime::Runtime::new().expect("a runtime");
+        let (old, new, topic) = (table(1, "orders_v1"), table(2, "orders_v2"), "test.public.orders_v1");
+        let mut relations = Relations::without_servers(&Arc::new(Metrics::new(1)));
+        relations.know(old.clone(), &EncodeOptions::default());
+        relations.known.let_go(old.id);
+        assert!(relations.known.get(old.id).is_none());
+        let owner = |name: &str, topic: &str| TopicOwner {
+            root: PublishedTable { schema: "public".into(), name: name.to_owned() },
+            table: format!("public.{name}"),
+            topics: vec![topic.to_owned()],
+        };
+        let owners = [(old.id, owner("renamed", "test.public.renamed")), (new.id, owner("orders_v2", topic))];
+        relations.session_topics.note_owners(Owners::new(owners.into_iter().collect()));
+        let refused = runtime.block_on(relations.refuse_shared_topic(topic, &new)).err();
+        assert_eq!(refused.map(|it| it.code()), Some(Code::SchemaUnrepresentable));
+        relations.known.remove(old.id);
+        runtime.block_on(relations.refuse_shared_topic(topic, &new)).expect("nobody has it any more");
     }
 }

@@ -92,6 +92,34 @@ pub(super) struct TopicOwner {
     pub(super) topics: Vec<String>,
 }
 
+/// Relations that have topics, and which of them a topic is of.
+#[derive(Default)]
+pub(super) struct Owners {
+    by_oid: FxHashMap<Oid, TopicOwner>,
+    by_topic: FxHashMap<String, Vec<Oid>>,
+}
+
+impl Owners {
+    pub(super) fn new(by_oid: FxHashMap<Oid, TopicOwner>) -> Self {
+        let mut by_topic: FxHashMap<String, Vec<Oid>> = FxHashMap::default();
+        for (oid, owner) in &by_oid {
+            for topic in &owner.topics {
+                by_topic.entry(topic.clone()).or_default().push(*oid);
+            }
+        }
+        Self { by_oid, by_topic }
+    }
+
+    pub(super) fn has(&self, oid: Oid) -> bool {
+        self.by_oid.contains_key(&oid)
+    }
+
+    pub(super) fn of_topic(&self, topic: &str) -> impl Iterator<Item = (Oid, &TopicOwner)> {
+        let oids = self.by_topic.get(topic).into_iter().flatten();
+        oids.filter_map(|oid| Some((*oid, self.by_oid.get(oid)?)))
+    }
+}
+
 /// The topics of tables. What is asked for and not published writes to none, so that it can keep nobody from writing to one.
 ///
 /// Of a publication that is not managed `held` is what it holds ([`Catalog::held_tables`](crate::catalog::Catalog::held_tables)); in a managed

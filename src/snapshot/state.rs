@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
 use crate::{
-    catalog::PublishedTable,
+    catalog::{MEMBER, PublishedTable},
     failure::{Code, Failure},
 };
 
@@ -311,6 +311,12 @@ impl TableRecord {
             ended_at_ms: None,
             stopped_at_ms: None,
         }
+    }
+
+    /// How the table had come into the publication when it was copied, if that is known: the last word of what it was read by.
+    pub(crate) fn membership(&self) -> Option<&str> {
+        let rows_of_catalog = |word: &&String| word.strip_prefix(MEMBER).is_some_and(|rest| !rest.trim().is_empty());
+        self.key.last().filter(rows_of_catalog).map(String::as_str)
     }
 
     /// Whether rows are still to be copied.

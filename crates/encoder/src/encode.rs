@@ -43,7 +43,7 @@ pub(crate) type Framing = [u8; FRAMING_BYTES];
 /// A [`TablePlan`] whose schemas are registered: it can encode.
 #[derive(Debug)]
 pub struct BoundPlan {
-    plan: TablePlan,
+    pub(crate) plan: TablePlan,
     key_framing: Framing,
     value_framing: Framing,
 }

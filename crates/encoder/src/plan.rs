@@ -250,6 +250,16 @@ impl TablePlan {
     }
 }
 
+impl BoundPlan {
+    /// Forgets the text of the value's schema, which is registered and which no record needs: of a database with thousands of tables it is
+    /// much of what plans take. That of the key describes keys in messages.
+    #[must_use]
+    pub fn without_value_schema(mut self) -> Self {
+        self.plan.value_schema = None;
+        self
+    }
+}
+
 impl Column {
     /// One that is left out.
     fn omitted(name: &str) -> Self {

@@ -52,7 +52,7 @@ pub use exclusive_writer::{ExclusiveWriter, Written};
 pub use groups::{ConsumerGroup, GroupOffset};
 pub use log_reader::{Isolation, LogReader};
 pub use probe::{Cluster, ClusterProbe, RefusedProperty, TopicShape};
-pub use producer::{ForwardedRecord, OutgoingRecord, Prepared, Producer, Transaction};
+pub use producer::{ForwardedRecord, OutgoingRecord, Prepared, Producer, Transaction, record_wire_bytes};
 pub use settings::KafkaSettings;
 pub use topic_reader::{Appetite, FetchedRecord, Next, ReadFrom, TopicReader};
 pub use topics::{TopicAdmin, TopicSettings, ensure_compacted};

@@ -449,13 +449,22 @@ fn failed_transaction(inner: &BaseProducer<Reports>, doing: &'static str) -> Opt
     }
 }
 
-/// How large a record is at most with what Kafka keeps besides, as librdkafka counts it (`rd_kafka_msg_max_wire_size`).
-fn wire_bytes_max(record: &OutgoingRecord<'_>) -> usize {
+/// How large a record is at most with what Kafka keeps besides, as librdkafka counts it (`rd_kafka_msg_max_wire_size`), before it is compressed.
+/// Of a header it is given how many bytes its name and its value have.
+pub fn record_wire_bytes(
+    key_len_bytes: usize,
+    value_len_bytes: usize,
+    headers: impl Iterator<Item = (usize, usize)>,
+) -> usize {
     const RECORD_BYTES: usize = 36;
     const HEADER_BYTES: usize = 10;
-    let headers = record.headers.iter().map(|(name, value)| name.len() + value.len() + HEADER_BYTES);
-    let (key, value) = (record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len));
-    RECORD_BYTES + key + value + headers.sum::<usize>()
+    let headers = headers.map(|(name_len_bytes, value_len_bytes)| name_len_bytes + value_len_bytes + HEADER_BYTES);
+    RECORD_BYTES + key_len_bytes + value_len_bytes + headers.sum::<usize>()
+}
+
+fn wire_bytes_max(record: &OutgoingRecord<'_>) -> usize {
+    let headers = record.headers.iter().map(|(name, value)| (name.len(), value.len()));
+    record_wire_bytes(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers)
 }
 
 fn refused(record: &OutgoingRecord<'_>, error: KafkaError) -> PublishError {

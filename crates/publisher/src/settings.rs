@@ -74,6 +74,13 @@ impl KafkaSettings {
         config
     }
 
+    /// Properties of a client that creates topics and looks at them. To ask for a topic by its name must not create it.
+    pub(crate) fn admin(&self) -> ClientConfig {
+        let mut config = self.common();
+        config.set("allow.auto.create.topics", "false");
+        config
+    }
+
     /// Properties of the transactional producer.
     pub(crate) fn producer(&self) -> ClientConfig {
         let mut config = ClientConfig::new();

@@ -19,6 +19,9 @@ use crate::{error::PublishError, settings::KafkaSettings};
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a new topic may take until each of its partitions has a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often it is looked whether they have.
+const LEADER_POLL_FIRST: Duration = Duration::from_millis(5);
+const LEADER_POLL_MAX: Duration = Duration::from_millis(50);
 
 /// How a topic is created when it is missing.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,7 +54,7 @@ impl TopicAdmin {
     /// # Errors
     /// librdkafka refuses a property.
     pub fn new(settings: &KafkaSettings, runtime: tokio::runtime::Handle) -> Result<Self, PublishError> {
-        let client = settings.common().create().map_err(PublishError::kafka("creating the administrative client"))?;
+        let client = settings.admin().create().map_err(PublishError::kafka("creating the administrative client"))?;
         Ok(Self { client, settings: settings.clone(), runtime })
     }
 
@@ -83,41 +86,44 @@ impl TopicAdmin {
     /// # Errors
     /// The brokers cannot be reached, or refuse the topic.
     pub fn create(&self, topic: &str, settings: &TopicSettings) -> Result<bool, PublishError> {
-        let mut new = NewTopic::new(topic, settings.partitions, TopicReplication::Fixed(settings.replication_factor));
-        for (key, value) in &settings.config {
-            new = new.set(key, value);
-        }
+        let none = || answered_with_nothing(topic);
+        self.create_all(&[(topic, settings)])?.pop().unwrap_or_else(|| Err(none()))
+    }
+
+    /// Creates topics with one request, and returns once every partition of each that is there has a leader. What became of each is returned in
+    /// their order: whether it was created by this call, or why it is not there; that it exists already is no error.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny all of it.
+    pub fn create_all(
+        &self,
+        topics: &[(&str, &TopicSettings)],
+    ) -> Result<Vec<Result<bool, PublishError>>, PublishError> {
+        let new = topics.iter().map(|(topic, settings)| {
+            let replication = TopicReplication::Fixed(settings.replication_factor);
+            let new = NewTopic::new(topic, settings.partitions, replication);
+            settings.config.iter().fold(new, |new, (key, value)| new.set(key, value))
+        });
+        let new: Vec<NewTopic<'_>> = new.collect();
         let options =
             AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT));
         let results = self
             .runtime
-            .block_on(self.client.create_topics([&new], &options))
+            .block_on(self.client.create_topics(&new, &options))
             .map_err(PublishError::kafka("creating a topic"))?;
-        let created = match results.into_iter().next() {
-            Some(Ok(_)) => true,
-            Some(Err((_, Code::TopicAlreadyExists))) => false,
-            Some(Err((_, code))) if is_permanent(code) => {
-                return Err(PublishError::Topic {
-                    topic: topic.to_owned(),
-                    problem: format!("the broker refuses to create it: {code}"),
-                });
-            }
-            Some(Err((_, code))) => {
-                return Err(PublishError::Kafka {
-                    doing: "creating a topic",
-                    error: KafkaError::AdminOp(code),
-                    reason: Some(topic.to_owned()),
-                });
-            }
-            None => {
-                return Err(PublishError::Topic {
-                    topic: topic.to_owned(),
-                    problem: "the broker answered its creation with nothing".into(),
-                });
-            }
-        };
-        self.await_leaders(topic)?;
-        Ok(created)
+        // Each answer names its topic; nothing says that they come in the order of the questions.
+        let mut answers: BTreeMap<String, Result<(), Code>> = results
+            .into_iter()
+            .map(|answer| match answer {
+                Ok(topic) => (topic, Ok(())),
+                Err((topic, code)) => (topic, Err(code)),
+            })
+            .collect();
+        let outcomes: Vec<_> = topics.iter().map(|(topic, _)| came_to(topic, answers.remove(*topic))).collect();
+        let there = topics.iter().zip(&outcomes).filter(|(_, outcome)| outcome.is_ok());
+        let mut late = self.await_leaders(there.map(|((topic, _), _)| *topic).collect())?;
+        let with_leaders = outcomes.into_iter().zip(topics);
+        Ok(with_leaders.map(|(outcome, (topic, _))| late.remove(topic).map_or(outcome, Err)).collect())
     }
 
     /// Whether nothing was ever written to a topic that exists, with so many partitions. Records that were removed by age count.
@@ -185,27 +191,71 @@ impl TopicAdmin {
             .map_err(PublishError::kafka("reading the cluster's metadata"))
     }
 
-    fn await_leaders(&self, topic: &str) -> Result<(), PublishError> {
-        let began = Instant::now();
+    /// Waits until the partitions of these topics have leaders. Those that have none in time are returned, each with what is to be said of it.
+    ///
+    /// They are asked for by name, since what brokers know of all others can be much. A topic that was deleted meanwhile is not created by
+    /// that: this client does not ask for it.
+    fn await_leaders<'t>(&self, mut topics: Vec<&'t str>) -> Result<BTreeMap<&'t str, PublishError>, PublishError> {
+        let (began, mut pause) = (Instant::now(), LEADER_POLL_FIRST);
         loop {
-            let led = self.metadata()?.topics().iter().any(|found| {
-                found.name() == topic
-                    && !found.partitions().is_empty()
-                    && found.partitions().iter().all(|partition| partition.leader() >= 0)
-            });
-            if led {
-                return Ok(());
+            let mut waiting = Vec::new();
+            for topic in topics {
+                if !self.has_leaders(topic)? {
+                    waiting.push(topic);
+                }
             }
-            if began.elapsed() > LEADER_TIMEOUT {
-                return Err(PublishError::Kafka {
-                    doing: "waiting for the leaders of a new topic",
-                    error: KafkaError::MetadataFetch(Code::LeaderNotAvailable),
-                    reason: Some(topic.to_owned()),
-                });
+            if waiting.is_empty() || began.elapsed() > LEADER_TIMEOUT {
+                return Ok(waiting.into_iter().map(|topic| (topic, without_leader(topic))).collect());
             }
+            topics = waiting;
             // Metadata cannot be awaited: the protocol has no notification.
-            std::thread::sleep(Duration::from_millis(50));
+            std::thread::sleep(pause);
+            pause = (pause * 2).min(LEADER_POLL_MAX);
         }
+    }
+
+    fn has_leaders(&self, topic: &str) -> Result<bool, PublishError> {
+        let metadata = self
+            .client
+            .inner()
+            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .map_err(PublishError::kafka("reading a topic's metadata"))?;
+        Ok(metadata.topics().iter().any(|found| {
+            found.name() == topic
+                && found.error().is_none()
+                && !found.partitions().is_empty()
+                && found.partitions().iter().all(|partition| partition.leader() >= 0)
+        }))
+    }
+}
+
+/// What the answer to the creation of a topic says.
+fn came_to(topic: &str, answer: Option<Result<(), Code>>) -> Result<bool, PublishError> {
+    match answer {
+        Some(Ok(())) => Ok(true),
+        Some(Err(Code::TopicAlreadyExists)) => Ok(false),
+        Some(Err(code)) if is_permanent(code) => Err(PublishError::Topic {
+            topic: topic.to_owned(),
+            problem: format!("the broker refuses to create it: {code}"),
+        }),
+        Some(Err(code)) => Err(PublishError::Kafka {
+            doing: "creating a topic",
+            error: KafkaError::AdminOp(code),
+            reason: Some(topic.to_owned()),
+        }),
+        None => Err(answered_with_nothing(topic)),
+    }
+}
+
+fn answered_with_nothing(topic: &str) -> PublishError {
+    PublishError::Topic { topic: topic.to_owned(), problem: "the broker answered its creation with nothing".into() }
+}
+
+fn without_leader(topic: &str) -> PublishError {
+    PublishError::Kafka {
+        doing: "waiting for the leaders of a new topic",
+        error: KafkaError::MetadataFetch(Code::LeaderNotAvailable),
+        reason: Some(topic.to_owned()),
     }
 }
 

@@ -1,6 +1,10 @@
 //! Ids by subject and schema text, in a bounded cache that lets callers of the same registration share one request.
+//!
+//! Of the text it keeps a hash of 128 bits, by keys that are drawn anew for each cache: the texts of thousands of tables would be most of what is
+//! held of them, and that two of one subject have the same hash does not happen.
 
 use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -8,23 +12,21 @@ use crate::client::SchemaId;
 use crate::error::RegistryError;
 
 /// More entries than a database has tables and schema versions in use; a forgotten one costs one request.
-const ENTRIES_MAX: usize = 4_096;
-
-/// Bytes of subjects and schema texts.
-const BYTES_MAX: usize = 32 << 20;
+const ENTRIES_MAX: usize = 32_768;
 
 /// Ids that were registered. An id never changes, so that an entry is valid for ever and is dropped only for room.
 #[derive(Default)]
 pub(crate) struct IdCache {
     entries: Mutex<Entries>,
+    hashers: [RandomState; 2],
 }
 
-type EntryKey = (Arc<str>, Arc<str>);
+/// The subject, and the hash of the schema's text.
+type EntryKey = (Arc<str>, [u64; 2]);
 
 #[derive(Default)]
 struct Entries {
     by_key: HashMap<EntryKey, Entry>,
-    bytes: usize,
     clock: u64,
 }
 
@@ -69,12 +71,12 @@ impl IdCache {
         let mut entries = self.lock();
         entries.clock += 1;
         let now = entries.clock;
-        let key: EntryKey = (subject.into(), schema.into());
+        let key: EntryKey = (subject.into(), self.hashers.each_ref().map(|hasher| hasher.hash_one(schema)));
         if let Some(entry) = entries.by_key.get_mut(&key) {
             entry.used_at = now;
             return Arc::clone(&entry.flight);
         }
-        entries.make_room(subject.len() + schema.len());
+        entries.make_room();
         let flight = Arc::new(Flight::default());
         entries.by_key.insert(key, Entry { flight: Arc::clone(&flight), used_at: now });
         flight
@@ -88,14 +90,12 @@ impl IdCache {
 
 impl Entries {
     /// Drops the entries that were not used for longest. A scan for each is cheap at this size, and new schemas are rare.
-    fn make_room(&mut self, bytes: usize) {
-        while !self.by_key.is_empty() && (self.by_key.len() >= ENTRIES_MAX || self.bytes + bytes > BYTES_MAX) {
+    fn make_room(&mut self) {
+        while self.by_key.len() >= ENTRIES_MAX {
             let oldest = self.by_key.iter().min_by_key(|(_, entry)| entry.used_at).map(|(key, _)| key.clone());
-            if let Some(key) = oldest.filter(|key| self.by_key.remove(key).is_some()) {
-                self.bytes -= key.0.len() + key.1.len();
-            }
+            let Some(key) = oldest else { return };
+            self.by_key.remove(&key);
         }
-        self.bytes += bytes;
     }
 }
 
@@ -110,31 +110,24 @@ mod tests {
             let id = u32::try_from(number).map(SchemaId::new);
             async move { Ok(id.expect("the test's numbers are small")) }
         };
-        for number in 0..2 * ENTRIES_MAX {
+        for number in 0..ENTRIES_MAX + 100 {
             cache.get_or_register("hot", "{}", async { Ok(SchemaId::new(7)) }).await.expect("the request succeeds");
             cache.get_or_register("cold", &number.to_string(), register(number)).await.expect("the request succeeds");
         }
-        let (count, bytes) = {
-            let entries = cache.lock();
-            (entries.by_key.len(), entries.bytes)
-        };
-        assert_eq!(count, ENTRIES_MAX);
-        assert_eq!(
-            bytes,
-            cache.lock().by_key.keys().map(|(subject, schema)| subject.len() + schema.len()).sum::<usize>()
-        );
+        assert_eq!(cache.lock().by_key.len(), ENTRIES_MAX);
         let kept = cache.get_or_register("hot", "{}", async { panic!("the id is known") }).await;
         assert_eq!(kept.expect("the id is known"), SchemaId::new(7));
     }
 
     #[tokio::test]
-    async fn large_schemas_are_bounded_by_their_bytes() {
+    async fn one_subject_and_one_text_have_one_id() {
         let cache = IdCache::default();
-        for number in 0..100 {
-            let schema = format!("{number}{}", "x".repeat(1 << 20));
-            cache.get_or_register("s", &schema, async { Ok(SchemaId::new(1)) }).await.expect("the request succeeds");
-            assert!(cache.lock().bytes <= BYTES_MAX);
+        for (number, (subject, schema)) in [("a", "{}"), ("b", "{}"), ("a", "[]")].into_iter().enumerate() {
+            let id = SchemaId::new(u32::try_from(number).expect("it is small"));
+            for request in [Ok(id), Ok(SchemaId::new(99))] {
+                let found = cache.get_or_register(subject, schema, async { request }).await;
+                assert_eq!(found.expect("the request succeeds"), id, "{subject} {schema}");
+            }
         }
-        assert!(cache.lock().by_key.len() >= 30, "what fits is kept");
     }
 }

@@ -271,6 +271,7 @@ impl Copier {
                 return Ok(Step::Gone);
             }
             let (batch, rows, is_last) = self.read_rows(oid, &mut whole, &mut reading).await?;
+            self.refuse_too_large(&mut copying.limits, whole.encoding.plan.plan(), &batch).await?;
             if is_last && copying.reader.end_and_look(oid).await? != *whole.fingerprint {
                 return Ok(Step::Again("the table was altered".to_owned()));
             }

@@ -10,7 +10,8 @@
 //! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
 //!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
 //! 5. the chunk is read and encoded, and the transaction ends;
-//! 6. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
+//! 6. each of its records is held against what Kafka takes;
+//! 7. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
 
 use std::{
     sync::{Arc, Mutex, PoisonError},
@@ -24,7 +25,9 @@ use tokio::{sync::oneshot, time::sleep};
 use tracing::warn;
 
 use super::{
-    Copier, session_over,
+    Copier,
+    ahead::Found,
+    session_over,
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
@@ -126,6 +129,13 @@ impl Copier {
             Ok(Err(waits)) => Ok(Err(waits)),
             Err(failure) => Err(failure),
         };
+        let read = match read {
+            Ok(Ok(read)) => {
+                let fits = self.refuse_too_large(&mut copying.limits, encoding.plan.plan(), &read.batch).await;
+                fits.map(|()| Ok(read))
+            }
+            other => other,
+        };
         match read {
             Ok(Ok(read)) => {
                 copying.described = Some(described);
@@ -170,24 +180,20 @@ impl Copier {
     ) -> Result<Result<(SnapshotTable, Option<RowKey>, String), Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        // Asked for first: under the lock it has to be the same.
-        let fingerprint = relations.catalog.fingerprint(oid).await?;
-        let Some(table) = relations.catalog.snapshot_table(&self.publication, oid).await? else {
+        let Some(Found { fingerprint, table, rows_estimated, facts }) = self.look_up(&mut relations, oid).await? else {
             return Ok(Err(Step::Gone));
         };
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
-        let rows_estimated = relations.catalog.estimated_rows(oid).await?;
         self.state().estimate(oid, rows_estimated);
-        let primary_key = relations.catalog.table_facts(oid).await?.primary_key;
-        let key = RowKey::of(&table.relation, primary_key.as_deref());
-        let is_known = match relations.known.get(&oid) {
+        let key = RowKey::of(&table.relation, facts.primary_key.as_deref());
+        let is_known = match relations.known.get(oid) {
             Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
             _ => false,
         };
         if !is_known {
             // The rows are those of now.
-            relations.learn_now(table.relation.clone()).await?;
+            relations.learn_now(table.relation.clone(), facts).await?;
         }
         Ok(Ok((table, key, fingerprint)))
     }

@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use pgoutput::Oid;
@@ -15,6 +15,10 @@ use crate::{
         control::{self, Status, TableStatus},
     },
 };
+
+/// For how long a table rests that is copied at once and could not be.
+const REST_FIRST: Duration = Duration::from_secs(10);
+const REST_MAX: Duration = Duration::from_hours(1);
 
 pub(super) struct State {
     /// As the checkpoint has it.
@@ -35,6 +39,10 @@ pub(super) struct State {
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
     impossible: BTreeSet<u32>,
+    /// Those that were away, as it was said, and are not copied anew by themselves.
+    pub(super) told_away: BTreeSet<u32>,
+    /// Those that are copied at once and could not be, for how long others come first, and until when: each attempt writes from the first row on.
+    resting: BTreeMap<u32, (Duration, Instant)>,
     /// Why the last turn at a table ended.
     problems: BTreeMap<u32, String>,
     pub(super) looks: u64,
@@ -103,6 +111,8 @@ impl State {
             gone: BTreeSet::new(),
             unwatched: BTreeMap::new(),
             impossible: BTreeSet::new(),
+            told_away: BTreeSet::new(),
+            resting: BTreeMap::new(),
             problems: BTreeMap::new(),
             looks: 0,
             windows: 0,
@@ -131,7 +141,8 @@ impl State {
             return Vec::new();
         }
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
-        self.taken.retain(|_, taken| *taken != Taken::PutOff);
+        let rests = |oid: &u32| self.resting.get(oid).is_some_and(|(_, until)| *until > Instant::now());
+        self.taken.retain(|oid, taken| *taken != Taken::PutOff || rests(oid));
         self.unwatched.retain(|oid, name| self.published.get(oid) == Some(name));
         let published = &self.published;
         let is_gone = |oid: &u32| !published.contains_key(oid);
@@ -151,6 +162,21 @@ impl State {
         self.progress.tables.keys().copied().filter(is_gone).map(Oid::from).collect()
     }
 
+    /// The tables that were copied, with how each had come into the publication, as far as that is known.
+    pub(super) fn copied(&self) -> Vec<(Oid, String)> {
+        let is_copied = |(oid, record): &(&u32, &TableRecord)| {
+            record.ended_at_ms.is_some() && record.stopped_at_ms.is_none() && !self.taken.contains_key(oid)
+        };
+        let copied = self.progress.tables.iter().filter(is_copied);
+        copied.filter_map(|(oid, record)| Some(((*oid).into(), record.membership()?.to_owned()))).collect()
+    }
+
+    /// Whether a table is copied anew once it is forgotten that it was.
+    pub(super) fn is_copied_unasked(&self, table: Oid) -> bool {
+        let stream = self.progress.stream.as_ref();
+        self.is_automatic && !stream.is_some_and(|stream| stream.not_copied.contains(&table.into()))
+    }
+
     /// The next table that waits, whose turn begins, and since which look it is there.
     pub(super) fn begin(&mut self) -> Option<(Oid, u64)> {
         if self.progress.is_paused {
@@ -161,6 +187,11 @@ impl State {
         let turn = Turn { began: Instant::now(), rows, rows_estimated: None };
         self.taken.insert(table.into(), Taken::Copying(turn));
         Some((table, look))
+    }
+
+    /// The tables whose turns come next, so many at most.
+    pub(super) fn next(&self, count: usize) -> Vec<Oid> {
+        self.pending.iter().take(count).map(|(table, _)| *table).collect()
     }
 
     pub(super) fn estimate(&mut self, table: Oid, rows: Option<u64>) {
@@ -182,6 +213,7 @@ impl State {
                 self.impossible.remove(&oid);
                 self.taken.remove(&oid);
                 self.problems.remove(&oid);
+                self.resting.remove(&oid);
             }
             End::NextTurn(why) => {
                 self.taken.insert(oid, Taken::Waiting);
@@ -189,6 +221,11 @@ impl State {
                 self.problems.insert(oid, why);
             }
             End::PutOff(why) | End::Impossible { why, .. } => {
+                if self.progress.tables.get(&oid).is_some_and(TableRecord::is_owed) {
+                    let before = self.resting.get(&oid).map_or(REST_FIRST, |(rest, _)| rest.saturating_mul(2));
+                    let rest = before.min(REST_MAX);
+                    self.resting.insert(oid, (rest, Instant::now() + rest));
+                }
                 self.taken.insert(oid, Taken::PutOff);
                 self.problems.insert(oid, why);
             }
@@ -301,6 +338,7 @@ impl State {
     pub(super) fn start(&mut self, table: u32, record: TableRecord) {
         self.progress.tables.insert(table, record);
         self.impossible.remove(&table);
+        self.resting.remove(&table);
         self.pending.push_back((table.into(), self.looks.saturating_sub(1)));
     }
 
@@ -393,6 +431,27 @@ mod tests {
     }
 
     #[test]
+    fn what_begins_at_the_first_row_again_is_tried_less_and_less_often() {
+        let mut state = State::new(Progress::default(), true);
+        state.progress.tables.insert(1, record().owed());
+        let mut rest = Duration::ZERO;
+        for _ in 0..10 {
+            state.look(&[table(1)]);
+            let (oid, look) = state.begin().expect("its turn");
+            state.end(oid, look, End::PutOff("a row is too large".into()));
+            state.look(&[table(1)]);
+            assert_eq!(state.begin(), None, "it rests");
+            let (pause, until) = state.resting.get_mut(&1).expect("it rests");
+            assert!(*pause > rest || *pause == REST_MAX);
+            rest = *pause;
+            *until = Instant::now();
+        }
+        assert_eq!(rest, REST_MAX);
+        state.start(1, record().owed());
+        assert!(state.begin().is_some() && state.resting.is_empty(), "somebody has asked");
+    }
+
+    #[test]
     fn without_being_asked_only_what_was_asked_for_is_copied() {
         let mut state = State::new(Progress::default(), false);
         assert!(!state.has_reason_to_look());
@@ -458,6 +517,28 @@ mod tests {
         let renamed = (Oid::from(1), PublishedTable { schema: "public".into(), name: "renamed".into() });
         state.look(std::slice::from_ref(&renamed));
         assert!(state.begin().is_some(), "it may be asked for now");
+    }
+
+    #[test]
+    fn what_was_copied_is_known_with_what_had_it_published() {
+        let mut state = State::new(Progress::default(), true);
+        let by = |words: &[&str]| {
+            let key = words.iter().map(|word| (*word).to_owned()).collect();
+            TableRecord::new("public", "t", key, 1)
+        };
+        state.progress.tables.extend([
+            (1, by(&["id 23 0", "id", "member 7"]).ended(2)),
+            (2, by(&["id 23 0", "id", "member"]).ended(2)),
+            (3, by(&["id 23 0", "id", "member 7"])),
+            (4, by(&["id 23 0", "id", "member 7 8"]).ended(2)),
+            (5, by(&[]).stopped(2)),
+        ]);
+        state.look(&[table(1), table(2), table(3), table(4)]);
+        let copied = |state: &State| state.copied().into_iter().map(|(oid, _)| u32::from(oid)).collect::<Vec<_>>();
+        assert_eq!(copied(&state), [1, 4], "of a publication of all tables nothing is known");
+        assert_eq!(state.copied()[1].1, "member 7 8");
+        state.reserve(vec![(4, table(4).1)], None).expect("it is free");
+        assert_eq!(copied(&state), [1], "it is about to be copied");
     }
 
     #[test]

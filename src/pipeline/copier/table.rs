@@ -7,7 +7,6 @@
 
 use std::{
     collections::VecDeque,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -19,7 +18,7 @@ use tokio::{
 use tracing::{debug, info, warn};
 use walreceiver::Backoff;
 
-use super::{Copier, chunk::Described, session_over, state::End};
+use super::{Copier, chunk::Described, limits::Limits, session_over, state::End};
 use crate::{
     catalog::RowReader,
     failure::{Code, Failure, Recovery},
@@ -65,6 +64,8 @@ pub(super) struct Copying {
     pub(super) again: Option<Again>,
     /// What the next chunk settles.
     pub(super) settles: Settles,
+    /// How large its records may be, once that was asked.
+    pub(super) limits: Option<Limits>,
 }
 
 /// Rows that are to be read again, with what they are remembered under.
@@ -158,14 +159,15 @@ impl Copying {
 }
 
 impl Copier {
-    pub(super) async fn copy_table(&self, oid: Oid, look: u64) -> Result<End, Failure> {
+    /// A turn at a table. The connection is free again afterwards, or gone.
+    pub(super) async fn copy_table(&self, oid: Oid, look: u64, reader: &mut RowReader) -> Result<End, Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
         let mut copying = Copying {
             oid,
             look,
-            reader: RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout),
+            reader: std::mem::replace(reader, self.reader()),
             described: None,
             xmin: 0,
             ahead: record.clone(),
@@ -177,16 +179,26 @@ impl Copier {
             left: None,
             again: None,
             settles: Settles::Rows(Vec::new()),
+            limits: None,
         };
+        let ended = self.take_turn(&mut copying, is_resumed).await;
+        *reader = copying.reader;
+        // Another turn describes it anew.
+        self.relations.lock().await.known.let_go(oid);
+        ended
+    }
+
+    async fn take_turn(&self, copying: &mut Copying, is_resumed: bool) -> Result<End, Failure> {
+        let oid = copying.oid;
         // What is owed is copied so, whether it has got a key meanwhile or not.
         let is_owed = copying.record.is_owed();
-        let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(&mut copying, is_resumed).await };
+        let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(copying, is_resumed).await };
         // What the stream has may be written still, and where the next turn begins has to be true.
-        if let Some(done) = self.land_all(&mut copying).await? {
+        if let Some(done) = self.land_all(copying).await? {
             ended = Ok(done);
         }
         if matches!(ended, Ok(Step::AtOnce)) {
-            ended = self.copy_at_once(&mut copying).await;
+            ended = self.copy_at_once(copying).await;
         }
         match ended? {
             Step::Gone => {
@@ -196,7 +208,7 @@ impl Copier {
                 Ok(End::Gone)
             }
             Step::Impossible(why) => {
-                let is_news = self.tell_impossible(&copying, &why);
+                let is_news = self.tell_impossible(copying, &why);
                 // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
                 let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
                 if is_forgotten {

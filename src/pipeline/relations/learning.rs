@@ -24,25 +24,29 @@ impl Relations {
 
     /// Takes a Relation message, which came in this transaction.
     pub(in crate::pipeline) async fn learn(&mut self, relation: Relation, writer: Writer) -> Result<(), Failure> {
-        let announced = match self.known.get(&relation.id) {
+        let announced = match self.known.get(relation.id) {
             Some(Known::Watched(table)) => Announced {
                 state: table.key_then.as_ref().map(|then| then.state),
                 is_again: table.relation == relation,
             },
             _ => Announced::default(),
         };
-        self.learn_for(relation, When::In(writer, announced)).await
+        self.learn_for(relation, None, When::In(writer, announced)).await
     }
 
-    /// Takes a relation as the catalog has it, for the rows that it holds now.
-    pub(in crate::pipeline) async fn learn_now(&mut self, relation: Relation) -> Result<(), Failure> {
-        self.learn_for(relation, When::Now).await
+    /// Takes a relation as the catalog has it, with what that says of it besides, for the rows that it holds now.
+    pub(in crate::pipeline) async fn learn_now(
+        &mut self,
+        relation: Relation,
+        facts: TableFacts,
+    ) -> Result<(), Failure> {
+        self.learn_for(relation, Some(facts), When::Now).await
     }
 
     /// Looks up again what is known of a relation whose key must have been replaced before this transaction, although it was not announced again
     /// since: so it was replaced before it was announced, and what was guessed then was wrong.
     pub(in crate::pipeline) async fn learn_again(&mut self, oid: Oid, writer: Writer) -> Result<(), Failure> {
-        let Some(Known::Watched(table)) = self.known.get(&oid) else {
+        let Some(Known::Watched(table)) = self.known.get(oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
         let (relation, key) = (table.relation.clone(), table.facts.primary_key.clone());
@@ -58,17 +62,17 @@ impl Relations {
             described(key.as_deref())
         );
         let announced = Announced { state: table.key_then.as_ref().map(|then| then.state), is_again: false };
-        self.learn_for(relation, When::In(writer, announced)).await
+        self.learn_for(relation, None, When::In(writer, announced)).await
     }
 
-    async fn learn_for(&mut self, relation: Relation, when: When) -> Result<(), Failure> {
+    async fn learn_for(&mut self, relation: Relation, found: Option<TableFacts>, when: When) -> Result<(), Failure> {
         let oid = relation.id;
         let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
         let known = if let Some(identity) = identity {
-            let (facts, key_then) = self.facts_about(&relation, when).await?;
+            let (facts, key_then) = self.facts_about(&relation, found, when).await?;
             let mut table = Table { key_then, ..self.prepare(relation, identity, facts).await? };
             // A relation may be announced again inside a transaction: its count goes on.
-            if let Some(Known::Watched(before)) = self.known.get(&oid) {
+            if let Some(Known::Watched(before)) = self.known.get(oid) {
                 (table.events, table.events_of) = (before.events, before.events_of);
             }
             self.tell_of_key(&table, when);
@@ -89,8 +93,16 @@ impl Relations {
 
     /// What the catalog says, completed by what it said before where the table has been changed or dropped since; and which key that is. Without
     /// that the rows that are still to come would have other schemas, and those of a table with REPLICA IDENTITY FULL another key, or none.
-    async fn facts_about(&mut self, relation: &Relation, when: When) -> Result<(TableFacts, Option<KeyThen>), Failure> {
-        let found = self.catalog.table_facts(relation.id).await?;
+    async fn facts_about(
+        &mut self,
+        relation: &Relation,
+        found: Option<TableFacts>,
+        when: When,
+    ) -> Result<(TableFacts, Option<KeyThen>), Failure> {
+        let found = match found {
+            Some(found) => found,
+            None => self.catalog.table_facts(relation.id).await?,
+        };
         let is_full = relation.replica_identity == ReplicaIdentity::Full;
         let key = if is_full { self.catalog.primary_keys(&[relation.id]).await?.remove(&relation.id) } else { None };
         Ok(memory::lock(&self.memory).recall(found, key, relation, when))
@@ -174,7 +186,7 @@ impl Relations {
             history.observe(state("code", by, first));
         }
         let writer = Writer { xid, committed_at: Timestamp::from(0) };
-        let Some(Known::Watched(known)) = self.known.get_mut(&table) else { panic!("it is watched") };
+        let Some(Known::Watched(known)) = self.known.get_mut(table) else { panic!("it is watched") };
         known.key_then = history.at(When::In(writer, Announced::default()), |_| true);
     }
 }

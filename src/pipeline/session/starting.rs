@@ -20,7 +20,6 @@ use publisher::{
     Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
 };
-use rustc_hash::FxHashMap;
 use tokio::{runtime::Handle, sync::mpsc, task::spawn_blocking};
 use tracing::{info, warn};
 use walreceiver::{
@@ -40,7 +39,7 @@ use crate::{
         memory,
         publish::{failure_of, unix_ms},
         quarantine::warn_of_stale_quarantine,
-        relations::Relations,
+        relations::{KnownRelations, Relations, SessionTopics},
         topics::SideTopics,
     },
     quarantine::Quarantine,
@@ -134,8 +133,9 @@ impl Starting<'_> {
             verify_started(&postgres.slot, slot.confirmed_flush_lsn, position)?;
         }
         info!(position = %position, slot = postgres.slot, publication = postgres.publication, "streaming");
+        let session_topics = Arc::new(SessionTopics::new(topics.clone()));
         let relations =
-            |catalog| self.relations(catalog, &admin, &topics, membership.scope(), &quarantine, has_streamed);
+            |catalog| self.relations(catalog, &admin, &session_topics, membership.scope(), &quarantine, has_streamed);
         let moved = progress.moved_rows();
         let owing = progress.owing(config.snapshot.mode != SnapshotMode::Never);
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
@@ -253,7 +253,7 @@ impl Starting<'_> {
         &self,
         catalog: Catalog,
         admin: &Arc<TopicAdmin>,
-        existing_topics: &BTreeMap<String, usize>,
+        session_topics: &Arc<SessionTopics>,
         scope: Arc<Mutex<Scope>>,
         quarantine: &Arc<Mutex<Quarantine>>,
         is_resumed: bool,
@@ -276,12 +276,10 @@ impl Starting<'_> {
             scope,
             memory: Arc::clone(&self.shared.memory),
             metrics: Arc::clone(&self.shared.metrics),
-            existing_topics: existing_topics.clone(),
-            ready_topics: BTreeMap::new(),
-            known: FxHashMap::default(),
+            session_topics: Arc::clone(session_topics),
+            known: KnownRelations::default(),
             quarantine: Arc::clone(quarantine),
             quarantine_has_grown: false,
-            owners: None,
             transaction_topic: None,
             message_topic: None,
         }

@@ -181,7 +181,7 @@ impl Source {
             Request::Open { window, table, key, is_anew, behind, opened } => {
                 self.copies.decided.insert(table);
                 self.copies.moved.begin(table, is_anew);
-                let why = match self.relations.known.get(&table) {
+                let why = match self.relations.known.get(table) {
                     Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
                     Some(Known::Watched(known)) if known.row_key.as_ref().map(RowKey::names) != Some(&key) => {
                         Some(Spoilt::Altered)

@@ -140,6 +140,44 @@ pub(crate) fn read_to_end_as(
     }
 }
 
+/// Visits every record of many topics that nobody writes to any more, hundreds of them at a time.
+pub(crate) fn read_many_to_end(
+    bootstrap_servers: &str,
+    wanted: impl Fn(&str) -> bool,
+    mut visit: impl FnMut(&BorrowedMessage<'_>),
+) {
+    const TOPICS_AT_A_TIME: usize = 200;
+    let uncommitted = consumer(bootstrap_servers, "read_uncommitted");
+    let committed = consumer(bootstrap_servers, "read_committed");
+    let metadata = uncommitted.fetch_metadata(None, REQUEST_TIMEOUT).expect("the brokers answer");
+    let topics: Vec<_> = metadata.topics().iter().filter(|topic| wanted(topic.name())).collect();
+    for topics in topics.chunks(TOPICS_AT_A_TIME) {
+        let mut assignment = TopicPartitionList::new();
+        for topic in topics {
+            for partition in topic.partitions() {
+                let end = |reader: &BaseConsumer| {
+                    reader.fetch_watermarks(topic.name(), partition.id(), REQUEST_TIMEOUT).expect("its offsets").1
+                };
+                let high = end(&uncommitted);
+                wait_until(STABLE_TIMEOUT, "everything in the topic is decided", || {
+                    (end(&committed) >= high).then_some(())
+                });
+                assignment.add_partition_offset(topic.name(), partition.id(), Offset::Beginning).expect("an offset");
+            }
+        }
+        committed.assign(&assignment).expect("an assignment");
+        let mut at_their_end = 0;
+        while at_their_end < assignment.count() {
+            match committed.poll(REQUEST_TIMEOUT) {
+                Some(Ok(message)) => visit(&message),
+                Some(Err(KafkaError::PartitionEOF(_))) => at_their_end += 1,
+                Some(Err(error)) => panic!("{error}"),
+                None => panic!("the broker is silent, and {at_their_end} of {} topics are read", assignment.count()),
+            }
+        }
+    }
+}
+
 fn record(decoder: &mut Decoder, message: &BorrowedMessage<'_>) -> Record {
     let header = |name: &str| {
         let header = message.headers()?.iter().find(|header| header.key == name)?;

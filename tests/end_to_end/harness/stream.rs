@@ -229,7 +229,7 @@ fn free_port() -> u16 {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        if std::thread::panicking() {
+        if std::thread::panicking() || std::env::var_os("KEEP_LOGS").is_some() {
             self.folder.disable_cleanup(true);
             println!("the logs of stream {} are in {}", self.name, self.folder.path().display());
         }

@@ -6,6 +6,7 @@ mod envelopes;
 mod judge;
 mod keyless;
 mod keys;
+mod many;
 mod modes;
 mod published;
 mod signals;

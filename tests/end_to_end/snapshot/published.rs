@@ -3,11 +3,16 @@
 use std::collections::BTreeMap;
 
 use super::{
-    await_copied,
+    COPY_TIMEOUT, await_copied,
     judge::Judged,
     trouble::{await_log, connect_as_role, start_and_add},
 };
-use crate::harness::{oracle::Row, stack::Stack, stream::Stream};
+use crate::harness::{
+    oracle::Row,
+    stack::Stack,
+    stream::{Program, Stream},
+    wait_until,
+};
 
 /// The leaves have their columns in other orders than the root, one is partitioned itself, and one has more to identify a row.
 const PARTITIONS: &str = "
@@ -172,6 +177,75 @@ fn a_table_whose_policies_hide_rows_is_not_copied_in_part() {
     stream.drain();
     program.terminate();
     assert_eq!(stream.records().iter().filter(|record| record.table == "item").count(), 600);
+}
+
+/// So quickly, or while no instance runs, that no look finds it away.
+#[test]
+fn a_table_that_was_away_after_it_was_copied_is_copied_anew() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "away");
+    stream.set("snapshot.mode", "initial");
+    let tables = "create table public.item (id int primary key, v text); insert into public.item select generate_series(1, 600), 'first';
+         create table public.whole (id int, v text, primary key (id)) partition by range (id);
+         create table public.leaf partition of public.whole for values from (0) to (1000);
+         insert into public.whole select generate_series(1, 600), 'first';
+         create table public.other (id int primary key, v text); insert into public.other select generate_series(1, 600), 'first'";
+    let program = start_and_add(&mut stream, tables, "public.item, public.whole, public.other");
+    await_log(&program, "every table is copied");
+    let (tables, publication) = (["item", "leaf"], stream.publication.clone());
+    let away = |stream: &Stream, version: &str, deleted: u32| {
+        stream.database.execute(&format!(
+            "begin; alter publication {publication} drop table public.item, public.whole;
+             update public.item set v = '{version}' where id <= 10; delete from public.item where id = {deleted};
+             update public.whole set v = '{version}' where id <= 10; delete from public.whole where id = {deleted};
+             alter publication {publication} add table public.item, public.whole; commit"
+        ));
+    };
+    let await_copied_anew = |program: &Program, times: usize| {
+        for table in tables {
+            let is_said = |line: &&str| line.contains(&format!("\"table\":\"{table}\"")) && line.contains("ERROR");
+            let (said, copied) = ("was taken out of publication", "\"the table is copied\"");
+            wait_until(COPY_TIMEOUT, &format!("{table} is copied anew"), || {
+                let log = program.log();
+                let said = log.lines().filter(is_said).filter(|line| line.contains(said)).count();
+                let of_table = |line: &&str| line.contains(&format!("\"table\":\"{table}\"")) && line.contains(copied);
+                (said == 1 && log.lines().filter(of_table).count() == times).then_some(())
+            });
+        }
+    };
+    // The rows of a table, with those that its topic keeps, by what they are.
+    let judge = |stream: &Stream, version: &str, kept: &[(u32, &str)]| {
+        stream.drain();
+        for table in tables {
+            let rows = fold(stream, table).into_iter().map(|row| {
+                (
+                    row["id"].as_ref().expect("an id").parse::<u32>().expect("a number"),
+                    row["v"].clone().expect("a text"),
+                )
+            });
+            let expected: BTreeMap<u32, String> = (1..=600)
+                .map(|id| (id, if id <= 10 { version } else { "first" }.to_owned()))
+                .chain(kept.iter().map(|(id, version)| (*id, (*version).to_owned())))
+                .collect();
+            assert_eq!(rows.collect::<BTreeMap<_, _>>(), expected, "{table}");
+        }
+    };
+    judge(&stream, "first", &[]);
+    away(&stream, "second", 11);
+    await_copied_anew(&program, 2);
+    judge(&stream, "second", &[(11, "first")]);
+    program.terminate();
+    away(&stream, "third", 12);
+    let program = stream.start_ready();
+    await_copied_anew(&program, 1);
+    judge(&stream, "third", &[(11, "first"), (12, "first")]);
+    program.terminate();
+    let copied = |table: &str| {
+        let records = stream.records();
+        let of_table = records.iter().filter(|record| record.table == table);
+        of_table.filter(|record| record.event.as_ref().is_some_and(|event| event.operation == "r")).count()
+    };
+    assert_eq!(["item", "leaf", "other"].map(copied), [600 + 599 + 598, 600 + 599 + 598, 600]);
 }
 
 /// The rows that a table's records come to.

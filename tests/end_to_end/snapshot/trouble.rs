@@ -4,8 +4,10 @@ use std::collections::BTreeSet;
 
 use super::{COPY_TIMEOUT, await_copied};
 use crate::harness::{
+    http_get,
     stack::Stack,
     stream::{Program, Stream},
+    topics::Topics,
     wait_until,
 };
 
@@ -221,4 +223,59 @@ fn a_row_that_cannot_be_written_is_named_and_keeps_only_its_table() {
     let records = stream.records();
     let copied = records.iter().filter(|it| it.event.as_ref().is_some_and(|it| it.operation == "r"));
     assert_eq!(copied.filter(|it| it.table == "a_odd").count(), 899, "a copy goes on where it has come to");
+}
+
+/// One whose record Kafka does not take: what is streamed would stop the stream.
+#[test]
+fn a_row_that_is_too_large_is_named_and_keeps_only_its_table() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "oversized");
+    stream.set("snapshot.mode", "initial");
+    stream.set("postgres.match_interval", "1s");
+    stream.set("kafka.topics.config", "{ \"max.message.bytes\" = \"20000\" }");
+    // Many small records are no more than the topic takes either.
+    stream.set("kafka.properties", "{ \"batch.size\" = \"10000\", \"message.max.bytes\" = \"200000\" }");
+    // Text of 64 kB and of 256 kB that cannot be made much smaller.
+    let large =
+        |rows: u32| format!("(select string_agg(md5(number::text), '') from generate_series(1, {rows}) number)");
+    stream.database.execute(&format!(
+        "create table public.a_large (no int primary key, v text); insert into public.a_large select generate_series(1, 900), 'small';
+         update public.a_large set v = {} where no = 700;
+         create table public.b_huge (no int primary key, v text); insert into public.b_huge values (1, {});
+         create table public.item (no int primary key); insert into public.item select generate_series(1, 600)",
+        large(2000),
+        large(8000)
+    ));
+    let mut program = stream.start_ready();
+    await_log(&program, "\"the table is copied\",\"schema\":\"public\",\"table\":\"item\"");
+    wait_until(COPY_TIMEOUT, "both tables are named", || {
+        let log = program.log();
+        let is_named = |text: &str| log.lines().any(|line| line.contains("[record-too-large]") && line.contains(text));
+        let first = is_named("max.message.bytes of its topic is 20000 (table public.a_large, key {\\\"no\\\":700}");
+        (first && is_named("message.max.bytes of kafka.properties is 200000 (table public.b_huge, ")).then_some(())
+    });
+    let status = http_get(program.address().expect("it listens"), "/snapshot").expect("an answer").body;
+    assert!(status.matches("record-too-large: the record of a row").count() == 2, "{status}");
+    // The stream goes on, for these tables too.
+    stream.database.execute("insert into public.item values (601); insert into public.a_large values (901, 'late')");
+    stream.drain();
+    assert!(program.is_running());
+    let copied = |stream: &Stream| {
+        let records = stream.records();
+        let copied = records.iter().filter(|it| it.event.as_ref().is_some_and(|it| it.operation == "r"));
+        copied.filter(|it| it.table == "a_large").count()
+    };
+    assert_eq!(copied(&stream), 500, "of the chunk with the large row nothing is written");
+    assert_eq!(lacking(&stream, "item"), [""; 0]);
+
+    Topics::of(&stream.bootstrap_servers).configure(&stream.topic("a_large"), "max.message.bytes", "100000");
+    await_log(&program, "\"the table is copied\",\"schema\":\"public\",\"table\":\"a_large\"");
+    stream.database.execute("update public.b_huge set v = 'small'");
+    await_copied(&program);
+    stream.drain();
+    assert_eq!(program.metric("sessions_total"), Some(1.0), "nothing was begun anew");
+    program.terminate();
+    assert_eq!(lacking(&stream, "a_large"), [""; 0]);
+    // The one that was inserted meanwhile is in what was read then, and newer than that in the topic.
+    assert!((900..=901).contains(&copied(&stream)), "{}", copied(&stream));
 }

@@ -38,7 +38,7 @@ impl Source {
         if !self.copies.is_automatic || self.copies.decided.contains(&oid) {
             return;
         }
-        let Some(Known::Watched(table)) = self.relations.known.get(&oid) else { return };
+        let Some(Known::Watched(table)) = self.relations.known.get(oid) else { return };
         let plan = table.plan.plan();
         if table.row_key.is_some() || plan.has_key() || !plan.can_empty() || !plan.writes_reads() {
             return;
@@ -62,7 +62,7 @@ impl Source {
                 Passage::Wait => {}
             }
             if !std::mem::replace(&mut is_told, true) {
-                let name = match self.relations.known.get(&table) {
+                let name = match self.relations.known.get(table) {
                     Some(Known::Watched(known)) => &*known.name,
                     _ => "",
                 };
@@ -134,7 +134,7 @@ impl Source {
             let _nobody_waits_any_more = outcome.send(Outcome::Spoilt(Spoilt::Altered));
             return Ok(());
         };
-        if matches!(self.relations.known.get(&table), Some(Known::Watched(known)) if known.plan.holds_back()) {
+        if matches!(self.relations.known.get(table), Some(Known::Watched(known)) if known.plan.holds_back()) {
             // A topic in quarantine gets nothing; what would wait there is left out, and copied once the table is released.
             self.copies.at_once.abandon(window);
             let _nobody_waits_any_more = outcome.send(Outcome::Spoilt(Spoilt::HeldBack));
