@@ -21,7 +21,7 @@ use std::{
 };
 
 use pgoutput::Oid;
-use publisher::MemoryBudget;
+use publisher::{MemoryBudget, TopicAdmin};
 use tokio::{
     sync::{Notify, mpsc::Sender},
     task::JoinSet,
@@ -109,6 +109,8 @@ pub(super) fn waiting_bytes(memory_limit: usize) -> usize {
 
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
+    /// That of the relations, for whoever must not wait for them.
+    topics: Arc<TopicAdmin>,
     connect: Arc<ConnectOptions>,
     publication: String,
     settings: config::Snapshot,
@@ -143,6 +145,7 @@ impl Copier {
     fn new(parts: CopierParts) -> Self {
         let memory_limit = usize::try_from(parts.memory_limit_bytes).unwrap_or(usize::MAX);
         Self {
+            topics: Arc::clone(&parts.relations.topics),
             relations: tokio::sync::Mutex::new(parts.relations),
             connect: parts.connect,
             publication: parts.publication,
@@ -256,8 +259,18 @@ impl Copier {
         };
         self.work.notify_waiters();
         self.settled.notify_waiters();
-        for table in gone {
-            self.forget(table).await?;
+        for oid in gone {
+            let record = self.state().progress.tables.get(&u32::from(oid)).cloned();
+            if let Some(TableRecord { schema, table, ended_at_ms: Some(_), .. }) = record {
+                warn!(
+                    schema,
+                    table,
+                    "the table was taken out of publication {}, or dropped: it is not streamed any more. Should it be put back, its rows are copied anew, \
+                     and rows that were deleted in between stay in its topic",
+                    self.publication
+                );
+            }
+            self.forget(oid).await?;
         }
         Ok(())
     }

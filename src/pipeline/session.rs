@@ -9,6 +9,7 @@ use std::{
 };
 
 use encoder::BoundHeartbeatTopic;
+use pgoutput::Oid;
 use publisher::{Checkpoint, CheckpointTopic, KafkaSettings, MemoryBudget, Producer};
 use tokio::{runtime::Handle, sync::mpsc, sync::watch};
 use tracing::warn;
@@ -31,7 +32,7 @@ use crate::{
     failures,
     metrics::Metrics,
     schemas::Schemas,
-    snapshot::{MovedRows, Owing, Request, control::SnapshotControl},
+    snapshot::{MovedRows, Request, control::SnapshotControl},
 };
 
 /// How many pieces of work may wait for the publishing thread. Their bytes are bounded by the memory budget; this bounds
@@ -75,7 +76,7 @@ struct Started {
     /// Rows that a copy is to read before it is over, whether it goes on in this session or not.
     moved: MovedRows,
     /// Which tables are owed a copy at once.
-    owing: Owing,
+    owed: Vec<Oid>,
     /// What copies rows that were there before, and what it asks the stream.
     copier: (CopierParts, mpsc::Receiver<Request>),
 }
@@ -130,7 +131,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         budget,
         heartbeat,
         moved,
-        owing,
+        owed,
         copier,
     } = started;
     let (sender, receiver) = mpsc::channel(QUEUE_LEN_MAX);
@@ -160,7 +161,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     shared.metrics.state("streaming");
     let (parts, requests) = copier;
     let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
-    let mut source = source.copying(requests, moved, owing);
+    let mut source = source.copying(requests, moved, owed);
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,

@@ -241,7 +241,6 @@ impl Source {
                 let table = relation.id;
                 self.relations.learn(relation, Writer::of(&transaction.begin)).await?;
                 self.copies.learn(table, self.relations.row_key(table));
-                self.owe_if_new(table);
                 self.hand_on_quarantine().await
             }
             Message::Origin(origin) => {

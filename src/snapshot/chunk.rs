@@ -12,7 +12,7 @@ use super::{
     window::{Epoch, Spoilt, WindowId},
 };
 
-/// What a copy asks of the stream. Everything is done between transactions.
+/// What a copy asks of the stream. Everything is done between transactions, or where one waits for a copy at once.
 #[derive(Debug)]
 pub(crate) enum Request {
     /// Opens a window on a table, by the names of the columns of its [row key](super::RowKey).
@@ -29,7 +29,8 @@ pub(crate) enum Request {
     /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
     Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
     /// The table's topic is to be emptied, if there is anything in it, and the checkpoint is to say that it was.
-    Empty { table: Oid, emptied: Option<Emptied>, record: Attachment },
+    /// `is_emptied` is told whether it is: one in quarantine gets nothing.
+    Empty { table: Oid, emptied: Option<Emptied>, record: Attachment, is_emptied: oneshot::Sender<bool> },
     /// The table is owed a copy [at once](super::AtOnce) from here on, as the checkpoint is to say. It is told once it does.
     Owe { table: Oid, record: Attachment, committed: oneshot::Sender<()> },
     /// The snapshot of such a copy is about to be taken.

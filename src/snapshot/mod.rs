@@ -17,6 +17,6 @@ pub(crate) use moved::{Left, MovedRows, Settles};
 pub(crate) use notice::{Happened, Notice};
 pub(crate) use row_key::RowKey;
 pub(crate) use signal::Signal;
-pub(crate) use state::{ControlRecord, Owing, Progress, SignalsRecord, StreamRecord, TableRecord};
+pub(crate) use state::{ControlRecord, Progress, SignalsRecord, StreamRecord, TableRecord};
 pub(crate) use visibility::{FullXid, NewestLook, Visibility};
 pub(crate) use window::{Closed, Epoch, Fate, Spoilt, WindowId, Windows};

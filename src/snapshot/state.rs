@@ -7,7 +7,6 @@ use std::collections::BTreeMap;
 
 use pgoutput::Oid;
 use publisher::Attachment;
-use rustc_hash::FxHashSet;
 use serde::{Deserialize, Serialize};
 
 use super::moved::MovedRows;
@@ -40,17 +39,6 @@ pub(crate) struct Progress {
     pub(crate) tables: BTreeMap<u32, TableRecord>,
     /// Keys of rows that are to be read before a table's copy is over, by its OID and their names.
     pub(crate) moved: BTreeMap<u32, BTreeMap<String, Vec<String>>>,
-}
-
-/// What the stream has to know of copies at once when a session begins.
-#[derive(Debug, Default)]
-pub(crate) struct Owing {
-    /// The tables that are owed one.
-    pub(crate) owed: Vec<Oid>,
-    /// Whether a table is owed one that is new.
-    pub(crate) is_automatic: bool,
-    /// The tables of which something is said already.
-    pub(crate) decided: FxHashSet<Oid>,
 }
 
 /// What is said of all copies.
@@ -226,14 +214,9 @@ impl Progress {
         MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
     }
 
-    /// What the stream has to know of copies at once; `is_automatic` if tables are copied that nobody has asked for.
-    pub(crate) fn owing(&self, is_automatic: bool) -> Owing {
-        let owed = self.tables.iter().filter(|(_, record)| record.is_owed()).map(|(oid, _)| Oid::from(*oid));
-        let not_copied = self.stream.iter().flat_map(|stream| &stream.not_copied);
-        // What is begun behind a TRUNCATE is as good as new.
-        let known = self.tables.iter().filter(|(_, record)| !record.empty_first).map(|(oid, _)| oid);
-        let decided = known.chain(not_copied).map(|oid| Oid::from(*oid)).collect();
-        Owing { owed: owed.collect(), is_automatic, decided }
+    /// The tables that are owed a copy at once.
+    pub(crate) fn owed(&self) -> Vec<Oid> {
+        self.tables.iter().filter(|(_, record)| record.is_owed()).map(|(oid, _)| Oid::from(*oid)).collect()
     }
 
     /// Whether the table is to be copied, or copied on.
@@ -333,6 +316,11 @@ impl TableRecord {
     pub(crate) fn owed(self) -> Self {
         let Self { version, schema, table, started_at_ms, .. } = self;
         Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
+    }
+
+    /// The same, with how the table has come into the publication.
+    pub(crate) fn published_as(self, membership: &str) -> Self {
+        Self { key: vec![membership.to_owned()], ..self }
     }
 
     /// The same once its topic is emptied.
@@ -479,9 +467,7 @@ mod tests {
         assert_eq!(emptied, [3, 6, 7], "6 is not published now, and may be again");
         let lacking: Vec<u32> = (3..=7).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!(lacking, [3, 5, 6, 7]);
-        let owing = progress.owing(true);
-        assert!(!owing.decided.contains(&Oid::from(7)) && owing.decided.contains(&Oid::from(4)));
-        assert_eq!(owing.owed, [Oid::from(5)]);
+        assert_eq!(progress.owed(), [Oid::from(5)]);
         progress.begin_anew();
         assert!(progress.tables[&3].empty_first, "that it begins anew does not empty its topic");
         let asked = TableRecord::new("public", "t3", Vec::new(), 1);

@@ -45,7 +45,7 @@ use crate::{
         publish::{failure_of, unix_ms, unix_ns},
         work::cost_of,
     },
-    snapshot::{Emptied, Ending, Happened, Notice, Outcome, Request, Rows, TableRecord, WindowId},
+    snapshot::{Emptied, Ending, Happened, Notice, Outcome, Request, Rows, Spoilt, TableRecord, WindowId},
 };
 
 /// A copy that is being made.
@@ -124,7 +124,7 @@ impl Copier {
         if let Some(why) = self.unfit(&encoding).await? {
             return Ok(Step::Impossible(why));
         }
-        self.owe(copying).await?;
+        self.owe(copying, &table.membership).await?;
         let emptied_in = self.partitions_to_empty(&encoding, *is_dirty).await?;
         let window = self.next_window();
         let whole = Whole { window, table: &table, fingerprint: &fingerprint, encoding, emptied_in };
@@ -180,8 +180,11 @@ impl Copier {
             }
         };
         let record = copying.record.emptied();
-        let attachment = record.attachment(copying.oid);
-        self.request(Request::Empty { table: copying.oid, emptied, record: attachment }).await?;
+        let (attachment, (is_emptied, answer)) = (record.attachment(copying.oid), oneshot::channel());
+        self.request(Request::Empty { table: copying.oid, emptied, record: attachment, is_emptied }).await?;
+        if !answer.await.map_err(|_| session_over())? {
+            return Ok(Some(Step::Again(words(Spoilt::HeldBack).to_owned())));
+        }
         self.state().progress.tables.insert(copying.oid.into(), record.clone());
         copying.record = record;
         copying.ahead = copying.ahead.emptied();
@@ -189,14 +192,14 @@ impl Copier {
     }
 
     async fn is_compacted(&self, topic: &str) -> Result<bool, Failure> {
-        let (admin, name) = (Arc::clone(&self.relations.lock().await.topics), topic.to_owned());
+        let (admin, name) = (Arc::clone(&self.topics), topic.to_owned());
         let config = blocking(topic, move || admin.config(&name)).await?;
         Ok(config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")))
     }
 
     /// The checkpoint says that the table is owed a copy, and the stream knows it. What was copied in another way, or before, counts no more.
-    async fn owe(&self, copying: &mut Copying) -> Result<(), Failure> {
-        let record = copying.ahead.clone().owed();
+    async fn owe(&self, copying: &mut Copying, membership: &str) -> Result<(), Failure> {
+        let record = copying.ahead.clone().owed().published_as(membership);
         let (committed, waiting) = oneshot::channel();
         let attachment = record.attachment(copying.oid);
         self.request(Request::Owe { table: copying.oid, record: attachment, committed }).await?;
@@ -208,7 +211,7 @@ impl Copier {
 
     /// How many partitions the topic has, if it holds anything: whatever was to be written to it is.
     async fn partitions_to_empty(&self, encoding: &Encoding, is_dirty: bool) -> Result<Option<i32>, Failure> {
-        let admin = Arc::clone(&self.relations.lock().await.topics);
+        let admin = Arc::clone(&self.topics);
         let (topic, name) = (encoding.plan.plan().topic(), encoding.plan.plan().topic().to_string());
         let (partitions, is_unwritten) = blocking(topic, move || {
             let partitions = admin.partitions_by_topic()?.get(&name).copied().unwrap_or_default();

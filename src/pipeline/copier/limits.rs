@@ -72,7 +72,7 @@ impl Copier {
         if batch.is_empty() {
             return Ok(());
         }
-        let admin = Arc::clone(&self.relations.lock().await.topics);
+        let admin = Arc::clone(&self.topics);
         let limits = match limits {
             Some(limits) => limits,
             // Asked once in each turn: what was raised since the last one counts.

@@ -142,7 +142,8 @@ impl State {
         }
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
         let rests = |oid: &u32| self.resting.get(oid).is_some_and(|(_, until)| *until > Instant::now());
-        self.taken.retain(|oid, taken| *taken != Taken::PutOff || rests(oid));
+        let published = &self.published;
+        self.taken.retain(|oid, taken| *taken != Taken::PutOff || rests(oid) && published.contains_key(oid));
         self.unwatched.retain(|oid, name| self.published.get(oid) == Some(name));
         let published = &self.published;
         let is_gone = |oid: &u32| !published.contains_key(oid);
@@ -156,10 +157,12 @@ impl State {
                 self.pending.push_back((oid.into(), look));
             }
         }
-        // That of one that is being copied ends its own turn.
+        // That of one that is being copied ends its own turn; and what a topic needs before its table is copied it needs whenever that is.
         let published = &self.published;
-        let is_gone = |oid: &u32| !published.contains_key(oid) && !self.taken.contains_key(oid);
-        self.progress.tables.keys().copied().filter(is_gone).map(Oid::from).collect()
+        let is_gone = |(oid, record): &(&u32, &TableRecord)| {
+            !published.contains_key(oid) && !self.taken.contains_key(oid) && !record.empty_first
+        };
+        self.progress.tables.iter().filter(is_gone).map(|(oid, _)| Oid::from(*oid)).collect()
     }
 
     /// The tables that were copied, with how each had come into the publication, as far as that is known.
@@ -269,6 +272,12 @@ impl State {
         matches!(self.taken.get(&table), Some(Taken::Copying(_)))
     }
 
+    /// Whether a table that was taken out of the publication while it was being copied is in it again.
+    pub(super) fn is_back(&mut self, table: Oid) -> bool {
+        let oid = u32::from(table);
+        self.published.contains_key(&oid) && self.gone.remove(&oid)
+    }
+
     /// Whether the table is still one to copy, and has been all the time.
     pub(super) fn is_published(&self, table: Oid) -> bool {
         let oid = u32::from(table);
@@ -338,6 +347,7 @@ impl State {
     pub(super) fn start(&mut self, table: u32, record: TableRecord) {
         self.progress.tables.insert(table, record);
         self.impossible.remove(&table);
+        self.told_away.remove(&table);
         self.resting.remove(&table);
         self.pending.push_back((table.into(), self.looks.saturating_sub(1)));
     }
@@ -449,6 +459,25 @@ mod tests {
         assert_eq!(rest, REST_MAX);
         state.start(1, record().owed());
         assert!(state.begin().is_some() && state.resting.is_empty(), "somebody has asked");
+    }
+
+    #[test]
+    fn what_is_taken_out_of_the_publication_is_forgotten_but_not_what_its_topic_needs() {
+        let mut state = State::new(Progress::default(), true);
+        state.progress.tables.insert(1, record().ended(2));
+        let mut to_be_emptied = record();
+        to_be_emptied.empty_first = true;
+        state.progress.tables.insert(2, to_be_emptied);
+        assert_eq!(state.look(&[table(3)]), [Oid::from(1)]);
+        // One that is owed a copy and out for a moment while it is read begins anew; one that rests is no such thing.
+        state.progress.tables.insert(4, record().owed().published_as("member 7"));
+        state.look(&[table(3), table(4)]);
+        while state.begin().is_some_and(|(oid, _)| oid != Oid::from(4)) {}
+        assert!(state.look(&[table(3)]).is_empty() && !state.is_back(4.into()));
+        state.look(&[table(3), table(4)]);
+        assert!(!state.is_published(4.into()) && state.is_back(4.into()) && state.is_published(4.into()));
+        state.end(4.into(), 0, End::PutOff("it cannot be read".into()));
+        assert_eq!(state.look(&[table(3)]), [Oid::from(4)], "that it rests keeps it no longer");
     }
 
     #[test]

@@ -199,11 +199,27 @@ impl Copier {
         }
         if matches!(ended, Ok(Step::AtOnce)) {
             ended = self.copy_at_once(copying).await;
+            // The connection was one for that.
+            copying.reader.disconnect();
+            copying.reader = self.reader();
         }
         match ended? {
             Step::Gone => {
+                // What is owed is copied from its first row on in any case, and nothing else would have it copied.
+                if copying.record.is_owed() && self.state().is_back(oid) {
+                    return Ok(End::NextTurn("it was taken out of the publication and put back".to_owned()));
+                }
                 let TableRecord { schema, table, .. } = &copying.ahead;
-                info!(schema, table, "the table is not copied, for it is not streamed");
+                if copying.record.is_owed() {
+                    warn!(
+                        schema,
+                        table,
+                        "the table is not streamed any more, and not copied: what was left out for its copy, and the copy as far as it came, are all \
+                         that its topic lacks and has"
+                    );
+                } else {
+                    info!(schema, table, "the table is not copied, for it is not streamed");
+                }
                 self.forget(oid).await?;
                 Ok(End::Gone)
             }

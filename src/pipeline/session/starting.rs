@@ -137,7 +137,7 @@ impl Starting<'_> {
         let relations =
             |catalog| self.relations(catalog, &admin, &session_topics, membership.scope(), &quarantine, has_streamed);
         let moved = progress.moved_rows();
-        let owing = progress.owing(config.snapshot.mode != SnapshotMode::Never);
+        let owed = progress.owed();
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
         let copier = self.copier(of_copies, &budget, progress, has_begun_anew);
         let mut relations = relations(catalog);
@@ -149,19 +149,7 @@ impl Starting<'_> {
             self.prepare_signals(topic.as_str(), &topics, &admin).await?;
         }
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started {
-            producer,
-            checkpoint,
-            reader,
-            feedback,
-            relations,
-            topic,
-            budget,
-            heartbeat,
-            moved,
-            owing,
-            copier,
-        })
+        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, owed, copier })
     }
 
     /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before

@@ -1,12 +1,12 @@
 //! Rows that are copied from tables beside the stream: the source's part of [`snapshot`](crate::snapshot).
 //!
-//! A copy asks through a channel, which is looked at between transactions; what it has read is written there too. The argument for where is
+//! A copy asks through a channel, which is looked at between transactions, and where the stream waits for a copy at once; what it has read is written there too. The argument for where is
 //! in [`Windows`].
 
 use encoder::{Change, RecordBatch};
 use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
-use rustc_hash::{FxHashMap, FxHashSet};
+use rustc_hash::FxHashMap;
 use tokio::sync::{
     mpsc::{Receiver, error::TryRecvError},
     oneshot,
@@ -20,8 +20,8 @@ use crate::{
         work::{Copied, Work, cost_of},
     },
     snapshot::{
-        AtOnce, Chunk, Closed, Ending, Fate, MovedRows, Notice, Opened, Outcome, Owing, Request, RowKey, Spoilt,
-        TableRecord, WindowId, Windows,
+        AtOnce, Chunk, Closed, Ending, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt, TableRecord,
+        WindowId, Windows,
     },
 };
 
@@ -36,9 +36,6 @@ pub(super) struct Copies {
     windows: Windows<Box<Chunk>>,
     moved: MovedRows,
     at_once: AtOnce,
-    /// Whether tables are copied that nobody has asked for, and those of which it is known already what becomes of them.
-    is_automatic: bool,
-    decided: FxHashSet<Oid>,
     /// Copies at once of which all rows are written.
     ending: FxHashMap<WindowId, (Ending, oneshot::Sender<Outcome>)>,
     /// Kept for their memory.
@@ -53,8 +50,6 @@ impl Copies {
             windows: Windows::new(),
             moved: MovedRows::default(),
             at_once: AtOnce::default(),
-            is_automatic: false,
-            decided: FxHashSet::default(),
             ending: FxHashMap::default(),
             old_key: Vec::new(),
             new_key: Vec::new(),
@@ -157,14 +152,13 @@ impl Source {
         mut self,
         requests: Receiver<Request>,
         moved: MovedRows,
-        Owing { owed, is_automatic, decided }: Owing,
+        owed: Vec<Oid>,
     ) -> Self {
         self.copies.requests = Some(requests);
         self.copies.moved = moved;
         for table in owed {
             self.copies.at_once.owe(table);
         }
-        (self.copies.is_automatic, self.copies.decided) = (is_automatic, decided);
         self
     }
 
@@ -179,7 +173,6 @@ impl Source {
     pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
         match request {
             Request::Open { window, table, key, is_anew, behind, opened } => {
-                self.copies.decided.insert(table);
                 self.copies.moved.begin(table, is_anew);
                 let why = match self.relations.known.get(table) {
                     Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
@@ -201,7 +194,9 @@ impl Source {
                 self.copies.windows.load(window, chunk, snapshot, until);
                 self.write_copies().await
             }
-            Request::Empty { table, emptied, record } => self.empty(table, emptied, record).await,
+            Request::Empty { table, emptied, record, is_emptied } => {
+                self.empty(table, emptied, record, is_emptied).await
+            }
             Request::Owe { table, record, committed } => self.owe(table, record, committed).await,
             Request::Take { window, table, opened } => {
                 self.take(window, table, opened);
@@ -221,7 +216,6 @@ impl Source {
             Request::Record { mut attachments, notices, ended, committed } => {
                 for table in &ended {
                     self.copies.at_once.forgive(*table);
-                    self.copies.decided.insert(*table);
                 }
                 attachments.extend(ended.into_iter().flat_map(|table| self.copies.moved.end(table)));
                 self.record(attachments, notices, Some(committed)).await
@@ -230,7 +224,6 @@ impl Source {
                 // Whoever reads it still notes nothing any more.
                 self.copies.windows.spoil(table, Spoilt::Altered);
                 self.copies.at_once.forgive(table);
-                self.copies.decided.remove(&table);
                 let mut attachments = self.copies.moved.end(table);
                 attachments.push(TableRecord::removal(table));
                 self.record(attachments, Vec::new(), None).await

@@ -15,12 +15,11 @@ use super::Copies;
 use crate::{
     failure::{Code, Failure},
     pipeline::{
-        publish::unix_ms,
         relations::Known,
         source::Source,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Emptied, Opened, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
+    snapshot::{Emptied, Opened, Outcome, Passage, Rows, Spoilt, Visibility, WindowId},
 };
 
 impl Copies {
@@ -32,24 +31,6 @@ impl Copies {
 }
 
 impl Source {
-    /// A table whose records have no key, and that was never copied, is owed a copy before its first change is written: so no row is gone in its
-    /// topic before it is there. The copier finds it by itself.
-    pub(in crate::pipeline::source) fn owe_if_new(&mut self, oid: Oid) {
-        if !self.copies.is_automatic || self.copies.decided.contains(&oid) {
-            return;
-        }
-        let Some(Known::Watched(table)) = self.relations.known.get(oid) else { return };
-        let plan = table.plan.plan();
-        if table.row_key.is_some() || plan.has_key() || !plan.can_empty() || !plan.writes_reads() {
-            return;
-        }
-        let relation = table.relation();
-        let record = TableRecord::new(&relation.schema, &relation.name, Vec::new(), unix_ms()).owed();
-        self.pending.attachments.push(record.attachment(oid));
-        self.copies.decided.insert(oid);
-        self.copies.at_once.owe(oid);
-    }
-
     /// Waits until it is known whether a change of the table is left out, in the transaction that is open.
     pub(in crate::pipeline::source) async fn is_left_out(&mut self, table: Oid) -> Result<bool, Failure> {
         let xid = self.transaction.as_ref().map(|transaction| transaction.begin.xid);
@@ -82,7 +63,6 @@ impl Source {
     ) -> Result<(), Failure> {
         // It may have been copied by its key until now.
         self.copies.windows.spoil(table, Spoilt::Altered);
-        self.copies.decided.insert(table);
         self.copies.at_once.owe(table);
         let mut attachments = self.copies.moved.end(table);
         attachments.push(record);
@@ -95,15 +75,22 @@ impl Source {
         table: Oid,
         emptied: Option<Emptied>,
         record: Attachment,
+        is_emptied: oneshot::Sender<bool>,
     ) -> Result<(), Failure> {
+        if matches!(self.relations.known.get(table), Some(Known::Watched(known)) if known.plan.holds_back()) {
+            // A topic in quarantine gets nothing.
+            let _nobody_waits_any_more = is_emptied.send(false);
+            return Ok(());
+        }
         self.copies.windows.spoil(table, Spoilt::Altered);
-        self.copies.decided.insert(table);
         self.flush(false).await?;
         self.budget.charge(emptied.as_ref().map_or(0, cost_of_emptied));
         let attachments = self.behind_pending(vec![record]);
         let batch = RecordBatch::new();
         let copied = Copied { emptied, batch, attachments, notices: Vec::new(), committed: None };
-        self.send(Work::Copied(Box::new(copied))).await
+        self.send(Work::Copied(Box::new(copied))).await?;
+        let _nobody_waits_any_more = is_emptied.send(true);
+        Ok(())
     }
 
     pub(super) fn take(&mut self, window: WindowId, table: Oid, opened: oneshot::Sender<Opened>) {

@@ -1,10 +1,9 @@
 //! Changes of a table that is copied at once: left out, or waiting in the middle of a transaction.
 
-use rustc_hash::FxHashSet;
 use tokio::sync::{mpsc::Sender, oneshot};
 
 use super::*;
-use crate::snapshot::{Ending, MovedRows, Notice, Outcome, Owing, Request, Rows, Spoilt, TableRecord, WindowId};
+use crate::snapshot::{Ending, MovedRows, Notice, Outcome, Request, Rows, Spoilt, TableRecord, WindowId};
 
 const WINDOW: WindowId = WindowId(1);
 
@@ -12,8 +11,7 @@ const WINDOW: WindowId = WindowId(1);
 fn owing(resume: Position) -> (Fixture, Sender<Request>) {
     let Fixture { source, works } = Fixture::new(resume);
     let (requests, receiver) = mpsc::channel(16);
-    let owing = Owing { owed: vec![WATCHED.into()], is_automatic: true, decided: FxHashSet::default() };
-    (Fixture { source: source.copying(receiver, MovedRows::default(), owing), works }, requests)
+    (Fixture { source: source.copying(receiver, MovedRows::default(), vec![WATCHED.into()]), works }, requests)
 }
 
 async fn ask(requests: &Sender<Request>, request: Request) {
