@@ -2,10 +2,12 @@
 
 mod check;
 mod config;
+mod instance;
 mod release;
 mod run;
 mod setup;
 mod snapshot;
+mod top;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -46,6 +48,8 @@ enum Command {
     Release(release::ReleaseCommand),
     /// See and command how a running instance copies the rows that were there before.
     Snapshot(snapshot::SnapshotCommand),
+    /// Show a running instance in the terminal: whether it is well, how far it is, and what goes through.
+    Top(top::Top),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
 }
@@ -73,6 +77,7 @@ impl Arguments {
             Command::Setup(setup) => setup.run(),
             Command::Release(release) => release.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
+            Command::Top(top) => top.run(),
             Command::Config(config) => config.run(),
         };
         match outcome {
