@@ -3,7 +3,7 @@
 //! Its names do not change and none is taken away while [`FORMAT`] stays; a reader passes over names that it does not know. It holds no secret and
 //! no data of a row. Lists are bounded, and say how much more there is.
 
-use prometheus::{IntCounter, IntGauge};
+use prometheus::IntCounter;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -70,9 +70,9 @@ pub(crate) struct State {
 pub(crate) struct Positions {
     /// The end of the server's log, as it last said.
     pub(crate) server: Option<Position>,
-    /// The end of the last transaction that was received.
+    /// How far the log was received.
     pub(crate) received: Option<Position>,
-    /// The end of the last transaction that was handed to a Kafka transaction.
+    /// How far it was handed to a Kafka transaction.
     pub(crate) published: Option<Position>,
     /// What is committed in Kafka.
     pub(crate) committed: Option<Position>,
@@ -289,13 +289,7 @@ impl Metrics {
                 ready: unready.is_none(),
                 reason: unready.as_ref().map(ToString::to_string),
             },
-            positions: Positions {
-                server: position(&self.server_lsn),
-                received: position(&self.received_lsn),
-                published: position(&self.published_lsn),
-                committed: position(&self.committed_lsn),
-                confirmed: position(&self.confirmed_lsn),
-            },
+            positions: self.positions_told(),
             lag,
             rates: Rates {
                 events_per_second: last.map(|sample| sample.events_per_second),
@@ -313,6 +307,22 @@ impl Metrics {
             },
             failures: seen.failures.newest().map(failed).collect(),
             history: samples(&seen.history),
+        }
+    }
+
+    /// How far each step is, in the order of steps: what a later one has passed, an earlier one has. A position without a transaction, as a keepalive
+    /// has it, is committed without having been received as one.
+    fn positions_told(&self) -> Positions {
+        let confirmed = self.confirmed_lsn.get();
+        let committed = self.committed_lsn.get().max(confirmed);
+        let published = self.published_lsn.get().max(committed);
+        let received = self.received_lsn.get().max(published);
+        Positions {
+            server: position(self.server_lsn.get().max(received)),
+            received: position(received),
+            published: position(published),
+            committed: position(committed),
+            confirmed: position(confirmed),
         }
     }
 
@@ -423,8 +433,8 @@ impl Held {
     }
 }
 
-fn position(gauge: &IntGauge) -> Option<Position> {
-    let bytes = u64::try_from(gauge.get()).ok().filter(|bytes| *bytes > 0)?;
+fn position(bytes: i64) -> Option<Position> {
+    let bytes = u64::try_from(bytes).ok().filter(|bytes| *bytes > 0)?;
     Some(Position { lsn: pgoutput::Lsn::from(bytes).to_string(), bytes })
 }
 

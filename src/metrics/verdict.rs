@@ -10,7 +10,7 @@ use crate::failure::Code;
 /// A slot that is lost sooner than this is worth a warning, as in the log.
 const SOON_SECONDS: f64 = 3600.0;
 /// What is so much behind is worth a look.
-const BEHIND_MS: i64 = 60_000;
+const BEHIND_MS: i64 = 10_000;
 
 /// Whether it is well.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,7 +87,7 @@ impl Verdict {
                 .advising("Mend the subjects at the schema registry, and run `pgsluice release`.");
         }
         if lag_ms > BEHIND_MS {
-            return Self::new(Level::Warning, "The stream runs, and is more than a minute behind.")
+            return Self::new(Level::Warning, "The stream runs, and is more than ten seconds behind.")
                 .advising("See whether the lag falls. If it does not, see which latency has grown, and what Kafka and the registry say.");
         }
         Self::new(Level::Well, "All is well: what PostgreSQL commits is in Kafka soon after.")
@@ -105,12 +105,19 @@ impl Verdict {
                 .advising("Nothing is to be done: this one takes over when that one has gone."),
             (None, "stopping") => Self::new(Level::Waiting, "Stopping: what was read is committed first."),
             (None, "streaming") => {
-                Self { detail: Some(text.clone()), ..Self::new(Level::Problem, "The stream makes no progress.") }
+                Self { detail: Some(sentence(text)), ..Self::new(Level::Problem, "The stream makes no progress.") }
                     .advising("See whether PostgreSQL, Kafka and the registry answer, and what the log says.")
             }
             (None, state) => Self::new(Level::Waiting, format!("On its way: {state}.")),
         }
     }
+}
+
+/// One of our own phrases as a sentence.
+fn sentence(phrase: &str) -> String {
+    let mut characters = phrase.chars();
+    let first = characters.next().map(|first| first.to_ascii_uppercase());
+    first.into_iter().chain(characters).chain(['.']).collect()
 }
 
 #[cfg(test)]
@@ -126,11 +133,13 @@ mod tests {
             failure: Some(Told { code: Code::KafkaUnavailable, text: "no broker answers".into() }),
         };
         let starting = Unready { state: "connecting to kafka", text: String::new(), failure: None };
+        let stuck =
+            Unready { state: "streaming", text: "nothing was committed in Kafka for 31 s".into(), failure: None };
         let well = Known::default();
         for (known, level, part) in [
             (well, Level::Well, "All is well"),
-            (Known { lag_ms: 61_000, ..well }, Level::Warning, "behind"),
-            (Known { lag_ms: 61_000, in_quarantine: 2, ..well }, Level::Warning, "2 tables"),
+            (Known { lag_ms: 11_000, ..well }, Level::Warning, "behind"),
+            (Known { lag_ms: 11_000, in_quarantine: 2, ..well }, Level::Warning, "2 tables"),
             (Known { in_quarantine: 1, seconds_to_loss: Some(60.0), ..well }, Level::Warning, "within the hour"),
             (Known { seconds_to_loss: Some(7200.0), ..well }, Level::Well, "All is well"),
             (
@@ -149,6 +158,8 @@ mod tests {
             let verdict = Verdict::of(known);
             assert!(verdict.level == level && verdict.text.contains(part), "{known:?}: {verdict:?}");
         }
+        let verdict = Verdict::of(Known { unready: Some(&stuck), ..well });
+        assert_eq!(verdict.detail.as_deref(), Some("Nothing was committed in Kafka for 31 s."));
         let verdict = Verdict::of(Known { unready: Some(&failing), ..well });
         assert_eq!(verdict.code.as_deref(), Some("kafka-unavailable"));
         assert_eq!(verdict.detail.as_deref(), Some("no broker answers"));

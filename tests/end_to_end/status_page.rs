@@ -4,7 +4,7 @@ use std::{path::Path, time::Duration};
 
 use serde_json::{Value, json};
 
-use crate::harness::{browser::Browser, http_get, stack::Stack, stream::Stream};
+use crate::harness::{browser::Browser, http_get, stack::Stack, stream::Stream, terminal::Terminal};
 
 /// For a browser that shares a busy machine.
 const BOUND: Duration = Duration::from_mins(1);
@@ -128,5 +128,31 @@ fn the_status_is_for_programs_too_and_the_root_for_clients_of_the_registry() {
     assert!(password.len() > 8 && !answer.body.contains(password), "a secret");
     // Who does not ask for a page gets what a registry has there.
     assert_eq!(http_get(address, "/").expect("it answers").body, "{}");
+    program.terminate();
+}
+
+#[test]
+fn the_terminal_is_given_back() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "top");
+    stream.database.create_tables("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    let address = program.address().expect("it listens");
+    for by_signal in [false, true] {
+        let mut terminal = Terminal::start(&format!("top --instance {address}"));
+        terminal.await_text("Where the stream is");
+        if by_signal {
+            terminal.terminate();
+        } else {
+            terminal.keys("q");
+        }
+        let (text, is_success) = terminal.end();
+        assert!(is_success, "{text}");
+        // The alternate screen was entered and left, and the cursor is there again.
+        let place = |sequence: &str| text.rfind(sequence).unwrap_or_else(|| panic!("{sequence:?} is not in {text:?}"));
+        assert!(place("\u{1b}[?1049l") > place("\u{1b}[?1049h"), "{text:?}");
+        assert!(place("\u{1b}[?25h") > place("\u{1b}[?25l"), "{text:?}");
+        assert!(text.contains("ECHO BACK"), "raw mode is over: {text:?}");
+    }
     program.terminate();
 }

@@ -222,6 +222,17 @@ fn the_names_of_the_document_do_not_change() {
 }
 
 #[test]
+fn no_step_is_behind_a_later_one() {
+    let metrics = Metrics::new(1);
+    metrics.resumed_at(Resumed::at(0x10.into()));
+    metrics.kafka_committed(0x30.into(), 0, std::time::Duration::ZERO, 0, 0);
+    metrics.confirmed(0x20.into());
+    let positions = metrics.status("shop", None).positions;
+    let told = [positions.server, positions.received, positions.published, positions.committed, positions.confirmed];
+    assert_eq!(told.map(|position| position.map(|position| position.bytes)), [0x30, 0x30, 0x30, 0x30, 0x20].map(Some));
+}
+
+#[test]
 fn what_is_not_known_is_null() {
     let status = Metrics::new(1).status("shop", None);
     let document = serde_json::to_value(&status).expect("JSON");

@@ -2,6 +2,7 @@
 //! no code with the program, and an oracle that compares the two.
 
 pub(crate) mod browser;
+pub(crate) mod terminal;
 pub(crate) mod stack;
 pub(crate) mod database;
 pub(crate) mod stream;
