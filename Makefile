@@ -37,13 +37,14 @@ build: dependencies ## Build target/release/pgsluice.
 
 .PHONY: test
 test: dependencies ## Prove it: unit, property and golden tests, and tests against PostgreSQL 18 and 14, Kafka and a registry.
-	$(STACK) install --postgres 14
+	$(STACK) install --postgres 14 --browser
 	$(TEST) --workspace --no-run
 	$(STACK) run -- $(TEST) --workspace
 	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables slot_guards sigkill fault_points parity round_trip ddl
 
 .PHONY: test-versions
 test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 16 and 17.
+	$(STACK) install --browser
 	$(TEST) --test end_to_end --no-run
 	for version in 15 16 17; do \
 		printf '\n== PostgreSQL %s\n' "$$version"; \
@@ -52,6 +53,7 @@ test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 1
 
 .PHONY: test-long
 test-long: dependencies ## The fault suite at length: 600 rounds of kills, 10 million rows in one transaction.
+	$(STACK) install --browser
 	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) $(TEST) --test end_to_end
 
 .PHONY: bench

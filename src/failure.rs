@@ -334,24 +334,48 @@ impl Failure {
     pub fn found(&self) -> &str {
         &self.found
     }
+
+    /// What may be shown of it to whoever asks over HTTP.
+    pub fn told(&self) -> Told {
+        Told { code: self.code, text: format!("{}{}", self.found, self.place.words(false)) }
+    }
+}
+
+impl Place {
+    fn words(&self, with_key: bool) -> String {
+        let Self { table, key, lsn, topic } = self;
+        let places = [
+            table.as_ref().map(|table| format!("table {table}")),
+            key.as_ref().filter(|_| with_key).map(|key| format!("key {key}")),
+            lsn.map(|lsn| format!("LSN {lsn}")),
+            topic.as_ref().map(|topic| format!("topic {topic}")),
+        ];
+        let places: Vec<_> = places.into_iter().flatten().collect();
+        if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) }
+    }
+}
+
+/// A failure without the row's key, which is data.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Told {
+    /// The code.
+    pub code: Code,
+    /// What was found, and where, without a full stop.
+    pub text: String,
+}
+
+impl fmt::Display for Told {
+    /// As the failure, `[code] what was found (where). The fix.`
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{}] {}. {}", self.code.as_str(), self.text, self.code.fix())
+    }
 }
 
 impl fmt::Display for Failure {
     /// `[code] what was found (where). The fix.` And, of one that stops, where more is said: on one line, whatever reads it.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "[{}] {}", self.code.as_str(), self.found)?;
-        let Place { table, key, lsn, topic } = &self.place;
-        let places = [
-            table.as_ref().map(|table| format!("table {table}")),
-            key.as_ref().map(|key| format!("key {key}")),
-            lsn.map(|lsn| format!("LSN {lsn}")),
-            topic.as_ref().map(|topic| format!("topic {topic}")),
-        ];
-        let places: Vec<_> = places.into_iter().flatten().collect();
-        if !places.is_empty() {
-            write!(f, " ({})", places.join(", "))?;
-        }
-        write!(f, ". {}", self.code.fix())?;
+        let place = self.place.words(true);
+        write!(f, "[{}] {}{place}. {}", self.code.as_str(), self.found, self.code.fix())?;
         match self.code.recovery() {
             Recovery::Stop => write!(f, " (pgsluice explain {})", self.code.as_str()),
             Recovery::Restart => Ok(()),
@@ -401,6 +425,11 @@ mod tests {
             "[record-too-large] a record of 2000000 bytes was not delivered (table public.orders, key {\"id\":7}, \
              LSN 0/10, topic shop.public.orders). Raise max.message.bytes of the topic and message.max.bytes in \
              kafka.properties, or leave the column or table out. (pgsluice explain record-too-large)"
+        );
+        let told = failure.told().to_string();
+        assert!(
+            !told.contains("key") && told.contains("(table public.orders, LSN 0/10, topic shop.public.orders)"),
+            "{told}"
         );
     }
 }

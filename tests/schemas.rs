@@ -108,7 +108,8 @@ impl Case {
         let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a port").port();
         let address: std::net::SocketAddr = ([127, 0, 0, 1], port).into();
         let metrics = Arc::new(Metrics::new(64 << 20));
-        let served = Served { metrics, registry: Some(Arc::clone(instance)), snapshot: Arc::default() };
+        let name = "shop".to_owned();
+        let served = Served { name, metrics, registry: Some(Arc::clone(instance)), snapshot: Arc::default() };
         let config = config::Http { listen: address, token: None };
         http::serve(&config, served, stop).await.expect("it listens");
         // Nobody asks it to stop: it ends with the test.

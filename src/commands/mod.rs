@@ -4,11 +4,13 @@ mod check;
 mod completions;
 mod config;
 mod explain;
+mod instance;
 mod release;
 mod replay;
 mod run;
 mod setup;
 mod snapshot;
+mod top;
 
 use std::{
     io::{self, IsTerminal, Write},
@@ -58,6 +60,8 @@ enum Command {
     Snapshot(snapshot::SnapshotCommand),
     /// Say what a failure, or a finding of `check`, means, and how to mend it.
     Explain(explain::Explain),
+    /// Show a running instance in the terminal: whether it is well, how far it is, and what goes through.
+    Top(top::Top),
     /// Print a commented example of the configuration, or the reference.
     Config(config::ConfigCommand),
     /// Print a script that completes the commands in a shell.
@@ -91,6 +95,7 @@ impl Arguments {
             Command::Replay(replay) => replay.run(),
             Command::Snapshot(snapshot) => snapshot.run(),
             Command::Explain(explain) => explain.run(),
+            Command::Top(top) => top.run(),
             Command::Config(config) => config.run(),
             Command::Completions(completions) => completions.run(),
             Command::Man(page) => page.run(),

@@ -14,7 +14,7 @@ use crate::{
     checkpoint::start::OperatorWord,
     failure::{Code, Failure},
     http::{self, Served},
-    metrics::Metrics,
+    metrics::{self, Metrics},
     pipeline::{self, Launch},
     schemas::Schemas,
     service,
@@ -53,12 +53,18 @@ impl Run {
             let signals = listen_for_signals(ask)?;
             let schemas = Schemas::new(&config, &pipeline::kafka_settings(&config))?;
             let snapshot = Arc::new(SnapshotControl::default());
-            let served =
-                Served { metrics: Arc::clone(&metrics), registry: schemas.built_in(), snapshot: Arc::clone(&snapshot) };
+            let served = Served {
+                name: config.name.as_str().to_owned(),
+                metrics: Arc::clone(&metrics),
+                registry: schemas.built_in(),
+                snapshot: Arc::clone(&snapshot),
+            };
             let server = http::serve(&config.http, served, stop.clone()).await?;
             let told = tokio::spawn(service::tell(Arc::clone(&metrics)));
+            let history = tokio::spawn(metrics::history::keep(Arc::clone(&metrics)));
             let outcome = Box::pin(pipeline::supervise(config, launch, metrics, schemas, snapshot, stop)).await;
             told.abort();
+            history.abort();
             signals.abort();
             server.abort();
             outcome

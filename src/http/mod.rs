@@ -1,7 +1,8 @@
-//! The HTTP endpoint: metrics, probes, the schemas of the built-in registry, and commands.
+//! The HTTP endpoint: metrics, probes, the status and its page, the schemas of the built-in registry, and commands.
 
 mod access;
 pub(crate) mod snapshot;
+pub(crate) mod status;
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -21,6 +22,8 @@ pub use crate::snapshot::control::SnapshotControl;
 
 /// What is served.
 pub struct Served {
+    /// The name of the stream.
+    pub name: String,
     /// What `/metrics` and `/readyz` show.
     pub metrics: Arc<Metrics>,
     /// The built-in registry, if there is one.
@@ -29,7 +32,7 @@ pub struct Served {
     pub snapshot: Arc<SnapshotControl>,
 }
 
-/// Serves `/metrics`, `/livez` and `/readyz`, commands, and a registry if there is one, until the program ends.
+/// Serves `/metrics`, `/livez` and `/readyz`, `/status` and the page at `/`, commands, and a registry if there is one, until the program ends.
 ///
 /// # Errors
 /// The address cannot be listened on.
@@ -48,7 +51,8 @@ pub async fn serve(
         // The process answers: that is all that liveness means. Restarting it would not help against what it waits for.
         .route("/livez", get(async || "alive\n"))
         .route("/readyz", get(readiness))
-        .with_state(served.metrics)
+        .with_state(Arc::clone(&served.metrics))
+        .merge(status::router(&served))
         .merge(snapshot::router(served.snapshot, access::Access::new(config)));
     let router = match served.registry {
         Some(registry) => router.merge(schemas::api::router(registry)),

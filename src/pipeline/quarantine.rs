@@ -265,7 +265,7 @@ impl Relations {
         let mut quarantine = lock(&self.quarantine);
         let entry = Quarantined::new(table, letters.to_owned(), end, unix_ms(), reason).behind(in_front);
         quarantine.begin(topic, entry);
-        self.metrics.quarantined(quarantine.iter().len());
+        self.metrics.quarantined(&quarantine);
         self.quarantine_has_grown = true;
         // The registry has answered, so that the stream waits for it no more.
         self.metrics.resumed();

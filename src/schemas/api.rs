@@ -32,10 +32,14 @@ const BODY_BYTES_MAX: usize = 2 << 20;
 /// How long the topic may take to be read on before a request is given up. It is read on all the same.
 const READ_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// The routes of the API.
+/// What the registry has at `/`, where a browser is shown the instance.
+pub(crate) fn root() -> Response {
+    Answer::ok(&json!({})).into_response()
+}
+
+/// The routes of the API, but for `/`.
 pub fn router(registry: Arc<BuiltIn>) -> Router {
     Router::new()
-        .route("/", read_only(get(async || Answer::ok(&json!({})))))
         .route("/schemas/types", read_only(get(async || Answer::ok(&json!(["AVRO"])))))
         .route("/schemas/ids/{id}", read_only(get(schema_by_id)))
         .route("/schemas/ids/{id}/schema", read_only(get(text_by_id)))

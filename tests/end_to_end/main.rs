@@ -49,5 +49,6 @@ mod slot_lost;
 mod slot_watch;
 mod snapshot;
 mod snapshot_catalog;
+mod status_page;
 mod termination;
 mod topics;

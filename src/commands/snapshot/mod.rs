@@ -1,6 +1,5 @@
 //! `pgsluice snapshot`
 
-mod instance;
 mod show;
 
 use std::{net::SocketAddr, process::ExitCode, time::Duration};
@@ -9,11 +8,10 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use self::instance::Instance;
-use super::{ConfigFile, runtime};
+use super::{ConfigFile, instance::Instance, runtime};
 use crate::{
     failure::{Code, Failure},
-    http::snapshot::{Start, Stop},
+    http::snapshot::{PATH, Start, Stop},
     snapshot::control::Status,
 };
 
@@ -104,12 +102,12 @@ impl Verb {
 }
 
 async fn status(instance: &Instance) -> Result<Status, Failure> {
-    instance.get().await
+    instance.get(PATH).await
 }
 
 async fn command(instance: &Instance, verb: &str, body: &impl Serialize) -> Result<Status, Failure> {
     let body = serde_json::to_vec(body).map_err(|error| Failure::caused(Code::Internal, error))?;
-    instance.post(verb, body).await
+    instance.post(&format!("{PATH}/{verb}"), body).await
 }
 
 async fn watch(instance: &Instance) -> Result<(), Failure> {

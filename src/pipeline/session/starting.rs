@@ -72,7 +72,7 @@ impl Starting<'_> {
         let quarantine = Quarantine::read(&held.attachments);
         let quarantine = quarantine.map_err(|found| Failure::new(Code::CheckpointCorrupt, found))?;
         attachments.extend(quarantine.renewal(&held.attachments));
-        metrics.quarantined(quarantine.iter().len());
+        metrics.quarantined(&quarantine);
         let quarantine = Arc::new(Mutex::new(quarantine));
         let held = held.checkpoint;
         if let Some(held) = &held {

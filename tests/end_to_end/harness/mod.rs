@@ -1,6 +1,8 @@
 //! What the tests stand on: real servers, the program as a process, writers that keep a history of their own, a consumer that shares
 //! no code with the program, and an oracle that compares the two.
 
+pub(crate) mod browser;
+pub(crate) mod terminal;
 pub(crate) mod stack;
 pub(crate) mod database;
 pub(crate) mod stream;

@@ -1,12 +1,19 @@
 //! What is measured, under names that do not change.
 //!
 //! Every metric is declared once, in [`Metrics::new`]. The pipeline tells facts through the methods below; handles are made
-//! beforehand, so that a row costs one relaxed addition.
+//! beforehand, so that a row costs one relaxed addition. Beside them is what a person wants to see ([`status`]), which is told seldom and kept bounded.
+
+mod failures;
+pub mod history;
+mod made;
+mod readiness;
+pub(crate) mod status;
+pub(crate) mod verdict;
 
 use std::{
     fmt::Write as _,
     sync::{
-        Mutex, OnceLock,
+        Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
     },
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
@@ -15,21 +22,26 @@ use std::{
 use encoder::Change;
 use pgoutput::Lsn;
 use prometheus::{
-    Encoder, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-    TextEncoder, core::Collector, process_collector::ProcessCollector,
+    Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
+    process_collector::ProcessCollector,
 };
 use publisher::Position;
 
+use self::{
+    failures::Failures,
+    history::{History, Levels},
+    made::Made,
+    readiness::Readiness,
+    status::{Held, Lag, Slot},
+};
 use crate::{
     catalog::SlotState,
     failure::{Code, Failure},
+    quarantine::Quarantine,
 };
 
 /// What a slot can be: `wal_status` of `pg_replication_slots`.
 const SLOT_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
-/// From half a millisecond to a minute, each step about double.
-const LATENCY_BUCKETS_SECONDS: [f64; 17] =
-    [0.0005, 0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064, 0.125, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0, 60.0];
 
 /// All metrics of the program, and what `/readyz` is decided from.
 pub struct Metrics {
@@ -69,6 +81,17 @@ pub struct Metrics {
     source_to_committed_seconds: Histogram,
     positions: Positions,
     readiness: Mutex<Readiness>,
+    seen: Mutex<Seen>,
+    started_ms: i64,
+}
+
+/// What is kept for the status alone.
+struct Seen {
+    slot: Option<Slot>,
+    /// Some of the tables.
+    quarantine: Vec<Held>,
+    failures: Failures,
+    history: History,
 }
 
 /// The positions as numbers, to take differences of.
@@ -81,15 +104,6 @@ struct Positions {
     behind_since_unix_us: AtomicI64,
     /// Since when the source task has been at work on one chunk, 0 while it waits for the server.
     source_works_since_unix_us: AtomicI64,
-}
-
-/// Why the program is not ready, if it is not.
-struct Readiness {
-    state: &'static str,
-    paused: Option<String>,
-    last_failure: Option<String>,
-    /// When a position was last committed in Kafka.
-    progressed_at: Option<Instant>,
 }
 
 /// What the server says of the slot, and of the snapshots beside it.
@@ -144,9 +158,6 @@ impl TableMetrics {
         }
     }
 }
-
-/// How long without progress the program is called ready: a heartbeat is committed every 10 s even when nothing happens.
-const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 impl Metrics {
     /// All metrics, at zero.
@@ -234,12 +245,14 @@ impl Metrics {
                 "From the commit in PostgreSQL to the commit in Kafka, by both clocks.",
             ),
             positions: Positions::default(),
-            readiness: Mutex::new(Readiness {
-                state: "starting",
-                paused: None,
-                last_failure: None,
-                progressed_at: None,
+            readiness: Mutex::new(Readiness::new()),
+            seen: Mutex::new(Seen {
+                slot: None,
+                quarantine: Vec::new(),
+                failures: Failures::default(),
+                history: History::default(),
             }),
+            started_ms: unix_ms(),
             registry: registry.clone(),
         };
         for code in Code::ALL {
@@ -266,6 +279,14 @@ impl Metrics {
         self.slot_safe_bytes.set(state.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes.max(0) as f64));
         self.slot_loss_seconds.set(*seconds_to_loss);
         self.snapshot_seconds.set(*snapshot_seconds);
+        self.seen().slot = Some(Slot {
+            status: state.wal_status.clone(),
+            kept_bytes: state.retained_bytes,
+            safe_bytes: state.safe_wal_size,
+            seconds_to_loss: seconds_to_loss.is_finite().then_some(*seconds_to_loss),
+            snapshot_seconds: *snapshot_seconds,
+            at_ms: unix_ms(),
+        });
     }
 
     /// The counters of a table.
@@ -287,15 +308,17 @@ impl Metrics {
         let mut readiness = self.lock();
         self.state.with_label_values(&[readiness.state]).set(0);
         readiness.state = state;
+        readiness.since_ms = unix_ms();
         self.state.with_label_values(&[state]).set(1);
         if state == "connecting to kafka" {
             self.sessions.inc();
         }
     }
 
-    /// So many tables are in quarantine.
-    pub fn quarantined(&self, tables: usize) {
-        self.quarantined.set(signed(tables as u64));
+    /// These tables are in quarantine.
+    pub fn quarantined(&self, quarantine: &Quarantine) {
+        self.quarantined.set(signed(quarantine.iter().len() as u64));
+        self.seen().quarantine = Held::first(quarantine);
     }
 
     /// A session begins at this position.
@@ -310,8 +333,8 @@ impl Metrics {
 
     /// The stream waits, for a reason that may pass.
     pub fn paused(&self, failure: &Failure) {
-        self.errors.with_label_values(&[failure.code().as_str()]).inc();
-        self.lock().paused = Some(failure.to_string());
+        self.count_failure(failure);
+        self.lock().paused = Some(failure.told());
     }
 
     /// The stream does not wait any more.
@@ -321,9 +344,9 @@ impl Metrics {
 
     /// A session has failed.
     pub fn failed(&self, failure: &Failure) {
-        self.errors.with_label_values(&[failure.code().as_str()]).inc();
+        self.count_failure(failure);
         let mut readiness = self.lock();
-        readiness.last_failure = Some(failure.to_string());
+        readiness.last_failure = Some(failure.told());
         readiness.paused = None;
         // Nothing is read any more, so that nobody sees what is committed at the source from here on.
         let behind = &self.positions.behind_since_unix_us;
@@ -348,7 +371,12 @@ impl Metrics {
 
     /// A table could not be copied, for now.
     pub fn copy_failed(&self, failure: &Failure) {
+        self.count_failure(failure);
+    }
+
+    fn count_failure(&self, failure: &Failure) {
         self.errors.with_label_values(&[failure.code().as_str()]).inc();
+        self.seen().failures.take(failure.told(), unix_ms());
     }
 
     /// So much was read from the socket.
@@ -451,39 +479,29 @@ impl Metrics {
         self.kafka_transactions.get()
     }
 
-    /// Why the program is not ready, if it is not: it is while it streams and makes progress.
-    ///
-    /// # Errors
-    /// One sentence for whoever looks at the probe.
-    pub fn ready(&self) -> Result<String, String> {
-        let readiness = self.lock();
-        if let Some(reason) = &readiness.paused {
-            return Err(format!("the stream waits: {reason}"));
-        }
-        if readiness.state != "streaming" {
-            let reason = readiness.last_failure.as_ref().map(|failure| format!(": {failure}")).unwrap_or_default();
-            return Err(format!("{}{reason}", readiness.state));
-        }
-        let works_since = self.positions.source_works_since_unix_us.load(Ordering::Relaxed);
-        let works_for = Duration::from_micros(unix_us().saturating_sub(works_since).max(0).cast_unsigned());
-        if works_since != 0 && works_for > PROGRESS_TIMEOUT {
-            // The heartbeat goes on meanwhile, and is no progress.
-            return Err(format!("what was received {} s ago could not be handed on yet", works_for.as_secs()));
-        }
-        match readiness.progressed_at {
-            Some(at) if at.elapsed() < PROGRESS_TIMEOUT => Ok("streaming".to_owned()),
-            Some(at) => Err(format!("nothing was committed in Kafka for {} s", at.elapsed().as_secs())),
-            None => Err("nothing was committed in Kafka yet".to_owned()),
-        }
+    fn lag(&self) -> Lag {
+        let server = self.positions.server.load(Ordering::Relaxed);
+        let committed = self.positions.committed.load(Ordering::Relaxed);
+        let since = self.positions.behind_since_unix_us.load(Ordering::Relaxed);
+        let ms = if since == 0 { 0 } else { (unix_us().saturating_sub(since) / 1000).max(0) };
+        // Where nothing is committed yet, nobody knows.
+        let bytes = if committed == 0 { 0 } else { signed(server.saturating_sub(committed)) };
+        Lag { ms, bytes }
+    }
+
+    /// Takes note of how it is now.
+    fn take_sample(&self) {
+        let (reading, Lag { ms, bytes }) = (self.reading(), self.lag());
+        let mut seen = self.seen();
+        let kept_bytes = seen.slot.as_ref().and_then(|slot| slot.kept_bytes);
+        seen.history.take(reading, Levels { at_ms: unix_ms(), lag_ms: ms, lag_bytes: bytes, kept_bytes });
     }
 
     /// Everything in Prometheus's text format.
     pub fn render(&self) -> String {
-        let server = self.positions.server.load(Ordering::Relaxed);
-        let committed = self.positions.committed.load(Ordering::Relaxed);
-        self.lag_bytes.set(signed(server.saturating_sub(committed)));
-        let since = self.positions.behind_since_unix_us.load(Ordering::Relaxed);
-        self.lag_milliseconds.set(if since == 0 { 0 } else { (unix_us().saturating_sub(since) / 1000).max(0) });
+        let Lag { ms, bytes } = self.lag();
+        self.lag_bytes.set(bytes);
+        self.lag_milliseconds.set(ms);
         self.ready.set(self.ready().is_ok().into());
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
@@ -510,46 +528,18 @@ impl Metrics {
         text
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, Readiness> {
-        // What it guards is whole after every statement, so that a panic elsewhere leaves nothing broken.
-        self.readiness.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, Readiness> {
+        whole(&self.readiness)
+    }
+
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        whole(&self.seen)
     }
 }
 
-/// Makes and registers metrics under the program's prefix.
-struct Made<'a>(&'a Registry);
-
-impl Made<'_> {
-    fn registered<C: Collector + Clone + 'static>(&self, collector: prometheus::Result<C>) -> C {
-        let collector = collector.expect("a metric's name and labels are literals that a test has read");
-        self.0.register(Box::new(collector.clone())).expect("each metric is declared once");
-        collector
-    }
-
-    fn gauge(&self, name: &str, help: &str) -> IntGauge {
-        self.registered(IntGauge::with_opts(Opts::new(name, help).namespace("pgsluice")))
-    }
-
-    fn real(&self, name: &str, help: &str) -> Gauge {
-        self.registered(Gauge::with_opts(Opts::new(name, help).namespace("pgsluice")))
-    }
-
-    fn gauges(&self, name: &str, help: &str, labels: &[&str]) -> IntGaugeVec {
-        self.registered(IntGaugeVec::new(Opts::new(name, help).namespace("pgsluice"), labels))
-    }
-
-    fn counter(&self, name: &str, help: &str) -> IntCounter {
-        self.registered(IntCounter::with_opts(Opts::new(name, help).namespace("pgsluice")))
-    }
-
-    fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {
-        self.registered(IntCounterVec::new(Opts::new(name, help).namespace("pgsluice"), labels))
-    }
-
-    fn latency(&self, name: &str, help: &str) -> Histogram {
-        let options = HistogramOpts::new(name, help).namespace("pgsluice").buckets(LATENCY_BUCKETS_SECONDS.to_vec());
-        self.registered(Histogram::with_opts(options))
-    }
+/// What is guarded here is whole after every statement, so that a panic elsewhere leaves nothing broken.
+fn whole<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn number(lsn: Lsn) -> i64 {
@@ -563,6 +553,10 @@ fn signed(value: u64) -> i64 {
 fn unix_us() -> i64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
+}
+
+pub(crate) fn unix_ms() -> i64 {
+    unix_us() / 1000
 }
 
 #[cfg(test)]
@@ -586,23 +580,5 @@ mod tests {
         ] {
             assert!(text.contains(line), "{line} is not in\n{text}");
         }
-    }
-
-    #[test]
-    fn it_is_ready_only_while_it_streams_and_does_not_wait() {
-        let metrics = Metrics::new(0);
-        assert!(metrics.ready().is_err());
-        metrics.state("streaming");
-        assert!(metrics.ready().expect_err("nothing was committed").contains("nothing was committed"));
-        assert!(metrics.render().contains("pgsluice_ready 0"));
-        metrics.resumed_at(Position::at(1.into()));
-        assert!(metrics.ready().is_ok());
-        assert!(metrics.render().contains("pgsluice_ready 1"));
-        metrics.paused(&Failure::new(Code::RegistryUnavailable, "the registry is down"));
-        assert!(metrics.ready().expect_err("it waits").contains("registry-unavailable"));
-        metrics.resumed();
-        assert!(metrics.ready().is_ok());
-        metrics.state("waiting to start again");
-        assert!(metrics.ready().is_err());
     }
 }

@@ -14,12 +14,12 @@ use hyper::{
 };
 use hyper_util::rt::TokioIo;
 use secrecy::{ExposeSecret, SecretString};
+use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
     failure::{Code, Failure},
-    http::snapshot::{PATH, Refused},
-    snapshot::control::Status,
+    http::snapshot::Refused,
 };
 
 /// Longer than the instance takes to say that it cannot answer.
@@ -43,15 +43,20 @@ impl Instance {
         Self { address: SocketAddr::new(ip, listen.port()), token }
     }
 
-    pub(super) async fn get(&self) -> Result<Status, Failure> {
-        self.ask("GET", PATH, Vec::new()).await
+    /// Where it listens.
+    pub(super) fn address(&self) -> SocketAddr {
+        self.address
     }
 
-    pub(super) async fn post(&self, verb: &str, body: Vec<u8>) -> Result<Status, Failure> {
-        self.ask("POST", &format!("{PATH}/{verb}"), body).await
+    pub(super) async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.ask("GET", path, Vec::new()).await
     }
 
-    async fn ask(&self, method: &str, path: &str, body: Vec<u8>) -> Result<Status, Failure> {
+    pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        self.ask("POST", path, body).await
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, method: &str, path: &str, body: Vec<u8>) -> Result<T, Failure> {
         let answer = timeout(TIMEOUT, self.exchange(method, path, body)).await;
         let answer = answer.unwrap_or_else(|_elapsed| Err("no answer within 40 s".to_owned()));
         let (status, body) = answer.map_err(|why| {

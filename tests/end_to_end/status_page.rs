@@ -1,0 +1,158 @@
+//! The status page, in a browser, and the same in a terminal: they show what there is, and say so when nobody answers.
+
+use std::{path::Path, time::Duration};
+
+use serde_json::{Value, json};
+
+use crate::harness::{browser::Browser, http_get, stack::Stack, stream::Stream, terminal::Terminal};
+
+/// For a browser that shares a busy machine.
+const BOUND: Duration = Duration::from_mins(1);
+
+/// How many of the page's texts have too little contrast with what is behind them, by WCAG 2's formula, and the worst.
+const CONTRAST: &str = r"(() => {
+  const parse = text => text.match(/[\d.]+/g).map(Number);
+  const linear = part => part <= 0.04045 * 255 ? part / 255 / 12.92 : ((part / 255 + 0.055) / 1.055) ** 2.4;
+  const light = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
+  const behind = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = parse(getComputedStyle(at).backgroundColor);
+      if (colour.length === 3 || colour[3] === 1) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const bad = [];
+  for (const element of document.body.querySelectorAll('*')) {
+    const own = [...element.childNodes].some(node => node.nodeType === 3 && node.textContent.trim());
+    if (!own || !element.getClientRects().length || ['SCRIPT', 'STYLE'].includes(element.tagName)) continue;
+    const style = getComputedStyle(element), isDrawn = element instanceof SVGElement;
+    const both = [light(parse(isDrawn ? style.fill : style.color)), light(behind(element))].sort((a, b) => b - a);
+    const ratio = (both[0] + 0.05) / (both[1] + 0.05);
+    if (ratio < 4.5) bad.push(`${ratio.toFixed(2)} ${element.tagName} ${element.textContent}`);
+  }
+  return bad;
+})()";
+
+#[test]
+fn the_page_shows_the_instance_and_says_when_it_is_gone() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "status_page");
+    stream.set("snapshot.mode", "initial");
+    stream.database.create_tables("create table public.item (id int primary key, note text)");
+    stream.database.execute(r#"create table public."<script>alert(1)</script>" (id int primary key)"#);
+    stream.database.execute("insert into public.item select i from generate_series(1, 5) i");
+    let program = stream.start_ready();
+    stream
+        .database
+        .execute("insert into public.item values (11), (12), (13); update public.item set note = 'x' where id < 13");
+    stream.database.execute(r#"insert into public."<script>alert(1)</script>" values (1), (2)"#);
+    stream.drain();
+
+    let address = program.address().expect("it listens").to_owned();
+    let mut browser = Browser::start();
+    browser.look(1280, 900, "light");
+    browser.open(&format!("http://{address}/"));
+    browser.await_true(BOUND, "document.querySelector('#headline').textContent.startsWith('All is well')");
+    // Rows of a table are words in it, whatever its name is.
+    let row = |name: &str| {
+        format!(
+            "[...document.querySelectorAll('#tables tr')].filter(row => row.cells[0].textContent === {}) \
+             .map(row => [...row.cells].slice(1).map(cell => cell.textContent).join()).join('; ')",
+            json!(name)
+        )
+    };
+    // What was there before is no change. Three were inserted; of these and of five from before, seven were updated.
+    browser.await_true(BOUND, &format!("{} === '10,3,7,0,0,0'", row("public.item")));
+    browser.await_true(BOUND, &format!("{} === '2,2,0,0,0,0'", row("public.<script>alert(1)</script>")));
+    assert_eq!(browser.value("document.scripts.length"), json!(1));
+    browser.await_true(BOUND, "document.querySelector('#tiles').textContent.includes('streaming')");
+    browser.await_true(BOUND, "document.querySelector('#copies-summary').textContent.includes('tables copied')");
+    browser.await_true(BOUND, "document.querySelectorAll('#charts path').length > 6");
+    assert_eq!(
+        browser.value(
+            "[...document.querySelectorAll('svg[role=img]')].filter(svg => !svg.getAttribute('aria-label')).length"
+        ),
+        json!(0)
+    );
+
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR"));
+    for (name, width, height, scheme) in [
+        ("light", 1280, 900, "light"),
+        ("dark", 1280, 900, "dark"),
+        ("phone", 360, 740, "light"),
+        ("phone-dark", 360, 740, "dark"),
+    ] {
+        browser.look(width, height, scheme);
+        let overflows = "document.documentElement.scrollWidth > document.documentElement.clientWidth";
+        browser.await_true(BOUND, &format!("innerWidth === {width}"));
+        assert_eq!(browser.value(overflows), json!(false), "{name}: it has to be pushed sideways");
+        assert_eq!(browser.value(CONTRAST), json!([]), "{name}: it is hard to read");
+        browser.picture(&folder.join(format!("status-{name}.png")));
+    }
+    assert_eq!(browser.complaints().join("\n"), "");
+
+    // The same in a terminal.
+    let output = stream.command(&["top", "--once", "--instance", &address], &[]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(
+        output.status.success() && text.contains("All is well") && text.contains("public.<script>alert(1)</script>"),
+        "{text}"
+    );
+
+    program.kill();
+    browser.look(1280, 900, "light");
+    browser.await_true(BOUND, "document.body.classList.contains('stale')");
+    browser.await_true(BOUND, "document.querySelector('#headline').textContent === 'The instance does not answer.'");
+    browser.await_true(BOUND, r"/^from [\d.]+ (s|min) ago$/.test(document.querySelector('#age').textContent)");
+    browser.picture(&folder.join("status-gone.png"));
+    let output = stream.command(&["top", "--once", "--instance", &address], &[]);
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stderr).contains("[control-unavailable]"));
+}
+
+#[test]
+fn the_status_is_for_programs_too_and_the_root_for_clients_of_the_registry() {
+    let stack = Stack::shared();
+    let topic = format!("_schemas_status_{}", std::process::id());
+    let stream = Stream::create_with_built_in_registry(&stack, "status", &topic);
+    stream.database.create_tables("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    let address = program.address().expect("it listens");
+    let answer = http_get(address, "/status").expect("it answers");
+    let status: Value = serde_json::from_str(&answer.body).expect("JSON");
+    assert_eq!(
+        (answer.status, &status["format"], &status["name"], &status["state"]["ready"]),
+        (200, &json!(1), &json!(stream.name), &json!(true))
+    );
+    let (_, password) =
+        stream.database.url.split_once('@').and_then(|(who, _)| who.rsplit_once(':')).expect("a password");
+    assert!(password.len() > 8 && !answer.body.contains(password), "a secret");
+    // Who does not ask for a page gets what a registry has there.
+    assert_eq!(http_get(address, "/").expect("it answers").body, "{}");
+    program.terminate();
+}
+
+#[test]
+fn the_terminal_is_given_back() {
+    let stack = Stack::shared();
+    let stream = Stream::create(&stack, "top");
+    stream.database.create_tables("create table public.item (id int primary key)");
+    let program = stream.start_ready();
+    let address = program.address().expect("it listens");
+    for by_signal in [false, true] {
+        let mut terminal = Terminal::start(&format!("top --instance {address}"));
+        terminal.await_text("Where the stream is");
+        if by_signal {
+            terminal.terminate();
+        } else {
+            terminal.keys("q");
+        }
+        let (text, is_success) = terminal.end();
+        assert!(is_success, "{text}");
+        // The alternate screen was entered and left, and the cursor is there again.
+        let place = |sequence: &str| text.rfind(sequence).unwrap_or_else(|| panic!("{sequence:?} is not in {text:?}"));
+        assert!(place("\u{1b}[?1049l") > place("\u{1b}[?1049h"), "{text:?}");
+        assert!(place("\u{1b}[?25h") > place("\u{1b}[?25l"), "{text:?}");
+        assert!(text.contains("ECHO BACK"), "raw mode is over: {text:?}");
+    }
+    program.terminate();
+}
