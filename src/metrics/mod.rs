@@ -1,7 +1,7 @@
 //! What is measured, under names that do not change.
 //!
 //! Every metric is declared once, in [`Metrics::new`]. The pipeline tells facts through the methods below; handles are made
-//! beforehand, so that a row costs one relaxed addition. Beside them is what a person wants to see ([`status`]), which is told seldom and kept bounded.
+//! beforehand, so that a row costs one relaxed addition. Beside them is what a person wants to see (`status.rs`), which is told seldom and kept bounded.
 
 mod failures;
 pub mod history;

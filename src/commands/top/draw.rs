@@ -31,6 +31,8 @@ const FAILURES_MAX: usize = 3;
 /// What is shown.
 pub(super) struct View {
     address: SocketAddr,
+    /// What a key does, where there are keys.
+    hint: &'static str,
     status: Option<Status>,
     answered: Option<Instant>,
     /// Why there was no answer to the last question.
@@ -39,8 +41,8 @@ pub(super) struct View {
 
 impl View {
     /// Before there is an answer.
-    pub(super) fn unknown(address: SocketAddr) -> Self {
-        Self { address, status: None, answered: None, problem: None }
+    pub(super) fn unknown(address: SocketAddr, hint: &'static str) -> Self {
+        Self { address, hint, status: None, answered: None, problem: None }
     }
 
     pub(super) fn take(&mut self, answer: Result<Status, Failure>) {
@@ -118,7 +120,7 @@ fn header(frame: &mut Frame<'_>, area: Rect, view: &View) {
         (Some(_), Some(_)) => format!("from {} s ago ", age.as_secs()).red().bold(),
         (Some(_), None) => "no answer ".red().bold(),
         (None, Some(_)) if age > Duration::from_secs(3) => format!("{} s old ", age.as_secs()).yellow(),
-        (None, _) => "q quits ".dim(),
+        (None, _) => view.hint.dim(),
     };
     let [_, right_area] = Layout::horizontal([Constraint::Fill(1), Constraint::Length(width_of(&right))]).areas(area);
     frame.render_widget(right, right_area);

@@ -61,7 +61,7 @@ impl Top {
         let runtime = runtime()?;
         if self.once {
             let status = runtime.block_on(instance.get::<Status>(PATH))?;
-            let mut view = View::unknown(instance.address());
+            let mut view = View::unknown(instance.address(), "");
             view.take(Ok(status));
             print(&frame(&view, FRAME_COLUMNS, FRAME_LINES))?;
         } else if io::stdout().is_terminal() && io::stdin().is_terminal() {
@@ -123,7 +123,7 @@ async fn watch(instance: &Instance) -> Result<(), Failure> {
     let mut terminal = ratatui::try_init().map_err(|error| broken(&error))?;
     let _restored = Restored;
     let mut keys = keys();
-    let mut view = View::unknown(instance.address());
+    let mut view = View::unknown(instance.address(), "q quits ");
     let mut asking = Box::pin(ask(instance, Duration::ZERO));
     loop {
         terminal.draw(|frame| draw::draw(frame, &view)).map_err(|error| broken(&error))?;

@@ -40,7 +40,7 @@ fn status() -> Status {
 
 #[test]
 fn everything_that_matters_is_in_the_smallest_terminal() {
-    let mut view = View::unknown(address());
+    let mut view = View::unknown(address(), "q quits ");
     view.take(Ok(status()));
     let text = frame(&view, 80, 24);
     for part in [
@@ -63,21 +63,22 @@ fn everything_that_matters_is_in_the_smallest_terminal() {
     }
     assert!(text.lines().all(|line| line.chars().count() <= 80) && text.lines().count() <= 24);
     assert!(!text.contains(['\u{1b}', '\u{7}']), "a name commands the terminal");
+    assert!(text.contains("public.\u{fffd}[2Jevil\u{fffd}"), "and what it holds is not hidden\n{text}");
 }
 
 #[test]
 fn any_size_can_be_drawn() {
-    let mut known = View::unknown(address());
+    let mut known = View::unknown(address(), "q quits ");
     known.take(Ok(status()));
     for (columns, lines) in [(1, 1), (3, 2), (10, 5), (20, 80), (80, 24), (79, 25), (300, 100), (400, 3)] {
         frame(&known, columns, lines);
-        frame(&View::unknown(address()), columns, lines);
+        frame(&View::unknown(address(), "q quits "), columns, lines);
     }
 }
 
 #[test]
 fn an_instance_that_does_not_answer_is_said_so() {
-    let mut view = View::unknown(address());
+    let mut view = View::unknown(address(), "q quits ");
     view.take(Ok(status()));
     view.take(Err(Failure::new(Code::ControlUnavailable, "connection refused")));
     let text = frame(&view, 80, 24);

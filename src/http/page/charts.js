@@ -15,16 +15,17 @@ function svg(name, attributes, text) {
   return element;
 }
 
-// The least round number that is no less: of people's numbers 1, 2 or 5, of bytes a power of two.
-function roundUp(value, isBytes) {
-  if (isBytes) return Math.max(1024, 2 ** Math.ceil(Math.log2(Math.max(value, 1))));
+// The least round number that is no less: 1, 2 or 5 of a power of ten, of long times in minutes; of bytes a power of two.
+function roundUp(value, kind) {
+  if (kind === 'time' && value > 50e3) return roundUp(value / 60e3) * 60e3;
+  if (kind === 'bytes') return Math.max(1024, 2 ** Math.ceil(Math.log2(Math.max(value, 1))));
   const power = 10 ** Math.floor(Math.log10(Math.max(value, 1e-9)));
   return [1, 2, 5, 10].map(step => step * power).find(step => step >= value * 0.999);
 }
 
 class Chart {
-  constructor(title, format, names, isBytes) {
-    Object.assign(this, { title, format, names, isBytes, at: [], lines: [], picked: null });
+  constructor(title, format, names, kind) {
+    Object.assign(this, { title, format, names, kind, at: [], lines: [], picked: null });
     this.legend = make('div', { className: 'legend' });
     this.picture = svg('svg', { role: 'img', tabindex: '0' });
     this.element = make('figure', { className: 'card chart' },
@@ -66,7 +67,7 @@ class Chart {
     // Nothing is told yet, or nothing is seen.
     if (!width || !height || this.to === undefined) return;
     const values = this.lines.flat().filter(value => value !== null);
-    const top = roundUp(Math.max(0, ...values) || 1, this.isBytes);
+    const top = roundUp(Math.max(0, ...values) || 1, this.kind);
     const ticks = [0, top / 2, top], bottom = height - 18;
     this.left = 12 + 6.3 * Math.max(...ticks.map(tick => this.format(tick).length));
     const x = time => this.left + (time - this.from) / (this.to - this.from) * (width - this.left - 6);

@@ -28,12 +28,12 @@ const say = (element, text) => {
 };
 
 const charts = {
-  lag: new Chart('Lag', time, [''], false),
-  rate: new Chart('Events', rate, [''], false),
-  latency: new Chart('PostgreSQL to Kafka', time, ['median', 'p99'], false),
-  kept: new Chart('Log at the server', bytes, ['kept', 'behind'], true),
-  bytes: new Chart('Bytes received', byteRate, [''], true),
-  received: new Chart('Received to Kafka', time, ['median', 'p99'], false),
+  lag: new Chart('Lag', time, [''], 'time'),
+  rate: new Chart('Events', rate, [''], 'number'),
+  latency: new Chart('PostgreSQL to Kafka', time, ['median', 'p99'], 'time'),
+  kept: new Chart('Log at the server', bytes, ['kept', 'behind'], 'bytes'),
+  bytes: new Chart('Bytes received', byteRate, [''], 'bytes'),
+  received: new Chart('Received to Kafka', time, ['median', 'p99'], 'time'),
 };
 at('charts').append(...Object.values(charts).map(chart => chart.element));
 
@@ -164,13 +164,18 @@ let answered = null, began = Date.now(), why = '';
 async function ask() {
   try {
     const answer = await fetch('status', { cache: 'no-store', signal: AbortSignal.timeout(TIMEOUT_MS) });
-    if (!answer.ok) throw new Error(`it answers ${answer.status}`);
+    if (!answer.ok) throw new Error(`It answers ${answer.status}.`);
     const status = await answer.json();
-    if (status.format !== 1) throw new Error('it has another version than this page: load it again');
-    show(status);
-    answered = Date.now();
+    if (status.format !== 1) throw new Error('It has another version than this page: load it again.');
+    try {
+      show(status);
+      answered = Date.now();
+    } catch (error) {
+      console.error(error);
+      why = `What it says cannot be shown: ${error.message}`;
+    }
   } catch (error) {
-    why = { TimeoutError: 'It does not answer in time.', TypeError: 'The connection is refused, or was lost.' }[error.name] || `${error.message}.`;
+    why = { TimeoutError: 'It does not answer in time.', TypeError: 'The connection is refused, or was lost.' }[error.name] || error.message;
   }
   tick();
   setTimeout(ask, POLL_MS);
