@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Config,
     failure::{Code, Failure},
-    quarantine::{Missing, Quarantined},
+    quarantine::{Missing, Quarantine, Quarantined},
 };
 
 /// How many letters are in memory at once, at most.
@@ -140,11 +140,12 @@ impl Release {
     /// Gives up what waits of a table up to an offset, and ends its quarantine. Returns what it was.
     ///
     /// # Errors
-    /// The table is not in quarantine, or more waits than that, or Kafka cannot be reached, or does not let its letters be looked at; then it is in
+    /// The table is not in quarantine, or what waits in front of it comes first, or more waits than that, or Kafka cannot be reached, or does not let its letters be looked at; then it is in
     /// quarantine still.
     pub async fn discard(&mut self, table: &str, seen: i64) -> Result<Vec<Waiting>, Failure> {
         let mut given_up = Vec::new();
         for (topic, entry) in Wanted::Tables(vec![table.to_owned()]).chosen(&self.quarantine)? {
+            refuse_behind_another(&self.quarantine, &topic)?;
             let waiting = Waiting::read(&self.kafka, &entry, true).await?;
             waiting.refuse_behind(seen, &entry)?;
             given_up.push((topic, waiting));
@@ -162,9 +163,34 @@ impl Release {
     }
 }
 
+/// Refuses what has changes of its table in front of it that still wait: where the table is now, they would look as if they were its newest.
+fn refuse_behind_another(quarantine: &Quarantine, topic: &str) -> Result<(), Failure> {
+    let Some(other) = quarantine.waits_behind(topic) else { return Ok(()) };
+    let found = format!(
+        "nothing was changed: the table was renamed while its changes waited for topic {other}, which come first: release or discard {other}"
+    );
+    Err(Failure::new(Code::NotReleased, found).for_topic(topic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_waits_behind_another_is_given_up_after_it() {
+        let mut quarantine = Quarantine::default();
+        let entry = Quarantined::new("public.item".into(), "letters".into(), 0, 0, "no");
+        quarantine.begin("a", entry.clone());
+        quarantine.begin("b", entry.behind(Some("a".into())));
+        assert!(refuse_behind_another(&quarantine, "a").is_ok());
+        let refused = refuse_behind_another(&quarantine, "b").expect_err("it is behind");
+        assert!(
+            refused.code() == Code::NotReleased && refused.to_string().contains("release or discard a"),
+            "{refused}"
+        );
+        quarantine.end("a");
+        assert!(refuse_behind_another(&quarantine, "b").is_ok());
+    }
 
     #[test]
     fn what_is_given_up_is_told() {
