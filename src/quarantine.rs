@@ -278,15 +278,23 @@ impl Quarantine {
         }
     }
 
-    /// No letters of the topic wait any more. Returns the topics whose letters are in front now.
+    /// What is in front of a topic's letters and still waits: the topic for which it does.
+    pub fn waits_behind(&self, topic: &str) -> Option<&str> {
+        let behind = self.get(topic)?.behind.as_deref();
+        behind.filter(|other| self.topics.contains_key(*other))
+    }
+
+    /// No letters of the topic wait any more. What was behind it is behind what it was behind itself, if anything. Returns the topics whose
+    /// entries have changed by that.
     pub fn end(&mut self, topic: &str) -> Vec<String> {
+        let in_front = self.waits_behind(topic).map(str::to_owned);
         self.topics.remove(topic);
         let behind = self.topics.iter_mut().filter(|(_, entry)| entry.behind.as_deref() == Some(topic));
-        let freed = behind.map(|(other, entry)| {
-            entry.behind = None;
+        let moved = behind.map(|(other, entry)| {
+            entry.behind.clone_from(&in_front);
             other.clone()
         });
-        freed.collect()
+        moved.collect()
     }
 
     /// The tables, for a message.
@@ -453,6 +461,23 @@ mod tests {
         assert_eq!((quarantine.end("a"), quarantine.end("d")), (vec!["b".to_owned()], vec![]));
         assert_eq!(quarantine.get("b").map(|entry| entry.behind.as_deref()), Some(None));
         assert_eq!(begin(&mut quarantine, "a", item).as_deref(), Some("c"));
+    }
+
+    #[test]
+    fn what_is_behind_one_that_goes_is_behind_what_that_was_behind() {
+        let mut quarantine = Quarantine::default();
+        let chain = [("a", None), ("b", Some("a")), ("c", Some("b")), ("d", Some("gone"))];
+        for (topic, behind) in chain {
+            quarantine.begin(topic, table(7).behind(behind.map(str::to_owned)));
+        }
+        let behind =
+            |quarantine: &Quarantine| ["b", "c", "d"].map(|topic| quarantine.waits_behind(topic).map(str::to_owned));
+        assert_eq!(behind(&quarantine), [Some("a".to_owned()), Some("b".to_owned()), None]);
+        assert_eq!(quarantine.end("b"), ["c"]);
+        assert_eq!(quarantine.get("c").and_then(|entry| entry.behind.as_deref()), Some("a"));
+        assert_eq!(behind(&quarantine), [None, Some("a".to_owned()), None]);
+        assert_eq!(quarantine.end("a"), ["c"]);
+        assert_eq!(quarantine.get("c").and_then(|entry| entry.behind.as_deref()), None);
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! `pgsluice release`
 
-use std::process::ExitCode;
+use std::{borrow::Cow, env, path::Path, process::ExitCode};
 
 use clap::Args;
 
@@ -8,7 +8,7 @@ use super::{ConfigFile, init_logging, runtime};
 use crate::{
     config::Config,
     failure::{Code, Failure},
-    pipeline::{Done, Outcome, Purpose, Release, Wanted, kafka_settings, preview_discard},
+    pipeline::{Done, Outcome, Purpose, Release, Waiting, Wanted, kafka_settings, preview_discard},
     schemas::Schemas,
 };
 
@@ -62,9 +62,12 @@ impl ReleaseCommand {
 
     async fn discard(self, config: Config) -> Result<(), Failure> {
         let Some(seen) = self.up_to else {
+            let file = self.config.config.as_deref();
+            // One that the environment names is found again.
+            let file = file.filter(|file| env::var_os("PGSLUICE_CONFIG").is_none_or(|named| named != file.as_os_str()));
             for waiting in preview_discard(&config, &self.tables).await? {
                 println!("{waiting}");
-                println!("to give them up: pgsluice release --discard {} --up-to {}", waiting.table, waiting.end);
+                println!("{}", how_to_give_up(&waiting, &self.tables, file));
             }
             return Err(Failure::new(Code::NotConfirmed, "nothing was changed: these changes would be in no topic"));
         };
@@ -80,6 +83,25 @@ impl ReleaseCommand {
         }
         Ok(())
     }
+}
+
+/// The command that gives up what waits, by the name that it was asked by: it is the table's only if it can be no other's.
+fn how_to_give_up(waiting: &Waiting, asked: &[String], file: Option<&Path>) -> String {
+    if let Some(other) = &waiting.behind {
+        return format!("what waits for topic {other} comes first: release or discard {}", quoted(other));
+    }
+    let name = if asked.contains(&waiting.topic) { &waiting.topic } else { &waiting.table };
+    let file = file.map(|file| format!(" --config {}", quoted(&file.to_string_lossy()))).unwrap_or_default();
+    format!("to give them up: pgsluice release{file} --discard {} --up-to {}", quoted(name), waiting.end)
+}
+
+/// A word for a shell.
+fn quoted(word: &str) -> Cow<'_, str> {
+    let is_plain = |character: char| character.is_ascii_alphanumeric() || "_-./:@%+=,".contains(character);
+    if !word.is_empty() && word.chars().all(is_plain) {
+        return Cow::Borrowed(word);
+    }
+    Cow::Owned(format!("'{}'", word.replace('\'', r"'\''")))
 }
 
 /// Says what became of each table. The exit code is that of the first that was refused.
@@ -111,6 +133,51 @@ fn report(outcomes: &[Outcome]) -> ExitCode {
                 outcomes.len()
             );
             ExitCode::from(code.exit_code())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_that_is_told_is_for_what_was_asked() {
+        let mut waiting = Waiting {
+            table: "public.it's".into(),
+            topic: "shop.public.item".into(),
+            behind: None,
+            letters: "letters".into(),
+            changes: 1,
+            unreadable: 0,
+            range: None,
+            missing: None,
+            end: 7,
+        };
+        let told = |waiting: &Waiting, asked: &str, file: Option<&str>| {
+            how_to_give_up(waiting, &[asked.to_owned()], file.map(Path::new))
+        };
+        assert_eq!(
+            told(&waiting, "public.it's", None),
+            r"to give them up: pgsluice release --discard 'public.it'\''s' --up-to 7"
+        );
+        assert_eq!(
+            told(&waiting, "shop.public.item", Some("/etc/my shop.toml")),
+            "to give them up: pgsluice release --config '/etc/my shop.toml' --discard shop.public.item --up-to 7"
+        );
+        waiting.behind = Some("a;b".into());
+        assert_eq!(
+            told(&waiting, "public.it's", None),
+            "what waits for topic a;b comes first: release or discard 'a;b'"
+        );
+    }
+
+    #[test]
+    fn a_word_is_quoted_where_a_shell_would_read_it() {
+        for (word, expected) in
+            [("", "''"), ("a.b-c_1", "a.b-c_1"), ("$(x)", "'$(x)'"), ("é", "'é'"), ("a\nb", "'a\nb'")]
+        {
+            assert_eq!(quoted(word), expected);
         }
     }
 }

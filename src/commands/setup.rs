@@ -216,26 +216,37 @@ impl Plan {
     }
 
     fn text(&self, config: &Config, is_applied: bool) -> String {
-        let (role, database) = (config.postgres.connect.user(), config.postgres.connect.database());
-        let mut text = String::new();
-        // Writing to a String cannot fail.
-        let _ = match (self.statements.is_empty(), is_applied) {
-            (true, _) => writeln!(text, "-- Role {role} has all that it needs in database {database}."),
-            (false, true) => writeln!(text, "-- Done, in database {database}:"),
-            (false, false) => writeln!(
-                text,
-                "-- What role {role} lacks in database {database}. Run it there as a superuser, or as the owner of what it names; or let\n\
-                 -- `pgsluice setup --apply` do it, with that role's connection URL in PGSLUICE_SETUP_URL."
-            ),
+        self.text_for(config.postgres.connect.user(), config.postgres.connect.database(), is_applied)
+    }
+
+    fn text_for(&self, role: &str, database: &str, is_applied: bool) -> String {
+        let mut text = match (self.statements.is_empty(), is_applied) {
+            (true, _) => comment(&format!("Role {role} has all that it needs in database {database}.")),
+            (false, true) => comment(&format!("Done, in database {database}:")),
+            (false, false) => comment(&format!(
+                "What role {role} lacks in database {database}. Run it there as a superuser, or as the owner of what it names; or let\n\
+                 `pgsluice setup --apply` do it, with that role's connection URL in PGSLUICE_SETUP_URL."
+            )),
         };
         for statement in &self.statements {
+            // Writing to a String cannot fail.
             let _ = writeln!(text, "{statement};");
         }
         for note in &self.notes {
-            let _ = writeln!(text, "-- {note}.");
+            text.push_str(&comment(&format!("{note}.")));
         }
         text
     }
+}
+
+/// A comment in SQL. Whoever may create a table may put the end of a line into its name, and what is behind it would be run by somebody who
+/// may do more: so every line is one of the comment.
+fn comment(said: &str) -> String {
+    let mut text = String::new();
+    for line in said.split(['\n', '\r']) {
+        let _ = writeln!(text, "-- {line}");
+    }
+    text
 }
 
 #[cfg(test)]
@@ -308,5 +319,27 @@ mod tests {
         found.tables = vec![table; 120];
         let grants = Plan::of(&found).statements.into_iter().filter(|statement| statement.contains("GRANT SELECT"));
         assert_eq!(grants.count(), 3);
+    }
+
+    #[test]
+    fn no_name_ends_a_comment() {
+        let name = "x\nALTER ROLE mallory SUPERUSER; --\rDROP TABLE a; --\r\nDROP TABLE b; --";
+        let mut found = found(Hosting::Own);
+        found.role = name.into();
+        found.tables.clear();
+        found.publication.clear();
+        let table = PublishedTable { schema: name.into(), name: name.into() };
+        found.without_identity = vec![(table, "it has no key".into())];
+        let Plan { notes, .. } = Plan::of(&found);
+        assert_eq!(notes.len(), 2, "{notes:?}");
+        for statements in [Vec::new(), vec!["SELECT 1".to_owned()]] {
+            let plan = Plan { statements, notes: notes.clone() };
+            for is_applied in [false, true] {
+                let text = plan.text_for(name, name, is_applied);
+                let bare: Vec<&str> = text.split(['\n', '\r']).filter(|line| !line.starts_with("--")).collect();
+                let expected: &[&str] = if plan.statements.is_empty() { &[""] } else { &["SELECT 1;", ""] };
+                assert_eq!(bare, expected, "{text}");
+            }
+        }
     }
 }

@@ -40,8 +40,9 @@ use crate::{
     quarantine::Quarantine,
 };
 
-/// What a slot can be: `wal_status` of `pg_replication_slots`.
-const SLOT_STATUSES: [&str; 4] = ["reserved", "extended", "unreserved", "lost"];
+/// What a slot can be: `wal_status` of `pg_replication_slots`; and that there is none any more.
+const SLOT_STATUSES: [&str; 5] = ["reserved", "extended", "unreserved", "lost", SLOT_MISSING];
+const SLOT_MISSING: &str = "missing";
 
 /// All metrics of the program, and what `/readyz` is decided from.
 pub struct Metrics {
@@ -70,7 +71,7 @@ pub struct Metrics {
     state: IntGaugeVec,
     ready: IntGauge,
     slot_status: IntGaugeVec,
-    slot_kept_bytes: IntGauge,
+    slot_kept_bytes: Gauge,
     slot_safe_bytes: Gauge,
     slot_loss_seconds: Gauge,
     snapshot_seconds: Gauge,
@@ -215,17 +216,20 @@ impl Metrics {
             ready: made.gauge("ready", "1 while the stream makes progress, as `/readyz` says with the reason if it does not."),
             slot_status: made.gauges(
                 "slot_wal_status",
-                "1 for what the server says of the slot's log: reserved, extended (more than max_wal_size), unreserved (about to be given up), or lost.",
+                "1 for what the server says of the slot's log: reserved, extended (more than max_wal_size), unreserved (about to be given up), or lost; or missing, once it was there and is not any more.",
                 &["status"],
             ),
-            slot_kept_bytes: made.gauge("slot_kept_bytes", "Log that the server keeps for the slot."),
+            slot_kept_bytes: made.real(
+                "slot_kept_bytes",
+                "Log that the server keeps for the slot; 0 for a slot that is missing, and NaN while the server cannot be asked.",
+            ),
             slot_safe_bytes: made.real(
                 "slot_safe_bytes",
-                "Log that may still be written before the slot may be given up (max_slot_wal_keep_size); infinite without a limit.",
+                "Log that may still be written before the slot may be given up (max_slot_wal_keep_size); infinite without a limit, 0 for a slot that is missing, and NaN while the server cannot be asked.",
             ),
             slot_loss_seconds: made.real(
                 "slot_loss_seconds",
-                "After how long that is so, as log was written and read in the last five minutes; infinite if it does not become less.",
+                "After how long that is so, as log was written and read in the last five minutes; infinite if it does not become less, 0 for a slot that is missing, and NaN while the server cannot be asked.",
             ),
             snapshot_seconds: made.real(
                 "snapshot_seconds",
@@ -270,14 +274,11 @@ impl Metrics {
     /// What the server has said of the slot.
     pub fn slot(&self, health: &SlotHealth) {
         let SlotHealth { state, seconds_to_loss, snapshot_seconds } = health;
-        for status in SLOT_STATUSES {
-            let is_it = state.wal_status.as_deref() == Some(status);
-            self.slot_status.with_label_values(&[status]).set(is_it.into());
-        }
-        self.slot_kept_bytes.set(state.retained_bytes.unwrap_or_default());
+        self.slot_is(state.wal_status.as_deref());
         #[expect(clippy::cast_precision_loss, reason = "nobody needs it to the byte")]
-        self.slot_safe_bytes.set(state.safe_wal_size.map_or(f64::INFINITY, |bytes| bytes.max(0) as f64));
-        self.slot_loss_seconds.set(*seconds_to_loss);
+        let [kept, safe] =
+            [state.retained_bytes, state.safe_wal_size].map(|bytes| bytes.map(|bytes| bytes.max(0) as f64));
+        self.slot_gauges(kept.unwrap_or_default(), safe.unwrap_or(f64::INFINITY), *seconds_to_loss);
         self.snapshot_seconds.set(*snapshot_seconds);
         self.seen().slot = Some(Slot {
             status: state.wal_status.clone(),
@@ -287,6 +288,32 @@ impl Metrics {
             snapshot_seconds: *snapshot_seconds,
             at_ms: unix_ms(),
         });
+    }
+
+    /// The slot was there, and is not any more: nothing is kept, and nothing is left to be lost.
+    pub fn slot_missing(&self) {
+        self.slot_is(Some(SLOT_MISSING));
+        self.slot_gauges(0.0, 0.0, 0.0);
+        if let Some(slot) = &mut self.seen().slot {
+            (slot.status, slot.at_ms) = (Some(SLOT_MISSING.to_owned()), unix_ms());
+        }
+    }
+
+    /// The server could not be asked: what it said last is no answer.
+    pub fn slot_unknown(&self) {
+        self.slot_gauges(f64::NAN, f64::NAN, f64::NAN);
+    }
+
+    fn slot_is(&self, found: Option<&str>) {
+        for status in SLOT_STATUSES {
+            self.slot_status.with_label_values(&[status]).set((found == Some(status)).into());
+        }
+    }
+
+    fn slot_gauges(&self, kept_bytes: f64, safe_bytes: f64, loss_seconds: f64) {
+        self.slot_kept_bytes.set(kept_bytes);
+        self.slot_safe_bytes.set(safe_bytes);
+        self.slot_loss_seconds.set(loss_seconds);
     }
 
     /// The counters of a table.

@@ -22,7 +22,7 @@ use super::{
 use crate::{
     config::Config,
     failure::{Code, Failure},
-    quarantine::{Missing, Quarantined},
+    quarantine::{Missing, Quarantine, Quarantined},
 };
 
 /// How many letters are in memory at once, at most.
@@ -33,6 +33,10 @@ const RECORDS_MAX: u64 = 10_000;
 pub struct Waiting {
     /// `schema.table`
     pub table: String,
+    /// The topic that they wait for.
+    pub topic: String,
+    /// The topic of which others wait that come first.
+    pub behind: Option<String>,
     /// The topic of its letters.
     pub letters: String,
     /// How many changes can be read.
@@ -49,7 +53,7 @@ pub struct Waiting {
 
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { table, letters, changes, unreadable, range, missing, end: _ } = self;
+        let Self { table, letters, changes, unreadable, range, missing, .. } = self;
         write!(f, "{table}: {changes} changes wait in {letters}")?;
         if *unreadable > 0 {
             write!(f, ", and {unreadable} records that cannot be read")?;
@@ -66,7 +70,7 @@ impl fmt::Display for Waiting {
 
 impl Waiting {
     /// Reads what is there. What is open in the topic is waited for only if it is `settled` that nobody writes any more.
-    async fn read(kafka: &KafkaSettings, entry: &Quarantined, settled: bool) -> Result<Self, Failure> {
+    async fn read(kafka: &KafkaSettings, topic: &str, entry: &Quarantined, settled: bool) -> Result<Self, Failure> {
         let isolation = if settled { Isolation::Uncommitted } else { Isolation::Committed };
         let (settings, wanted) = (kafka.clone(), entry.clone());
         // Where it cannot be looked at, nothing is known of what there is, and nothing is given up.
@@ -74,6 +78,8 @@ impl Waiting {
         let letters::Found { bounds, missing } = found.map_err(|failure| failure.for_topic(&entry.letters))?;
         let mut waiting = Self {
             table: entry.table.clone(),
+            topic: topic.to_owned(),
+            behind: entry.behind.clone(),
             letters: entry.letters.clone(),
             changes: 0,
             unreadable: 0,
@@ -106,13 +112,20 @@ impl Waiting {
         Ok(waiting)
     }
 
-    /// Refuses what was not seen by whoever has looked up to this offset. What is behind the last change is none, and may be more than it was.
-    fn refuse_behind(&self, seen: i64, entry: &Quarantined) -> Result<(), Failure> {
+    /// Refuses what was not seen by whoever has looked up to this offset. What is behind the last change is none, and may be more than it was. But
+    /// an offset behind all that there is was told to nobody: it is another topic's, or a guess.
+    fn refuse_unseen(&self, seen: i64, entry: &Quarantined) -> Result<(), Failure> {
         let last = self.range.map_or(0, |(_, last, ..)| last + 1);
-        if last.max(entry.end_offset) <= seen {
+        let found = if last.max(entry.end_offset) > seen {
+            format!("nothing was changed: more has come behind offset {seen} meanwhile. Now {self}")
+        } else if seen > self.end {
+            format!(
+                "nothing was changed: offset {seen} is not the one that was told, for nothing is behind {}. Now {self}",
+                self.end
+            )
+        } else {
             return Ok(());
-        }
-        let found = format!("nothing was changed: more has come behind offset {seen} meanwhile. Now {self}");
+        };
         Err(Failure::new(Code::NotConfirmed, found).for_topic(&self.letters))
     }
 
@@ -130,8 +143,8 @@ impl Waiting {
 pub async fn preview_discard(config: &Config, tables: &[String]) -> Result<Vec<Waiting>, Failure> {
     let kafka = kafka_settings(config);
     let mut waiting = Vec::new();
-    for (_, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await?.entries {
-        waiting.push(Waiting::read(&kafka, &entry, false).await?);
+    for (topic, entry) in look_for(config, &Wanted::Tables(tables.to_vec())).await?.entries {
+        waiting.push(Waiting::read(&kafka, &topic, &entry, false).await?);
     }
     Ok(waiting)
 }
@@ -140,13 +153,14 @@ impl Release {
     /// Gives up what waits of a table up to an offset, and ends its quarantine. Returns what it was.
     ///
     /// # Errors
-    /// The table is not in quarantine, or more waits than that, or Kafka cannot be reached, or does not let its letters be looked at; then it is in
+    /// The table is not in quarantine, or what waits in front of it comes first, or more waits than that or nothing so far, or Kafka cannot be reached, or does not let its letters be looked at; then it is in
     /// quarantine still.
     pub async fn discard(&mut self, table: &str, seen: i64) -> Result<Vec<Waiting>, Failure> {
         let mut given_up = Vec::new();
         for (topic, entry) in Wanted::Tables(vec![table.to_owned()]).chosen(&self.quarantine)? {
-            let waiting = Waiting::read(&self.kafka, &entry, true).await?;
-            waiting.refuse_behind(seen, &entry)?;
+            refuse_behind_another(&self.quarantine, &topic)?;
+            let waiting = Waiting::read(&self.kafka, &topic, &entry, true).await?;
+            waiting.refuse_unseen(seen, &entry)?;
             given_up.push((topic, waiting));
         }
         let mut entries = Vec::new();
@@ -162,20 +176,47 @@ impl Release {
     }
 }
 
+/// Refuses what has changes of its table in front of it that still wait: where the table is now, they would look as if they were its newest.
+fn refuse_behind_another(quarantine: &Quarantine, topic: &str) -> Result<(), Failure> {
+    let Some(other) = quarantine.waits_behind(topic) else { return Ok(()) };
+    let found = format!(
+        "nothing was changed: the table was renamed while its changes waited for topic {other}, which come first: release or discard {other}"
+    );
+    Err(Failure::new(Code::NotReleased, found).for_topic(topic))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    fn what_waits_behind_another_is_given_up_after_it() {
+        let mut quarantine = Quarantine::default();
+        let entry = Quarantined::new("public.item".into(), "letters".into(), 0, 0, "no");
+        quarantine.begin("a", entry.clone());
+        quarantine.begin("b", entry.behind(Some("a".into())));
+        assert!(refuse_behind_another(&quarantine, "a").is_ok());
+        let refused = refuse_behind_another(&quarantine, "b").expect_err("it is behind");
+        assert!(
+            refused.code() == Code::NotReleased && refused.to_string().contains("release or discard a"),
+            "{refused}"
+        );
+        quarantine.end("a");
+        assert!(refuse_behind_another(&quarantine, "b").is_ok());
+    }
+
+    #[test]
     fn what_is_given_up_is_told() {
         let mut waiting = Waiting {
             table: "public.item".into(),
+            topic: "shop.public.item".into(),
+            behind: None,
             letters: "shop.public.item.dead-letters".into(),
             changes: 0,
             unreadable: 0,
             range: None,
             missing: Some(Missing::Topic("all".into())),
-            end: 9,
+            end: 11,
         };
         assert_eq!(
             waiting.to_string(),
@@ -191,10 +232,12 @@ mod tests {
              commits 0/10 to 0/20"
         );
         // The last that waits is at 8, and behind it may be what ends its transaction.
-        for (seen, end_offset, is_confirmed) in [(9, 9, true), (11, 9, true), (9, 10, false), (8, 7, false)] {
+        for (seen, end_offset, is_confirmed) in
+            [(9, 9, true), (11, 9, true), (12, 9, false), (9, 10, false), (8, 7, false)]
+        {
             let mut entry = Quarantined::new("public.item".into(), waiting.letters.clone(), 3, 0, "no");
             entry.end_offset = end_offset;
-            let refused = waiting.refuse_behind(seen, &entry).err().map(|failure| failure.code());
+            let refused = waiting.refuse_unseen(seen, &entry).err().map(|failure| failure.code());
             assert_eq!(refused.is_none(), is_confirmed, "{seen} {end_offset}");
             assert!(refused.is_none_or(|code| code == Code::NotConfirmed));
         }

@@ -4,6 +4,9 @@
 //! `max_slot_wal_keep_size` gives a slot up that wants more (`wal_status` lost), and with it every change that was not read yet. Before
 //! that the view `pg_replication_slots` has how much may still be written (`safe_wal_size`); how soon that is follows from how it has fallen in the
 //! last minutes.
+//!
+//! What cannot be asked for is not known: the numbers are NaN then, rather than those of the last look. A slot that was there and is not any more is
+//! missing; before the first session has created it, there is nothing to say.
 
 use std::{
     collections::VecDeque,
@@ -16,6 +19,7 @@ use walreceiver::ConnectOptions;
 
 use crate::{
     catalog::{Catalog, SlotState},
+    failure::Failure,
     metrics::{Metrics, SlotHealth},
 };
 
@@ -32,30 +36,61 @@ const REMINDER_INTERVAL: Duration = Duration::from_mins(10);
 /// Asks again and again.
 pub(super) async fn watch(connect: Arc<ConnectOptions>, slot: String, metrics: Arc<Metrics>) {
     let mut catalog = Catalog::new(connect);
-    let (mut trend, mut told) = (Trend::default(), Told::default());
+    let mut watch = Watch::new(slot, metrics);
     loop {
-        match catalog.slot_state(&slot).await {
+        let found = catalog.slot_state(&watch.slot).await;
+        let mut snapshot_seconds = 0.0;
+        if matches!(found, Ok(Some(_))) {
+            match catalog.oldest_snapshot_seconds().await {
+                Ok(seconds) => snapshot_seconds = seconds,
+                Err(failure) => debug!("the age of snapshots cannot be asked for: {failure}"),
+            }
+        }
+        tokio::time::sleep(watch.note(found, snapshot_seconds)).await;
+    }
+}
+
+/// What is known from one look to the next.
+struct Watch {
+    slot: String,
+    metrics: Arc<Metrics>,
+    trend: Trend,
+    told: Told,
+    was_there: bool,
+}
+
+impl Watch {
+    fn new(slot: String, metrics: Arc<Metrics>) -> Self {
+        Self { slot, metrics, trend: Trend::default(), told: Told::default(), was_there: false }
+    }
+
+    /// Tells what was found. Returns after how long it is looked for again.
+    fn note(&mut self, found: Result<Option<SlotState>, Failure>, snapshot_seconds: f64) -> Duration {
+        match found {
             Ok(Some(state)) => {
-                let seconds_to_loss = trend.look(Instant::now(), state.safe_wal_size);
-                told.tell(&slot, &state, seconds_to_loss);
-                let snapshot_seconds = match catalog.oldest_snapshot_seconds().await {
-                    Ok(seconds) => seconds,
-                    Err(failure) => {
-                        debug!("the age of snapshots cannot be asked for: {failure}");
-                        0.0
-                    }
-                };
-                metrics.slot(&SlotHealth { state, seconds_to_loss, snapshot_seconds });
+                self.was_there = true;
+                let seconds_to_loss = self.trend.look(Instant::now(), state.safe_wal_size);
+                self.told.tell(&self.slot, &state, seconds_to_loss);
+                self.metrics.slot(&SlotHealth { state, seconds_to_loss, snapshot_seconds });
+                INTERVAL
             }
             // The first session creates it; whoever misses it will say so.
             Ok(None) => {
-                trend = Trend::default();
-                tokio::time::sleep(INTERVAL_WITHOUT_SLOT).await;
-                continue;
+                self.trend = Trend::default();
+                if self.was_there {
+                    self.metrics.slot_missing();
+                } else {
+                    let (state, seconds_to_loss) = (SlotState::default(), f64::INFINITY);
+                    self.metrics.slot(&SlotHealth { state, seconds_to_loss, snapshot_seconds });
+                }
+                INTERVAL_WITHOUT_SLOT
             }
-            Err(failure) => debug!("the slot cannot be looked at: {failure}"),
+            Err(failure) => {
+                debug!("the slot cannot be looked at: {failure}");
+                self.metrics.slot_unknown();
+                INTERVAL
+            }
         }
-        tokio::time::sleep(INTERVAL).await;
     }
 }
 
@@ -140,6 +175,41 @@ impl Told {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::failure::Code;
+
+    #[test]
+    fn what_is_not_known_is_not_what_was_known_before() {
+        let metrics = Arc::new(Metrics::new(0));
+        let mut watch = Watch::new("slot".into(), Arc::clone(&metrics));
+        let there = || SlotState {
+            wal_status: Some("reserved".into()),
+            retained_bytes: Some(7),
+            safe_wal_size: Some(9),
+            ..SlotState::default()
+        };
+        let unasked = || Failure::new(Code::PostgresUnavailable, "it is away");
+        for (found, kept, safe, loss, status) in [
+            (Ok(None), "0", "inf", "inf", None),
+            (Err(unasked()), "NaN", "NaN", "NaN", None),
+            (Ok(None), "0", "inf", "inf", None),
+            (Ok(Some(there())), "7", "9", "inf", Some("reserved")),
+            (Err(unasked()), "NaN", "NaN", "NaN", Some("reserved")),
+            (Ok(None), "0", "0", "0", Some("missing")),
+            (Ok(Some(there())), "7", "9", "inf", Some("reserved")),
+        ] {
+            watch.note(found, 0.0);
+            let text = metrics.render();
+            for (name, value) in [("kept_bytes", kept), ("safe_bytes", safe), ("loss_seconds", loss)] {
+                let line = format!("\npgsluice_slot_{name} {value}\n");
+                assert!(text.contains(&line), "{line} is not in {text}");
+            }
+            for known in ["reserved", "extended", "unreserved", "lost", "missing"] {
+                let line =
+                    format!("\npgsluice_slot_wal_status{{status=\"{known}\"}} {}\n", i32::from(status == Some(known)));
+                assert!(text.contains(&line), "{line} is not in {text}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_left_lasts_as_long_as_it_falls() {

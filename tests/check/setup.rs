@@ -63,3 +63,22 @@ fn who_may_not_grant_changes_nothing() {
     let (_, output) = run(&case, &[], &case.url.replace(&case.name, "postgres"));
     assert_eq!(output.status.code(), Some(2), "another database has other tables");
 }
+
+#[test]
+fn a_table_s_name_is_run_by_nobody() {
+    let mut case = Case::new("setup_hostile");
+    let admin = case.url.clone();
+    let victim = case.as_role("LOGIN");
+    case.sql(&format!("CREATE TABLE \"x\nALTER ROLE {victim} SUPERUSER; --\r\nDROP TABLE y; --\" (a int)"));
+    let (told, output) = run(&case, &[], &admin);
+    assert!(output.status.success() && told.contains("SUPERUSER"), "{told}");
+    // Whoever administers the database runs all that was printed.
+    case.sql(&told);
+    assert_eq!(
+        case.value(&format!("SELECT rolsuper::text FROM pg_roles WHERE rolname = '{victim}'")),
+        "false",
+        "{told}"
+    );
+    // What is left is what cannot be published yet.
+    case.check().has_only_errors(&["replica-identity-missing", "publication-privilege"]);
+}
