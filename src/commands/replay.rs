@@ -22,7 +22,7 @@ use crate::{
     failure::{Code, Failure},
     pipeline::kafka_settings,
     replay::{
-        copy::{self, Asked, Chosen, Copy},
+        copy::{self, Asked, Chosen, Copy, Outcome},
         decode::{Decoded, Decoder},
         moment::Moment,
         position::Position,
@@ -199,15 +199,12 @@ impl ReplayCommand {
         Ok(range)
     }
 
-    /// The range as it was written: of a relative time the second run has another.
+    /// The range as it was written: of a relative time the second run has another. That less will do may be said later on, and is none of it.
     fn range_words(&self) -> String {
         let mut words = Vec::new();
-        for (name, is_given) in [
-            ("from-beginning", self.from_beginning),
-            ("from-end", self.from_end),
-            ("follow", self.follow),
-            ("allow-gone", self.allow_gone),
-        ] {
+        for (name, is_given) in
+            [("from-beginning", self.from_beginning), ("from-end", self.from_end), ("follow", self.follow)]
+        {
             words.extend(is_given.then(|| format!("--{name}")));
         }
         let number = |offset: Option<i64>| offset.map(|offset| offset.to_string());
@@ -441,6 +438,7 @@ impl Replay {
             replication_factor: self.replication_factor,
             isolation: isolation.into(),
             asked,
+            is_content_with_less: command.allow_gone,
             records_max: self.transaction.max_records,
             bytes_max: self.transaction.max_bytes,
             admin,
@@ -469,8 +467,14 @@ impl Replay {
                 true => Chosen::AsItIs,
             })
         };
-        let place = copy.run(&mut spans, &mut choose)?;
-        let said = if place.is_done { "complete" } else { "stopped, and goes on when it is run again" };
+        let Outcome { place, was_done } = copy.run(&mut spans, &mut choose)?;
+        let said = match place.is_done {
+            true if was_done => {
+                "it was complete already, and nothing was done; to do it again, give another --name and another --to-topic"
+            }
+            true => "complete",
+            false => "stopped, and goes on when it is run again",
+        };
         tell(filter, seen.get(), &format!("{} of {} records are in {to_topic}: {said}", place.written, place.read));
         Ok(())
     }
