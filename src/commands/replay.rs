@@ -23,7 +23,7 @@ use crate::{
     pipeline::kafka_settings,
     replay::{
         copy::{self, Asked, Chosen, Copy, Outcome},
-        decode::{Decoded, Decoder},
+        decode::{Decoded, Decoder, Unknown},
         moment::Moment,
         position::Position,
         predicate::{Fields, KeyFilter, Predicate},
@@ -376,6 +376,8 @@ impl Replay {
         let mut out = Out { to: io::BufWriter::with_capacity(1 << 16, stdout.lock()), is_closed: false };
         let table = Table::new(&self.command.topics, is_terminal.then(show::terminal_width).flatten());
         let mut progress = Progress::new(spans, !is_terminal);
+        // A condition that cannot be asked of a record is no condition that is not met.
+        let unknown = if self.filter.is_open() { Unknown::Bytes } else { Unknown::Refused };
         let (output, limit) = (self.command.output, self.command.limit.unwrap_or(u64::MAX));
         let (mut line, mut shown, mut seen) = (Vec::new(), 0, 0);
         if output == Output::Table {
@@ -393,7 +395,7 @@ impl Replay {
                 };
                 progress.read(record.topic(), record.partition(), record.offset());
                 seen += 1;
-                let decoded = if self.command.raw { raw(record) } else { self.decoder.decode(record)? };
+                let decoded = if self.command.raw { raw(record) } else { self.decoder.decode(record, unknown)? };
                 if !self.filter.takes(record, &decoded) {
                     return Ok(Then::GoOn);
                 }
@@ -460,7 +462,7 @@ impl Replay {
             if filter.is_open() && !as_json {
                 return Ok(Chosen::AsItIs);
             }
-            let decoded = decoder.borrow_mut().decode(record)?;
+            let decoded = decoder.borrow_mut().decode(record, Unknown::Refused)?;
             Ok(match filter.takes(record, &decoded) {
                 false => Chosen::No,
                 true if as_json => Chosen::AsJson(decoded),
