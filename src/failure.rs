@@ -184,7 +184,7 @@ codes! {
         "Choose one of what the message says there is.";
     RangeGone "range-gone" Stop 3
         "Records at the beginning of a range may be gone, by retention or compaction.",
-        "Begin where the message says that something is left; or give --allow-gone to have what there is.";
+        "Begin where the message says that something is left; or give --allow-gone to have what there is. A replay that was interrupted goes on with it too.";
     RecordUnreadable "record-unreadable" Stop 3
         "A record cannot be decoded, or does not say what is asked of it.",
         "See that `[schema_registry]` is the registry of whoever has written it. `pgsluice replay --raw` shows records without decoding them; by offset or time they are found without their LSN.";
@@ -195,8 +195,8 @@ codes! {
         "A consumer group has members, which would go on from where they are.",
         "Stop its consumers, and run it again.";
     ReplayMismatch "replay-mismatch" Stop 3
-        "A replay of this name was begun with other arguments, and goes on where it was.",
-        "Run it again as it was begun; or give another one a --name of its own.";
+        "A replay of this name was begun with other arguments, or its target has not what it has written any more.",
+        "Run it again as it was begun; or begin another one, with another --name and another --to-topic.";
     Fenced "fenced" Stop 4
         "Another instance of this stream has taken over.",
         "Nothing, if that was meant. Otherwise give each stream a name of its own, and run each once.";

@@ -22,8 +22,8 @@ use crate::{
     failure::{Code, Failure},
     pipeline::kafka_settings,
     replay::{
-        copy::{self, Asked, Chosen, Copy},
-        decode::{Decoded, Decoder},
+        copy::{self, Asked, Chosen, Copy, Outcome},
+        decode::{Decoded, Decoder, Unknown},
         moment::Moment,
         position::Position,
         predicate::{Fields, KeyFilter, Predicate},
@@ -199,15 +199,12 @@ impl ReplayCommand {
         Ok(range)
     }
 
-    /// The range as it was written: of a relative time the second run has another.
+    /// The range as it was written: of a relative time the second run has another. That less will do may be said later on, and is none of it.
     fn range_words(&self) -> String {
         let mut words = Vec::new();
-        for (name, is_given) in [
-            ("from-beginning", self.from_beginning),
-            ("from-end", self.from_end),
-            ("follow", self.follow),
-            ("allow-gone", self.allow_gone),
-        ] {
+        for (name, is_given) in
+            [("from-beginning", self.from_beginning), ("from-end", self.from_end), ("follow", self.follow)]
+        {
             words.extend(is_given.then(|| format!("--{name}")));
         }
         let number = |offset: Option<i64>| offset.map(|offset| offset.to_string());
@@ -379,6 +376,8 @@ impl Replay {
         let mut out = Out { to: io::BufWriter::with_capacity(1 << 16, stdout.lock()), is_closed: false };
         let table = Table::new(&self.command.topics, is_terminal.then(show::terminal_width).flatten());
         let mut progress = Progress::new(spans, !is_terminal);
+        // A condition that cannot be asked of a record is no condition that is not met.
+        let unknown = if self.filter.is_open() { Unknown::Bytes } else { Unknown::Refused };
         let (output, limit) = (self.command.output, self.command.limit.unwrap_or(u64::MAX));
         let (mut line, mut shown, mut seen) = (Vec::new(), 0, 0);
         if output == Output::Table {
@@ -396,7 +395,7 @@ impl Replay {
                 };
                 progress.read(record.topic(), record.partition(), record.offset());
                 seen += 1;
-                let decoded = if self.command.raw { raw(record) } else { self.decoder.decode(record)? };
+                let decoded = if self.command.raw { raw(record) } else { self.decoder.decode(record, unknown)? };
                 if !self.filter.takes(record, &decoded) {
                     return Ok(Then::GoOn);
                 }
@@ -441,6 +440,7 @@ impl Replay {
             replication_factor: self.replication_factor,
             isolation: isolation.into(),
             asked,
+            is_content_with_less: command.allow_gone,
             records_max: self.transaction.max_records,
             bytes_max: self.transaction.max_bytes,
             admin,
@@ -462,15 +462,21 @@ impl Replay {
             if filter.is_open() && !as_json {
                 return Ok(Chosen::AsItIs);
             }
-            let decoded = decoder.borrow_mut().decode(record)?;
+            let decoded = decoder.borrow_mut().decode(record, Unknown::Refused)?;
             Ok(match filter.takes(record, &decoded) {
                 false => Chosen::No,
                 true if as_json => Chosen::AsJson(decoded),
                 true => Chosen::AsItIs,
             })
         };
-        let place = copy.run(&mut spans, &mut choose)?;
-        let said = if place.is_done { "complete" } else { "stopped, and goes on when it is run again" };
+        let Outcome { place, was_done } = copy.run(&mut spans, &mut choose)?;
+        let said = match place.is_done {
+            true if was_done => {
+                "it was complete already, and nothing was done; to do it again, give another --name and another --to-topic"
+            }
+            true => "complete",
+            false => "stopped, and goes on when it is run again",
+        };
         tell(filter, seen.get(), &format!("{} of {} records are in {to_topic}: {said}", place.written, place.read));
         Ok(())
     }

@@ -11,12 +11,17 @@
 //! The range is made once, and is in the place that is committed before the first record: a second run has the same end. So are the arguments,
 //! and a run with others is refused.
 
-use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    ops::ControlFlow,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use encoder::decode::Value;
 use publisher::{
-    CheckpointTopic, FetchedRecord, ForwardedRecord, Isolation, KafkaSettings, LogReader, MemoryBudget, Producer,
-    PublishError, TopicAdmin, TopicSettings, Transaction, Verdict,
+    Appetite, CheckpointTopic, FetchedRecord, ForwardedRecord, Isolation, KafkaSettings, LogReader, MemoryBudget,
+    Producer, PublishError, TopicAdmin, TopicReader, Transaction, Verdict,
 };
 use serde::{Deserialize, Serialize};
 
@@ -24,6 +29,7 @@ use super::{
     decode::Decoded,
     progress::Progress,
     reading::{self, Read, Span, Stop, Then},
+    target::{self, Retention, There},
 };
 use crate::{
     failure::{Code, Failure},
@@ -35,6 +41,8 @@ const VERSION: u32 = 1;
 /// A transaction is committed when it has as many records or bytes as the stream's, though no more than these bytes, or is so old.
 const BYTES_MAX: u64 = 8 << 20;
 const AGE_MAX: Duration = Duration::from_secs(1);
+/// How long the place may be behind what was read where nothing was written.
+const QUIET_AGE_MAX: Duration = Duration::from_secs(5);
 /// How long the checkpoint topic may be held up by others.
 const STABLE_TIMEOUT: Duration = Duration::from_secs(90);
 /// How often it is tried again without any progress, and how long it waits before that.
@@ -84,6 +92,8 @@ pub(crate) struct Copy<'a> {
     pub(crate) replication_factor: i32,
     pub(crate) isolation: Isolation,
     pub(crate) asked: Asked,
+    /// Whether it goes on where records are gone that it has not come to. It may be said later on.
+    pub(crate) is_content_with_less: bool,
     pub(crate) records_max: u64,
     pub(crate) bytes_max: u64,
     pub(crate) admin: &'a TopicAdmin,
@@ -95,6 +105,13 @@ pub(crate) struct Copy<'a> {
 /// The transactional id, and the key of the place.
 pub(crate) fn id(name: &str) -> String {
     format!("pgsluice:replay:{name}")
+}
+
+/// What a run has come to.
+pub(crate) struct Outcome {
+    pub(crate) place: Place,
+    /// Whether it was complete before.
+    pub(crate) was_done: bool,
 }
 
 /// What becomes of a record.
@@ -137,14 +154,16 @@ impl Copy<'_> {
         &self,
         spans: &mut dyn FnMut() -> Result<Vec<Span>, Failure>,
         choose: &mut Choose<'_>,
-    ) -> Result<Place, Failure> {
-        let (mut attempts, mut last_read) = (0, None);
+    ) -> Result<Outcome, Failure> {
+        let (mut attempts, mut last_read, mut is_first) = (0, None, true);
         loop {
             let mut reached = None;
             let ended = match self.session(spans, choose, &mut reached) {
-                Ok(place) => return Ok(place),
+                // The commit of which the answer was lost is this run's.
+                Ok(outcome) => return Ok(Outcome { was_done: outcome.was_done && is_first, ..outcome }),
                 Err(ended) => ended,
             };
+            is_first = false;
             attempts = if reached == last_read { attempts + 1 } else { 1 };
             last_read = reached;
             match ended {
@@ -164,12 +183,14 @@ impl Copy<'_> {
         spans: &mut dyn FnMut() -> Result<Vec<Span>, Failure>,
         choose: &mut Choose<'_>,
         reached: &mut Option<u64>,
-    ) -> Result<Place, Ended> {
+    ) -> Result<Outcome, Ended> {
         self.checkpoint_topic.ensure(self.admin, self.replication_factor)?;
         let budget = Arc::new(MemoryBudget::new(self.settings.memory_limit_bytes));
         let producer = Producer::connect(&self.settings, budget)?;
-        let (producer, place) = if let Some(place) = self.read_place()? {
+        let there = target::find(&self.reading, &self.asked.to_topic)?;
+        let (producer, mut place) = if let Some(place) = self.read_place()? {
             self.refuse_another(&place)?;
+            target::refuse_lost(&self.asked.to_topic, there.as_ref(), place.written, place.is_done)?;
             (producer, place)
         } else {
             let place = Place::new(self.asked.clone(), &spans()?);
@@ -177,15 +198,18 @@ impl Copy<'_> {
         };
         *reached = Some(place.read);
         if place.is_done {
-            return Ok(place);
+            return Ok(Outcome { place, was_done: true });
         }
-        let partitions = self.target_partitions()?;
+        self.pass_over_gone(&mut place)?;
+        let (partitions, retention) = self.target(there, &place)?;
         let spans = place.spans();
         let mut copying = Copying {
             copy: self,
             writer: Some(Writer::Idle(producer)),
             partitions,
+            retention,
             place,
+            committed_at: Instant::now(),
             next: BTreeMap::new(),
             read: 0,
             written: 0,
@@ -210,7 +234,7 @@ impl Copy<'_> {
             // Readers need not wait for its timeout.
             transaction.abort();
         }
-        ended.map(|()| copying.place)
+        ended.map(|()| Outcome { place: copying.place, was_done: false })
     }
 
     /// How far it is, as it is decided: what another run has begun to commit was ended when the producer connected.
@@ -246,19 +270,47 @@ impl Copy<'_> {
         Err(Failure::new(Code::ReplayMismatch, found))
     }
 
-    /// How many partitions the target has. It is created with as many as the source has, if it is not there.
-    fn target_partitions(&self) -> Result<i32, Ended> {
+    /// How many partitions the target has, and how long it keeps records. It is created with as many as the source has, if it is not there.
+    fn target(&self, there: Option<There>, place: &Place) -> Result<(i32, Retention), Ended> {
         let (from, to) = (&self.asked.topic, &self.asked.to_topic);
-        let topics = self.admin.partitions_by_topic()?;
-        let count = |topic: &str| topics.get(topic).and_then(|count| i32::try_from(*count).ok());
-        if let Some(partitions) = count(to) {
-            return Ok(partitions);
+        if let Some(There { partitions, .. }) = there {
+            let retention = match place.written {
+                0 => Retention::of(self.admin, to, false)?,
+                _ => Retention::unasked(),
+            };
+            return Ok((partitions, retention));
         }
-        let partitions = count(from).unwrap_or(1);
-        let settings =
-            TopicSettings { partitions, replication_factor: self.replication_factor, config: BTreeMap::new() };
-        self.admin.create(to, &settings)?;
-        Ok(partitions)
+        let source = TopicReader::connect(&self.reading, self.isolation, Appetite::Few)?.partitions(from)?;
+        let partitions = source.unwrap_or(1);
+        target::create(self.admin, to, from, partitions, self.replication_factor)?;
+        Ok((partitions, Retention::of(self.admin, to, true)?))
+    }
+
+    /// Begins where something is left, if that may be: what a run that was interrupted has not come to may have been removed since.
+    fn pass_over_gone(&self, place: &mut Place) -> Result<(), Ended> {
+        let topic = &self.asked.topic;
+        let source = TopicReader::connect(&self.reading, self.isolation, Appetite::Few)?;
+        for part in &mut place.partitions {
+            if part.end.is_some_and(|end| part.next >= end) {
+                continue;
+            }
+            let (begin, _) = source.bounds(topic, part.partition)?;
+            if part.next >= begin {
+                continue;
+            }
+            let found = format!(
+                "in {topic} partition {} offsets {} to {} were removed before they were read",
+                part.partition,
+                part.next,
+                begin - 1
+            );
+            if !self.is_content_with_less {
+                return Err(Failure::new(Code::RangeGone, found).into());
+            }
+            tracing::warn!("{found}: the replay goes on behind them");
+            part.next = begin;
+        }
+        Ok(())
     }
 
     fn commit(&self, transaction: Transaction, place: &Place) -> Result<Producer, Ended> {
@@ -316,8 +368,10 @@ struct Copying<'a> {
     /// None once a call has failed.
     writer: Option<Writer>,
     partitions: i32,
+    retention: Retention,
     /// As it was committed.
     place: Place,
+    committed_at: Instant,
     /// The offset behind what was read of each partition since.
     next: BTreeMap<i32, i64>,
     read: u64,
@@ -348,6 +402,7 @@ impl Copying<'_> {
     }
 
     fn forward(&mut self, record: &FetchedRecord<'_>, key: Option<&[u8]>, value: Option<&[u8]>) -> Result<(), Ended> {
+        self.retention.look(&self.copy.asked.to_topic, record.partition(), record.unix_ms())?;
         let headers: Vec<_> = record.headers().collect();
         // By number only if every partition has its own: else one key's records could be in two.
         let has_all = self.place.partitions.iter().all(|part| part.partition < self.partitions);
@@ -385,7 +440,9 @@ impl Copying<'_> {
                     || open.records() >= self.copy.records_max
                     || open.bytes() >= self.copy.bytes_max.min(BYTES_MAX)
             }
-            _ => false,
+            // A filter that seldom takes one: else all of it would be read again.
+            Some(Writer::Idle(_)) => self.read > 0 && self.committed_at.elapsed() >= QUIET_AGE_MAX,
+            None => false,
         }
     }
 
@@ -404,6 +461,7 @@ impl Copying<'_> {
         let transaction = self.open()?;
         self.writer = Some(Writer::Idle(self.copy.commit(transaction, &place)?));
         (self.place, self.read, self.written) = (place, 0, 0);
+        self.committed_at = Instant::now();
         Ok(())
     }
 }

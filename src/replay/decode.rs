@@ -1,6 +1,9 @@
 //! Records as values: Avro behind Confluent's framing by the registry's schemas, and else JSON, or text, or bytes.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use encoder::decode::{AvroSchema, Value, parse_json};
 use publisher::FetchedRecord;
@@ -23,6 +26,17 @@ pub(crate) struct Decoder {
     schemas: Schemas,
     runtime: Handle,
     known: HashMap<u32, Arc<AvroSchema>>,
+    /// Ids that the registry did not know when it was asked for the sake of showing a record.
+    unknown: HashSet<u32>,
+}
+
+/// What becomes of what begins as Avro does, with an id that the registry does not know: it may be no Avro at all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unknown {
+    /// It is an error: what is asked of the record, or is to be made of it, needs it decoded.
+    Refused,
+    /// It stays bytes, and is warned of once.
+    Bytes,
 }
 
 /// A record, decoded.
@@ -34,17 +48,17 @@ pub(crate) struct Decoded {
 
 impl Decoder {
     pub(crate) fn new(schemas: Schemas, runtime: Handle) -> Self {
-        Self { schemas, runtime, known: HashMap::new() }
+        Self { schemas, runtime, known: HashMap::new(), unknown: HashSet::new() }
     }
 
     /// Decodes a record.
     ///
     /// # Errors
     /// The registry does not know its schema, or the bytes are none of it, or the registry cannot be reached.
-    pub(crate) fn decode(&mut self, record: &FetchedRecord<'_>) -> Result<Decoded, Failure> {
+    pub(crate) fn decode(&mut self, record: &FetchedRecord<'_>, unknown: Unknown) -> Result<Decoded, Failure> {
         let at = |failure: Failure, what: &str| failure.for_topic(format!("{}, {what}", place(record)));
-        let key = self.value(record.key()).map_err(|failure| at(failure, "its key"))?;
-        let value = self.value(record.value()).map_err(|failure| at(failure, "its value"))?;
+        let key = self.value(record.key(), unknown).map_err(|failure| at(failure, "its key"))?;
+        let value = self.value(record.value(), unknown).map_err(|failure| at(failure, "its value"))?;
         let position = Position::of(record.headers(), &value);
         Ok(Decoded { key, value, position })
     }
@@ -58,15 +72,29 @@ impl Decoder {
         if by_headers != Position::Follows || record.value().is_none() {
             return Ok(by_headers);
         }
-        let value = self.value(record.value()).map_err(|failure| failure.for_topic(place(record)))?;
+        let value = self.value(record.value(), Unknown::Refused).map_err(|failure| failure.for_topic(place(record)))?;
         Ok(Position::of(record.headers(), &value))
     }
 
-    fn value(&mut self, bytes: Option<&[u8]>) -> Result<Value, Failure> {
+    fn value(&mut self, bytes: Option<&[u8]>, unknown: Unknown) -> Result<Value, Failure> {
         let Some(bytes) = bytes else { return Ok(Value::Null) };
         if let Some(([0, id @ ..], datum)) = bytes.split_first_chunk::<FRAMING_BYTES>() {
             let id = u32::from_be_bytes(*id);
-            let schema = self.schema(id)?;
+            if unknown == Unknown::Bytes && self.unknown.contains(&id) {
+                return Ok(Value::Bytes(bytes.into()));
+            }
+            let Some(schema) = self.schema(id)? else {
+                let found = format!("the registry has no schema with the id {id}");
+                if unknown == Unknown::Refused {
+                    return Err(Failure::new(Code::RecordUnreadable, found));
+                }
+                tracing::warn!("{found}: what begins with it is shown as bytes, in base64");
+                if self.unknown.len() >= SCHEMAS_MAX {
+                    self.unknown.clear();
+                }
+                self.unknown.insert(id);
+                return Ok(Value::Bytes(bytes.into()));
+            };
             return schema.decode(datum).map_err(|error| {
                 Failure::new(
                     Code::RecordUnreadable,
@@ -81,19 +109,20 @@ impl Decoder {
         })
     }
 
-    fn schema(&mut self, id: u32) -> Result<Arc<AvroSchema>, Failure> {
+    /// None if the registry knows none of this id.
+    fn schema(&mut self, id: u32) -> Result<Option<Arc<AvroSchema>>, Failure> {
         if let Some(schema) = self.known.get(&id) {
-            return Ok(Arc::clone(schema));
+            return Ok(Some(Arc::clone(schema)));
         }
         let text = self.runtime.block_on(self.schemas.schema_by_id(SchemaId::new(id)));
         let text = text.map_err(|refusal| Failure::new(refusal.code, refusal.found))?;
         let unreadable = |found: String| Failure::new(Code::RecordUnreadable, found);
-        let text = text.ok_or_else(|| unreadable(format!("the registry has no schema with the id {id}")))?;
+        let Some(text) = text else { return Ok(None) };
         let schema = AvroSchema::parse(&text).map_err(|error| unreadable(format!("of the id {id} {error}")))?;
         if self.known.len() >= SCHEMAS_MAX {
             self.known.clear();
         }
-        Ok(Arc::clone(self.known.entry(id).or_insert(Arc::new(schema))))
+        Ok(Some(Arc::clone(self.known.entry(id).or_insert(Arc::new(schema)))))
     }
 }
 

@@ -5,7 +5,7 @@
 //! - [`range`]: points, and the offsets that they are; [`moment`] reads times;
 //! - [`position`]: where in PostgreSQL's log a record comes from; [`bisect`], with the argument, finds the first one from a position on;
 //! - [`reading`] and [`decode`]: records in, decoded; [`predicate`] chooses among them;
-//! - [`show`], [`copy`], [`reset`]: what becomes of them.
+//! - [`show`], [`copy`] into a [`target`], [`reset`]: what becomes of them.
 
 pub(crate) mod bisect;
 pub(crate) mod copy;
@@ -18,3 +18,4 @@ pub(crate) mod range;
 pub(crate) mod reading;
 pub(crate) mod reset;
 pub(crate) mod show;
+mod target;

@@ -95,7 +95,8 @@ fn read_at_once(
 ) -> Result<Then, Failure> {
     let places =
         spans.iter().map(|span| ReadFrom { topic: span.topic.clone(), partition: span.partition, offset: span.from });
-    reader.read_from(&places.collect::<Vec<_>>()).map_err(|error| failure(&error))?;
+    let places: Vec<_> = places.collect();
+    reader.read_from(&places).map_err(|error| failure(&error))?;
     let place = |span: &Span| (span.topic.clone(), span.partition);
     let mut open: BTreeMap<(String, i32), Option<i64>> = spans.iter().map(|span| (place(span), span.to)).collect();
     while !open.is_empty() {
@@ -115,15 +116,22 @@ fn read_at_once(
                     done = Some(place);
                 }
             }
-            // Everything that was there when the range was made is before it. Of what has an end all is of one topic.
+            // Of what has an end all is of one topic. What was there when the range was made may be more than the broker knows of that answers now:
+            // then it is read on.
             Next::End(partition) => {
-                let ended = open.iter().find(|((_, open), to)| *open == partition && to.is_some());
-                done = ended.map(|(place, _)| place.clone());
+                if let Some(((topic, _), to)) = open.iter().find(|((_, open), _)| *open == partition)
+                    && let Some(to) = *to
+                {
+                    let from = places.iter().find(|from| from.topic == *topic && from.partition == partition);
+                    let is_read = from.map_or(Ok(true), |from| reader.has_read(from, to));
+                    if is_read.map_err(|error| failure(&error))? {
+                        done = Some((topic.clone(), partition));
+                    }
+                } else {
+                    reader.is_patient();
+                }
                 if visit(Read::Idle)? == Then::Enough {
                     return Ok(Then::Enough);
-                }
-                if done.is_none() {
-                    reader.is_patient();
                 }
             }
             Next::Nothing => {

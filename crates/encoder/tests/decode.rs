@@ -59,6 +59,34 @@ fn a_few_bytes_cannot_announce_much() {
 }
 
 #[test]
+fn many_nulls_in_records_are_read() {
+    let records = schema(
+        r#"{"type":"array","items":{"type":"record","name":"A","fields":[{"name":"b","type":
+            {"type":"record","name":"B","fields":[{"name":"c","type":["null","long"]}]}}]}}"#,
+    );
+    // 100,000 of them, each a byte.
+    let bytes = [&[0xc0, 0x9a, 0x0c][..], &vec![0; 100_000], &[0]].concat();
+    let Value::List(list) = records.decode(&bytes).expect("they are read") else { panic!("it is a list") };
+    assert_eq!((list.len(), list[0].to_json().as_str()), (100_000, r#"{"b":{"c":null}}"#));
+}
+
+#[test]
+fn a_few_bytes_are_not_many_digits() {
+    let decimals = |scale: usize| {
+        schema(&format!(
+            r#"{{"type":"array","items":{{"type":"bytes","logicalType":"decimal","precision":20000,"scale":{scale}}}}}"#
+        ))
+    };
+    // 100,000 of them, each two bytes.
+    let bytes = [&[0xc0, 0x9a, 0x0c][..], &[2, 1].repeat(100_000), &[0]].concat();
+    assert_eq!(decimals(20_000).decode(&bytes), Err(AvroError::Digits));
+    assert!(decimals(100).decode(&bytes).is_ok());
+    // One row may have them.
+    let bytes = [&[0x90, 0x03][..], &[2, 1].repeat(200), &[0]].concat();
+    assert!(decimals(20_000).decode(&bytes).is_ok());
+}
+
+#[test]
 fn blocks_with_their_size_are_read_too() {
     let array = schema(r#"{"type":"array","items":"long"}"#);
     // Two entries in two bytes, then one, then none.

@@ -13,6 +13,7 @@ use tracing::debug;
 use crate::{
     attachment::Held,
     error::PublishError,
+    log_reader::has_reached,
     settings::KafkaSettings,
     topics::{TopicAdmin, ensure_compacted},
 };
@@ -75,7 +76,7 @@ impl CheckpointTopic {
             .consumer("read_uncommitted")
             .create_with_context(Quiet)
             .map_err(PublishError::kafka("creating the watermark client"))?;
-        let (_, high) = uncommitted
+        let (begin, high) = uncommitted
             .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
             .map_err(PublishError::kafka("reading the checkpoint topic's high watermark"))?;
         drop(uncommitted);
@@ -86,7 +87,7 @@ impl CheckpointTopic {
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
         self.await_stable(&consumer, high)?;
         self.assign(&consumer)?;
-        self.read_until(&consumer, high, &settings.name)
+        self.read_until(&consumer, begin, high, &settings.name)
     }
 
     /// The newest checkpoint of the stream that is readable at this moment, and what is attached to it, without waiting for what is undecided.
@@ -99,15 +100,15 @@ impl CheckpointTopic {
             .consumer("read_committed")
             .create_with_context(Quiet)
             .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
-        let stable = self.last_stable_offset(&consumer)?;
+        let (begin, stable) = self.stable_bounds(&consumer)?;
         self.assign(&consumer)?;
-        self.read_until(&consumer, stable, &settings.name)
+        self.read_until(&consumer, begin, stable, &settings.name)
     }
 
     fn await_stable(&self, consumer: &Reader, high: i64) -> Result<(), PublishError> {
         let began = Instant::now();
         loop {
-            let stable = self.last_stable_offset(consumer)?;
+            let (_, stable) = self.stable_bounds(consumer)?;
             if stable >= high {
                 return Ok(());
             }
@@ -124,12 +125,11 @@ impl CheckpointTopic {
         }
     }
 
-    /// Up to where a `read_committed` consumer is shown the log at this moment.
-    fn last_stable_offset(&self, consumer: &Reader) -> Result<i64, PublishError> {
-        let (_, stable) = consumer
+    /// From where and up to where a `read_committed` consumer is shown the log at this moment.
+    fn stable_bounds(&self, consumer: &Reader) -> Result<(i64, i64), PublishError> {
+        consumer
             .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
-            .map_err(PublishError::kafka("reading the checkpoint topic's last stable offset"))?;
-        Ok(stable)
+            .map_err(PublishError::kafka("reading the checkpoint topic's last stable offset"))
     }
 
     fn assign(&self, consumer: &Reader) -> Result<(), PublishError> {
@@ -140,11 +140,12 @@ impl CheckpointTopic {
             .map_err(PublishError::kafka("opening the checkpoint topic"))
     }
 
-    /// Reads from where the consumer stands to the last record before `end`.
+    /// Reads from the log's beginning to the last record before `end`.
     ///
     /// What stands right before it may be no record but the mark of a commit, which nobody is shown: then the partition's end is reported,
-    /// or a record behind `end` comes.
-    fn read_until(&self, consumer: &Reader, end: i64, name: &str) -> Result<Held, PublishError> {
+    /// or a record behind `end` comes. That it is reported is not enough: it is the end as the broker knows it that has answered, and a new leader
+    /// may not know yet how far everything is replicated. So what lies before `end` must have been read as well.
+    fn read_until(&self, consumer: &Reader, begin: i64, end: i64, name: &str) -> Result<Held, PublishError> {
         let mut held = Held::default();
         loop {
             let message = match consumer.poll(SILENCE_TIMEOUT) {
@@ -155,7 +156,12 @@ impl CheckpointTopic {
                         reason: Some(format!("nothing came for {} s", SILENCE_TIMEOUT.as_secs())),
                     });
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => return Ok(held.finish()),
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    if has_reached(consumer, &self.topic, partition, begin, end)? {
+                        return Ok(held.finish());
+                    }
+                    continue;
+                }
                 Some(Err(error)) => {
                     return Err(PublishError::Kafka { doing: "reading the checkpoint topic", error, reason: None });
                 }

@@ -89,10 +89,12 @@ impl ConsumerGroup {
             .collect()
     }
 
-    /// Sets offsets. Nothing is returned of whether the group has members: `Ok(false)` says that it does, and that nothing was changed.
+    /// Sets offsets. `Ok(false)` says that the group has members, and that nothing was changed.
+    ///
+    /// librdkafka calls a commit a success if brokers have taken any partition's offset: so they are asked for again, and compared.
     ///
     /// # Errors
-    /// The brokers cannot be reached, or deny it.
+    /// The brokers cannot be reached, or deny it, or have not taken the offsets of all partitions, which are named.
     pub fn set(&self, offsets: &[(String, i32, i64)]) -> Result<bool, PublishError> {
         let failed = || PublishError::kafka("setting a group's offsets");
         let mut wanted = TopicPartitionList::new();
@@ -100,14 +102,76 @@ impl ConsumerGroup {
             wanted.add_partition_offset(topic, *partition, Offset::Offset(*offset)).map_err(failed())?;
         }
         match self.consumer.commit(&wanted, CommitMode::Sync) {
-            Ok(()) => Ok(true),
+            Ok(()) => self.confirm(offsets).map(|()| true),
             Err(error) if code_of(&error).is_some_and(has_members) => Ok(false),
             Err(error) => Err(failed()(error)),
         }
     }
+
+    fn confirm(&self, offsets: &[(String, i32, i64)]) -> Result<(), PublishError> {
+        let partitions: Vec<_> = offsets.iter().map(|(topic, partition, _)| (topic.clone(), *partition)).collect();
+        let Some(differing) = differing(offsets, &self.offsets(&partitions)?) else { return Ok(()) };
+        let set = if differing.is_all { "none" } else { "only some" };
+        Err(PublishError::Kafka {
+            doing: "setting a group's offsets",
+            error: KafkaError::ConsumerCommit(Code::Fail),
+            reason: Some(format!("{set} of the group {} were set: {}", self.name, differing.partitions)),
+        })
+    }
+}
+
+struct Differing {
+    is_all: bool,
+    /// In words.
+    partitions: String,
+}
+
+/// What a group has otherwise than it was set; none if nothing.
+fn differing(wanted: &[(String, i32, i64)], found: &[GroupOffset]) -> Option<Differing> {
+    let differs = |(topic, partition, offset): &&(String, i32, i64)| {
+        let found = found.iter().find(|found| found.topic == *topic && found.partition == *partition);
+        found.and_then(|found| found.offset) != Some(*offset)
+    };
+    let differing: Vec<_> = wanted.iter().filter(differs).collect();
+    if differing.is_empty() {
+        return None;
+    }
+    let word = |(topic, partition, offset): &&(String, i32, i64)| {
+        let found = found.iter().find(|found| found.topic == *topic && found.partition == *partition);
+        let has = found.and_then(|found| found.offset).map_or_else(|| "none".to_owned(), |offset| offset.to_string());
+        format!("{topic} partition {partition} has {has} and not {offset}")
+    };
+    let words: Vec<_> = differing.iter().map(word).collect();
+    Some(Differing { is_all: differing.len() == wanted.len(), partitions: words.join(", ") })
 }
 
 /// Whether this is what brokers answer who is no member of a group that has some.
 const fn has_members(code: Code) -> bool {
     matches!(code, Code::UnknownMemberId | Code::IllegalGeneration | Code::RebalanceInProgress | Code::StaleMemberEpoch)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn partitions_that_were_not_set_are_named() {
+        let wanted = [("a".to_owned(), 0, 7), ("a".to_owned(), 1, 9), ("b".to_owned(), 0, 0)];
+        let found = |offsets: [Option<i64>; 3]| -> Vec<_> {
+            let found = wanted.iter().zip(offsets);
+            found
+                .map(|((topic, partition, _), offset)| GroupOffset {
+                    topic: topic.clone(),
+                    partition: *partition,
+                    offset,
+                })
+                .collect()
+        };
+        assert!(differing(&wanted, &found([Some(7), Some(9), Some(0)])).is_none());
+        let some = differing(&wanted, &found([Some(7), Some(8), None])).expect("two differ");
+        assert_eq!(some.partitions, "a partition 1 has 8 and not 9, b partition 0 has none and not 0");
+        assert!(!some.is_all);
+        assert!(differing(&wanted, &found([None, None, Some(5)])).expect("all differ").is_all);
+        assert!(differing(&wanted, &[]).expect("all differ").is_all);
+    }
 }

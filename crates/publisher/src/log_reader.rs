@@ -161,8 +161,8 @@ impl LogReader {
         patience: Duration,
         mut visit: impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
-        let outcome = self.await_end(at_least, patience).and_then(|end| match end.cmp(&self.next) {
-            Ordering::Greater => self.read_to(end, &mut visit),
+        let outcome = self.await_end(at_least, patience).and_then(|(begin, end)| match end.cmp(&self.next) {
+            Ordering::Greater => self.read_to(begin, end, &mut visit),
             Ordering::Equal => Ok(()),
             Ordering::Less => Err(PublishError::Topic {
                 topic: self.topic.clone(),
@@ -179,14 +179,15 @@ impl LogReader {
         outcome
     }
 
-    fn await_end(&mut self, at_least: i64, patience: Duration) -> Result<i64, PublishError> {
+    /// The bounds, once the end is far enough.
+    fn await_end(&mut self, at_least: i64, patience: Duration) -> Result<(i64, i64), PublishError> {
         let began = Instant::now();
         let mut interval = END_INTERVAL_FIRST;
         loop {
-            let end = self.end()?;
+            let (begin, end) = self.bounds()?;
             // A new leader may not know at once how far everything is replicated.
             if end >= at_least.max(self.next) || (began.elapsed() >= patience && end >= at_least) {
-                return Ok(end);
+                return Ok((begin, end));
             }
             if began.elapsed() >= patience {
                 return Err(PublishError::TopicBlocked {
@@ -203,9 +204,10 @@ impl LogReader {
     }
 
     /// The assignment is made anew for each read: that librdkafka reports the end then says that *this* read has reached it, and the
-    /// report cannot be one from before.
+    /// report cannot be one from before. It is believed only [where](has_reached) all before `end` was read.
     fn read_to(
         &mut self,
+        begin: i64,
         end: i64,
         visit: &mut impl FnMut(i64, Option<&[u8]>, Option<&[u8]>) -> ControlFlow<()>,
     ) -> Result<(), PublishError> {
@@ -213,6 +215,7 @@ impl LogReader {
         let mut assignment = TopicPartitionList::new();
         let opening = "opening a topic";
         assignment.add_partition_offset(&self.topic, PARTITION, from).map_err(PublishError::kafka(opening))?;
+        let (topic, begin) = (self.topic.clone(), begin.max(self.next));
         let mut next = self.next;
         let consumer = self.consumer()?;
         consumer.assign(&assignment).map_err(PublishError::kafka(opening))?;
@@ -226,9 +229,15 @@ impl LogReader {
                         break Ok(());
                     }
                 }
-                Some(Err(KafkaError::PartitionEOF(_))) => {
-                    next = next.max(end);
-                    break Ok(());
+                Some(Err(KafkaError::PartitionEOF(partition))) => {
+                    match has_reached(consumer, &topic, partition, begin, end) {
+                        Ok(true) => {
+                            next = next.max(end);
+                            break Ok(());
+                        }
+                        Ok(false) => {}
+                        Err(error) => break Err(error),
+                    }
                 }
                 // librdkafka connects again by itself.
                 Some(Err(error)) if is_passing(&error) && heard_at.elapsed() < SILENCE_TIMEOUT => {}
@@ -263,6 +272,30 @@ impl LogReader {
     }
 }
 
+/// Whether a consumer that was assigned at `begin`, or before it where nothing is, has read all before `end`. It is asked where librdkafka reports a
+/// partition's end: that is the end as the broker knows it that has answered, which may lie before the one that was learnt. A leader that has just been
+/// elected does not know yet how far everything is replicated.
+///
+/// A consumer's position is behind the last record or mark that was taken out of its queue, so that the marks of transactions count, which nobody is shown.
+pub(crate) fn has_reached(
+    consumer: &Reader,
+    topic: &str,
+    partition: i32,
+    begin: i64,
+    end: i64,
+) -> Result<bool, PublishError> {
+    let positions = consumer.position().map_err(PublishError::kafka("asking how far a partition was read"))?;
+    let position = match positions.find_partition(topic, partition).map(|found| found.offset()) {
+        Some(Offset::Offset(position)) => Some(position),
+        _ => None,
+    };
+    Ok(is_behind(position, begin, end))
+}
+
+fn is_behind(position: Option<i64>, begin: i64, end: i64) -> bool {
+    position.map_or(begin, |position| position.max(begin)) >= end
+}
+
 /// Whether a topic exists of which the brokers say this.
 pub(crate) fn exists(said: Option<Code>) -> Result<bool, Code> {
     match said {
@@ -283,6 +316,22 @@ pub(crate) fn is_passing(error: &KafkaError) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_partition_ends_where_it_was_learnt_to_end() {
+        for (position, begin, end, expected) in [
+            // Nothing was read: of an empty partition, of one whose records were removed, and of one that has some.
+            (None, 0, 0, true),
+            (None, 7, 7, true),
+            (None, 0, 7, false),
+            // A broker that knows less than was learnt.
+            (Some(5), 0, 7, false),
+            (Some(7), 0, 7, true),
+            (Some(9), 0, 7, true),
+        ] {
+            assert_eq!(is_behind(position, begin, end), expected, "{position:?} {begin} {end}");
+        }
+    }
 
     #[test]
     fn only_a_topic_that_is_unknown_is_taken_as_gone() {

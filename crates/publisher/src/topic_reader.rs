@@ -14,7 +14,7 @@ use rdkafka::{
 use crate::{
     checkpoint_topic::{Quiet, Reader},
     error::PublishError,
-    log_reader::{Isolation, exists, is_passing},
+    log_reader::{Isolation, exists, has_reached, is_passing},
     settings::KafkaSettings,
 };
 
@@ -49,7 +49,8 @@ pub struct ReadFrom {
 pub enum Next<'a> {
     /// A record.
     Record(FetchedRecord<'a>),
-    /// The end of this partition, as far as it can be read now.
+    /// The end of this partition as far as the broker knows that has answered: what was learnt before may lie behind it
+    /// ([`TopicReader::has_read`]).
     End(i32),
     /// Nothing came so far.
     Nothing,
@@ -184,6 +185,14 @@ impl TopicReader {
             }),
             _ => Ok(Next::Nothing),
         }
+    }
+
+    /// Whether all of a place's partition before `end` was read, the marks of transactions included.
+    ///
+    /// # Errors
+    /// librdkafka does not say.
+    pub fn has_read(&self, from: &ReadFrom, end: i64) -> Result<bool, PublishError> {
+        has_reached(&self.consumer, &from.topic, from.partition, from.offset, end)
     }
 
     /// Fetches no more of a partition; what was fetched of it may still come.

@@ -94,11 +94,15 @@ fn each(
         return Ok(());
     }
     let place = ReadFrom { topic: topic.to_owned(), partition, offset: from };
-    reader.read_from(&[place]).map_err(|error| failure(&error))?;
+    reader.read_from(std::slice::from_ref(&place)).map_err(|error| failure(&error))?;
     loop {
         match reader.read().map_err(|error| failure(&error))? {
             Next::Nothing => {}
-            Next::End(_) => return Ok(()),
+            Next::End(_) => {
+                if reader.has_read(&place, end).map_err(|error| failure(&error))? {
+                    return Ok(());
+                }
+            }
             Next::Record(record) => {
                 let offset = record.offset();
                 if offset >= end || visit(&record)?.is_break() || offset + 1 >= end {

@@ -15,8 +15,14 @@ use crate::{avro::Reader, json::write_decimal};
 const SCALE_MAX: usize = 20_000;
 /// More bytes than its longest numeric takes.
 const DECIMAL_BYTES_MAX: usize = 1 << 16;
-/// How many values there may be beside those that take a byte each.
+/// How many values there may be for each byte: in a record of a record of a null that a union chooses, one byte has three.
+const VALUES_PER_BYTE: usize = 4;
+/// How many values there may be beside those.
 const EMPTY_VALUES_MAX: usize = 4096;
+/// How many characters decimals may have in all for each byte of the record: a zero of a large scale is two bytes.
+const DIGITS_PER_BYTE: usize = 64;
+/// How many there may be beside those: a row of two hundred zeros of the largest scale.
+const DIGITS_MAX: usize = 4 << 20;
 
 /// A schema that values can be read by.
 #[derive(Debug)]
@@ -48,6 +54,9 @@ pub enum AvroError {
     /// A decimal of more digits than any that PostgreSQL has.
     #[error("a decimal is longer than any of PostgreSQL's")]
     Decimal,
+    /// Decimals that are much longer as text than the bytes that they were read from.
+    #[error("its decimals have more digits in all than are read of so many bytes")]
+    Digits,
     /// Values in each other, beyond the limit.
     #[error("values lie more than {DEPTH_MAX} deep in each other")]
     Deep,
@@ -93,8 +102,13 @@ impl AvroSchema {
     /// # Errors
     /// They are none of this schema.
     pub fn decode(&self, bytes: &[u8]) -> Result<Value, AvroError> {
-        let values_left = bytes.len().saturating_mul(2).saturating_add(EMPTY_VALUES_MAX);
-        let mut decoder = Decoder { types: &self.types, reader: Reader::new(bytes), values_left };
+        let in_proportion = |per_byte: usize, more: usize| bytes.len().saturating_mul(per_byte).saturating_add(more);
+        let mut decoder = Decoder {
+            types: &self.types,
+            reader: Reader::new(bytes),
+            values_left: in_proportion(VALUES_PER_BYTE, EMPTY_VALUES_MAX),
+            digits_left: in_proportion(DIGITS_PER_BYTE, DIGITS_MAX),
+        };
         let value = decoder.value(0, DEPTH_MAX)?;
         match decoder.reader.len() {
             0 => Ok(value),
@@ -174,11 +188,15 @@ struct Decoder<'a> {
     types: &'a [Type],
     reader: Reader<'a>,
     values_left: usize,
+    digits_left: usize,
 }
 
 impl Decoder<'_> {
     fn value(&mut self, place: usize, depth_left: usize) -> Result<Value, AvroError> {
-        self.values_left = self.values_left.checked_sub(1).ok_or(AvroError::Many)?;
+        // A union takes a byte for its choice, and is nothing that is built.
+        if !matches!(self.types[place], Type::Union(_)) {
+            self.values_left = self.values_left.checked_sub(1).ok_or(AvroError::Many)?;
+        }
         let deeper = || depth_left.checked_sub(1).ok_or(AvroError::Deep);
         Ok(match &self.types[place] {
             Type::Null => Value::Null,
@@ -209,6 +227,9 @@ impl Decoder<'_> {
                 if unscaled.len() > DECIMAL_BYTES_MAX {
                     return Err(AvroError::Decimal);
                 }
+                // A byte has not three digits; a sign and a point come with them.
+                let digits = unscaled.len() * 3 + scale + 2;
+                self.digits_left = self.digits_left.checked_sub(digits).ok_or(AvroError::Digits)?;
                 let mut text = Vec::new();
                 write_decimal(&mut text, unscaled, *scale);
                 Value::Number(String::from_utf8_lossy(&text).into())

@@ -2,7 +2,7 @@
 //!
 //! It is for reading: nothing here is hot, and nothing is trusted. Every input gives a [`Value`] or an error, never a panic. What is built is in
 //! proportion to what was read: a length is compared with what is there before anything is reserved for it; values that take no bytes, of which a
-//! few bytes could announce any number, are counted against a limit, and so is how deep values lie within each other.
+//! few bytes could announce any number, are counted against a limit, and so are the digits of decimals, whose scale is in the schema alone, and how deep values lie within each other.
 //!
 //! No value loses a digit: numbers that are no `long` stay text, and decimals are such numbers. [`Value::write_json`] writes what `events.format =
 //! "json"` would have written of the same row: decimals as numbers, bytes in base64, numbers that JSON lacks as their names.
