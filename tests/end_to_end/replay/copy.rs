@@ -172,3 +172,47 @@ fn a_stream_is_followed_while_it_runs() {
     program.terminate();
     assert_eq!(contents(&stream, &target), contents(&stream, &topic));
 }
+
+/// Copied records keep their times, by which brokers remove them.
+#[test]
+fn a_target_keeps_what_the_source_keeps_and_a_lost_one_is_told() {
+    let stream = with_rows("replay_kept", 200);
+    let (topic, target) = (stream.topic("item"), format!("{}.copy", stream.name));
+    let topics = Topics::of(&stream.bootstrap_servers);
+    topics.configure(&topic, "retention.ms", "123456789012");
+    let arguments = [topic.as_str(), "--from-beginning", "--to-topic", &target];
+    replay(&stream, &arguments, 0);
+    assert_eq!(topics.config(&target, "retention.ms").as_deref(), Some("123456789012"));
+    let (_, said) = replay(&stream, &arguments, 0);
+    assert!(said.contains("it was complete already, and nothing was done"), "{said}");
+    topics.delete(&target);
+    let (_, said) = replay(&stream, &arguments, 3);
+    assert!(said.contains("[replay-mismatch]") && said.contains(&format!("{target}, into which")), "{said}");
+    topics.create_with(&target, 1, &[]);
+    let (_, said) = replay(&stream, &arguments, 3);
+    assert!(said.contains("[replay-mismatch]") && said.contains("created again"), "{said}");
+
+    let brief = format!("{}.brief", stream.name);
+    topics.create_with(&brief, 1, &[("retention.ms", "1")]);
+    let (_, said) = replay(&stream, &[topic.as_str(), "--from-beginning", "--to-topic", &brief], 3);
+    assert!(said.contains("[topic-unfit]") && said.contains("retention.ms"), "{said}");
+    assert_eq!(contents(&stream, &brief), []);
+}
+
+#[cfg(feature = "fault-points")]
+#[test]
+fn a_copy_whose_source_was_trimmed_goes_on_if_it_may() {
+    let stream = with_rows("replay_trimmed", 600);
+    let (topic, target) = (stream.topic("item"), format!("{}.copy", stream.name));
+    let arguments = [topic.as_str(), "--from-beginning", "--to-topic", &target];
+    // What it has to read is decided, and nothing of it is read.
+    stream.command(&[&["replay"], &arguments[..]].concat(), &[("PGSLUICE_FAULT", "after-commit:1")]);
+    Topics::of(&stream.bootstrap_servers).trim(&topic, rdkafka::Offset::Offset(50));
+    let (_, said) = replay(&stream, &arguments, 3);
+    assert!(said.contains("[range-gone]") && said.contains("--allow-gone"), "{said}");
+    assert_eq!(contents(&stream, &target), []);
+    replay(&stream, &[&arguments[..], &["--allow-gone"]].concat(), 0);
+    assert_eq!(contents(&stream, &target), contents(&stream, &topic));
+    // It is none of what is compared.
+    replay(&stream, &arguments, 0);
+}
