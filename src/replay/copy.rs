@@ -201,7 +201,7 @@ impl Copy<'_> {
             return Ok(Outcome { place, was_done: true });
         }
         self.pass_over_gone(&mut place)?;
-        let (partitions, retention) = self.target(there, &place)?;
+        let (partitions, retention) = self.target(there.as_ref(), &place)?;
         let spans = place.spans();
         let mut copying = Copying {
             copy: self,
@@ -271,9 +271,9 @@ impl Copy<'_> {
     }
 
     /// How many partitions the target has, and how long it keeps records. It is created with as many as the source has, if it is not there.
-    fn target(&self, there: Option<There>, place: &Place) -> Result<(i32, Retention), Ended> {
+    fn target(&self, there: Option<&There>, place: &Place) -> Result<(i32, Retention), Ended> {
         let (from, to) = (&self.asked.topic, &self.asked.to_topic);
-        if let Some(There { partitions, .. }) = there {
+        if let Some(&There { partitions, .. }) = there {
             let retention = match place.written {
                 0 => Retention::of(self.admin, to, false)?,
                 _ => Retention::unasked(),
