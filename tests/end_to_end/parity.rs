@@ -85,7 +85,7 @@ const PERMITTED: [Permitted; 7] = [
 ];
 
 /// What differs in the rows that were there before, besides what differs for the encoder alone.
-const PERMITTED_IN_COPIES: [Permitted; 4] = [
+const PERMITTED_IN_COPIES: [Permitted; 2] = [
     Permitted {
         topic: "",
         what: Difference::Run("/source/snapshot"),
@@ -96,14 +96,7 @@ const PERMITTED_IN_COPIES: [Permitted; 4] = [
         what: Difference::Absent("/source/txId"),
         because: "Debezium names the transaction that reads, which has written none of the rows",
     },
-    keyless(".nopk"),
-    keyless(".ri_nothing"),
 ];
-
-const fn keyless(topic: &'static str) -> Permitted {
-    let because = "nothing tells the rows of a table without a key apart, so that they are not copied";
-    Permitted { topic, what: Difference::Topic, because }
-}
 
 /// A stream of the corpus' tables, as Debezium had them.
 fn corpus(stack: &Stack, label: &str) -> Stream {
