@@ -233,7 +233,7 @@ impl Metrics {
             ),
             snapshot_seconds: made.real(
                 "snapshot_seconds",
-                "Age of the oldest snapshot that copies of rows of before hold at the server, which keeps VACUUM from what is newer; 0 for none.",
+                "Age of the oldest snapshot that copies of rows of before hold at the server, which keeps VACUUM from what is newer; 0 for none, NaN where the server cannot be asked.",
             ),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(
@@ -285,7 +285,8 @@ impl Metrics {
             kept_bytes: state.retained_bytes,
             safe_bytes: state.safe_wal_size,
             seconds_to_loss: seconds_to_loss.is_finite().then_some(*seconds_to_loss),
-            snapshot_seconds: *snapshot_seconds,
+            // A document has no other number for what is not known.
+            snapshot_seconds: snapshot_seconds.max(0.0),
             at_ms: unix_ms(),
         });
     }

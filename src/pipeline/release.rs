@@ -192,8 +192,7 @@ impl Release {
     }
 
     async fn release(&mut self, topic: &str, entry: &Quarantined) -> Result<u64, Failure> {
-        let behind = self.quarantine.get(topic).and_then(|entry| entry.behind.as_deref());
-        if let Some(other) = behind.filter(|other| self.quarantine.get(other).is_some()) {
+        if let Some(other) = self.quarantine.waits_behind(topic) {
             let found = format!(
                 "the table was renamed while its changes waited for topic {other}, which come first: release or discard {other}"
             );

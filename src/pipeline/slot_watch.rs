@@ -43,7 +43,11 @@ pub(super) async fn watch(connect: Arc<ConnectOptions>, slot: String, metrics: A
         if matches!(found, Ok(Some(_))) {
             match catalog.oldest_snapshot_seconds().await {
                 Ok(seconds) => snapshot_seconds = seconds,
-                Err(failure) => debug!("the age of snapshots cannot be asked for: {failure}"),
+                // That there is none is something else.
+                Err(failure) => {
+                    debug!("the age of snapshots cannot be asked for: {failure}");
+                    snapshot_seconds = f64::NAN;
+                }
             }
         }
         tokio::time::sleep(watch.note(found, snapshot_seconds)).await;

@@ -187,6 +187,15 @@ impl Transaction {
                 .fold(OwnedHeaders::new(), |headers, (key, value)| headers.insert(Header { key, value: Some(*value) }));
             message.headers = Some(headers);
         }
+        self.enqueue(message, record)
+    }
+
+    /// Hands a record to librdkafka. It is called what `record` says if it is not taken.
+    fn enqueue(
+        &mut self,
+        mut message: BaseRecord<'_, [u8], [u8], Origin>,
+        record: &OutgoingRecord<'_>,
+    ) -> Result<(), PublishError> {
         loop {
             match self.inner.send(message) {
                 Ok(()) => break,

@@ -3,13 +3,11 @@
 //! As with the stream's, a transaction can be committed only with its place as its last record: [`Transaction::conclude`] alone makes it a [`Prepared`].
 
 use rdkafka::{
-    error::KafkaError,
     message::{Header, OwnedHeaders},
     producer::{BaseRecord, Producer as _},
-    types::RDKafkaErrorCode,
 };
 
-use super::{OutgoingRecord, Prepared, REPORT_INTERVAL, Transaction, cause_of, kept, refused};
+use super::{OutgoingRecord, Prepared, Transaction, kept};
 use crate::{
     budget::{headers_cost, record_cost},
     error::PublishError,
@@ -54,31 +52,10 @@ impl Transaction {
                 headers.fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: *value }));
             message.headers = Some(headers);
         }
-        loop {
-            match self.inner.send(message) {
-                Ok(()) => break,
-                Err((KafkaError::MessageProduction(RDKafkaErrorCode::QueueFull), again)) => {
-                    self.poll()?;
-                    std::thread::sleep(REPORT_INTERVAL);
-                    message = again;
-                }
-                Err((error, _)) => {
-                    let cause = cause_of(&self.inner, &error, "sending records");
-                    let plain = OutgoingRecord {
-                        topic: record.topic,
-                        key: record.key,
-                        value: record.value,
-                        headers: &[],
-                        is_letter: true,
-                        lsn: Lsn::INVALID,
-                    };
-                    return Err(cause.unwrap_or_else(|| refused(&plain, error)));
-                }
-            }
-        }
-        self.records += 1;
-        self.bytes += (key_bytes + value_bytes) as u64;
-        Ok(())
+        // What it is called if it is not taken.
+        let ForwardedRecord { topic, key, value, .. } = *record;
+        let called = OutgoingRecord { topic, key, value, headers: &[], is_letter: true, lsn: Lsn::INVALID };
+        self.enqueue(message, &called)
     }
 
     /// Writes how far the records have come, as the last record, and waits until the brokers have acknowledged all of the transaction.
