@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use encoder::{ColumnFacts, ElementFacts, TableFacts, TypeKind};
-use pgoutput::{Oid, Timestamp, Xid};
+use pgoutput::{Lsn, Oid, Timestamp, Xid};
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
@@ -35,6 +35,17 @@ pub(crate) struct KeySeen {
     /// Whether the table is partitioned.
     pub(crate) is_partitioned: bool,
     pub(crate) seen: Arc<Visibility>,
+}
+
+/// The keys of some tables as they were found at one time.
+#[derive(Debug)]
+pub(crate) struct KeysSeen {
+    /// Of those that there are.
+    pub(crate) keys: FxHashMap<Oid, KeySeen>,
+    /// The earliest snapshot in which any was looked at; none if there was none to look at.
+    pub(crate) seen: Option<Arc<Visibility>>,
+    /// How far the log was by the time at which all had been looked at.
+    pub(crate) end: Lsn,
 }
 
 impl Catalog {
@@ -74,15 +85,15 @@ impl Catalog {
     ///
     /// # Errors
     /// The server cannot be asked.
-    pub(crate) async fn primary_keys(&mut self, tables: &[Oid]) -> Result<FxHashMap<Oid, KeySeen>, Failure> {
-        let mut keys = FxHashMap::default();
+    pub(crate) async fn primary_keys(&mut self, tables: &[Oid]) -> Result<KeysSeen, Failure> {
+        let mut found = KeysSeen { keys: FxHashMap::default(), seen: None, end: Lsn::INVALID };
         for tables in tables.chunks(TABLES_PER_QUERY) {
             let oids: Vec<u32> = tables.iter().copied().map(u32::from).collect();
             let rows = self
                 .query(
-                    // Either row may have been written again since, for another reason, so that the older is asked. REINDEX CONCURRENTLY writes
-                    // both, and then the number is later than the key: whoever compares with it makes a guess, and says so. The statement has one
-                    // snapshot.
+                    // Each of these rows may have been written again since, for another reason, so that the oldest is asked: REINDEX CONCURRENTLY
+                    // writes those of index and constraint, and nothing that leaves the key as it is writes that which ties the constraint to its
+                    // table. The statement has one snapshot.
                     "SELECT class.oid, made.xid::text::int8,
                             ARRAY(SELECT attribute.attname::text
                                   FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
@@ -92,37 +103,45 @@ impl Catalog {
                             pg_current_snapshot()::text, class.relkind = 'p',
                             -- The server does not answer for the numbers that stand for long ago.
                             CASE WHEN current_setting('track_commit_timestamp')::bool AND made.xid::text::int8 > 2 THEN
-                                (extract(epoch FROM pg_xact_commit_timestamp(made.xid)) * 1000000)::int8 END
+                                (extract(epoch FROM pg_xact_commit_timestamp(made.xid)) * 1000000)::int8 END,
+                            pg_current_wal_insert_lsn()::text
                      FROM pg_class class
                      LEFT JOIN (pg_index index
                                 JOIN pg_constraint primary_key
                                      ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p')
                           ON index.indrelid = class.oid AND index.indisprimary
-                     LEFT JOIN LATERAL (SELECT xid FROM (VALUES (index.xmin), (primary_key.xmin)) written(xid)
+                     LEFT JOIN LATERAL (SELECT xid
+                                        FROM (VALUES (index.xmin), (primary_key.xmin)
+                                              UNION ALL
+                                              SELECT tie.xmin FROM pg_depend tie
+                                              WHERE tie.classid = 'pg_constraint'::regclass AND tie.objid = primary_key.oid
+                                                    AND tie.refclassid = 'pg_class'::regclass AND tie.refobjid = class.oid) written(xid)
                                         ORDER BY age(xid) DESC LIMIT 1) made ON true
                      WHERE class.oid = ANY($1)",
                     &[&oids],
                 )
                 .await?;
             let Some(first) = rows.first() else { continue };
-            let seen = first.get::<_, &str>(3).parse().map_err(|error| Failure::caused(Code::Internal, error))?;
+            let internal = |error: &dyn std::fmt::Display| Failure::new(Code::Internal, error.to_string());
+            let seen: Visibility = first.get::<_, &str>(3).parse().map_err(|error| internal(&error))?;
             let seen = Arc::new(seen);
+            // The chunks follow one another.
+            found.seen.get_or_insert_with(|| Arc::clone(&seen));
+            found.end = first.get::<_, &str>(6).parse().map_err(|error| internal(&error))?;
             for row in &rows {
                 let seen = Arc::clone(&seen);
                 let key = match row.get::<_, Option<i64>>(1) {
                     Some(made_by) => {
-                        let made_by = u32::try_from(made_by).map_err(|_| {
-                            Failure::new(Code::Internal, "the number of a transaction has more than 32 bits")
-                        })?;
+                        let made_by = u32::try_from(made_by).map_err(|error| internal(&error))?;
                         let made_at = row.get::<_, Option<i64>>(5).map(Timestamp::from_unix_micros);
                         Some(PrimaryKey { columns: row.get(2), made_by: made_by.into(), made_at })
                     }
                     None => None,
                 };
-                keys.insert(Oid::from(row.get::<_, u32>(0)), KeySeen { key, is_partitioned: row.get(4), seen });
+                found.keys.insert(Oid::from(row.get::<_, u32>(0)), KeySeen { key, is_partitioned: row.get(4), seen });
             }
         }
-        Ok(keys)
+        Ok(found)
     }
 
     async fn add_facts(&mut self, tables: &[Oid], facts: &mut FxHashMap<Oid, TableFacts>) -> Result<(), Failure> {

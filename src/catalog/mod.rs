@@ -16,8 +16,8 @@ mod inspection;
 
 pub use connection::Catalog;
 pub use copy_statement::{CopyStatement, KeyRange};
-pub(crate) use facts::KeySeen;
 pub use facts::PrimaryKey;
+pub(crate) use facts::{KeySeen, KeysSeen};
 pub use inspection::{Hosting, NearMiss, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;

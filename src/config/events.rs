@@ -11,7 +11,7 @@ use super::keys::{self, Key};
 use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::values::{FromData, found_text, found_type};
-use super::{OnIncompatible, Origin};
+use super::{OnIncompatible, OnUncertainKey, Origin};
 
 /// Reads the section. The envelope decides which forms hold where none is given.
 pub(super) fn read(reader: &mut Reader) -> Result<EncodeOptions, Noted> {
@@ -121,6 +121,11 @@ impl Choice for Unrepresentable {
 
 impl Choice for OnIncompatible {
     const CHOICES: &'static [(&'static str, Self)] = &[("stop", Self::Stop), ("quarantine", Self::Quarantine)];
+}
+
+impl Choice for OnUncertainKey {
+    const CHOICES: &'static [(&'static str, Self)] =
+        &[("stop", Self::Stop), ("before", Self::Before), ("after", Self::After), ("likely", Self::Likely)];
 }
 
 impl Choice for Format {

@@ -210,7 +210,7 @@ keys! {
         Presence::Optional { example: r#"[{ match = "public.orders", partitions = 12, events = { decimals = "string" } }]"# },
         "What is otherwise for some tables, each of which is written as `[[tables]]`: `match`, one or more patterns `schema.table`; `topic`, a \
          template as in `kafka.topics.template`, before which no route counts; `key`, the columns of the key instead of the replica identity's, each of which has to be in the replica \
-         identity (FULL has all); `partitions` of the topic when it is created; `on_incompatible` as in `[schema_registry]`; and under \
+         identity (FULL has all); `partitions` of the topic when it is created; `on_incompatible` as in `[schema_registry]`; `on_uncertain_key` as in `[postgres]`; and under \
          `events` any key of `[events]`. The first that matches a table is for it, alone. Which tables are streamed is said by \
          `postgres.tables`.";
 
@@ -231,6 +231,11 @@ keys! {
     POSTGRES_MATCH_INTERVAL: "postgres.match_interval", Kind::Duration, Presence::Default(r#""10s""#),
         "How often `tables` and `exclude_tables` are matched again while the stream runs. With `manage`, a table that has appeared is added to the publication \
          and streamed from there on; otherwise the log says what the publication lacks. From 1 s to 1 h.";
+    POSTGRES_ON_UNCERTAIN_KEY: "postgres.on_uncertain_key", Kind::Text, Presence::Default(r#""stop""#),
+        "The rows of a table with REPLICA IDENTITY FULL come without their key, so that it is the catalog's. What becomes of rows of which nothing says \
+         whether they were written before that key was changed or after it: `stop`, the stream stops before the first of them; `before`, they have the key \
+         of before; `after`, the new one; `likely`, the one that the transactions' numbers suggest, with a warning. With \
+         `track_commit_timestamp = on` at the server hardly any row is in doubt.";
     POSTGRES_SLOT: "postgres.slot", Kind::Text, Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
         "The replication slot: 1 to 63 of `a-z`, `0-9` and `_`. The default is `pgsluice_` and `name` in lower case with every other \
          character turned into `_`; two names that differ in those alone need slots of their own.";

@@ -80,13 +80,42 @@ pub struct Config {
     pub tables: Vec<TableOverride>,
     /// Where the schemas are registered.
     pub schema_registry: SchemaRegistry,
-    /// What becomes of a table whose schemas are not compatible with those before, unless `[[tables]]` says otherwise.
-    pub on_incompatible: OnIncompatible,
+    /// What becomes of a table in trouble, unless `[[tables]]` says otherwise.
+    pub policies: Policies,
     /// The HTTP endpoint.
     pub http: Http,
     /// The log.
     pub log: Log,
     warnings: Vec<String>,
+}
+
+/// What becomes of a table in trouble.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policies {
+    /// When its schemas are not compatible with those before.
+    pub on_incompatible: OnIncompatible,
+    /// When its key was changed, and nothing says which of the two some rows had.
+    pub on_uncertain_key: OnUncertainKey,
+}
+
+impl Policies {
+    /// Whatever goes wrong stops or holds up the stream.
+    pub(crate) const STRICT: Self =
+        Self { on_incompatible: OnIncompatible::Stop, on_uncertain_key: OnUncertainKey::Stop };
+}
+
+/// What becomes of rows of which nothing says whether they were written before their table's key was changed or after it. Only tables with
+/// REPLICA IDENTITY FULL have such rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnUncertainKey {
+    /// The stream stops before the first of them.
+    Stop,
+    /// They were written before, and have the key of then.
+    Before,
+    /// They were written after it, and have the new key.
+    After,
+    /// They have the key that is likely.
+    Likely,
 }
 
 /// What becomes of a table whose schemas are not compatible with those before.

@@ -9,7 +9,7 @@ use super::problem::Fault;
 use super::reader::{Noted, Reader};
 use super::routing::TopicTemplate;
 use super::shaping::TableIdentity;
-use super::{OnIncompatible, TablePattern};
+use super::{Policies, TablePattern};
 
 /// What is otherwise for some tables.
 #[derive(Clone, Debug)]
@@ -22,30 +22,30 @@ pub struct TableOverride {
     pub key: Option<Vec<String>>,
     /// Partitions of their topic when it is created.
     pub partitions: Option<i32>,
-    /// What becomes of them when their schemas are refused.
-    pub on_incompatible: OnIncompatible,
+    /// What becomes of them in trouble.
+    pub policies: Policies,
     /// `[events]`, with what is otherwise for them.
     pub events: EncodeOptions,
 }
 
-/// Reads the list. `events` and `on_incompatible` are what holds for all tables.
+/// Reads the list. `events` and `policies` are what holds for all tables.
 pub(super) fn read(
     reader: &mut Reader,
     events: Option<&EncodeOptions>,
-    on_incompatible: Option<OnIncompatible>,
+    policies: Policies,
 ) -> Result<Vec<TableOverride>, Noted> {
     let base = events.cloned().unwrap_or_default();
-    let on_incompatible = on_incompatible.unwrap_or(OnIncompatible::Stop);
-    entries::read(reader, &keys::TABLES, |entry| TableOverride::read(entry, &base, on_incompatible))
+    entries::read(reader, &keys::TABLES, |entry| TableOverride::read(entry, &base, policies))
 }
 
 impl TableOverride {
-    fn read(entry: &mut Entry<'_>, base: &EncodeOptions, on_incompatible: OnIncompatible) -> Result<Self, Noted> {
+    fn read(entry: &mut Entry<'_>, base: &EncodeOptions, policies: Policies) -> Result<Self, Noted> {
         let tables = entry.some("match", "[\"public.orders\"]");
         let topic = entry.optional("topic");
         let key = Self::key(entry);
         let partitions = Self::partitions(entry);
-        let own = entry.optional("on_incompatible");
+        let (on_incompatible, on_uncertain_key) =
+            (entry.optional("on_incompatible"), entry.optional("on_uncertain_key"));
         let mut events = base.clone();
         events::read_into(entry, &mut events)?;
         Ok(Self {
@@ -53,7 +53,10 @@ impl TableOverride {
             topic: topic?,
             key: key?,
             partitions: partitions?,
-            on_incompatible: own?.unwrap_or(on_incompatible),
+            policies: Policies {
+                on_incompatible: on_incompatible?.unwrap_or(policies.on_incompatible),
+                on_uncertain_key: on_uncertain_key?.unwrap_or(policies.on_uncertain_key),
+            },
             events,
         })
     }

@@ -18,7 +18,7 @@ use super::properties::Properties;
 use super::reader::{self, Noted, Reader};
 use super::values::{self, BrokerDefaultOr, Identifier, Name, Size, Slot, duration_words};
 use super::{
-    Columns, Config, Http, Kafka, Log, Metadata, Postgres, RemoteRegistry, Routing, SchemaRegistry, Snapshot,
+    Columns, Config, Http, Kafka, Log, Metadata, Policies, Postgres, RemoteRegistry, Routing, SchemaRegistry, Snapshot,
     TableSelection, Topics, Transaction,
 };
 
@@ -33,8 +33,9 @@ impl Config {
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
-        let on_incompatible = reader.required(&keys::REGISTRY_ON_INCOMPATIBLE);
-        let tables = overrides::read(reader, events.as_ref().ok(), on_incompatible.as_ref().ok().copied());
+        let policies = policies(reader);
+        let tables =
+            overrides::read(reader, events.as_ref().ok(), policies.as_ref().ok().copied().unwrap_or(Policies::STRICT));
         let schema_registry = SchemaRegistry::read(reader);
         if let (Ok(kafka), Ok(SchemaRegistry::BuiltIn { topic })) = (&kafka, &schema_registry)
             && kafka.checkpoint_topic == *topic
@@ -57,12 +58,18 @@ impl Config {
             metadata: metadata?,
             tables: tables?,
             schema_registry: schema_registry?,
-            on_incompatible: on_incompatible?,
+            policies: policies?,
             http: http?,
             log: log?,
             warnings: Vec::new(),
         })
     }
+}
+
+fn policies(reader: &mut Reader) -> Result<Policies, Noted> {
+    let on_incompatible = reader.required(&keys::REGISTRY_ON_INCOMPATIBLE);
+    let on_uncertain_key = reader.required(&keys::POSTGRES_ON_UNCERTAIN_KEY);
+    Ok(Policies { on_incompatible: on_incompatible?, on_uncertain_key: on_uncertain_key? })
 }
 
 fn memory_limit(reader: &mut Reader) -> Result<u64, Noted> {

@@ -4,7 +4,7 @@ use encoder::{EncodeOptions, Format, Naming, PlanError, TableFacts, TablePlan, U
 use pgoutput::Relation;
 
 use super::routing::Names;
-use super::{Columns, Config, OnIncompatible, Routing, TableOverride, TablePattern};
+use super::{Columns, Config, OnIncompatible, OnUncertainKey, Policies, Routing, TableOverride, TablePattern};
 
 /// What decides how the records of each table are written.
 #[derive(Clone, Debug)]
@@ -13,7 +13,7 @@ pub struct Shaping {
     tables: Vec<TableOverride>,
     columns: Columns,
     routing: Routing,
-    on_incompatible: OnIncompatible,
+    policies: Policies,
     name: String,
     database: String,
 }
@@ -44,7 +44,7 @@ impl Shaping {
             tables: config.tables.clone(),
             columns: config.columns.clone(),
             routing: config.kafka.topics.routing.clone(),
-            on_incompatible: config.on_incompatible,
+            policies: config.policies,
             name: config.name.as_str().to_owned(),
             database: config.postgres.connect.database().to_owned(),
         }
@@ -116,7 +116,18 @@ impl Shaping {
 
     /// What becomes of a table whose schemas are refused.
     pub fn on_incompatible(&self, table: &TableIdentity) -> OnIncompatible {
-        self.own(table).map_or(self.on_incompatible, |own| own.on_incompatible)
+        self.policies(table).on_incompatible
+    }
+
+    /// What becomes of rows of a table of which nothing says which key they had. Where the configuration has said which columns are the key,
+    /// no row is in doubt.
+    pub fn on_uncertain_key(&self, table: &TableIdentity) -> Option<OnUncertainKey> {
+        let is_configured = self.own(table).is_some_and(|own| own.key.is_some());
+        (!is_configured).then(|| self.policies(table).on_uncertain_key)
+    }
+
+    fn policies(&self, table: &TableIdentity) -> &Policies {
+        self.own(table).map_or(&self.policies, |own| &own.policies)
     }
 
     fn own(&self, table: &TableIdentity) -> Option<&TableOverride> {

@@ -33,36 +33,54 @@
 //! are remembered for longer than that: so ids are made whole first, by the newest look of all ([`NewestLook`]).
 //!
 //! In doubt are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
-//! `postgres.match_interval`, however late they are decoded, as long as the process lives and is not stopped. Of them only those are
-//! in doubt in which the relation is announced, by rule 4, and those after them are taken to be as they are. That it is announced says little: the
-//! server does so too, anywhere in the log, because of what has happened by the time at which it decodes. What is taken there is what is likely, and
-//! a warning says so, with what to do:
+//! `postgres.match_interval`, however late they are decoded, and of the time in which no process ran. Of them only those are
+//! in doubt in which the relation is announced, by rule 4, and those after them are as they are. That it is announced says little: the
+//! server does so too, anywhere in the log, because of what has happened by the time at which it decodes.
 //!
-//! - The number of the transaction that made the new key (`xmin` of its index) is compared. One that took its number later is taken to have
+//! What settles a doubt is when both were committed. With `track_commit_timestamp = on` the server says it of the transaction that made the new key, the
+//! oldest that has left a row of it in the catalog, and each Begin says it of its own. By rule 1 a transaction that wrote before the change was
+//! committed earlier, and one that wrote after it later, by the server's one clock, which must not have been set back in between. One that was
+//! committed at that very moment has made the key itself, and may have written before and after that: it stays in doubt. So does whoever wrote
+//! around a key that was dropped with none in its place, of which the catalog keeps nothing.
+//!
+//! What is left is the operator's to decide, by `postgres.on_uncertain_key` ([`OnUncertainKey`]): the stream stops before the first row that is in
+//! doubt, unless it says which key such rows have. With `likely` a guess is made, and a warning says so, with what to do:
+//!
+//! - The number of the transaction that made the new key is compared. One that took its number later is taken to have
 //!   written after it, and one that took it earlier to have written before it. That is wrong for one that wrote before a change whose transaction
-//!   had taken its number long before, and for one that took its number long before it came to the table. (REINDEX CONCURRENTLY makes the index
-//!   anew, so that a key whose index it has made before the first look at it has a later number.)
+//!   had taken its number long before, and for one that took its number long before it came to the table.
 //! - What is made under a savepoint has the number of a part of its transaction, which is higher than that of the whole, and the stream names only
-//!   the whole: so the rows behind it would be taken to be from before it. With `track_commit_timestamp = on` the server says when the part was
-//!   committed, and that is when the whole was: then the rows have the new key. Without it they have the old one, and the warning says so; the
-//!   next transaction that writes is numbered after it, and has the new one.
+//!   the whole: so the rows behind it are taken to be from before it, unless the server says when the part was committed, which is when the whole was.
+//!   The next transaction that writes is numbered after it, and has the new one.
 //! - Rows that the transaction wrote before it replaced the key have the new one as well, unless the relation was announced before and not
 //!   again.
 //! - Of a key that was dropped with none in its place there is no number. Where the relation is announced again with the same columns, it is taken
 //!   to be over, and where it is announced first in a session, not yet. (A partitioned table is announced with each partition, which says
 //!   nothing.)
 //!
-//! What is not known at all: a key that was replaced or dropped before this process began, or before a failover to another server, where what was seen
-//! before is forgotten; rows of it that are still to come have the key that was found then, or none. And keys that came and went between two looks.
+//! # From one process to the next
+//!
+//! States and looks are kept beside the checkpoint ([`kept`]), lest a restart forget what was in doubt, and take the key that it finds
+//! for the key of rows from before it. They are written there with the checkpoint that a session begins with, before the publication or a slot is
+//! made, and whenever something is committed after a look. At another timeline the states stay and their looks count for nothing
+//! ([`KeyHistory::distrust`]): a standby that was promoted may lack the end of what its primary had, where transactions of other
+//! numbers go on. So a row is in doubt there if the key is another one than before, and else it is not.
+//!
+//! What cannot be known: keys that came and went between two looks, or before the first look at a table that appeared while the stream ran; and of such a
+//! table, what was seen in the moments before a process died that had committed nothing since.
 
 use std::{collections::VecDeque, sync::Arc};
 
-use pgoutput::{Begin, Timestamp, Xid};
+use pgoutput::{Begin, Lsn, Timestamp, Xid};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalog::{KeySeen, PrimaryKey},
+    catalog::KeySeen,
+    config::OnUncertainKey,
     snapshot::{FullXid, NewestLook, Visibility},
 };
+
+pub(super) mod kept;
 
 /// So many keys of one table are remembered.
 const KEYS_MAX: usize = 16;
@@ -75,6 +93,10 @@ pub(super) struct KeyHistory {
     forgotten: u64,
     /// Whether it is announced with each of its partitions.
     is_partitioned: bool,
+    /// How far the log was where the table was found to be gone, or not to be asked for any more.
+    gone_at: Option<Lsn>,
+    /// Whether all of this stands beside the checkpoint, or is on its way there. The newest state's last look does not count, which is that of all tables.
+    is_kept: bool,
     /// States are remembered for longer than the ids of the stream last.
     newest: NewestLook,
 }
@@ -82,11 +104,20 @@ pub(super) struct KeyHistory {
 /// A key, or that there was none.
 #[derive(Debug)]
 struct State {
-    key: Option<PrimaryKey>,
-    /// Who made it, if there is one.
-    made_by: Option<FullXid>,
+    key: Option<Key>,
     first: Arc<Visibility>,
     last: Arc<Visibility>,
+}
+
+/// A primary key.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+struct Key {
+    columns: Vec<String>,
+    /// Who made it.
+    made_by: FullXid,
+    /// When that was committed, in microseconds since 1970, if the server said so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    made_at_us: Option<i64>,
 }
 
 /// When rows were written whose key is asked for.
@@ -129,7 +160,7 @@ pub(super) struct KeyThen {
     pub(super) state: u64,
     /// The state after it, if there is one.
     pub(super) next: Option<Next>,
-    /// Whether it is a guess.
+    /// Why it is not certain.
     pub(super) doubt: Option<Doubt>,
 }
 
@@ -144,12 +175,13 @@ pub(super) struct Next {
     newest: NewestLook,
 }
 
-/// Between which two keys a guess was made.
+/// Between which two keys nothing decides.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Doubt {
     pub(super) old: Option<Vec<String>>,
     pub(super) new: Option<Vec<String>>,
     pub(super) by: Option<Xid>,
+    /// Whether the new one was taken.
     pub(super) takes_new: bool,
 }
 
@@ -166,10 +198,16 @@ impl State {
         self.key.as_ref().map(|key| &key.columns)
     }
 
+    /// Whether a transaction wrote under it, and not before it was made, if anything says so for certain.
+    fn is_settled(&self, committed_at: Timestamp) -> Option<bool> {
+        let made_at = self.key.as_ref().and_then(|key| key.made_at_us).map(Timestamp::from_unix_micros)?;
+        (made_at != committed_at).then_some(made_at < committed_at)
+    }
+
     /// Whether a transaction that had ended by the time at which this was seen, and committed then, is likely to have written under it.
     fn is_likely(&self, transaction: FullXid, committed_at: Timestamp, has_news: bool) -> bool {
-        let was_committed_then = self.key.as_ref().is_some_and(|key| key.made_at == Some(committed_at));
-        was_committed_then || self.made_by.map_or(has_news, |by| by <= transaction)
+        let Some(key) = &self.key else { return has_news };
+        key.made_at_us.map(Timestamp::from_unix_micros) == Some(committed_at) || key.made_by <= transaction
     }
 
     /// Whether its key can be one of a relation with these columns.
@@ -186,8 +224,11 @@ impl KeyHistory {
 
     /// Takes note of the key that the table had in a snapshot.
     pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen }: KeySeen) {
-        self.is_partitioned = is_partitioned;
         self.newest.observe(&seen);
+        let is_as_kept = self.is_partitioned == is_partitioned && self.gone_at.is_none();
+        self.is_partitioned = is_partitioned;
+        self.gone_at = None;
+        self.is_kept &= is_as_kept;
         if let Some(newest) = self.states.back_mut() {
             // Several connections look, and one may have looked before another and come after it.
             if seen.is_before(&newest.last) {
@@ -202,13 +243,57 @@ impl KeyHistory {
             self.states.pop_front();
             self.forgotten += 1;
         }
-        let made_by = key.as_ref().map(|key| seen.seen_writer(key.made_by));
-        self.states.push_back(State { key, made_by, first: Arc::clone(&seen), last: seen });
+        let key = key.map(|key| Key {
+            made_by: seen.seen_writer(key.made_by),
+            made_at_us: key.made_at.map(Timestamp::unix_micros),
+            columns: key.columns,
+        });
+        self.states.push_back(State { key, first: Arc::clone(&seen), last: seen });
+        self.is_kept = false;
+    }
+
+    /// Takes note that the table was not there any more in this snapshot, or was not asked for. The log was so far by then.
+    pub(super) fn leave(&mut self, seen: &Visibility, end: Lsn) {
+        let is_news = self.states.back().is_none_or(|newest| newest.last.is_before(seen));
+        if is_news && self.gone_at.is_none() {
+            self.gone_at = Some(end);
+            self.is_kept = false;
+        }
+    }
+
+    /// Whether no row of it is to come any more behind this position.
+    pub(super) fn is_over(&self, position: Lsn) -> bool {
+        self.gone_at.is_some_and(|end| end <= position)
+    }
+
+    /// Takes note that it is handed on, and says whether it was not before.
+    pub(super) fn keep(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_kept, true)
+    }
+
+    /// Takes note of what stands beside the checkpoint of it.
+    pub(super) fn compare(&mut self, kept: Option<&Self>) {
+        let outline =
+            |history: &Self| (history.forgotten, history.is_partitioned, history.gone_at, history.states.len());
+        let is_same = |kept: &Self| {
+            let mut states = kept.states.iter().zip(&self.states);
+            outline(kept) == outline(self) && states.all(|(kept, own)| kept.key == own.key && kept.first == own.first)
+        };
+        self.is_kept = kept.is_some_and(|kept| kept.is_kept && is_same(kept));
+    }
+
+    /// Takes the looks for nothing: they were at a server whose transactions may have had other numbers.
+    pub(super) fn distrust(&mut self) {
+        let unknown = Arc::new(Visibility::unknown());
+        for state in &mut self.states {
+            state.last = Arc::clone(&unknown);
+        }
+        self.is_kept = false;
     }
 
     /// The key of rows, among those whose columns the rows have: a name that a column has lost is no other key. None if no key is known that
-    /// they could have.
-    pub(super) fn at(&self, when: When, has_column: impl Fn(&str) -> bool) -> Option<KeyThen> {
+    /// they could have. Where nothing decides, `word` does.
+    pub(super) fn at(&self, when: When, word: OnUncertainKey, has_column: impl Fn(&str) -> bool) -> Option<KeyThen> {
         let numbered = (self.forgotten..).zip(&self.states);
         let fitting: Vec<(u64, &State)> = numbered.filter(|(_, state)| state.fits(&has_column)).collect();
         let (mut position, mut next, mut doubt) = (fitting.len().checked_sub(1)?, None, None);
@@ -220,19 +305,32 @@ impl KeyHistory {
                 if !new.first.had_ended(transaction) || announced.state.is_some_and(|state| state >= number) {
                     break;
                 }
-                let is_guess = !old.last.had_ended(transaction);
-                if is_guess {
-                    let takes_new = new.is_likely(transaction, writer.committed_at, has_news);
-                    let (old, by) = (old.columns().cloned(), new.key.as_ref().map(|key| key.made_by));
-                    doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
-                    if takes_new {
-                        break;
+                let is_settled = if old.last.had_ended(transaction) {
+                    Some(false)
+                } else if old.last.is_unknown() {
+                    // The two may have been committed at two servers, by two clocks.
+                    None
+                } else {
+                    new.is_settled(writer.committed_at)
+                };
+                let takes_new = is_settled.unwrap_or_else(|| match word {
+                    OnUncertainKey::Before => false,
+                    OnUncertainKey::After => true,
+                    OnUncertainKey::Stop | OnUncertainKey::Likely => {
+                        new.is_likely(transaction, writer.committed_at, has_news)
                     }
+                });
+                if is_settled.is_none() {
+                    let (old, by) = (old.columns().cloned(), new.key.as_ref().map(|key| key.made_by.xid()));
+                    doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
+                }
+                if takes_new {
+                    break;
                 }
                 next = Some(Next {
-                    by: new.made_by,
+                    by: new.key.as_ref().map(|key| key.made_by),
                     first: Arc::clone(&new.first),
-                    is_guess,
+                    is_guess: is_settled.is_none() && word == OnUncertainKey::Likely,
                     newest: self.newest.clone(),
                 });
                 position = older;
@@ -246,16 +344,22 @@ impl KeyHistory {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::catalog::PrimaryKey;
 
     /// Keys by their columns, who made each, and in which snapshot it was seen.
     fn history(looks: &[(&str, u32, &str)]) -> KeyHistory {
+        timed(&looks.iter().map(|(columns, made_by, seen)| (*columns, *made_by, None, *seen)).collect::<Vec<_>>())
+    }
+
+    /// And when they were made, in microseconds after 2000.
+    fn timed(looks: &[(&str, u32, Option<i64>, &str)]) -> KeyHistory {
         let mut history = KeyHistory::default();
-        for (columns, made_by, seen) in looks {
+        for (columns, made_by, made_at, seen) in looks {
             let columns: Vec<_> = columns.split_whitespace().map(str::to_owned).collect();
             let key = (!columns.is_empty()).then_some(PrimaryKey {
                 columns,
                 made_by: Xid::from(*made_by),
-                made_at: Some(when(*made_by)),
+                made_at: made_at.map(Timestamp::from),
             });
             let seen = Arc::new(seen.parse().expect("a snapshot"));
             history.observe(KeySeen { key, is_partitioned: false, seen });
@@ -263,20 +367,24 @@ mod tests {
         history
     }
 
-    /// When a part of a transaction was committed.
-    fn when(part: u32) -> Timestamp {
-        Timestamp::from(i64::from(part))
+    /// A transaction of which nobody knows when it was committed.
+    fn writer(xid: u32) -> Writer {
+        Writer { xid: Xid::from(xid), committed_at: Timestamp::from(0) }
     }
 
-    /// A transaction that has no part of which anybody asks.
-    fn writer(xid: u32) -> Writer {
-        Writer { xid: Xid::from(xid), committed_at: when(0) }
+    /// One that was committed so many microseconds after 2000.
+    fn committed(xid: u32, at: i64) -> When {
+        When::In(Writer { xid: Xid::from(xid), committed_at: Timestamp::from(at) }, FIRST)
+    }
+
+    fn likely(history: &KeyHistory, when: When) -> KeyThen {
+        history.at(when, OnUncertainKey::Likely, |_| true).expect("it is known")
     }
 
     /// What the history says of a transaction: the key, and a question mark if it is a guess.
     fn at(history: &KeyHistory, transaction: u32, announced: Announced, columns: &str) -> Option<String> {
-        let then = history
-            .at(When::In(writer(transaction), announced), |column| columns.split(' ').any(|its| its == column))?;
+        let has_column = |column: &str| columns.split(' ').any(|its| its == column);
+        let then = history.at(When::In(writer(transaction), announced), OnUncertainKey::Likely, has_column)?;
         let key = then.columns.map_or("none".to_owned(), |columns| columns.join(" "));
         Some(format!("{key}{}", if then.doubt.is_some() { "?" } else { "" }))
     }
@@ -290,8 +398,7 @@ mod tests {
         for (transaction, expected) in [(749, "id"), (750, "id?"), (751, "code?"), (752, "code?"), (753, "code")] {
             assert_eq!(at(&keys, transaction, FIRST, "id code").as_deref(), Some(expected), "{transaction}");
         }
-        let next =
-            keys.at(When::In(writer(750), FIRST), |_| true).and_then(|then| then.next).expect("there is another");
+        let next = likely(&keys, When::In(writer(750), FIRST)).next.expect("there is another");
         assert!(next.is_there(Xid::from(752)) && next.is_there(Xid::from(753)));
     }
 
@@ -317,7 +424,7 @@ mod tests {
         // What was found is not left again.
         let found = Announced { state: Some(1), is_again: false };
         expect(160, found, "code");
-        assert_eq!(keys.at(When::Now, |_| true).and_then(|then| then.columns), Some(vec!["code".to_owned()]));
+        assert_eq!(likely(&keys, When::Now).columns, Some(vec!["code".to_owned()]));
     }
 
     /// It took its number before the look at the old key, which it replaces afterwards; the key has that of a part of it.
@@ -325,9 +432,10 @@ mod tests {
     fn a_key_that_was_replaced_under_a_savepoint() {
         let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "153:153:")]);
         assert_eq!(at(&keys, 150, AGAIN, "id code").as_deref(), Some("id?"));
-        let committed = Writer { xid: Xid::from(150), committed_at: when(152) };
-        let then = keys.at(When::In(committed, FIRST), |_| true).expect("it is known");
+        let kept = timed(&[("id", 100, None, "150:151:150"), ("code", 152, Some(7), "153:153:")]);
+        let then = likely(&kept, committed(150, 7));
         assert_eq!(then.columns.as_deref(), Some(["code".to_owned()].as_slice()), "it was committed with its part");
+        assert!(then.doubt.is_some(), "and may have written before that");
         assert_eq!(at(&keys, 149, AGAIN, "id code").as_deref(), Some("id"), "it had ended when the old one was there");
         let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "150:153:150")]);
         assert_eq!(at(&keys, 150, FIRST, "id code").as_deref(), Some("code"), "it goes on after the new one was there");
@@ -344,7 +452,7 @@ mod tests {
         let partitioned =
             KeyHistory { is_partitioned: true, ..history(&[("id", 100, "150:150:"), ("", 0, "200:200:")]) };
         assert_eq!(at(&partitioned, 160, AGAIN, "id").as_deref(), Some("id?"), "it is announced with each partition");
-        let then = keys.at(When::Now, |_| true).expect("it is known");
+        let then = likely(&keys, When::Now);
         assert!(then.columns.is_none() && then.next.is_none() && then.doubt.is_none());
         let keys = history(&[("id", 100, "150:150:"), ("", 0, "200:200:"), ("code", 300, "301:301:")]);
         assert_eq!(at(&keys, 149, FIRST, "id code").as_deref(), Some("id"));
@@ -355,7 +463,7 @@ mod tests {
     #[test]
     fn what_is_not_announced_again_is_noticed() {
         let keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
-        let next = |transaction| keys.at(When::In(writer(transaction), FIRST), |_| true).and_then(|then| then.next);
+        let next = |transaction| likely(&keys, When::In(writer(transaction), FIRST)).next;
         let certain = next(140).expect("there is another");
         assert!(!certain.is_there(Xid::from(249)), "it would have been announced");
         assert!(certain.is_there(Xid::from(250)), "it has not ended where the new one was seen");
@@ -383,8 +491,8 @@ mod tests {
     #[test]
     fn a_number_that_comes_again_is_of_another_transaction() {
         let mut keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
-        let guessed = keys.at(When::In(writer(160), FIRST), |_| true).and_then(|then| then.next).expect("another");
-        let certain = keys.at(When::In(writer(140), FIRST), |_| true).and_then(|then| then.next).expect("another");
+        let guessed = likely(&keys, When::In(writer(160), FIRST)).next.expect("another");
+        let certain = likely(&keys, When::In(writer(140), FIRST)).next.expect("another");
         for ages in 1_u64..=6 {
             let now = 250 + ages * 1_500_000_000;
             let look = format!("{now}:{now}:");
@@ -427,6 +535,67 @@ mod tests {
             many.observe(KeySeen { key, is_partitioned: false, seen });
         }
         assert_eq!(many.states.len(), KEYS_MAX);
-        assert_eq!(many.at(When::Now, |_| true).map(|then| then.state), Some(98));
+        assert_eq!(likely(&many, When::Now).state, 98);
+    }
+
+    /// Rows from before a change were committed before it, and rows from after it later; only one that was committed with it may have both.
+    #[test]
+    fn the_time_of_the_commits_settles_it() {
+        let looks = [("id", 100, None, "150:150:"), ("code", 200, Some(1_000), "250:250:")];
+        let expect = |history: &KeyHistory, transaction, at, expected: &str, is_certain| {
+            let then = likely(history, committed(transaction, at));
+            assert_eq!(
+                (then.columns.map(|it| it.concat()), then.doubt.is_none()),
+                (Some(expected.to_owned()), is_certain),
+                "{transaction} at {at}"
+            );
+        };
+        let keys = timed(&looks);
+        for transaction in [160, 240] {
+            expect(&keys, transaction, 999, "id", true);
+            expect(&keys, transaction, 1_001, "code", true);
+        }
+        expect(&keys, 200, 1_000, "code", false);
+        // What had ended by a look, or had not, is no matter of clocks.
+        expect(&keys, 140, 1_001, "id", true);
+        expect(&keys, 250, 999, "code", true);
+        // Before the second look the server became another, with a clock of its own.
+        let mut keys = timed(&looks[..1]);
+        keys.distrust();
+        keys.observe(KeySeen {
+            key: Some(PrimaryKey {
+                columns: vec!["code".to_owned()],
+                made_by: Xid::from(200),
+                made_at: Some(Timestamp::from(1_000)),
+            }),
+            is_partitioned: false,
+            seen: Arc::new("250:250:".parse().expect("a snapshot")),
+        });
+        for (transaction, expected) in [(140, "id"), (160, "id"), (240, "code")] {
+            expect(&keys, transaction, 999, expected, false);
+        }
+        expect(&keys, 250, 999, "code", true);
+    }
+
+    #[test]
+    fn what_is_in_doubt_has_the_key_that_somebody_says() {
+        let keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:"), ("", 0, "350:350:")]);
+        let said = |transaction, word| {
+            let then = keys.at(When::In(writer(transaction), FIRST), word, |_| true).expect("it is known");
+            (then.columns.map(|it| it.concat()), then.doubt.is_some())
+        };
+        let (id, code) = (Some("id".to_owned()), Some("code".to_owned()));
+        for (transaction, before, after) in [(160, &id, &code), (240, &id, &code), (260, &code, &None)] {
+            assert_eq!(said(transaction, OnUncertainKey::Before), (before.clone(), true), "{transaction}");
+            assert_eq!(said(transaction, OnUncertainKey::After), (after.clone(), true), "{transaction}");
+        }
+        for word in [OnUncertainKey::Before, OnUncertainKey::After, OnUncertainKey::Stop, OnUncertainKey::Likely] {
+            for (transaction, expected) in [(140, &id), (350, &None)] {
+                assert_eq!(said(transaction, word), (expected.clone(), false), "{transaction} {word:?}");
+            }
+        }
+        // Nobody has guessed, so that nothing is noticed to have been wrong.
+        let next = keys.at(When::In(writer(160), FIRST), OnUncertainKey::Before, |_| true).and_then(|then| then.next);
+        assert!(!next.expect("there is another").is_there(Xid::from(240)));
     }
 }

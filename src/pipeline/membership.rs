@@ -218,6 +218,18 @@ impl Membership {
         Ok(())
     }
 
+    /// Looks at what the stream will not say of the tables that are asked for.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(super) async fn look_ahead(&mut self) -> Result<(), Failure> {
+        let matched = match self.catalog.matching_tables(&self.postgres.tables).await {
+            Err(failure) if failure.code() == Code::TablesMissing => return Ok(()),
+            outcome => outcome?,
+        };
+        memory::look_ahead(&mut self.catalog, &publishable(&matched), &self.memory).await
+    }
+
     /// Looks again, as it is done while the stream runs. Before anything is changed, `is_ours` is asked whether the stream is still this
     /// process's: another one may have taken over with another configuration.
     ///

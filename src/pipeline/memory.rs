@@ -1,17 +1,25 @@
 //! What the catalog said of tables, for rows that are decoded after it says something else.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use encoder::TableFacts;
-use pgoutput::{Oid, Relation, RelationColumn, ReplicaIdentity};
+use pgoutput::{Lsn, Oid, Relation, RelationColumn, ReplicaIdentity};
+use publisher::Attachment;
 use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
-use super::keys::{KeyHistory, KeyThen, When};
+use super::keys::{
+    KeyHistory, KeyThen, When,
+    kept::{self, Place},
+};
 use crate::{
-    catalog::{Catalog, KeySeen},
+    catalog::{Catalog, KeySeen, KeysSeen},
+    config::OnUncertainKey,
     failure::Failure,
-    snapshot::NewestLook,
+    snapshot::{NewestLook, Visibility},
 };
 
 /// What is remembered. Bounded by the tables that were streamed since the process began, and those that were matched.
@@ -20,18 +28,20 @@ pub(super) struct Memory {
     facts: FxHashMap<Oid, TableFacts>,
     /// Of all tables that are matched: those that have another replica identity may have REPLICA IDENTITY FULL by the time at which somebody asks.
     keys: FxHashMap<Oid, KeyHistory>,
+    /// The last look at all of them, until it is handed on to stand beside the checkpoint.
+    looked: Option<Arc<Visibility>>,
     /// Those that were announced, and of which the catalog knew what they were.
     streamed: FxHashSet<Oid>,
     /// Whether the records of each had a key when it was announced last.
     keyed: FxHashMap<Oid, bool>,
     newest: NewestLook,
     /// Where all this was seen.
-    server: Option<(u64, u32)>,
+    place: Option<Place>,
 }
 
-/// Looks up what the stream will not say of these tables, as long as it can be: the keys of those with REPLICA IDENTITY FULL are those of the
-/// catalog, and may be others by the time at which a row is decoded. A table can come to have it and another key before the next look, so that
-/// every table's key is looked at.
+/// Looks up what the stream will not say of these tables, which are all that are asked for, as long as it can be: the keys of those with REPLICA
+/// IDENTITY FULL are those of the catalog, and may be others by the time at which a row is decoded. A table can come to have it and another key before
+/// the next look, so that every table's key is looked at.
 ///
 /// # Errors
 /// The server cannot be asked.
@@ -64,8 +74,16 @@ pub(super) enum Keyless {
 }
 
 impl Memory {
-    fn take(&mut self, keys: FxHashMap<Oid, KeySeen>, facts: FxHashMap<Oid, TableFacts>) {
-        for (table, key) in keys {
+    fn take(&mut self, found: KeysSeen, facts: FxHashMap<Oid, TableFacts>) {
+        if let Some(seen) = found.seen {
+            for (table, history) in &mut self.keys {
+                if !found.keys.contains_key(table) {
+                    history.leave(&seen, found.end);
+                }
+            }
+            self.looked = Some(seen);
+        }
+        for (table, key) in found.keys {
             self.history(table).observe(key);
         }
         for (table, facts) in facts {
@@ -74,28 +92,70 @@ impl Memory {
         }
     }
 
-    /// Takes note of the server of the session that begins, and its timeline. At another one, such as a standby that was promoted, there may never
-    /// have been what was seen last at the one before, and its transactions may have the numbers of others: so that is forgotten.
-    pub(super) fn begin_at(&mut self, system_identifier: u64, timeline: u32) {
-        let server = (system_identifier, timeline);
-        match self.server.replace(server) {
-            Some(before) if before != server => {
+    /// Takes note of the server of the session that begins, of its timeline, and of what stands beside the checkpoint; returns what is to be taken away
+    /// from there.
+    ///
+    /// At another server there may never have been what was seen last at the one before, and its transactions may have the numbers of others, so
+    /// that it is forgotten. On another timeline, as of a standby that was promoted, what the catalog said is, and of keys it is only not known
+    /// until when they were there.
+    ///
+    /// # Errors
+    /// What stands there cannot be used.
+    pub(super) fn begin_at(
+        &mut self,
+        here: Place,
+        attachments: &BTreeMap<String, Vec<u8>>,
+    ) -> Result<Vec<Attachment>, Failure> {
+        match self.place.replace(here) {
+            Some(before) if before != here => {
+                let Place { system_identifier, timeline } = here;
                 warn!(
                     system_identifier,
                     timeline,
-                    "the server is another than before, or has gone on as another timeline: what the catalog said before is forgotten, so that                      rows from before a change of their table that are still to come are described by the catalog of now, and those of a table                      with REPLICA IDENTITY FULL have the key of now"
+                    "the server is another than before, or has gone on as another timeline: what the catalog said before is forgotten, so that \
+                     rows from before a change of their table that are still to come are described by the catalog of now"
                 );
                 self.facts.clear();
-                self.keys.clear();
-                self.newest = NewestLook::default();
-                if before.0 != system_identifier {
+                self.looked = None;
+                if before.system_identifier == system_identifier {
+                    self.keys.values_mut().for_each(KeyHistory::distrust);
+                } else {
                     // Its tables have other OIDs.
+                    self.keys.clear();
+                    self.newest = NewestLook::default();
                     self.streamed.clear();
                     self.keyed.clear();
                 }
             }
             _ => {}
         }
+        let kept = kept::read(attachments, here, &self.newest)?;
+        // What a session handed on may not have been committed.
+        for (table, history) in &mut self.keys {
+            history.compare(kept.histories.get(table));
+        }
+        for (table, history) in kept.histories {
+            self.keys.entry(table).or_insert(history);
+        }
+        Ok(kept.strangers)
+    }
+
+    /// What is to stand beside the next checkpoint, whose position is this one or a later, and does not yet. Of a table that is gone nothing is to
+    /// come once the log is read up to where it was found to be.
+    pub(super) fn unkept(&mut self, position: Lsn) -> Vec<Attachment> {
+        let (Some(place), Some(looked)) = (self.place, self.looked.take()) else { return Vec::new() };
+        let mut attachments = Vec::new();
+        self.keys.retain(|table, history| {
+            let is_over = history.is_over(position);
+            if is_over {
+                attachments.push(kept::removal(*table));
+            } else if history.keep() {
+                attachments.push(kept::table(place, *table, history));
+            }
+            !is_over
+        });
+        attachments.push(kept::look(place, &looked));
+        attachments
     }
 
     fn history(&mut self, table: Oid) -> &mut KeyHistory {
@@ -124,13 +184,14 @@ impl Memory {
         key: Option<KeySeen>,
         relation: &Relation,
         when: When,
+        word: OnUncertainKey,
     ) -> (TableFacts, Option<KeyThen>) {
         let then = if relation.replica_identity == ReplicaIdentity::Full {
             let history = self.history(relation.id);
             if let Some(key) = key {
                 history.observe(key);
             }
-            history.at(when, |column| relation.columns.iter().any(|its| its.name == column))
+            history.at(when, word, |column| relation.columns.iter().any(|its| its.name == column))
         } else {
             None
         };
@@ -206,10 +267,31 @@ mod tests {
 
     const TABLE: u32 = 16384;
 
-    fn look(column: &str, made_by: u32, seen: &str) -> FxHashMap<Oid, KeySeen> {
+    const HERE: Place = Place { system_identifier: 7, timeline: 1 };
+
+    fn look(column: &str, made_by: u32, seen: &str) -> KeysSeen {
         let key = PrimaryKey { columns: vec![column.to_owned()], made_by: Xid::from(made_by), made_at: None };
-        let seen = Arc::new(seen.parse().expect("a snapshot"));
-        FxHashMap::from_iter([(Oid::from(TABLE), KeySeen { key: Some(key), is_partitioned: false, seen })])
+        let seen: Arc<Visibility> = Arc::new(seen.parse().expect("a snapshot"));
+        let key = KeySeen { key: Some(key), is_partitioned: false, seen: Arc::clone(&seen) };
+        KeysSeen { keys: FxHashMap::from_iter([(Oid::from(TABLE), key)]), seen: Some(seen), end: Lsn::INVALID }
+    }
+
+    /// A look at which there was another table, and not this one.
+    fn gone(seen: &str, end: u64) -> KeysSeen {
+        let mut look = look("id", 100, seen);
+        look.end = Lsn::from(end);
+        look.keys = look.keys.into_values().map(|key| (Oid::from(TABLE + 1), key)).collect();
+        look
+    }
+
+    /// What stands beside the checkpoint once this is committed.
+    fn commit(stands: &mut BTreeMap<String, Vec<u8>>, attachments: Vec<Attachment>) {
+        for attachment in attachments {
+            match attachment.value {
+                Some(value) => stands.insert(attachment.suffix, value),
+                None => stands.remove(&attachment.suffix),
+            };
+        }
     }
 
     fn relation() -> Relation {
@@ -229,30 +311,129 @@ mod tests {
         }
     }
 
-    /// The key of the rows of a transaction, and whether that is a guess.
+    /// The key of the rows of a transaction, and whether that is in doubt.
     fn key_of(memory: &mut Memory, xid: u32) -> Option<(String, bool)> {
         let writer = Writer { xid: Xid::from(xid), committed_at: Timestamp::from(0) };
         let when = When::In(writer, Announced::default());
-        let then = memory.recall(TableFacts::default(), None, &relation(), when).1?;
+        let then = memory.recall(TableFacts::default(), None, &relation(), when, OnUncertainKey::Likely).1?;
         Some((then.columns?.join(" "), then.doubt.is_some()))
+    }
+
+    fn expect(memory: &mut Memory, xid: u32, key: &str, is_doubtful: bool) {
+        assert_eq!(key_of(memory, xid), Some((key.to_owned(), is_doubtful)), "{xid}");
     }
 
     /// A standby lacks the end of what its primary had, where transactions of other numbers go on.
     #[test]
     fn what_was_seen_at_another_server_is_forgotten() {
-        for (system_identifier, timeline, is_another) in [(7, 1, false), (7, 2, true), (8, 1, true)] {
+        for (system_identifier, timeline) in [(7, 1), (7, 2), (8, 1)] {
+            let place = Place { system_identifier, timeline };
             let mut memory = Memory::default();
-            memory.begin_at(7, 1);
+            memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
             memory.take(look("id", 100, "150:150:"), FxHashMap::from_iter([(Oid::from(TABLE), TableFacts::default())]));
-            memory.take(look("code", 200, "250:250:"), FxHashMap::default());
             assert_eq!(memory.note_key(Oid::from(TABLE), true), Keyless::Old);
-            memory.begin_at(system_identifier, timeline);
-            assert_eq!(memory.facts.is_empty(), is_another, "{system_identifier} {timeline}");
-            memory.take(look("id", 100, "190:190:"), FxHashMap::default());
-            let expected = if is_another { "id" } else { "code" };
-            assert_eq!(key_of(&mut memory, 300), Some((expected.to_owned(), false)), "{system_identifier} {timeline}");
+            memory.begin_at(place, &BTreeMap::new()).expect("nothing stands there");
+            assert_eq!(memory.facts.is_empty(), place != HERE, "{place:?}");
+            memory.take(look("code", 200, "250:250:"), FxHashMap::default());
+            expect(&mut memory, 300, "code", false);
+            match (system_identifier, timeline) {
+                (7, 1) => expect(&mut memory, 140, "id", false),
+                // It may be another transaction of that number.
+                (7, _) => expect(&mut memory, 140, "id", true),
+                _ => expect(&mut memory, 140, "code", false),
+            }
             let expected = if system_identifier == 7 { Keyless::Lost } else { Keyless::Found };
-            assert_eq!(memory.note_key(Oid::from(TABLE), false), expected, "{system_identifier} {timeline}");
+            assert_eq!(memory.note_key(Oid::from(TABLE), false), expected, "{place:?}");
         }
+    }
+
+    /// Whatever another process finds: what was seen before it stays known, and what was not seen stays in doubt.
+    #[test]
+    fn the_next_process_knows_what_was_seen() {
+        let mut stands = BTreeMap::new();
+        let begin = |stands: &BTreeMap<String, Vec<u8>>, place| {
+            let mut memory = Memory::default();
+            let strangers = memory.begin_at(place, stands).expect("it is readable");
+            (memory, strangers)
+        };
+        let (mut memory, _) = begin(&stands, HERE);
+        memory.take(look("id", 100, "150:150:"), FxHashMap::default());
+        commit(&mut stands, memory.unkept(Lsn::INVALID));
+        // A look that finds nothing new is one record, and no look is none.
+        memory.take(look("id", 100, "180:180:"), FxHashMap::default());
+        let again = memory.unkept(Lsn::INVALID);
+        assert_eq!(again.iter().map(|it| it.suffix.as_str()).collect::<Vec<_>>(), ["keys"]);
+        commit(&mut stands, again);
+        assert_eq!(memory.unkept(Lsn::INVALID), []);
+
+        let (mut memory, strangers) = begin(&stands, HERE);
+        assert_eq!(strangers, []);
+        memory.take(look("code", 200, "250:250:"), FxHashMap::default());
+        for (xid, key, is_doubtful) in
+            [(179, "id", false), (180, "id", true), (249, "code", true), (250, "code", false)]
+        {
+            expect(&mut memory, xid, key, is_doubtful);
+        }
+        // What a session handed on and did not commit is handed on again by the next.
+        let lost = memory.unkept(Lsn::INVALID);
+        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.take(look("code", 200, "260:260:"), FxHashMap::default());
+        let again = memory.unkept(Lsn::INVALID);
+        assert_eq!(again[0], lost[0], "the table's");
+        commit(&mut stands, again);
+        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.take(look("code", 200, "270:270:"), FxHashMap::default());
+        assert_eq!(memory.unkept(Lsn::INVALID).len(), 1, "it was committed");
+        let (mut memory, _) = begin(&stands, HERE);
+        expect(&mut memory, 179, "id", false);
+        expect(&mut memory, 200, "code", true);
+
+        // On another timeline nothing is known of when; at another server nothing at all.
+        let (mut memory, strangers) = begin(&stands, Place { timeline: 2, ..HERE });
+        assert_eq!(strangers, []);
+        memory.take(look("code", 200, "300:300:"), FxHashMap::default());
+        expect(&mut memory, 179, "id", true);
+        let (memory, strangers) = begin(&stands, Place { system_identifier: 8, ..HERE });
+        assert_eq!(strangers, [Attachment::removal(format!("keys/{TABLE}"))]);
+        assert!(memory.keys.is_empty());
+        for (suffix, value) in [("keys", "{}"), ("keys/1", "{}"), ("keys/x", "{}"), ("keys/1", "no JSON")] {
+            let stands = BTreeMap::from([(suffix.to_owned(), value.as_bytes().to_vec())]);
+            let failure = Memory::default().begin_at(HERE, &stands).expect_err("it cannot be used");
+            assert_eq!(failure.code(), crate::failure::Code::CheckpointCorrupt, "{suffix}");
+        }
+    }
+
+    /// Rows of a table that is gone may be still to come, until the log is read up to there.
+    #[test]
+    fn a_table_that_is_gone_is_known_until_its_last_row() {
+        let mut stands = BTreeMap::new();
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, &stands).expect("nothing stands there");
+        memory.take(look("id", 100, "150:150:"), FxHashMap::default());
+        memory.take(gone("200:200:", 5000), FxHashMap::default());
+        commit(&mut stands, memory.unkept(Lsn::from(4999)));
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.take(gone("300:300:", 9000), FxHashMap::default());
+        expect(&mut memory, 180, "id", false);
+        commit(&mut stands, memory.unkept(Lsn::from(4999)));
+        assert!(stands.contains_key(&format!("keys/{TABLE}")));
+        memory.take(gone("310:310:", 9100), FxHashMap::default());
+        commit(&mut stands, memory.unkept(Lsn::from(5000)));
+        assert_eq!(stands.keys().collect::<Vec<_>>(), ["keys", &format!("keys/{}", TABLE + 1)]);
+        // One that comes back is there again.
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.take(gone("400:400:", 9200), FxHashMap::default());
+        memory.take(look("id", 100, "410:410:"), FxHashMap::default());
+        memory.take(gone("420:420:", 9300), FxHashMap::default());
+        commit(&mut stands, memory.unkept(Lsn::from(9299)));
+        assert!(stands.contains_key(&format!("keys/{TABLE}")));
+        // It was announced after those were looked at that there were.
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
+        memory.take(look("id", 100, "500:500:"), FxHashMap::default());
+        memory.take(gone("490:490:", 9000), FxHashMap::default());
+        assert_eq!(memory.unkept(Lsn::from(9999)).len(), 3, "both tables, and the look");
     }
 }

@@ -475,7 +475,8 @@ impl Source {
             }
             _ => self.position(),
         };
-        let pending = std::mem::replace(&mut self.pending, Pending::new());
+        let mut pending = std::mem::replace(&mut self.pending, Pending::new());
+        pending.attachments.extend(self.relations.unkept_keys(self.end_lsn));
         let cost = pending.batch.iter().map(|record| cost_of(&record)).sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
         let encoded_at = Instant::now();

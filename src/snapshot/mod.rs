@@ -18,5 +18,5 @@ pub(crate) use notice::{Happened, Notice};
 pub(crate) use row_key::RowKey;
 pub(crate) use signal::Signal;
 pub(crate) use state::{ControlRecord, Progress, SignalsRecord, StreamRecord, TableRecord};
-pub(crate) use visibility::{FullXid, NewestLook, Visibility};
+pub(crate) use visibility::{FullXid, NewestLook, NoSnapshot, Visibility};
 pub(crate) use window::{Closed, Epoch, Fate, Spoilt, WindowId, Windows};

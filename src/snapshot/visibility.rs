@@ -10,6 +10,7 @@ use std::{
 };
 
 use pgoutput::Xid;
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 /// Which transactions a snapshot sees: the text form of `pg_snapshot`, as `pg_current_snapshot()` gives it, such as `100:110:103,107`.
@@ -27,7 +28,7 @@ pub(crate) struct Visibility {
 }
 
 /// The id of a transaction with all of its 64 bits, which does not come again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub(crate) struct FullXid(u64);
 
 /// The newest snapshot that anybody has seen, for those who remember older ones. Of the ids of the stream it tells what the whole of each is: they
@@ -41,6 +42,16 @@ pub(crate) struct NewestLook(Arc<AtomicU64>);
 pub(crate) struct NoSnapshot(String);
 
 impl Visibility {
+    /// What is known of a snapshot of which nothing is: that any transaction had ended where it was taken cannot be said.
+    pub(crate) const fn unknown() -> Self {
+        Self { xmin: 0, xmax: 0, running: Vec::new() }
+    }
+
+    /// Whether it is [`unknown`](Self::unknown): every real one has transactions before it.
+    pub(crate) fn is_unknown(&self) -> bool {
+        self.xmax == 0
+    }
+
     /// The lowest transaction that had not ended; all before it had.
     pub(crate) fn xmin(&self) -> u64 {
         self.xmin
@@ -79,6 +90,11 @@ impl Visibility {
 }
 
 impl FullXid {
+    /// What the stream and the catalog have of it.
+    pub(crate) fn xid(self) -> Xid {
+        low(self.0).into()
+    }
+
     /// The transaction with this lower half that is nearest to another. What would be before the first that there was had ended before everything.
     fn near(other: u64, xid: Xid) -> Self {
         let distance = u32::from(xid).wrapping_sub(low(other)).cast_signed();

@@ -257,7 +257,8 @@ const WHOLE_ROWS: &[Case] = &[
 #[test]
 fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
     let stack = Stack::shared();
-    let stream = Stream::create(&stack, "ddl_keys");
+    let mut stream = Stream::create(&stack, "ddl_keys");
+    stream.set("postgres.on_uncertain_key", "likely");
     for table in ["rows", "idle", "busy"] {
         stream.database.execute(&format!(
             "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
@@ -323,7 +324,8 @@ fn a_whole_row_has_the_key_of_its_time_although_it_is_decoded_later() {
 #[test]
 fn the_stream_says_where_a_key_ends() {
     let stack = Stack::shared();
-    let stream = Stream::create(&stack, "ddl_ends");
+    let mut stream = Stream::create(&stack, "ddl_ends");
+    stream.set("postgres.on_uncertain_key", "likely");
     let tables = ["part", "late", "within", "dropped", "unseen"];
     for table in tables {
         stream.database.execute(&format!(
@@ -377,15 +379,15 @@ fn the_stream_says_where_a_key_ends() {
         let mut found: Vec<_> = found.iter().filter_map(|shown| shown.strip_prefix("c ")?.split(':').next()).collect();
         if table == "within" && found[1] == "code=20" {
             // The server may announce the table before this row as well, because of what has happened by the time at which it decodes it.
-            assert!(log.contains("the key of public.within was changed from key (id) to key (code)"), "{log}");
+            assert!(log.contains("public.within: its key was changed from key (id) to key (code)"), "{log}");
             found[1] = "id=2";
         }
         assert_eq!(found, keys, "{table}");
     }
     for said in [
-        "the key of public.part was changed from key (id) to key (code) by transaction",
-        "from before it, and are written with key (id)",
-        "the key of public.unseen was changed from key (id) to no key by a transaction that is not known any more",
+        "public.part: its key was changed from key (id) to key (code) by transaction",
+        "They are written with key (id), as is likely",
+        "public.unseen: its key was changed from key (id) to no key by a transaction that is not known any more",
     ] {
         assert!(log.contains(said), "{said} is not in {log}");
     }
@@ -415,9 +417,9 @@ fn await_sent(stream: &Stream) {
     });
 }
 
-/// A server that keeps when each transaction was committed says of which one a part was.
+/// A server that keeps when each transaction was committed leaves the one in doubt that has changed the key, and no other.
 #[test]
-fn a_key_that_was_made_under_a_savepoint_is_told_by_when_it_was_committed() {
+fn when_a_key_was_committed_tells_the_rows_before_it_from_those_after_it() {
     let stack = Stack::exclusive();
     let restart = |settings: &str| {
         Stream::create(&stack, "ddl_setting").database.execute(settings);
@@ -425,26 +427,83 @@ fn a_key_that_was_made_under_a_savepoint_is_told_by_when_it_was_committed() {
         stack.start(Server::Postgres);
     };
     restart("alter system set track_commit_timestamp = on");
-    let stream = Stream::create(&stack, "ddl_part");
-    let create = "create table public.part (id int primary key, code int not null); alter table public.part replica identity full";
-    stream.database.execute(create);
+    let mut stream = Stream::create(&stack, "ddl_part");
+    for table in ["part", "plain"] {
+        stream.database.execute(&format!(
+            "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
+        ));
+    }
+    stream.set("tables", r#"[{ match = "public.part", on_uncertain_key = "after" }]"#);
     let program = stream.start_ready();
-    stream.database.execute("insert into public.part values (1, 10)");
+    stream.database.execute("insert into public.part values (1, 10); insert into public.plain values (1, 10)");
     stream.drain();
     program.signal("STOP");
-    stream.database.execute("insert into public.part values (2, 20)");
-    stream.database.execute(
-        "begin; savepoint s; alter table public.part drop constraint part_pkey, add primary key (code);
-         insert into public.part values (3, 30); commit",
-    );
-    stream.database.execute("insert into public.part values (4, 40)");
+    let (mut early, mut client) = (stream.database.client(), stream.database.client());
+    let mut run =
+        |statement: &str| client.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+    run("insert into public.part values (2, 20)");
+    run("begin; savepoint s; alter table public.part drop constraint part_pkey, add primary key (code);
+         insert into public.part values (3, 30); commit");
+    run("insert into public.part values (4, 40)");
+    // The numbers of these suggest the opposite of what is true.
+    early.batch_execute("begin; insert into public.marker default values").expect("it begins");
+    run("insert into public.plain values (2, 20)");
+    early
+        .batch_execute("alter table public.plain drop constraint plain_pkey, add primary key (code); commit")
+        .expect("it ends");
+    run("insert into public.plain values (3, 30)");
+    // The index is made anew, and the key is as old as it was.
+    run("reindex table concurrently public.plain");
     program.signal("CONT");
     stream.drain();
     program.terminate();
+    let records = stream.records();
     let expected =
         ["c id=1: code=10 id=1", "c id=2: code=20 id=2", "c code=30: code=30 id=3", "c code=40: code=40 id=4"];
-    assert_eq!(shown(&stream.records(), "public.part"), expected);
+    assert_eq!(shown(&records, "public.part"), expected);
+    assert_eq!(shown(&records, "public.plain"), expected[..3]);
     restart("alter system reset track_commit_timestamp");
+}
+
+/// Nobody has seen which key the rows had, and somebody is to say it. What was seen is known to every process that comes after.
+#[test]
+fn what_nobody_can_tell_of_a_key_stops_the_stream() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "ddl_uncertain");
+    for table in ["item", "gone"] {
+        stream.database.execute(&format!(
+            "create table public.{table} (id int primary key, code int not null); alter table public.{table} replica identity full"
+        ));
+    }
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 10)");
+    stream.drain();
+    program.kill();
+    stream.database.execute("insert into public.item values (2, 20); insert into public.gone values (2, 20)");
+    stream.database.execute("alter table public.item drop constraint item_pkey; drop table public.gone");
+    for _ in ["it finds out", "and so does the next"] {
+        let mut program = stream.start();
+        program.exits_with(3, "key-uncertain", START_TIMEOUT);
+        let log = program.log();
+        for part in ["[key-uncertain]", "its key was changed from key (id) to no key", "public.item"] {
+            assert!(log.contains(part), "{part} is not in {log}");
+        }
+    }
+    stream.set("tables", r#"[{ match = "public.item", on_uncertain_key = "before" }]"#);
+    let program = stream.start_ready();
+    stream.drain();
+    // What has not ended where the key was not there any more is in no doubt.
+    stream.database.execute("insert into public.item values (3, 30)");
+    stream.drain();
+    let log = program.log();
+    assert!(log.contains("They are written with key (id), as postgres.on_uncertain_key or [[tables]] says"), "{log}");
+    program.terminate();
+    let records = stream.records();
+    assert_eq!(
+        shown(&records, "public.item"),
+        ["c id=1: code=10 id=1", "c id=2: code=20 id=2", "c no key: code=30 id=3"]
+    );
+    assert_eq!(shown(&records, "public.gone"), ["c id=2: code=20 id=2"]);
 }
 
 /// A value of an enum cannot be used in the transaction that adds it.
@@ -516,7 +575,8 @@ fn while_nobody_streams() {
 #[test]
 fn the_key_of_whole_rows_is_the_catalogs() {
     let (stack, cases) = (Stack::shared(), WHOLE_ROWS.iter());
-    let stream = streamed(&stack, "ddl_whole", cases.clone());
+    let mut stream = streamed(&stack, "ddl_whole", cases.clone());
+    stream.set("postgres.on_uncertain_key", "likely");
     let program = stream.start_ready();
     for statements in [|case: &Case| case.before, |case: &Case| case.change, |case: &Case| case.after] {
         for case in cases.clone() {

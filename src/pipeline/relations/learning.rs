@@ -1,25 +1,25 @@
 //! How a relation becomes known: what the stream says of it, and what only the catalog does, for rows of another time than now.
 
 use encoder::TableFacts;
-use pgoutput::{Oid, Relation, ReplicaIdentity, Xid};
+use pgoutput::{Lsn, Oid, Relation, ReplicaIdentity, Xid};
+use publisher::Attachment;
 use tracing::warn;
 
 use super::{Known, Relations, Table};
 use crate::{
+    config::OnUncertainKey,
     failure::{Code, Failure},
     pipeline::{
         keys::{Announced, Doubt, KeyThen, When, Writer},
         membership::identify,
         memory::{self, Keyless},
-        topics::publishable,
     },
 };
 
 impl Relations {
-    /// Looks up what the stream will not say of tables that have REPLICA IDENTITY FULL, or may come to have it.
-    pub(in crate::pipeline) async fn remember_whole_rows(&mut self) -> Result<(), Failure> {
-        let tables = publishable(&self.matching_tables().await?);
-        memory::look_ahead(&mut self.catalog, &tables, &self.memory).await
+    /// What was seen of the keys of tables, and does not stand beside the checkpoint yet; the next has this position or a later one.
+    pub(in crate::pipeline) fn unkept_keys(&self, position: Lsn) -> Vec<Attachment> {
+        memory::lock(&self.memory).unkept(position)
     }
 
     /// Takes a Relation message, which came in this transaction.
@@ -69,7 +69,11 @@ impl Relations {
         let oid = relation.id;
         let identity = identify(&mut self.catalog, &self.selection, &self.scope, &relation).await?;
         let known = if let Some(identity) = identity {
-            let (facts, key_then) = self.facts_about(&relation, found, when).await?;
+            let word = self.shaping.on_uncertain_key(&identity);
+            let (facts, key_then) = self.facts_about(&relation, found, when, word).await?;
+            if let (Some(word), When::In(writer, _)) = (word, when) {
+                settle(&relation, writer.xid, key_then.as_ref(), word)?;
+            }
             let mut table = Table { key_then, ..self.prepare(relation, identity, facts).await? };
             // A relation may be announced again inside a transaction: its count goes on.
             if let Some(Known::Watched(before)) = self.known.get(oid) {
@@ -98,26 +102,25 @@ impl Relations {
         relation: &Relation,
         found: Option<TableFacts>,
         when: When,
+        word: Option<OnUncertainKey>,
     ) -> Result<(TableFacts, Option<KeyThen>), Failure> {
         let found = match found {
             Some(found) => found,
             None => self.catalog.table_facts(relation.id).await?,
         };
         let is_full = relation.replica_identity == ReplicaIdentity::Full;
-        let key = if is_full { self.catalog.primary_keys(&[relation.id]).await?.remove(&relation.id) } else { None };
-        Ok(memory::lock(&self.memory).recall(found, key, relation, when))
+        let key =
+            if is_full { self.catalog.primary_keys(&[relation.id]).await?.keys.remove(&relation.id) } else { None };
+        // Where the configuration says the key, what the catalog says of it does not matter.
+        let word = word.unwrap_or(OnUncertainKey::Likely);
+        Ok(memory::lock(&self.memory).recall(found, key, relation, when, word))
     }
 
-    /// Says what is not certain of the key of a table that was announced, and when its records have none.
+    /// Says when the records of a table that was announced have no key.
     fn tell_of_key(&self, table: &Table, when: When) {
         // What is there now is no news of the stream.
         let When::In(Writer { xid: transaction, .. }, _) = when else { return };
         let (schema, name) = (&table.relation.schema, &table.relation.name);
-        // What the configuration says of the key leaves no doubt.
-        let is_configured = self.shaping.options(&table.identity, []).key.is_some();
-        if let Some(doubt) = table.key_then.as_ref().and_then(|then| then.doubt.as_ref()).filter(|_| !is_configured) {
-            warn!(schema, table = name, transaction = %transaction, "{}", doubtful(&table.name, transaction, doubt));
-        }
         let has_key = table.plan.plan().has_key();
         let found = match memory::lock(&self.memory).note_key(table.relation.id, has_key) {
             Keyless::Old => return,
@@ -135,21 +138,49 @@ impl Relations {
     }
 }
 
-/// What was guessed, and what to do if that was wrong.
-fn doubtful(table: &str, transaction: Xid, doubt: &Doubt) -> String {
-    let Doubt { old, new, by, takes_new } = doubt;
+/// Says what is not certain of the key of a table that was announced in a transaction, and does with it as the configuration says.
+///
+/// # Errors
+/// The stream is to stop.
+fn settle(relation: &Relation, transaction: Xid, then: Option<&KeyThen>, word: OnUncertainKey) -> Result<(), Failure> {
+    let Some(doubt) = then.and_then(|then| then.doubt.as_ref()) else { return Ok(()) };
+    let (schema, table) = (&relation.schema, &relation.name);
+    let found = doubtful(transaction, doubt);
+    let taken = described(if doubt.takes_new { &doubt.new } else { &doubt.old }.as_deref());
+    match word {
+        OnUncertainKey::Stop => {
+            let found = format!("{found}. Their numbers suggest {taken}");
+            return Err(Failure::new(Code::KeyUncertain, found).in_table(schema, table));
+        }
+        OnUncertainKey::Before | OnUncertainKey::After => warn!(
+            schema,
+            table,
+            transaction = %transaction,
+            "{schema}.{table}: {found}. They are written with {taken}, as postgres.on_uncertain_key or [[tables]] says"
+        ),
+        OnUncertainKey::Likely => warn!(
+            schema,
+            table,
+            transaction = %transaction,
+            "{schema}.{table}: {found}. They are written with {taken}, as is likely. If one of these transactions has changed the key itself, under a savepoint or \
+             after it had written rows, or had begun long before it wrote them, compare the keys in the topic, and UPDATE those rows once that have the other \
+             key, which writes them with the key of now"
+        ),
+    }
+    Ok(())
+}
+
+/// What is not certain.
+fn doubtful(transaction: Xid, Doubt { old, new, by, .. }: &Doubt) -> String {
     let by = match by {
         Some(by) if *by == transaction => format!("by transaction {by} itself"),
         Some(by) => format!("by transaction {by}"),
         None => "by a transaction that is not known any more".to_owned(),
     };
     let (old, new) = (described(old.as_deref()), described(new.as_deref()));
-    let (taken, side) = if *takes_new { (&new, "after") } else { (&old, "before") };
     format!(
-        "the key of {table} was changed from {old} to {new} {by}, and nothing says for certain whether the rows of transaction {transaction}, and of \
-         those that come after it, were written before that or after: they are taken to be from {side} it, and are written with {taken}, until the \
-         log says otherwise. If one of these transactions has changed the key itself, under a savepoint or after it had written rows, or had begun \
-         long before it wrote them, compare the keys in the topic, and UPDATE those rows once that have the other key, which writes them with the key of now. key in [[tables]] says it for good"
+        "its key was changed from {old} to {new} {by}, and nothing says whether the rows of transaction {transaction}, and of those behind it, \
+         were written before that or after"
     )
 }
 
@@ -187,7 +218,8 @@ impl Relations {
         }
         let writer = Writer { xid, committed_at: Timestamp::from(0) };
         let Some(Known::Watched(known)) = self.known.get_mut(table) else { panic!("it is watched") };
-        known.key_then = history.at(When::In(writer, Announced::default()), |_| true);
+        let when = When::In(writer, Announced::default());
+        known.key_then = history.at(when, OnUncertainKey::Likely, |_| true);
     }
 }
 
@@ -195,22 +227,41 @@ impl Relations {
 mod tests {
     use super::*;
 
+    fn then(new: Option<&str>, by: Option<u32>, takes_new: bool) -> KeyThen {
+        let key = |column: &str| vec![column.to_owned()];
+        let doubt = Doubt { old: Some(key("id")), new: new.map(key), by: by.map(Xid::from), takes_new };
+        KeyThen { columns: None, state: 0, next: None, doubt: Some(doubt) }
+    }
+
     #[test]
-    fn what_is_guessed_is_said_with_the_fix() {
-        let key = |column: &str| Some(vec![column.to_owned()]);
-        let doubt = Doubt { old: key("id"), new: key("code"), by: Some(Xid::from(700)), takes_new: false };
-        let said = doubtful("public.item", Xid::from(699), &doubt);
+    fn what_is_in_doubt_stops_the_stream_unless_somebody_has_decided() {
+        let relation = Relation {
+            xid: None,
+            id: Oid::from(16384),
+            schema: "public".to_owned(),
+            name: "item".to_owned(),
+            replica_identity: ReplicaIdentity::Full,
+            columns: Vec::new(),
+        };
+        let settle = |then: &KeyThen, word| settle(&relation, Xid::from(699), Some(then), word);
+        let replaced = then(Some("code"), Some(700), false);
+        let failure = settle(&replaced, OnUncertainKey::Stop).expect_err("it stops").to_string();
         for part in [
-            "the key of public.item was changed from key (id) to key (code) by transaction 700",
-            "the rows of transaction 699, and of those that come after it, were written",
-            "from before it, and are written with key (id)",
-            "UPDATE those rows once",
+            "key-uncertain",
+            "public.item",
+            "changed from key (id) to key (code) by transaction 700",
+            "the rows of transaction 699, and of those behind it, were written before that or after",
+            "Their numbers suggest key (id)",
+            "on_uncertain_key",
         ] {
-            assert!(said.contains(part), "{part} is not in {said}");
+            assert!(failure.contains(part), "{part} is not in {failure}");
         }
-        let doubt = Doubt { old: key("id"), new: None, by: None, takes_new: true };
-        let said = doubtful("public.item", Xid::from(699), &doubt);
-        assert!(said.contains("from key (id) to no key by a transaction that is not known any more"), "{said}");
-        assert!(said.contains("from after it, and are written with no key"), "{said}");
+        let dropped = settle(&then(None, None, true), OnUncertainKey::Stop).expect_err("it stops").to_string();
+        assert!(dropped.contains("from key (id) to no key by a transaction that is not known any more"), "{dropped}");
+        for word in [OnUncertainKey::Before, OnUncertainKey::After, OnUncertainKey::Likely] {
+            settle(&replaced, word).expect("somebody has decided");
+        }
+        let certain = KeyThen { doubt: None, ..replaced };
+        super::settle(&relation, Xid::from(699), Some(&certain), OnUncertainKey::Stop).expect("nothing is in doubt");
     }
 }

@@ -16,6 +16,7 @@ use std::{
 };
 
 use encoder::Naming;
+use pgoutput::Lsn;
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
@@ -35,6 +36,7 @@ use crate::{
     failures, fault,
     pipeline::{
         copier::{CopierParts, SignalSource, waiting_bytes},
+        keys::kept::Place,
         membership::{Beginning, Scope},
         memory,
         publish::{failure_of, unix_ms},
@@ -74,7 +76,7 @@ impl Starting<'_> {
         attachments.extend(quarantine.renewal(&held.attachments));
         metrics.quarantined(&quarantine);
         let quarantine = Arc::new(Mutex::new(quarantine));
-        let held = held.checkpoint;
+        let Held { checkpoint: held, attachments: kept, .. } = held;
         if let Some(held) = &held {
             self.check_owner(held)?;
         }
@@ -103,7 +105,8 @@ impl Starting<'_> {
         let mut client =
             ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
         let server = identify(&mut client, held.as_ref()).await?;
-        memory::lock(&self.shared.memory).begin_at(server.system_identifier, server.timeline);
+        let here = Place { system_identifier: server.system_identifier, timeline: server.timeline };
+        attachments.extend(memory::lock(&self.shared.memory).begin_at(here, &kept)?);
         let start = match decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref()) {
             Err(refusal) if config.snapshot.mode == SnapshotMode::WhenNeeded => {
                 let found = (slot.as_ref(), held.as_ref());
@@ -113,16 +116,24 @@ impl Starting<'_> {
         };
 
         self.prepare_copies(start, &mut progress, &mut attachments, &mut catalog).await?;
+        // The keys of tables are looked at before any row can come of them.
+        membership.look_ahead().await?;
         // The publication comes before the slot: a slot cannot decode a publication for log from before it was made. And nothing is
         // changed at a server that was not found to be the right one.
         if postgres.manage {
             membership.ensure(beginning).await?;
         }
+        let position = held.as_ref().map_or(Lsn::INVALID, |held| held.end_lsn);
+        attachments.extend(memory::lock(&self.shared.memory).unkept(position));
         let template = self.template(&server);
         let (producer, checkpoint) =
             self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
+        if matches!(start, Start::CreateSlot { .. } | Start::Anew(_)) {
+            // The server may have waited for long, and no row comes of what was before.
+            membership.look_ahead().await?;
+        }
         let has_begun_anew = matches!(start, Start::Anew(_));
         if has_begun_anew {
             metrics.begun_anew();
@@ -141,7 +152,6 @@ impl Starting<'_> {
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
         let copier = self.copier(of_copies, &budget, progress, has_begun_anew);
         let mut relations = relations(catalog);
-        relations.remember_whole_rows().await?;
         if let Some(topic) = &config.snapshot.notification_topic {
             relations.notification_topic(topic.as_str()).await?;
         }
@@ -385,7 +395,7 @@ impl Starting<'_> {
         }
     }
 
-    fn warn_of_what_is_not_copied(&self, from: pgoutput::Lsn) {
+    fn warn_of_what_is_not_copied(&self, from: Lsn) {
         if self.shared.config.snapshot.mode == SnapshotMode::Never {
             warn!(
                 "only changes from {from} on are streamed: rows that were there before are not copied, with snapshot.mode = \"never\""
