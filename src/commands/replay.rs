@@ -114,6 +114,9 @@ pub(super) struct ReplayCommand {
     /// Write them to this topic, each once. Run again, it goes on where it was.
     #[arg(long, value_name = "TOPIC", help_heading = "What becomes of them")]
     to_topic: Option<String>,
+    /// Write behind what the topic has already, such as records of another replay.
+    #[arg(long, requires = "to_topic", help_heading = "What becomes of them")]
+    append: bool,
     /// Write their keys and values as JSON.
     #[arg(long, requires = "to_topic", help_heading = "What becomes of them")]
     as_json: bool,
@@ -255,7 +258,10 @@ fn stop_on_signals(stop: &Stop) -> Result<(), Failure> {
         let stop = stop.clone();
         tokio::spawn(async move {
             signals.recv().await;
-            stop.ask();
+            if stop.ask() {
+                say("stopped while the range was looked for: nothing was read or written");
+                std::process::exit(130);
+            }
             // A second one does not wait.
             signals.recv().await;
             std::process::exit(1);
@@ -349,7 +355,7 @@ impl Replay {
     fn spans(&mut self) -> Result<Vec<Span>, Failure> {
         let isolation = self.command.isolation.into();
         let mut resolver = Resolver::new(&self.settings, &mut self.decoder, &self.admin, isolation)?;
-        let spans = resolver.spans(&self.command.topics, &self.range)?;
+        let spans = self.stop.idle(|| resolver.spans(&self.command.topics, &self.range))?;
         for remark in &resolver.remarks {
             tracing::warn!("{remark}");
         }
@@ -441,6 +447,7 @@ impl Replay {
             isolation: isolation.into(),
             asked,
             is_content_with_less: command.allow_gone,
+            appends: command.append,
             records_max: self.transaction.max_records,
             bytes_max: self.transaction.max_bytes,
             admin,
@@ -452,7 +459,7 @@ impl Replay {
         let mut spans = || {
             let mut decoder = decoder.borrow_mut();
             let mut resolver = Resolver::new(&copy.reading, &mut decoder, admin, isolation.into())?;
-            let spans = resolver.spans(topics, range)?;
+            let spans = copy.stop.idle(|| resolver.spans(topics, range))?;
             resolver.remarks.iter().for_each(|remark| tracing::warn!("{remark}"));
             Ok(spans)
         };

@@ -94,6 +94,8 @@ pub(crate) struct Copy<'a> {
     pub(crate) asked: Asked,
     /// Whether it goes on where records are gone that it has not come to. It may be said later on.
     pub(crate) is_content_with_less: bool,
+    /// Whether it may begin in a topic that has records already.
+    pub(crate) appends: bool,
     pub(crate) records_max: u64,
     pub(crate) bytes_max: u64,
     pub(crate) admin: &'a TopicAdmin,
@@ -193,6 +195,9 @@ impl Copy<'_> {
             target::refuse_lost(&self.asked.to_topic, there.as_ref(), place.written, place.is_done)?;
             (producer, place)
         } else {
+            if !self.appends {
+                target::refuse_used(&self.asked.to_topic, there.as_ref())?;
+            }
             let place = Place::new(self.asked.clone(), &spans()?);
             (self.commit(producer.begin()?, &place)?, place)
         };

@@ -34,15 +34,31 @@ impl Span {
 
 /// Whether somebody has asked to stop.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Stop(Arc<AtomicBool>);
+pub(crate) struct Stop(Arc<Asked>);
+
+#[derive(Debug, Default)]
+struct Asked {
+    is_asked: AtomicBool,
+    is_idle: AtomicBool,
+}
 
 impl Stop {
-    pub(crate) fn ask(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    /// Returns whether nobody has to be waited for: the program may end at once.
+    pub(crate) fn ask(&self) -> bool {
+        self.0.is_asked.store(true, Ordering::Relaxed);
+        self.0.is_idle.load(Ordering::Relaxed)
     }
 
     pub(crate) fn is_asked(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+        self.0.is_asked.load(Ordering::Relaxed)
+    }
+
+    /// Does what leaves nothing behind wherever it is broken off, and asks nobody for a while: looking for the ends of a range.
+    pub(crate) fn idle<T>(&self, work: impl FnOnce() -> T) -> T {
+        self.0.is_idle.store(true, Ordering::Relaxed);
+        let done = work();
+        self.0.is_idle.store(false, Ordering::Relaxed);
+        done
     }
 }
 

@@ -49,6 +49,21 @@ pub(super) fn refuse_lost(topic: &str, there: Option<&There>, written: u64, is_d
     Err(Failure::new(Code::ReplayMismatch, found))
 }
 
+/// Refuses a target into which others have written: who reads it would have both, and what a stream goes on to write would come between.
+pub(super) fn refuse_used(topic: &str, there: Option<&There>) -> Result<(), Failure> {
+    match there {
+        Some(there) if there.ends > 0 => {
+            let found = format!(
+                "the topic {topic} was written to before (its partitions end at {} in all), and not by this replay: name one that is not there yet, \
+                 or give --append to write behind that, and never into a topic that a stream writes to",
+                there.ends
+            );
+            Err(Failure::new(Code::TopicUnfit, found))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Creates a target like its source.
 pub(super) fn create(
     admin: &TopicAdmin,
@@ -187,6 +202,14 @@ mod tests {
             (there(10), 10, true, true),
         ] {
             assert_eq!(refuse_lost("t", there.as_ref(), written, is_done).is_ok(), is_good, "{written}");
+        }
+    }
+
+    #[test]
+    fn a_target_that_others_have_written_to_is_refused() {
+        for (ends, is_good) in [(None, true), (Some(0), true), (Some(1), false)] {
+            let there = ends.map(|ends| There { partitions: 1, ends });
+            assert_eq!(refuse_used("t", there.as_ref()).is_ok(), is_good, "{ends:?}");
         }
     }
 }

@@ -140,7 +140,7 @@ fn what_is_chosen_is_copied_as_it_is_or_as_json() {
     // Another replay needs another name.
     let said = to(&target, &["--as-json"], 3);
     assert!(said.contains("[replay-mismatch]") && said.contains("--name"), "{said}");
-    to(&target, &["--as-json", "--name", "another"], 0);
+    to(&target, &["--as-json", "--name", "another", "--append"], 0);
     assert_eq!(contents(&stream, &target).len(), 2 * wanted.len());
 }
 
@@ -187,6 +187,13 @@ fn a_target_keeps_what_the_source_keeps_and_a_lost_one_is_told() {
     assert_eq!(topics.config(&target, "retention.ms").as_deref(), Some("123456789012"));
     let (_, said) = replay(&stream, &arguments, 0);
     assert!(said.contains("it was complete already, and nothing was done"), "{said}");
+    // What another has written is there already, unless that is meant.
+    let other = [&arguments[..], &["--name", "other"]].concat();
+    let (_, said) = replay(&stream, &other, 3);
+    assert!(said.contains("[topic-unfit]") && said.contains("was written to before"), "{said}");
+    let before = contents(&stream, &target).len();
+    replay(&stream, &[&other[..], &["--append"]].concat(), 0);
+    assert_eq!(contents(&stream, &target).len(), 2 * before);
     topics.delete(&target);
     let (_, said) = replay(&stream, &arguments, 3);
     assert!(said.contains("[replay-mismatch]") && said.contains(&format!("{target}, into which")), "{said}");
