@@ -124,7 +124,7 @@ codes! {
         "Put an entry that names the partition itself before the others in `[[tables]]`: with the keys of the entry for what it was a partition of, or with none if there is no such entry.";
     KeyUncertain "key-uncertain" Stop 3
         "The key of a table with REPLICA IDENTITY FULL was changed, and nothing says whether some rows were written before that or after: which key they are to have cannot be told.",
-        "Find out what those transactions did. Then set `on_uncertain_key` for the table in `[[tables]]`: \"before\" gives such rows the key of before, \"after\" the new one, \"likely\" the one that is suggested. Take it out again once they are written. With track_commit_timestamp = on at the server hardly any row is in doubt.";
+        "Find out what those transactions did. Then set `on_uncertain_key` for the table in `[[tables]]`: \"before\" gives such rows the key of before, \"after\" the new one, \"likely\" the one that is suggested. Take it out again once they are written. With track_commit_timestamp = on at the server fewer rows are in doubt.";
     ProtocolViolation "protocol-violation" Stop 1
         "The server sent something that the replication protocol does not have.",
         "Report it with the message: this is a defect, or the server is none that is supported.";

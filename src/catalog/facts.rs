@@ -23,8 +23,13 @@ pub struct PrimaryKey {
     pub columns: Vec<String>,
     /// The number of the transaction that made it.
     pub made_by: Xid,
-    /// When that was committed, if the server keeps it (`track_commit_timestamp`). Of a part of a transaction it is when the whole was.
+    /// When that was committed, if the server keeps it (`track_commit_timestamp`) and has it by its own clock. Of a part of a transaction it is
+    /// when the whole was.
     pub made_at: Option<Timestamp>,
+    /// Its constraint.
+    pub constraint: Oid,
+    /// Its columns by their numbers, in their order.
+    pub numbers: Vec<i16>,
 }
 
 /// What the primary key of a table was, and in which snapshot.
@@ -35,6 +40,26 @@ pub(crate) struct KeySeen {
     /// Whether the table is partitioned.
     pub(crate) is_partitioned: bool,
     pub(crate) seen: Arc<Visibility>,
+    /// How far the log was then: what is committed behind it had not ended in the snapshot.
+    pub(crate) found_at: Lsn,
+}
+
+#[cfg(test)]
+impl KeySeen {
+    /// A key of these columns, or none without any, as it was found in this snapshot; the log is as long as transactions were begun. Its constraint has
+    /// the number of who made it. A column has a number behind `#`, or that of its first letter.
+    pub(crate) fn for_test(columns: &str, made_by: Xid, made_at: Option<Timestamp>, seen: &str) -> Self {
+        let numbered = |column: &str| match column.split_once('#') {
+            Some((name, number)) => (name.to_owned(), number.parse().expect("a number")),
+            None => (column.to_owned(), i16::from(column.as_bytes()[0])),
+        };
+        let (columns, numbers): (Vec<String>, Vec<i16>) = columns.split_whitespace().map(numbered).unzip();
+        let constraint = u32::from(made_by).into();
+        let key = PrimaryKey { columns, made_by, made_at, constraint, numbers };
+        let seen: Visibility = seen.parse().expect("a snapshot");
+        let found_at = seen.xmax().into();
+        Self { key: (!key.columns.is_empty()).then_some(key), is_partitioned: false, seen: Arc::new(seen), found_at }
+    }
 }
 
 /// The keys of some tables as they were found at one time.
@@ -101,15 +126,19 @@ impl Catalog {
                                        ON attribute.attrelid = index.indrelid AND attribute.attnum = key.attnum
                                   WHERE key.position <= index.indnkeyatts ORDER BY key.position),
                             pg_current_snapshot()::text, class.relkind = 'p',
-                            -- The server does not answer for the numbers that stand for long ago.
+                            -- The server does not answer for the numbers that stand for long ago, and what was replicated has another's time.
                             CASE WHEN current_setting('track_commit_timestamp')::bool AND made.xid::text::int8 > 2 THEN
-                                (extract(epoch FROM pg_xact_commit_timestamp(made.xid)) * 1000000)::int8 END,
-                            pg_current_wal_insert_lsn()::text
+                                (SELECT (extract(epoch FROM made_at.timestamp) * 1000000)::int8
+                                 FROM pg_xact_commit_timestamp_origin(made.xid) made_at WHERE made_at.roident = 0) END,
+                            pg_current_wal_insert_lsn()::text, primary_key.oid,
+                            ARRAY(SELECT key.attnum FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
+                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position)
                      FROM pg_class class
                      LEFT JOIN (pg_index index
                                 JOIN pg_constraint primary_key
                                      ON primary_key.conrelid = index.indrelid AND primary_key.contype = 'p')
-                          ON index.indrelid = class.oid AND index.indisprimary
+                          -- That of a partitioned table is none until all partitions have theirs.
+                          ON index.indrelid = class.oid AND index.indisprimary AND index.indisvalid
                      LEFT JOIN LATERAL (SELECT xid
                                         FROM (VALUES (index.xmin), (primary_key.xmin)
                                               UNION ALL
@@ -134,11 +163,18 @@ impl Catalog {
                     Some(made_by) => {
                         let made_by = u32::try_from(made_by).map_err(|error| internal(&error))?;
                         let made_at = row.get::<_, Option<i64>>(5).map(Timestamp::from_unix_micros);
-                        Some(PrimaryKey { columns: row.get(2), made_by: made_by.into(), made_at })
+                        Some(PrimaryKey {
+                            columns: row.get(2),
+                            made_by: made_by.into(),
+                            made_at,
+                            constraint: Oid::from(row.get::<_, u32>(7)),
+                            numbers: row.get(8),
+                        })
                     }
                     None => None,
                 };
-                found.keys.insert(Oid::from(row.get::<_, u32>(0)), KeySeen { key, is_partitioned: row.get(4), seen });
+                let key = KeySeen { key, is_partitioned: row.get(4), seen, found_at: found.end };
+                found.keys.insert(Oid::from(row.get::<_, u32>(0)), key);
             }
         }
         Ok(found)

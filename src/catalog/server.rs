@@ -1,7 +1,11 @@
 //! The server's settings and its replication slots.
 
-use pgoutput::Lsn;
+use std::time::{Duration, Instant};
+
+use pgoutput::{Lsn, Timestamp, Xid};
 use serde::Deserialize;
+use tracing::warn;
+use walreceiver::Backoff;
 
 use super::Catalog;
 use crate::{
@@ -105,6 +109,44 @@ impl Catalog {
         let row = self.query_one("SELECT pg_current_snapshot()::text", &[]).await?;
         let text: &str = row.get(0);
         text.parse().map_err(|error| Failure::caused(Code::Internal, error))
+    }
+
+    /// Waits until a transaction has ended for who looks, and returns when it was committed, if the server keeps that (`track_commit_timestamp`) and
+    /// has it by its own clock.
+    ///
+    /// The server sends a transaction once its commit is written. It shows it as running until a synchronous standby has it, if there is to be one, and
+    /// until then the catalog does not have what it has done.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn await_ended(&mut self, xid: Xid) -> Result<Option<Timestamp>, Failure> {
+        const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+        let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(500));
+        let (mut told_at, number) = (Instant::now(), xid.to_string());
+        loop {
+            let row = self
+                .query_one(
+                    "SELECT pg_current_snapshot()::text,
+                            CASE WHEN current_setting('track_commit_timestamp')::bool THEN
+                                (SELECT (extract(epoch FROM committed_at.timestamp) * 1000000)::int8
+                                 FROM pg_xact_commit_timestamp_origin($1::text::xid) committed_at WHERE committed_at.roident = 0) END",
+                    &[&number],
+                )
+                .await?;
+            let snapshot: Visibility =
+                row.get::<_, &str>(0).parse().map_err(|error| Failure::caused(Code::Internal, error))?;
+            if snapshot.has_ended(xid) {
+                return Ok(row.get::<_, Option<i64>>(1).map(Timestamp::from_unix_micros));
+            }
+            if told_at.elapsed() >= REMINDER_INTERVAL {
+                told_at = Instant::now();
+                warn!(
+                    transaction = %xid,
+                    "the stream waits: a transaction was sent that the server still shows as running, as it does until a synchronous standby has it"
+                );
+            }
+            tokio::time::sleep(backoff.next_wait()).await;
+        }
     }
 
     /// Assigns a transaction id: every transaction that had one before has a lower one.

@@ -235,7 +235,7 @@ keys! {
         "The rows of a table with REPLICA IDENTITY FULL come without their key, so that it is the catalog's. What becomes of rows of which nothing says \
          whether they were written before that key was changed or after it: `stop`, the stream stops before the first of them; `before`, they have the key \
          of before; `after`, the new one; `likely`, the one that the transactions' numbers suggest, with a warning. With \
-         `track_commit_timestamp = on` at the server hardly any row is in doubt.";
+         `track_commit_timestamp = on` at the server fewer rows are in doubt.";
     POSTGRES_SLOT: "postgres.slot", Kind::Text, Presence::Derived { words: "`pgsluice_` and `name`", example: r#""pgsluice_shop""# },
         "The replication slot: 1 to 63 of `a-z`, `0-9` and `_`. The default is `pgsluice_` and `name` in lower case with every other \
          character turned into `_`; two names that differ in those alone need slots of their own.";

@@ -24,26 +24,25 @@
 //! | T3 inserts a row | 753 | `code`: it had not ended at look 2 |
 //!
 //! The two keys are two **states** of the table, and each has the first and the last look that found it. Nothing is known of the time between look 1,
-//! the last of one state, and look 2, the first of the **next**. T1 and T2 have ended there, both of them: not at look 1 yet, and by look 2. So they are
-//! in **doubt**, and a **guess** is made when the relation is announced, T1's before the ALTER and T2's after it (rule 4). A transaction that comes
-//! after T1's announcement, with no other in between, has the state that was taken for T1. Should it be one like T2 or T3, which comes after the
-//! ALTER in any case, then so did T1, and the guess was wrong: the key is looked up again, and the log says so ([`Next::is_there`]).
+//! the last of one state, and look 2, the first of the **next**. T1 and T2 have ended there, both of them: not at look 1 yet, and by look 2. So either
+//! state may be theirs: they are in **doubt**, if the relation is announced in them. Between two announcements there is one key, so that those after
+//! them are as they are (rule 4). That it is announced says little: the server does so too, anywhere in the log, because of what has happened by the time at
+//! which it decodes.
 //!
-//! A session knows states by how many there were before them. The stream has the lower 32 bits of a transaction's id, which come again, and looks
-//! are remembered for longer than that: so ids are made whole first, by the newest look of all ([`NewestLook`]).
+//! Which states a transaction can have is decided by time alone, and only then it is asked which of them the row's columns fit: a state that they do
+//! not fit may have had another name for its column in between. Where all of them are one key under several names, the names that fit are it. Whoever
+//! ended before the first look of all may have written under a key that nobody has seen, if the one that was found was made later.
 //!
-//! In doubt are the transactions that have ended after the last look at the old key and before the first at the new one: those of one
-//! `postgres.match_interval`, however late they are decoded, and of the time in which no process ran. Of them only those are
-//! in doubt in which the relation is announced, by rule 4, and those after them are as they are. That it is announced says little: the
-//! server does so too, anywhere in the log, because of what has happened by the time at which it decodes.
+//! This says something only of a transaction that has ended for who looks: the server sends a transaction once its commit is written, and
+//! shows it as running until a synchronous standby has it. So a look at an announced relation waits for that ([`Catalog::await_ended`]).
 //!
-//! What settles a doubt is when both were committed. With `track_commit_timestamp = on` the server says it of the transaction that made the new key, the
-//! oldest that has left a row of it in the catalog, and each Begin says it of its own. By rule 1 a transaction that wrote before the change was
-//! committed earlier, and one that wrote after it later, by the server's one clock, which must not have been set back in between. One that was
-//! committed at that very moment has made the key itself, and may have written before and after that: it stays in doubt. So does whoever wrote
-//! around a key that was dropped with none in its place, of which the catalog keeps nothing.
+//! What settles a doubt is when both were committed. With `track_commit_timestamp = on` the server says it of any transaction, by its own clock, which must not
+//! have been set back in between; those that came by replication have another's, and are not asked. Who was committed later than the
+//! transaction that made the newer key, the oldest that has left a row of it in the catalog, has written under it, by rule 1; if that was made after the
+//! last look at the older one. Who was committed earlier may have written under the older one, or under what was there in between. And one
+//! that was committed at that very moment has made the key itself, and may have written before and after that.
 //!
-//! What is left is the operator's to decide, by `postgres.on_uncertain_key` ([`OnUncertainKey`]): the stream stops before the first row that is in
+//! What is left is the operator's to decide, by `postgres.on_uncertain_key` ([`OnUncertainKey`]): the stream stops at the first row that is in
 //! doubt, unless it says which key such rows have. With `likely` a guess is made, and a warning says so, with what to do:
 //!
 //! - The number of the transaction that made the new key is compared. One that took its number later is taken to have
@@ -58,22 +57,34 @@
 //!   to be over, and where it is announced first in a session, not yet. (A partitioned table is announced with each partition, which says
 //!   nothing.)
 //!
+//! Should a transaction that comes after T1's announcement, with no other in between, be one that comes after the ALTER in any case, then so did T1, and
+//! the guess was wrong: the key is looked up again, and the log says so ([`Next::is_there`]).
+//!
+//! A session knows states by how many there were before them. The stream has the lower 32 bits of a transaction's id, which come again, and looks
+//! are remembered for longer than that: so ids are made whole first, by the newest look of all ([`NewestLook`]).
+//!
 //! # From one process to the next
 //!
 //! States and looks are kept beside the checkpoint ([`kept`]), lest a restart forget what was in doubt, and take the key that it finds
 //! for the key of rows from before it. They are written there with the checkpoint that a session begins with, before the publication or a slot is
 //! made, and whenever something is committed after a look. At another timeline the states stay and their looks count for nothing
 //! ([`KeyHistory::distrust`]): a standby that was promoted may lack the end of what its primary had, where transactions of other
-//! numbers go on. So a row is in doubt there if the key is another one than before, and else it is not.
+//! numbers go on. So a row is in doubt there if the key is another one than before, and else it is not. States that no row can have any more, since the
+//! log is read past the first look at the next one, are forgotten.
 //!
-//! What cannot be known: keys that came and went between two looks, or before the first look at a table that appeared while the stream ran; and of such a
-//! table, what was seen in the moments before a process died that had committed nothing since.
+//! What cannot be known: a key that came and went between two looks at one and the same key, one before and one after it; and of a table that appeared
+//! while the stream ran, what was seen in the moments before a process died that had committed nothing since.
 
-use std::{collections::VecDeque, sync::Arc};
+use std::{
+    collections::{BTreeSet, VecDeque},
+    sync::Arc,
+};
 
-use pgoutput::{Begin, Lsn, Timestamp, Xid};
+use pgoutput::{Lsn, Timestamp, Xid};
 use serde::{Deserialize, Serialize};
 
+#[cfg(doc)]
+use crate::catalog::Catalog;
 use crate::{
     catalog::KeySeen,
     config::OnUncertainKey,
@@ -81,6 +92,8 @@ use crate::{
 };
 
 pub(super) mod kept;
+#[cfg(test)]
+mod tests;
 
 /// So many keys of one table are remembered.
 const KEYS_MAX: usize = 16;
@@ -105,17 +118,25 @@ pub(super) struct KeyHistory {
 #[derive(Debug)]
 struct State {
     key: Option<Key>,
-    first: Arc<Visibility>,
-    last: Arc<Visibility>,
+    /// The first look that found it: what had not ended there has it, or a later one. Of the oldest it may not be known; then whatever is older than who
+    /// made it had ended.
+    first: Option<Arc<Visibility>>,
+    /// The last one: what had ended there has it, or an earlier one.
+    last: Option<Arc<Visibility>>,
+    /// How far the log was at the first look.
+    found_at: Option<Lsn>,
 }
 
 /// A primary key.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 struct Key {
     columns: Vec<String>,
+    /// The OID of its constraint, and its columns by their numbers, which a rename leaves as they are.
+    constraint: u32,
+    numbers: Vec<i16>,
     /// Who made it.
     made_by: FullXid,
-    /// When that was committed, in microseconds since 1970, if the server said so.
+    /// When that was committed, in microseconds since 1970, if the server says so by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_at_us: Option<i64>,
 }
@@ -125,21 +146,16 @@ struct Key {
 pub(super) enum When {
     /// They are those that the table holds.
     Now,
-    /// By this transaction.
+    /// By this transaction, which has ended for who has looked.
     In(Writer, Announced),
 }
 
-/// A transaction as its Begin names it.
+/// A transaction.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Writer {
     pub(super) xid: Xid,
-    pub(super) committed_at: Timestamp,
-}
-
-impl Writer {
-    pub(super) fn of(begin: &Begin) -> Self {
-        Self { xid: begin.xid, committed_at: begin.commit_time }
-    }
+    /// When it was committed, if the server says so by its own clock. What its Begin has may be the time of the server that it was replicated from.
+    pub(super) committed_at: Option<Timestamp>,
 }
 
 /// What the stream has said of the relation before, in this session.
@@ -154,7 +170,7 @@ pub(super) struct Announced {
 /// The key of the rows of a transaction.
 #[derive(Debug)]
 pub(super) struct KeyThen {
-    /// None if the table had none.
+    /// None if the table had none, or if it is in doubt.
     pub(super) columns: Option<Vec<String>>,
     /// Which state of the history it is.
     pub(super) state: u64,
@@ -169,27 +185,31 @@ pub(super) struct KeyThen {
 pub(super) struct Next {
     /// Who made it, if there is one.
     by: Option<FullXid>,
-    first: Arc<Visibility>,
+    first: Option<Arc<Visibility>>,
     /// Whether it is a guess that it had not come yet.
     is_guess: bool,
     newest: NewestLook,
 }
 
-/// Between which two keys nothing decides.
+/// Between which keys nothing decides.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Doubt {
-    pub(super) old: Option<Vec<String>>,
-    pub(super) new: Option<Vec<String>>,
+    /// Those that are known, oldest first.
+    pub(super) keys: Vec<Option<Vec<String>>>,
+    /// Whether it may be one that nobody has seen, before all of them.
+    pub(super) is_older: bool,
+    /// Who has made the newest, if there is one.
     pub(super) by: Option<Xid>,
-    /// Whether the new one was taken.
-    pub(super) takes_new: bool,
+    /// The lowest number of a transaction that may be in doubt, and the first that is not, where that is known.
+    pub(super) between: (Option<u64>, Option<u64>),
 }
 
 impl Next {
     /// Whether it has come by the time at which a transaction writes, although the relation was not announced again.
     pub(super) fn is_there(&self, transaction: Xid) -> bool {
         let transaction = self.newest.full(transaction);
-        !self.first.had_ended(transaction) || self.is_guess && self.by.is_some_and(|by| by < transaction)
+        let is_certain = self.first.as_ref().is_some_and(|first| !first.had_ended(transaction));
+        is_certain || self.is_guess && self.by.is_some_and(|by| by < transaction)
     }
 }
 
@@ -198,72 +218,133 @@ impl State {
         self.key.as_ref().map(|key| &key.columns)
     }
 
-    /// Whether a transaction wrote under it, and not before it was made, if anything says so for certain.
-    fn is_settled(&self, committed_at: Timestamp) -> Option<bool> {
-        let made_at = self.key.as_ref().and_then(|key| key.made_at_us).map(Timestamp::from_unix_micros)?;
-        (made_at != committed_at).then_some(made_at < committed_at)
+    /// Whether a transaction has this state or a later one, for it had not ended where this one was seen.
+    fn is_before(&self, transaction: FullXid) -> bool {
+        self.first.as_ref().is_some_and(|first| !first.had_ended(transaction))
     }
 
-    /// Whether a transaction that had ended by the time at which this was seen, and committed then, is likely to have written under it.
-    fn is_likely(&self, transaction: FullXid, committed_at: Timestamp, has_news: bool) -> bool {
+    /// Whether a transaction has this state or an earlier one, for it had ended where this one was seen.
+    fn is_behind(&self, transaction: FullXid) -> bool {
+        self.last.as_ref().is_some_and(|last| last.had_ended(transaction))
+    }
+
+    /// Whether a transaction has this state or a later one, by the time of its commit. `older` is the state before.
+    fn is_earlier(&self, older: &Self, committed_at: Option<Timestamp>) -> bool {
+        let made_since = |key: &Key| older.last.as_ref().is_some_and(|last| !last.had_ended(key.made_by));
+        let Some(key) = self.key.as_ref().filter(|key| made_since(key)) else { return false };
+        key.made_at().zip(committed_at).is_some_and(|(made_at, committed_at)| made_at < committed_at)
+    }
+
+    /// Whether a transaction wrote before this key was made, which is the first that was seen.
+    fn is_younger(&self, transaction: FullXid, committed_at: Option<Timestamp>) -> bool {
+        let Some(key) = &self.key else { return false };
+        let is_later = key.made_at().zip(committed_at).is_some_and(|(made_at, committed_at)| committed_at < made_at);
+        (key.made_by > transaction || is_later) && !self.is_before(transaction)
+    }
+
+    /// Whether a transaction that may have this state or an earlier one is likely to have this one.
+    fn is_likely(&self, transaction: FullXid, committed_at: Option<Timestamp>, has_news: bool) -> bool {
         let Some(key) = &self.key else { return has_news };
-        key.made_at_us.map(Timestamp::from_unix_micros) == Some(committed_at) || key.made_by <= transaction
+        key.made_by <= transaction || key.made_at().is_some_and(|made_at| committed_at.is_some_and(|it| made_at <= it))
     }
 
-    /// Whether its key can be one of a relation with these columns.
-    fn fits(&self, has_column: &impl Fn(&str) -> bool) -> bool {
-        self.columns().is_none_or(|columns| columns.iter().all(|column| has_column(column)))
+    /// Whether two are one key, perhaps under two names.
+    fn is_same(&self, other: &Self) -> bool {
+        match (&self.key, &other.key) {
+            (Some(key), Some(other)) => key.constraint == other.constraint && key.numbers == other.numbers,
+            (None, None) => true,
+            _ => false,
+        }
+    }
+}
+
+impl Key {
+    fn made_at(&self) -> Option<Timestamp> {
+        self.made_at_us.map(Timestamp::from_unix_micros)
     }
 }
 
 impl KeyHistory {
-    /// Of a table of which nothing was seen yet, at a server of which this was seen.
-    pub(super) fn new(newest: NewestLook) -> Self {
-        Self { newest, ..Self::default() }
+    /// Of a table of which nothing was seen yet, at a server of which this was seen. Its states are known by numbers from this one on.
+    pub(super) fn new(newest: NewestLook, first_number: u64) -> Self {
+        Self { newest, forgotten: first_number, ..Self::default() }
+    }
+
+    /// Knows its states by other numbers, before anybody has asked for one.
+    pub(super) fn number_from(&mut self, first_number: u64) {
+        self.forgotten = first_number;
     }
 
     /// Takes note of the key that the table had in a snapshot.
-    pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen }: KeySeen) {
+    pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen, found_at }: KeySeen) {
         self.newest.observe(&seen);
-        let is_as_kept = self.is_partitioned == is_partitioned && self.gone_at.is_none();
+        self.is_kept &= self.is_partitioned == is_partitioned && self.gone_at.is_none();
         self.is_partitioned = is_partitioned;
         self.gone_at = None;
-        self.is_kept &= is_as_kept;
-        if let Some(newest) = self.states.back_mut() {
-            // Several connections look, and one may have looked before another and come after it.
-            if seen.is_before(&newest.last) {
-                return;
-            }
-            if newest.columns() == key.as_ref().map(|key| &key.columns) {
-                newest.last = seen;
-                return;
-            }
-        }
-        if self.states.len() == KEYS_MAX {
-            self.states.pop_front();
-            self.forgotten += 1;
-        }
         let key = key.map(|key| Key {
             made_by: seen.seen_writer(key.made_by),
             made_at_us: key.made_at.map(Timestamp::unix_micros),
             columns: key.columns,
+            constraint: key.constraint.into(),
+            numbers: key.numbers,
         });
-        self.states.push_back(State { key, first: Arc::clone(&seen), last: seen });
+        if let Some(newest) = self.states.back_mut() {
+            // Several connections look, and one may have looked before another and come after it.
+            if newest.last.as_ref().is_some_and(|last| seen.is_before(last)) {
+                return;
+            }
+            if newest.columns() == key.as_ref().map(|key| &key.columns) {
+                if newest.first.is_none() && newest.last.is_none() {
+                    // What was seen before is distrusted.
+                    (newest.first, newest.found_at) = (Some(Arc::clone(&seen)), Some(found_at));
+                    self.is_kept = false;
+                }
+                newest.last = Some(seen);
+                if let (Some(held), Some(key)) = (&mut newest.key, key)
+                    && (held.constraint, &held.numbers) != (key.constraint, &key.numbers)
+                {
+                    // It was made again with the same columns, as a change of their types does.
+                    (held.constraint, held.numbers) = (key.constraint, key.numbers);
+                    self.is_kept = false;
+                }
+                return;
+            }
+        }
+        if self.states.len() == KEYS_MAX {
+            self.forget_oldest();
+        }
+        self.states.push_back(State {
+            key,
+            first: Some(Arc::clone(&seen)),
+            last: Some(seen),
+            found_at: Some(found_at),
+        });
         self.is_kept = false;
+    }
+
+    fn forget_oldest(&mut self) {
+        self.states.pop_front();
+        self.forgotten += 1;
+        self.is_kept = false;
+    }
+
+    /// Forgets states that no row behind this position can have. Returns whether no row of the table is to come at all.
+    pub(super) fn forget_before(&mut self, position: Lsn) -> bool {
+        let is_found = |state: &State| state.found_at.is_some_and(|found_at| found_at <= position);
+        let over = (1..self.states.len()).rev().find(|next| is_found(&self.states[*next])).unwrap_or(0);
+        for _ in 0..over {
+            self.forget_oldest();
+        }
+        self.gone_at.is_some_and(|end| end <= position)
     }
 
     /// Takes note that the table was not there any more in this snapshot, or was not asked for. The log was so far by then.
     pub(super) fn leave(&mut self, seen: &Visibility, end: Lsn) {
-        let is_news = self.states.back().is_none_or(|newest| newest.last.is_before(seen));
-        if is_news && self.gone_at.is_none() {
+        let last = self.states.back().and_then(|newest| newest.last.as_ref());
+        if last.is_none_or(|last| last.is_before(seen)) && self.gone_at.is_none() {
             self.gone_at = Some(end);
             self.is_kept = false;
         }
-    }
-
-    /// Whether no row of it is to come any more behind this position.
-    pub(super) fn is_over(&self, position: Lsn) -> bool {
-        self.gone_at.is_some_and(|end| end <= position)
     }
 
     /// Takes note that it is handed on, and says whether it was not before.
@@ -271,331 +352,122 @@ impl KeyHistory {
         !std::mem::replace(&mut self.is_kept, true)
     }
 
+    /// Whether something of it does not stand beside the checkpoint yet.
+    pub(super) fn is_unkept(&self) -> bool {
+        !self.is_kept
+    }
+
     /// Takes note of what stands beside the checkpoint of it.
     pub(super) fn compare(&mut self, kept: Option<&Self>) {
-        let outline =
-            |history: &Self| (history.forgotten, history.is_partitioned, history.gone_at, history.states.len());
+        // Numbers are this process's own.
+        let outline = |history: &Self| (history.is_partitioned, history.gone_at, history.states.len());
         let is_same = |kept: &Self| {
             let mut states = kept.states.iter().zip(&self.states);
-            outline(kept) == outline(self) && states.all(|(kept, own)| kept.key == own.key && kept.first == own.first)
+            outline(kept) == outline(self)
+                && states.all(|(kept, own)| kept.key == own.key && kept.found_at == own.found_at)
         };
         self.is_kept = kept.is_some_and(|kept| kept.is_kept && is_same(kept));
     }
 
     /// Takes the looks for nothing: they were at a server whose transactions may have had other numbers.
     pub(super) fn distrust(&mut self) {
-        let unknown = Arc::new(Visibility::unknown());
         for state in &mut self.states {
-            state.last = Arc::clone(&unknown);
+            (state.first, state.last, state.found_at) = (None, None, None);
         }
         self.is_kept = false;
     }
 
-    /// The key of rows, among those whose columns the rows have: a name that a column has lost is no other key. None if no key is known that
-    /// they could have. Where nothing decides, `word` does.
-    pub(super) fn at(&self, when: When, word: OnUncertainKey, has_column: impl Fn(&str) -> bool) -> Option<KeyThen> {
-        let numbered = (self.forgotten..).zip(&self.states);
-        let fitting: Vec<(u64, &State)> = numbered.filter(|(_, state)| state.fits(&has_column)).collect();
-        let (mut position, mut next, mut doubt) = (fitting.len().checked_sub(1)?, None, None);
-        if let When::In(writer, announced) = when {
-            let transaction = self.newest.full(writer.xid);
-            let has_news = announced.is_again && !self.is_partitioned;
-            while let Some(older) = position.checked_sub(1) {
-                let ((_, old), (number, new)) = (fitting[older], fitting[position]);
-                if !new.first.had_ended(transaction) || announced.state.is_some_and(|state| state >= number) {
-                    break;
-                }
-                let is_settled = if old.last.had_ended(transaction) {
-                    Some(false)
-                } else if old.last.is_unknown() {
-                    // The two may have been committed at two servers, by two clocks.
-                    None
-                } else {
-                    new.is_settled(writer.committed_at)
-                };
-                let takes_new = is_settled.unwrap_or_else(|| match word {
-                    OnUncertainKey::Before => false,
-                    OnUncertainKey::After => true,
-                    OnUncertainKey::Stop | OnUncertainKey::Likely => {
-                        new.is_likely(transaction, writer.committed_at, has_news)
-                    }
-                });
-                if is_settled.is_none() {
-                    let (old, by) = (old.columns().cloned(), new.key.as_ref().map(|key| key.made_by.xid()));
-                    doubt = Some(Doubt { old, new: new.columns().cloned(), by, takes_new });
-                }
-                if takes_new {
-                    break;
-                }
-                next = Some(Next {
-                    by: new.key.as_ref().map(|key| key.made_by),
-                    first: Arc::clone(&new.first),
-                    is_guess: is_settled.is_none() && word == OnUncertainKey::Likely,
-                    newest: self.newest.clone(),
-                });
-                position = older;
-            }
-        }
-        let (state, then) = fitting[position];
-        Some(KeyThen { columns: then.columns().cloned(), state, next, doubt })
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::catalog::PrimaryKey;
-
-    /// Keys by their columns, who made each, and in which snapshot it was seen.
-    fn history(looks: &[(&str, u32, &str)]) -> KeyHistory {
-        timed(&looks.iter().map(|(columns, made_by, seen)| (*columns, *made_by, None, *seen)).collect::<Vec<_>>())
-    }
-
-    /// And when they were made, in microseconds after 2000.
-    fn timed(looks: &[(&str, u32, Option<i64>, &str)]) -> KeyHistory {
-        let mut history = KeyHistory::default();
-        for (columns, made_by, made_at, seen) in looks {
-            let columns: Vec<_> = columns.split_whitespace().map(str::to_owned).collect();
-            let key = (!columns.is_empty()).then_some(PrimaryKey {
-                columns,
-                made_by: Xid::from(*made_by),
-                made_at: made_at.map(Timestamp::from),
-            });
-            let seen = Arc::new(seen.parse().expect("a snapshot"));
-            history.observe(KeySeen { key, is_partitioned: false, seen });
-        }
-        history
-    }
-
-    /// A transaction of which nobody knows when it was committed.
-    fn writer(xid: u32) -> Writer {
-        Writer { xid: Xid::from(xid), committed_at: Timestamp::from(0) }
-    }
-
-    /// One that was committed so many microseconds after 2000.
-    fn committed(xid: u32, at: i64) -> When {
-        When::In(Writer { xid: Xid::from(xid), committed_at: Timestamp::from(at) }, FIRST)
-    }
-
-    fn likely(history: &KeyHistory, when: When) -> KeyThen {
-        history.at(when, OnUncertainKey::Likely, |_| true).expect("it is known")
-    }
-
-    /// What the history says of a transaction: the key, and a question mark if it is a guess.
-    fn at(history: &KeyHistory, transaction: u32, announced: Announced, columns: &str) -> Option<String> {
-        let has_column = |column: &str| columns.split(' ').any(|its| its == column);
-        let then = history.at(When::In(writer(transaction), announced), OnUncertainKey::Likely, has_column)?;
-        let key = then.columns.map_or("none".to_owned(), |columns| columns.join(" "));
-        Some(format!("{key}{}", if then.doubt.is_some() { "?" } else { "" }))
-    }
-
-    const FIRST: Announced = Announced { state: None, is_again: false };
-    const AGAIN: Announced = Announced { state: None, is_again: true };
-
-    #[test]
-    fn the_example_is_true() {
-        let keys = history(&[("id", 100, "750:750:"), ("code", 751, "753:753:")]);
-        for (transaction, expected) in [(749, "id"), (750, "id?"), (751, "code?"), (752, "code?"), (753, "code")] {
-            assert_eq!(at(&keys, transaction, FIRST, "id code").as_deref(), Some(expected), "{transaction}");
-        }
-        let next = likely(&keys, When::In(writer(750), FIRST)).next.expect("there is another");
-        assert!(next.is_there(Xid::from(752)) && next.is_there(Xid::from(753)));
-    }
-
-    #[test]
-    fn a_row_has_the_key_of_its_time() {
-        // Transaction 120 was open at the first look, and 230 at the second.
-        let keys = history(&[("id", 100, "120:150:120"), ("code", 200, "230:250:230")]);
-        let expect = |transaction, announced, expected: &str| {
-            assert_eq!(at(&keys, transaction, announced, "id code v").as_deref(), Some(expected), "{transaction}");
+    /// The key of rows, whose columns are these. Where nothing decides, `word` does.
+    pub(super) fn at(&self, when: When, word: OnUncertainKey, has_column: impl Fn(&str) -> bool) -> KeyThen {
+        let fits =
+            |state: &State| state.columns().is_none_or(|columns| columns.iter().all(|column| has_column(column)));
+        let Some(newest) = self.states.len().checked_sub(1) else {
+            let doubt = Doubt { keys: Vec::new(), is_older: true, by: None, between: (None, None) };
+            let doubt = matches!(when, When::In(..)).then_some(doubt);
+            return KeyThen { columns: None, state: self.forgotten, next: None, doubt };
         };
-        for announced in [FIRST, AGAIN] {
-            expect(50, announced, "id");
-            expect(149, announced, "id");
-            expect(230, announced, "code");
-            expect(250, announced, "code");
-            expect(1000, announced, "code");
-        }
-        expect(120, FIRST, "id?");
-        expect(199, FIRST, "id?");
-        expect(199, AGAIN, "id?");
-        expect(200, FIRST, "code?");
-        expect(229, FIRST, "code?");
-        // What was found is not left again.
-        let found = Announced { state: Some(1), is_again: false };
-        expect(160, found, "code");
-        assert_eq!(likely(&keys, When::Now).columns, Some(vec!["code".to_owned()]));
-    }
-
-    /// It took its number before the look at the old key, which it replaces afterwards; the key has that of a part of it.
-    #[test]
-    fn a_key_that_was_replaced_under_a_savepoint() {
-        let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "153:153:")]);
-        assert_eq!(at(&keys, 150, AGAIN, "id code").as_deref(), Some("id?"));
-        let kept = timed(&[("id", 100, None, "150:151:150"), ("code", 152, Some(7), "153:153:")]);
-        let then = likely(&kept, committed(150, 7));
-        assert_eq!(then.columns.as_deref(), Some(["code".to_owned()].as_slice()), "it was committed with its part");
-        assert!(then.doubt.is_some(), "and may have written before that");
-        assert_eq!(at(&keys, 149, AGAIN, "id code").as_deref(), Some("id"), "it had ended when the old one was there");
-        let keys = history(&[("id", 100, "150:151:150"), ("code", 152, "150:153:150")]);
-        assert_eq!(at(&keys, 150, FIRST, "id code").as_deref(), Some("code"), "it goes on after the new one was there");
-    }
-
-    #[test]
-    fn a_key_that_was_dropped_holds_for_what_came_before() {
-        let keys = history(&[("id", 100, "150:150:"), ("", 0, "200:200:")]);
-        for (transaction, announced, expected) in
-            [(149, AGAIN, "id"), (160, FIRST, "id?"), (160, AGAIN, "none?"), (200, FIRST, "none")]
-        {
-            assert_eq!(at(&keys, transaction, announced, "id v").as_deref(), Some(expected), "{transaction}");
-        }
-        let partitioned =
-            KeyHistory { is_partitioned: true, ..history(&[("id", 100, "150:150:"), ("", 0, "200:200:")]) };
-        assert_eq!(at(&partitioned, 160, AGAIN, "id").as_deref(), Some("id?"), "it is announced with each partition");
-        let then = likely(&keys, When::Now);
-        assert!(then.columns.is_none() && then.next.is_none() && then.doubt.is_none());
-        let keys = history(&[("id", 100, "150:150:"), ("", 0, "200:200:"), ("code", 300, "301:301:")]);
-        assert_eq!(at(&keys, 149, FIRST, "id code").as_deref(), Some("id"));
-        assert_eq!(at(&keys, 299, FIRST, "id code").as_deref(), Some("none?"));
-        assert_eq!(at(&keys, 301, FIRST, "id code").as_deref(), Some("code"));
-    }
-
-    #[test]
-    fn what_is_not_announced_again_is_noticed() {
-        let keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
-        let next = |transaction| likely(&keys, When::In(writer(transaction), FIRST)).next;
-        let certain = next(140).expect("there is another");
-        assert!(!certain.is_there(Xid::from(249)), "it would have been announced");
-        assert!(certain.is_there(Xid::from(250)), "it has not ended where the new one was seen");
-        let guessed = next(160).expect("there is another");
-        assert!(!guessed.is_there(Xid::from(199)) && !guessed.is_there(Xid::from(200)));
-        assert!(guessed.is_there(Xid::from(201)), "so that the guess was wrong");
-        assert!(next(210).is_none());
-    }
-
-    #[test]
-    fn numbers_go_round() {
-        let epoch = 1_u64 << 32;
-        let late = format!("{}:{}:", epoch + 10, epoch + 10);
-        let early = format!("{}:{}:", epoch - 50, epoch - 50);
-        let keys = history(&[("id", u32::MAX - 100, &early), ("code", 5, &late)]);
-        assert_eq!(at(&keys, u32::MAX - 60, FIRST, "id code").as_deref(), Some("id"));
-        assert_eq!(at(&keys, u32::MAX - 1, FIRST, "id code").as_deref(), Some("id?"));
-        assert_eq!(at(&keys, 6, FIRST, "id code").as_deref(), Some("code?"));
-        assert_eq!(at(&keys, 10, FIRST, "id code").as_deref(), Some("code"));
-        let frozen = history(&[("id", 2, "1000:1000:")]);
-        assert_eq!(at(&frozen, u32::MAX, FIRST, "id").as_deref(), Some("id"));
-    }
-
-    /// A process may live for longer than the half of an id that the stream has.
-    #[test]
-    fn a_number_that_comes_again_is_of_another_transaction() {
-        let mut keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:")]);
-        let guessed = likely(&keys, When::In(writer(160), FIRST)).next.expect("another");
-        let certain = likely(&keys, When::In(writer(140), FIRST)).next.expect("another");
-        for ages in 1_u64..=6 {
-            let now = 250 + ages * 1_500_000_000;
-            let look = format!("{now}:{now}:");
-            let key = Some(PrimaryKey { columns: vec!["code".to_owned()], made_by: Xid::from(200), made_at: None });
-            keys.observe(KeySeen { key, is_partitioned: false, seen: Arc::new(look.parse().expect("a snapshot")) });
-            for transaction in [now - 110, now - 90, now + 5] {
-                let xid = u32::try_from(transaction & u64::from(u32::MAX)).expect("the lower half");
-                assert_eq!(at(&keys, xid, FIRST, "id code").as_deref(), Some("code"), "{transaction}");
-                assert!(certain.is_there(Xid::from(xid)) && guessed.is_there(Xid::from(xid)), "{transaction}");
-            }
-        }
-    }
-
-    #[test]
-    fn a_column_that_was_renamed_is_the_same_key() {
-        let keys = history(&[("id", 100, "150:150:"), ("number", 100, "200:200:")]);
-        assert_eq!(at(&keys, 170, FIRST, "id v").as_deref(), Some("id"));
-        assert_eq!(at(&keys, 170, FIRST, "number v").as_deref(), Some("number"));
-        assert_eq!(at(&keys, 170, FIRST, "v"), None);
-    }
-
-    #[test]
-    fn what_is_seen_again_is_nothing_new() {
-        let twice = history(&[("id", 100, "150:150:"), ("id", 400, "450:450:")]);
-        assert_eq!(twice.states.len(), 1);
-        let late = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:"), ("id", 100, "160:160:")]);
-        assert_eq!(
-            at(&late, 300, FIRST, "id code").as_deref(),
-            Some("code"),
-            "the last look was taken before the second"
-        );
-        let mut many = KeyHistory::default();
-        for number in 1..100 {
-            let key = Some(PrimaryKey {
-                columns: vec![format!("c{}", number % 2)],
-                made_by: Xid::from(number),
-                made_at: None,
-            });
-            let seen = Arc::new(format!("{number}:{number}:").parse().expect("a snapshot"));
-            many.observe(KeySeen { key, is_partitioned: false, seen });
-        }
-        assert_eq!(many.states.len(), KEYS_MAX);
-        assert_eq!(likely(&many, When::Now).state, 98);
-    }
-
-    /// Rows from before a change were committed before it, and rows from after it later; only one that was committed with it may have both.
-    #[test]
-    fn the_time_of_the_commits_settles_it() {
-        let looks = [("id", 100, None, "150:150:"), ("code", 200, Some(1_000), "250:250:")];
-        let expect = |history: &KeyHistory, transaction, at, expected: &str, is_certain| {
-            let then = likely(history, committed(transaction, at));
-            assert_eq!(
-                (then.columns.map(|it| it.concat()), then.doubt.is_none()),
-                (Some(expected.to_owned()), is_certain),
-                "{transaction} at {at}"
-            );
+        let When::In(writer, announced) = when else {
+            // A name that a column has lost is no other key.
+            let position = (0..=newest).rev().find(|position| fits(&self.states[*position])).unwrap_or(newest);
+            return self.then(position, None, false);
         };
-        let keys = timed(&looks);
-        for transaction in [160, 240] {
-            expect(&keys, transaction, 999, "id", true);
-            expect(&keys, transaction, 1_001, "code", true);
+        let transaction = self.newest.full(writer.xid);
+        let (from, to) = self.candidates(transaction, writer.committed_at, announced);
+        let candidates = || from..=to;
+        let is_found = announced.state.is_some_and(|announced| announced >= self.forgotten);
+        let is_older = from == 0 && !is_found && self.states[0].is_younger(transaction, writer.committed_at);
+        let is_one = !is_older && candidates().all(|position| self.states[position].is_same(&self.states[to]));
+        let fitting: BTreeSet<_> = candidates()
+            .map(|position| &self.states[position])
+            .filter(|state| fits(state))
+            .map(State::columns)
+            .collect();
+        let first_fitting =
+            |mut positions: Box<dyn Iterator<Item = usize>>| positions.find(|it| fits(&self.states[*it]));
+        if is_one && fitting.len() == 1 {
+            // Under whichever name: the newest that fits.
+            return self.then(first_fitting(Box::new(candidates().rev())).unwrap_or(to), None, false);
         }
-        expect(&keys, 200, 1_000, "code", false);
-        // What had ended by a look, or had not, is no matter of clocks.
-        expect(&keys, 140, 1_001, "id", true);
-        expect(&keys, 250, 999, "code", true);
-        // Before the second look the server became another, with a clock of its own.
-        let mut keys = timed(&looks[..1]);
-        keys.distrust();
-        keys.observe(KeySeen {
-            key: Some(PrimaryKey {
-                columns: vec!["code".to_owned()],
-                made_by: Xid::from(200),
-                made_at: Some(Timestamp::from(1_000)),
-            }),
-            is_partitioned: false,
-            seen: Arc::new("250:250:".parse().expect("a snapshot")),
+        let mut keys: Vec<_> = candidates().map(|position| self.states[position].columns().cloned()).collect();
+        keys.dedup();
+        let before = from.checked_sub(1).and_then(|older| self.states[older].last.as_ref());
+        let doubt = Doubt {
+            keys,
+            is_older,
+            by: self.states[to].key.as_ref().map(|key| key.made_by.xid()),
+            between: (
+                before.or(self.states[from].last.as_ref()).map(|last| last.xmin()),
+                self.states[to].first.as_ref().map(|first| first.xmax()),
+            ),
+        };
+        let has_news = announced.is_again && !self.is_partitioned;
+        let is_likely = |position: &usize| self.states[*position].is_likely(transaction, writer.committed_at, has_news);
+        let likely = (from + 1..=to).rev().find(is_likely).unwrap_or(from);
+        let taken = match word {
+            OnUncertainKey::Before if is_older => None,
+            OnUncertainKey::Before => first_fitting(Box::new(candidates())),
+            OnUncertainKey::After => first_fitting(Box::new(candidates().rev())),
+            OnUncertainKey::Stop | OnUncertainKey::Likely => {
+                first_fitting(Box::new((from..=likely).rev().chain(likely + 1..=to)))
+            }
+        };
+        let is_guess = word == OnUncertainKey::Likely && taken.is_some_and(|taken| taken < to);
+        match taken {
+            Some(taken) => self.then(taken, Some(doubt), is_guess),
+            None => KeyThen { columns: None, ..self.then(from, Some(doubt), false) },
+        }
+    }
+
+    /// The oldest and the newest state that a transaction can have.
+    fn candidates(
+        &self,
+        transaction: FullXid,
+        committed_at: Option<Timestamp>,
+        announced: Announced,
+    ) -> (usize, usize) {
+        let mut to = self.states.len() - 1;
+        while to > 0 && self.states[to - 1].is_behind(transaction) {
+            to -= 1;
+        }
+        let is_first = |position: &usize| {
+            let (number, state) = (self.forgotten + *position as u64, &self.states[*position]);
+            // Where a later one was found, those before it are over.
+            announced.state.is_some_and(|announced| announced >= number)
+                || state.is_before(transaction)
+                || state.is_earlier(&self.states[*position - 1], committed_at)
+        };
+        let from = (1..=to).rev().find(is_first).unwrap_or(0);
+        (from, to)
+    }
+
+    fn then(&self, position: usize, doubt: Option<Doubt>, is_guess: bool) -> KeyThen {
+        let next = self.states.get(position + 1).map(|next| Next {
+            by: next.key.as_ref().map(|key| key.made_by),
+            first: next.first.clone(),
+            is_guess,
+            newest: self.newest.clone(),
         });
-        for (transaction, expected) in [(140, "id"), (160, "id"), (240, "code")] {
-            expect(&keys, transaction, 999, expected, false);
-        }
-        expect(&keys, 250, 999, "code", true);
-    }
-
-    #[test]
-    fn what_is_in_doubt_has_the_key_that_somebody_says() {
-        let keys = history(&[("id", 100, "150:150:"), ("code", 200, "250:250:"), ("", 0, "350:350:")]);
-        let said = |transaction, word| {
-            let then = keys.at(When::In(writer(transaction), FIRST), word, |_| true).expect("it is known");
-            (then.columns.map(|it| it.concat()), then.doubt.is_some())
-        };
-        let (id, code) = (Some("id".to_owned()), Some("code".to_owned()));
-        for (transaction, before, after) in [(160, &id, &code), (240, &id, &code), (260, &code, &None)] {
-            assert_eq!(said(transaction, OnUncertainKey::Before), (before.clone(), true), "{transaction}");
-            assert_eq!(said(transaction, OnUncertainKey::After), (after.clone(), true), "{transaction}");
-        }
-        for word in [OnUncertainKey::Before, OnUncertainKey::After, OnUncertainKey::Stop, OnUncertainKey::Likely] {
-            for (transaction, expected) in [(140, &id), (350, &None)] {
-                assert_eq!(said(transaction, word), (expected.clone(), false), "{transaction} {word:?}");
-            }
-        }
-        // Nobody has guessed, so that nothing is noticed to have been wrong.
-        let next = keys.at(When::In(writer(160), FIRST), OnUncertainKey::Before, |_| true).and_then(|then| then.next);
-        assert!(!next.expect("there is another").is_there(Xid::from(240)));
+        let columns = self.states[position].columns().cloned();
+        KeyThen { columns, state: self.forgotten + position as u64, next, doubt }
     }
 }

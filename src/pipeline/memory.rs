@@ -30,6 +30,10 @@ pub(super) struct Memory {
     keys: FxHashMap<Oid, KeyHistory>,
     /// The last look at all of them, until it is handed on to stand beside the checkpoint.
     looked: Option<Arc<Visibility>>,
+    /// Whether something was found that does not stand there, and is not on its way.
+    has_found: bool,
+    /// The number by which the first state of the next table is known.
+    next_number: u64,
     /// Those that were announced, and of which the catalog knew what they were.
     streamed: FxHashSet<Oid>,
     /// Whether the records of each had a key when it was announced last.
@@ -55,6 +59,14 @@ pub(super) async fn look_ahead(catalog: &mut Catalog, tables: &[Oid], memory: &M
     let facts = catalog.facts_of_tables(&unknown).await?;
     lock(memory).take(keys, facts);
     Ok(())
+}
+
+/// Numbers for the states of one table, which no other has, nor that one when it comes back.
+fn numbers(next: &mut u64) -> u64 {
+    const STATES_MAX: u64 = 1 << 32;
+    let first = *next;
+    *next += STATES_MAX;
+    first
 }
 
 /// It is whole after every statement, so that a panic elsewhere leaves nothing broken.
@@ -86,6 +98,7 @@ impl Memory {
         for (table, key) in found.keys {
             self.history(table).observe(key);
         }
+        self.has_found |= self.keys.values().any(KeyHistory::is_unkept);
         for (table, facts) in facts {
             // What is there already is of the rows that are still to come.
             self.facts.entry(table).or_insert(facts);
@@ -134,19 +147,27 @@ impl Memory {
         for (table, history) in &mut self.keys {
             history.compare(kept.histories.get(table));
         }
-        for (table, history) in kept.histories {
+        for (table, mut history) in kept.histories {
+            history.number_from(numbers(&mut self.next_number));
             self.keys.entry(table).or_insert(history);
         }
+        self.has_found = self.keys.values().any(KeyHistory::is_unkept);
         Ok(kept.strangers)
     }
 
-    /// What is to stand beside the next checkpoint, whose position is this one or a later, and does not yet. Of a table that is gone nothing is to
-    /// come once the log is read up to where it was found to be.
+    /// Whether something was found that does not stand beside the checkpoint yet. What only says until when it was so may wait.
+    pub(super) fn has_found(&self) -> bool {
+        self.has_found
+    }
+
+    /// What is to stand beside the next checkpoint, whose position is this one or a later, and does not yet. What no row can have that is behind it
+    /// is forgotten.
     pub(super) fn unkept(&mut self, position: Lsn) -> Vec<Attachment> {
-        let (Some(place), Some(looked)) = (self.place, self.looked.take()) else { return Vec::new() };
+        let (looked, has_found) = (self.looked.take(), std::mem::take(&mut self.has_found));
+        let Some(place) = self.place.filter(|_| looked.is_some() || has_found) else { return Vec::new() };
         let mut attachments = Vec::new();
         self.keys.retain(|table, history| {
-            let is_over = history.is_over(position);
+            let is_over = history.forget_before(position);
             if is_over {
                 attachments.push(kept::removal(*table));
             } else if history.keep() {
@@ -154,12 +175,13 @@ impl Memory {
             }
             !is_over
         });
-        attachments.push(kept::look(place, &looked));
+        attachments.extend(looked.map(|looked| kept::look(place, &looked)));
         attachments
     }
 
     fn history(&mut self, table: Oid) -> &mut KeyHistory {
-        self.keys.entry(table).or_insert_with(|| KeyHistory::new(self.newest.clone()))
+        let new = || KeyHistory::new(self.newest.clone(), numbers(&mut self.next_number));
+        self.keys.entry(table).or_insert_with(new)
     }
 
     /// Whether the table was streamed under some name.
@@ -191,11 +213,15 @@ impl Memory {
             if let Some(key) = key {
                 history.observe(key);
             }
-            history.at(when, word, |column| relation.columns.iter().any(|its| its.name == column))
+            let is_unkept = history.is_unkept();
+            let then = history.at(when, word, |column| relation.columns.iter().any(|its| its.name == column));
+            self.has_found |= is_unkept;
+            Some(then)
         } else {
             None
         };
-        let mut facts = self.complete(found, relation, then.is_some());
+        let is_known = then.as_ref().is_some_and(|then| then.doubt.is_none() || then.columns.is_some());
+        let mut facts = self.complete(found, relation, is_known);
         if let Some(then) = &then {
             facts.primary_key.clone_from(&then.columns);
         }
@@ -257,23 +283,19 @@ fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
 mod tests {
     use std::sync::Arc;
 
-    use pgoutput::{Timestamp, Xid};
+    use pgoutput::Xid;
 
     use super::*;
-    use crate::{
-        catalog::PrimaryKey,
-        pipeline::keys::{Announced, Writer},
-    };
+    use crate::pipeline::keys::{Announced, Writer};
 
     const TABLE: u32 = 16384;
 
     const HERE: Place = Place { system_identifier: 7, timeline: 1 };
 
     fn look(column: &str, made_by: u32, seen: &str) -> KeysSeen {
-        let key = PrimaryKey { columns: vec![column.to_owned()], made_by: Xid::from(made_by), made_at: None };
-        let seen: Arc<Visibility> = Arc::new(seen.parse().expect("a snapshot"));
-        let key = KeySeen { key: Some(key), is_partitioned: false, seen: Arc::clone(&seen) };
-        KeysSeen { keys: FxHashMap::from_iter([(Oid::from(TABLE), key)]), seen: Some(seen), end: Lsn::INVALID }
+        let key = KeySeen::for_test(column, Xid::from(made_by), None, seen);
+        let (seen, end) = (Some(Arc::clone(&key.seen)), key.found_at);
+        KeysSeen { keys: FxHashMap::from_iter([(Oid::from(TABLE), key)]), seen, end }
     }
 
     /// A look at which there was another table, and not this one.
@@ -313,7 +335,7 @@ mod tests {
 
     /// The key of the rows of a transaction, and whether that is in doubt.
     fn key_of(memory: &mut Memory, xid: u32) -> Option<(String, bool)> {
-        let writer = Writer { xid: Xid::from(xid), committed_at: Timestamp::from(0) };
+        let writer = Writer { xid: Xid::from(xid), committed_at: None };
         let when = When::In(writer, Announced::default());
         let then = memory.recall(TableFacts::default(), None, &relation(), when, OnUncertainKey::Likely).1?;
         Some((then.columns?.join(" "), then.doubt.is_some()))
@@ -340,7 +362,8 @@ mod tests {
                 (7, 1) => expect(&mut memory, 140, "id", false),
                 // It may be another transaction of that number.
                 (7, _) => expect(&mut memory, 140, "id", true),
-                _ => expect(&mut memory, 140, "code", false),
+                // Somebody has made the key later, and nobody has seen what was there before.
+                _ => expect(&mut memory, 140, "code", true),
             }
             let expected = if system_identifier == 7 { Keyless::Lost } else { Keyless::Found };
             assert_eq!(memory.note_key(Oid::from(TABLE), false), expected, "{place:?}");
@@ -358,9 +381,11 @@ mod tests {
         };
         let (mut memory, _) = begin(&stands, HERE);
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
+        assert!(memory.has_found());
         commit(&mut stands, memory.unkept(Lsn::INVALID));
         // A look that finds nothing new is one record, and no look is none.
         memory.take(look("id", 100, "180:180:"), FxHashMap::default());
+        assert!(!memory.has_found());
         let again = memory.unkept(Lsn::INVALID);
         assert_eq!(again.iter().map(|it| it.suffix.as_str()).collect::<Vec<_>>(), ["keys"]);
         commit(&mut stands, again);

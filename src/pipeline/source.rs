@@ -28,7 +28,6 @@ use walreceiver::WalReader;
 use self::copies::Copies;
 use super::{
     collections::{Collections, Mark},
-    keys::Writer,
     publish::unix_ns,
     relations::{Known, Relations},
     work::{Boundary, Delivery, QuietPosition, Work, cost_of},
@@ -176,6 +175,7 @@ impl Source {
             if source_idle && chunk.frames_len() == 0 && self.transaction.is_none() {
                 // The stream was busy, and has fallen silent: what was handed on before waits for nothing any more.
                 let quiet = QuietPosition { position: self.position(), urgent: false };
+                self.keep_keys().await?;
                 self.send(Work::Position(quiet)).await?;
                 continue;
             }
@@ -210,6 +210,7 @@ impl Source {
                     let position =
                         self.position().quiet_until(keepalive.wal_end).ok_or_else(|| self.split_is_gone())?;
                     self.end_lsn = position.end_lsn;
+                    self.keep_keys().await?;
                     self.send(Work::Position(QuietPosition { position, urgent: keepalive.reply_requested })).await?;
                     self.serve_copies().await?;
                 }
@@ -239,7 +240,7 @@ impl Source {
                     return Err(Failure::new(Code::ProtocolViolation, found).at(wal_start));
                 };
                 let table = relation.id;
-                self.relations.learn(relation, Writer::of(&transaction.begin)).await?;
+                self.relations.learn(relation, transaction.begin.xid).await?;
                 self.copies.learn(table, self.relations.row_key(table));
                 self.hand_on_quarantine().await
             }
@@ -385,9 +386,14 @@ impl Source {
             let table = match self.relations.get(relation).map_err(|failure| failure.at(lsn))? {
                 Known::Watched(table) => table,
                 Known::Unwatched => return Ok(()),
+                Known::Uncertain(failure) => {
+                    let failure = std::mem::replace(&mut **failure, Failure::new(Code::KeyUncertain, "it was told"));
+                    self.keep_keys_for_good().await?;
+                    return Err(failure.at(lsn));
+                }
             };
             if table.key_is_replaced(transaction.begin.xid) {
-                self.relations.learn_again(relation, Writer::of(&transaction.begin)).await?;
+                self.relations.learn_again(relation, transaction.begin.xid).await?;
                 self.copies.learn(relation, self.relations.row_key(relation));
                 self.hand_on_quarantine().await?;
                 continue;

@@ -42,16 +42,6 @@ pub(crate) struct NewestLook(Arc<AtomicU64>);
 pub(crate) struct NoSnapshot(String);
 
 impl Visibility {
-    /// What is known of a snapshot of which nothing is: that any transaction had ended where it was taken cannot be said.
-    pub(crate) const fn unknown() -> Self {
-        Self { xmin: 0, xmax: 0, running: Vec::new() }
-    }
-
-    /// Whether it is [`unknown`](Self::unknown): every real one has transactions before it.
-    pub(crate) fn is_unknown(&self) -> bool {
-        self.xmax == 0
-    }
-
     /// The lowest transaction that had not ended; all before it had.
     pub(crate) fn xmin(&self) -> u64 {
         self.xmin
@@ -75,6 +65,16 @@ impl Visibility {
     /// Whether the transaction had ended, however long ago this snapshot was taken.
     pub(crate) fn had_ended(&self, FullXid(xid): FullXid) -> bool {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
+    }
+
+    /// Whether a transaction that is older than this one had not ended.
+    pub(crate) fn ran_before(&self, FullXid(xid): FullXid) -> bool {
+        self.xmin < xid
+    }
+
+    /// The id from which on none had ended.
+    pub(crate) fn xmax(&self) -> u64 {
+        self.xmax
     }
 
     /// The whole id of a transaction that has left a row that this snapshot sees.

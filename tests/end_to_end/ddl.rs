@@ -417,7 +417,7 @@ fn await_sent(stream: &Stream) {
     });
 }
 
-/// A server that keeps when each transaction was committed leaves the one in doubt that has changed the key, and no other.
+/// A server that keeps when each transaction was committed says which have come after the change of a key. Those before it are as they were.
 #[test]
 fn when_a_key_was_committed_tells_the_rows_before_it_from_those_after_it() {
     let stack = Stack::exclusive();
@@ -442,12 +442,14 @@ fn when_a_key_was_committed_tells_the_rows_before_it_from_those_after_it() {
     let mut run =
         |statement: &str| client.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
     run("insert into public.part values (2, 20)");
+    await_sent(&stream);
     run("begin; savepoint s; alter table public.part drop constraint part_pkey, add primary key (code);
          insert into public.part values (3, 30); commit");
     run("insert into public.part values (4, 40)");
     // The numbers of these suggest the opposite of what is true.
     early.batch_execute("begin; insert into public.marker default values").expect("it begins");
     run("insert into public.plain values (2, 20)");
+    await_sent(&stream);
     early
         .batch_execute("alter table public.plain drop constraint plain_pkey, add primary key (code); commit")
         .expect("it ends");
@@ -481,19 +483,18 @@ fn what_nobody_can_tell_of_a_key_stops_the_stream() {
     program.kill();
     stream.database.execute("insert into public.item values (2, 20); insert into public.gone values (2, 20)");
     stream.database.execute("alter table public.item drop constraint item_pkey; drop table public.gone");
-    for _ in ["it finds out", "and so does the next"] {
+    for id in [3, 4] {
         let mut program = stream.start();
         program.exits_with(3, "key-uncertain", START_TIMEOUT);
         let log = program.log();
         for part in ["[key-uncertain]", "its key was changed from key (id) to no key", "public.item"] {
             assert!(log.contains(part), "{part} is not in {log}");
         }
+        // What had not ended where the key was not there any more is in no doubt, whoever has seen that.
+        stream.database.execute(&format!("insert into public.item values ({id}, {id}0)"));
     }
     stream.set("tables", r#"[{ match = "public.item", on_uncertain_key = "before" }]"#);
     let program = stream.start_ready();
-    stream.drain();
-    // What has not ended where the key was not there any more is in no doubt.
-    stream.database.execute("insert into public.item values (3, 30)");
     stream.drain();
     let log = program.log();
     assert!(log.contains("They are written with key (id), as postgres.on_uncertain_key or [[tables]] says"), "{log}");
@@ -501,9 +502,72 @@ fn what_nobody_can_tell_of_a_key_stops_the_stream() {
     let records = stream.records();
     assert_eq!(
         shown(&records, "public.item"),
-        ["c id=1: code=10 id=1", "c id=2: code=20 id=2", "c no key: code=30 id=3"]
+        ["c id=1: code=10 id=1", "c id=2: code=20 id=2", "c no key: code=30 id=3", "c no key: code=40 id=4"]
     );
     assert_eq!(shown(&records, "public.gone"), ["c id=2: code=20 id=2"]);
+
+    // What is seen of a key while nothing is written is known to the next process, too.
+    stream.set("tables", "[]");
+    let program = stream.start_ready();
+    stream.database.execute("alter table public.item add constraint item_pkey primary key (code)");
+    let oid: u32 =
+        stream.database.client().query_one("select 'public.item'::regclass::oid", &[]).expect("it is there").get(0);
+    let kept = format!("{}/keys/{oid}", stream.name);
+    wait_until(START_TIMEOUT, "the key stands beside the checkpoint", || {
+        let records = kafka::checkpoints(&stream.bootstrap_servers, &stream.checkpoint_topic, &kept);
+        records.last()?.as_ref()?.to_string().contains("\"code\"").then_some(())
+    });
+    program.kill();
+    stream.database.execute("insert into public.item values (5, 50)");
+    let program = stream.start_ready();
+    stream.drain();
+    program.terminate();
+    assert_eq!(shown(&stream.records(), "public.item")[4..], ["c code=50: code=50 id=5"]);
+}
+
+/// The server sends a transaction once its commit is written, and shows what it has done to nobody until a synchronous standby has it.
+#[test]
+fn a_key_is_looked_at_once_its_transaction_has_ended() {
+    let stack = Stack::exclusive();
+    let mut stream = Stream::create(&stack, "ddl_synchronous");
+    stream.database.execute(
+        "create table public.item (id int primary key, code int not null); alter table public.item replica identity full",
+    );
+    stream.set("postgres.on_uncertain_key", "after");
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.item values (1, 10)");
+    stream.drain();
+    let mut observer = stream.database.client();
+    let mut set = |statement: &str| {
+        for statement in [statement, "select pg_reload_conf()"] {
+            observer.batch_execute(statement).unwrap_or_else(|error| panic!("{statement}: {error}"));
+        }
+    };
+    set("alter system set synchronous_standby_names = 'nobody'");
+    let mut client = stream.database.client();
+    let held_up = std::thread::spawn(move || {
+        // A session takes note of what was set when it begins.
+        client.batch_execute(
+            "begin; alter table public.item drop constraint item_pkey, add primary key (code);
+             update public.item set id = 2; insert into public.item values (3, 30); commit",
+        )
+    });
+    let mut client = stream.database.client();
+    let sql =
+        "select exists (select from pg_stat_activity where datname = current_database() and pid <> pg_backend_pid()
+                              and query like '%pg_xact_commit_timestamp_origin($1%')
+                      and exists (select from pg_stat_activity where wait_event = 'SyncRep')";
+    wait_until(START_TIMEOUT, "the program waits for the transaction", || {
+        client.query_one(sql, &[]).expect("it answers").get::<_, bool>(0).then_some(())
+    });
+    set("alter system reset synchronous_standby_names");
+    held_up.join().expect("the session goes on").expect("it commits");
+    stream.drain();
+    program.terminate();
+    assert_eq!(
+        shown(&stream.records(), "public.item"),
+        ["c id=1: code=10 id=1", "u code=10: code=10 id=2, before: code=10 id=1", "c code=30: code=30 id=3"]
+    );
 }
 
 /// A value of an enum cannot be used in the transaction that adds it.

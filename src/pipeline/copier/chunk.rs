@@ -209,6 +209,8 @@ impl Copier {
             }
             Known::Watched(known) => (Arc::clone(&known.plan), known.metrics.clone()),
             Known::Unwatched => return Ok(Err(Step::Unwatched)),
+            // The rows are those of now, of which the catalog says it.
+            Known::Uncertain(_) => return Err(Failure::new(Code::Internal, "the key of now is not known")),
         };
         Ok(Ok(Encoding { plan, metrics }))
     }

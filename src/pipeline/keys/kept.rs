@@ -51,17 +51,20 @@ struct TableRecord {
     version: u32,
     place: Place,
     is_partitioned: bool,
-    forgotten: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     gone_at: Option<u64>,
+    /// Whether the last look at the newest state is that of all tables.
+    is_current: bool,
     states: Vec<StateRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct StateRecord {
     key: Option<Key>,
-    first: String,
-    /// None in the newest state of a table that was there at the last look of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    found_at: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    first: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     last: Option<String>,
 }
@@ -74,20 +77,35 @@ pub(in crate::pipeline) fn look(place: Place, seen: &Visibility) -> Attachment {
 /// The record of a table's keys.
 pub(in crate::pipeline) fn table(place: Place, oid: Oid, history: &KeyHistory) -> Attachment {
     let newest = history.states.len().saturating_sub(1);
+    let is_shared = |state: &State| history.gone_at.is_none() && state.last.is_some();
     let states = history.states.iter().enumerate().map(|(position, state)| {
-        let is_shared = position == newest && history.gone_at.is_none() && !state.last.is_unknown();
-        let last = (!is_shared).then(|| state.last.to_string());
-        StateRecord { key: state.key.clone(), first: state.first.to_string(), last }
+        // Of the oldest it tells nothing that is not known without it, unless something older than who made it ran then.
+        let tells =
+            |first: &Visibility| position > 0 || state.key.as_ref().is_some_and(|key| first.ran_before(key.made_by));
+        StateRecord {
+            key: state.key.clone(),
+            found_at: state.found_at.map(u64::from),
+            first: state.first.as_ref().filter(|first| tells(first)).map(ToString::to_string),
+            last: state.last.as_ref().filter(|_| position != newest || !is_shared(state)).map(ToString::to_string),
+        }
     });
-    let record = TableRecord {
+    let mut record = TableRecord {
         version: VERSION,
         place,
         is_partitioned: history.is_partitioned,
-        forgotten: history.forgotten,
         gone_at: history.gone_at.map(u64::from),
+        is_current: history.states.back().is_some_and(is_shared),
         states: states.collect(),
     };
-    attachment(suffix(oid), &record)
+    loop {
+        let attachment = attachment(suffix(oid), &record);
+        let length = attachment.value.as_ref().map_or(0, Vec::len);
+        if length <= Attachment::VALUE_LEN_MAX_BYTES || record.states.len() < 2 {
+            return attachment;
+        }
+        // A look names every transaction that ran.
+        record.states.remove(0);
+    }
 }
 
 /// Takes the record of a table away.
@@ -136,26 +154,32 @@ fn restored(
     shared: Option<&Arc<Visibility>>,
     newest: &NewestLook,
 ) -> Result<KeyHistory, Failure> {
-    if record.states.len() > KEYS_MAX {
-        return Err(unusable(suffix, "it has more keys than are remembered of a table"));
+    if record.states.is_empty() || record.states.len() > KEYS_MAX {
+        return Err(unusable(suffix, &format!("it has {} keys", record.states.len())));
     }
     let mut history = KeyHistory {
-        forgotten: record.forgotten,
         is_partitioned: record.is_partitioned,
         gone_at: record.gone_at.map(Lsn::from),
         is_kept: true,
-        ..KeyHistory::new(newest.clone())
+        ..KeyHistory::new(newest.clone(), 0)
     };
-    for state in &record.states {
-        let first = snapshot(suffix, &state.first)?;
-        let last = match (&state.last, shared) {
-            (Some(last), _) => snapshot(suffix, last)?,
+    for (position, state) in record.states.iter().enumerate() {
+        let read = |text: &Option<String>| text.as_ref().map(|text| snapshot(suffix, text)).transpose();
+        let (first, mut last) = (read(&state.first)?, read(&state.last)?);
+        if record.is_current && position + 1 == record.states.len() {
             // What was found after the last look of all was still to be looked at again.
-            (None, Some(shared)) if !shared.is_before(&first) => Arc::clone(shared),
-            (None, _) => Arc::clone(&first),
-        };
-        newest.observe(&last);
-        history.states.push_back(State { key: state.key.clone(), first, last });
+            let is_later = |shared: &&Arc<Visibility>| first.as_ref().is_none_or(|first| !shared.is_before(first));
+            last = shared.filter(is_later).or(first.as_ref()).map(Arc::clone);
+        }
+        for seen in first.iter().chain(&last) {
+            newest.observe(seen);
+        }
+        history.states.push_back(State {
+            key: state.key.clone(),
+            first,
+            last,
+            found_at: state.found_at.map(Lsn::from),
+        });
     }
     Ok(history)
 }

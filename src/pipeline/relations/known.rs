@@ -8,6 +8,7 @@ use rustc_hash::FxHashMap;
 
 use crate::{
     config::TableIdentity,
+    failure::Failure,
     metrics::TableMetrics,
     pipeline::{collections::Mark, keys::KeyThen},
     snapshot::RowKey,
@@ -19,6 +20,8 @@ pub(in crate::pipeline) enum Known {
     Watched(Box<Table>),
     /// The publication holds it, and the configuration does not ask for it.
     Unwatched,
+    /// Its changes are wanted, and which key they have is not known: why the stream stops at the first of them.
+    Uncertain(Box<Failure>),
 }
 
 /// A relation whose changes are wanted.

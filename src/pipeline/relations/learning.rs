@@ -22,8 +22,13 @@ impl Relations {
         memory::lock(&self.memory).unkept(position)
     }
 
+    /// Whether something was found of keys that does not stand beside the checkpoint yet.
+    pub(in crate::pipeline) fn has_found_keys(&self) -> bool {
+        memory::lock(&self.memory).has_found()
+    }
+
     /// Takes a Relation message, which came in this transaction.
-    pub(in crate::pipeline) async fn learn(&mut self, relation: Relation, writer: Writer) -> Result<(), Failure> {
+    pub(in crate::pipeline) async fn learn(&mut self, relation: Relation, xid: Xid) -> Result<(), Failure> {
         let announced = match self.known.get(relation.id) {
             Some(Known::Watched(table)) => Announced {
                 state: table.key_then.as_ref().map(|then| then.state),
@@ -31,7 +36,7 @@ impl Relations {
             },
             _ => Announced::default(),
         };
-        self.learn_for(relation, None, When::In(writer, announced)).await
+        self.learn_for(relation, None, When::In(Writer { xid, committed_at: None }, announced)).await
     }
 
     /// Takes a relation as the catalog has it, with what that says of it besides, for the rows that it holds now.
@@ -45,12 +50,11 @@ impl Relations {
 
     /// Looks up again what is known of a relation whose key must have been replaced before this transaction, although it was not announced again
     /// since: so it was replaced before it was announced, and what was guessed then was wrong.
-    pub(in crate::pipeline) async fn learn_again(&mut self, oid: Oid, writer: Writer) -> Result<(), Failure> {
+    pub(in crate::pipeline) async fn learn_again(&mut self, oid: Oid, transaction: Xid) -> Result<(), Failure> {
         let Some(Known::Watched(table)) = self.known.get(oid) else {
             return Err(Failure::new(Code::Internal, format!("relation {oid} is not watched")));
         };
         let (relation, key) = (table.relation.clone(), table.facts.primary_key.clone());
-        let transaction = writer.xid;
         warn!(
             schema = relation.schema,
             table = relation.name,
@@ -62,7 +66,7 @@ impl Relations {
             described(key.as_deref())
         );
         let announced = Announced { state: table.key_then.as_ref().map(|then| then.state), is_again: false };
-        self.learn_for(relation, None, When::In(writer, announced)).await
+        self.learn_for(relation, None, When::In(Writer { xid: transaction, committed_at: None }, announced)).await
     }
 
     async fn learn_for(&mut self, relation: Relation, found: Option<TableFacts>, when: When) -> Result<(), Failure> {
@@ -71,8 +75,11 @@ impl Relations {
         let known = if let Some(identity) = identity {
             let word = self.shaping.on_uncertain_key(&identity);
             let (facts, key_then) = self.facts_about(&relation, found, when, word).await?;
-            if let (Some(word), When::In(writer, _)) = (word, when) {
-                settle(&relation, writer.xid, key_then.as_ref(), word)?;
+            if let When::In(writer, _) = when
+                && let Err(failure) = settle(&relation, writer.xid, key_then.as_ref(), word)
+            {
+                self.known.insert(oid, Known::Uncertain(Box::new(failure)));
+                return Ok(());
             }
             let mut table = Table { key_then, ..self.prepare(relation, identity, facts).await? };
             // A relation may be announced again inside a transaction: its count goes on.
@@ -104,6 +111,14 @@ impl Relations {
         when: When,
         word: Option<OnUncertainKey>,
     ) -> Result<(TableFacts, Option<KeyThen>), Failure> {
+        let when = match when {
+            When::Now => when,
+            When::In(writer, announced) => {
+                // What it has done itself is not in the catalog before.
+                let committed_at = self.catalog.await_ended(writer.xid).await?;
+                When::In(Writer { committed_at, ..writer }, announced)
+            }
+        };
         let found = match found {
             Some(found) => found,
             None => self.catalog.table_facts(relation.id).await?,
@@ -111,9 +126,10 @@ impl Relations {
         let is_full = relation.replica_identity == ReplicaIdentity::Full;
         let key =
             if is_full { self.catalog.primary_keys(&[relation.id]).await?.keys.remove(&relation.id) } else { None };
+        let (facts, then) =
+            memory::lock(&self.memory).recall(found, key, relation, when, word.unwrap_or(OnUncertainKey::Likely));
         // Where the configuration says the key, what the catalog says of it does not matter.
-        let word = word.unwrap_or(OnUncertainKey::Likely);
-        Ok(memory::lock(&self.memory).recall(found, key, relation, when, word))
+        Ok((facts, then.filter(|_| word.is_some())))
     }
 
     /// Says when the records of a table that was announced have no key.
@@ -141,15 +157,20 @@ impl Relations {
 /// Says what is not certain of the key of a table that was announced in a transaction, and does with it as the configuration says.
 ///
 /// # Errors
-/// The stream is to stop.
-fn settle(relation: &Relation, transaction: Xid, then: Option<&KeyThen>, word: OnUncertainKey) -> Result<(), Failure> {
-    let Some(doubt) = then.and_then(|then| then.doubt.as_ref()) else { return Ok(()) };
+/// The stream is to stop at the first row of it.
+fn settle(
+    relation: &Relation,
+    transaction: Xid,
+    then: Option<&KeyThen>,
+    word: Option<OnUncertainKey>,
+) -> Result<(), Failure> {
+    let (Some(then), Some(word)) = (then, word) else { return Ok(()) };
+    let Some(doubt) = &then.doubt else { return Ok(()) };
     let (schema, table) = (&relation.schema, &relation.name);
-    let found = doubtful(transaction, doubt);
-    let taken = described(if doubt.takes_new { &doubt.new } else { &doubt.old }.as_deref());
+    let (found, taken) = (doubtful(transaction, doubt), described(then.columns.as_deref()));
     match word {
         OnUncertainKey::Stop => {
-            let found = format!("{found}. Their numbers suggest {taken}");
+            let found = format!("{found}. What the numbers of the transactions suggest is {taken}");
             return Err(Failure::new(Code::KeyUncertain, found).in_table(schema, table));
         }
         OnUncertainKey::Before | OnUncertainKey::After => warn!(
@@ -171,17 +192,33 @@ fn settle(relation: &Relation, transaction: Xid, then: Option<&KeyThen>, word: O
 }
 
 /// What is not certain.
-fn doubtful(transaction: Xid, Doubt { old, new, by, .. }: &Doubt) -> String {
+fn doubtful(transaction: Xid, Doubt { keys, is_older, by, between }: &Doubt) -> String {
+    let described: Vec<_> = keys.iter().map(|key| described(key.as_deref())).collect();
     let by = match by {
         Some(by) if *by == transaction => format!("by transaction {by} itself"),
         Some(by) => format!("by transaction {by}"),
         None => "by a transaction that is not known any more".to_owned(),
     };
-    let (old, new) = (described(old.as_deref()), described(new.as_deref()));
-    format!(
-        "its key was changed from {old} to {new} {by}, and nothing says whether the rows of transaction {transaction}, and of those behind it, \
-         were written before that or after"
-    )
+    let rows = format!("the rows of transaction {transaction}, and of those behind it");
+    let span = match between {
+        (Some(from), Some(until)) => {
+            format!(" (in doubt are transactions from {from} on that ended before {until} began)")
+        }
+        _ => String::new(),
+    };
+    match described.as_slice() {
+        [] => format!("nobody has seen which key it had, and it is gone: nothing says which {rows}, have"),
+        [only] if *is_older => format!(
+            "{only} was made {by}, after transaction {transaction} had begun, and nobody has seen what its key was before: nothing says which {rows}, have"
+        ),
+        [only] => format!(
+            "{rows}, have not the columns of {only}, which is the only one that was seen of it then: a column of it was renamed twice, or is not published"
+        ),
+        [first, others @ ..] => format!(
+            "its key was changed from {first} to {} {by}, and nothing says whether {rows}, were written before that or after{span}",
+            others.join(" to ")
+        ),
+    }
 }
 
 fn described(columns: Option<&[String]>) -> String {
@@ -192,34 +229,23 @@ fn described(columns: Option<&[String]>) -> String {
 }
 
 #[cfg(test)]
-use {
-    crate::{
-        catalog::{KeySeen, PrimaryKey},
-        pipeline::keys::KeyHistory,
-    },
-    pgoutput::Timestamp,
-    std::sync::Arc,
-};
+use crate::{catalog::KeySeen, pipeline::keys::KeyHistory};
 
 #[cfg(test)]
 impl Relations {
     /// Takes a table as if it had been announced in a transaction, with a key that was seen last in a snapshot; and if somebody has made another,
     /// with that, seen first in another snapshot.
     pub(in crate::pipeline) fn guess_key(&mut self, table: Oid, xid: Xid, last: &str, by: Option<Xid>, first: &str) {
-        let state = |column: &str, made_by, seen: &str| KeySeen {
-            key: Some(PrimaryKey { columns: vec![column.to_owned()], made_by, made_at: None }),
-            is_partitioned: false,
-            seen: Arc::new(seen.parse().expect("a snapshot")),
-        };
+        let state = |column: &str, made_by, seen: &str| KeySeen::for_test(column, made_by, None, seen);
         let mut history = KeyHistory::default();
         history.observe(state("id", Xid::from(100), last));
         if let Some(by) = by {
             history.observe(state("code", by, first));
         }
-        let writer = Writer { xid, committed_at: Timestamp::from(0) };
+        let writer = Writer { xid, committed_at: None };
         let Some(Known::Watched(known)) = self.known.get_mut(table) else { panic!("it is watched") };
         let when = When::In(writer, Announced::default());
-        known.key_then = history.at(when, OnUncertainKey::Likely, |_| true);
+        known.key_then = Some(history.at(when, OnUncertainKey::Likely, |_| true));
     }
 }
 
@@ -227,10 +253,19 @@ impl Relations {
 mod tests {
     use super::*;
 
-    fn then(new: Option<&str>, by: Option<u32>, takes_new: bool) -> KeyThen {
-        let key = |column: &str| vec![column.to_owned()];
-        let doubt = Doubt { old: Some(key("id")), new: new.map(key), by: by.map(Xid::from), takes_new };
-        KeyThen { columns: None, state: 0, next: None, doubt: Some(doubt) }
+    fn then(keys: &[Option<&str>], is_older: bool, by: Option<u32>, taken: Option<&str>) -> KeyThen {
+        let columns = |column: &str| vec![column.to_owned()];
+        let doubt = Doubt {
+            keys: keys.iter().map(|key| key.map(columns)).collect(),
+            is_older,
+            by: by.map(Xid::from),
+            between: (Some(690), Some(710)),
+        };
+        KeyThen { columns: taken.map(columns), state: 0, next: None, doubt: Some(doubt) }
+    }
+
+    fn settle_one(relation: &Relation, then: &KeyThen, word: Option<OnUncertainKey>) -> Result<(), Failure> {
+        settle(relation, Xid::from(699), Some(then), word)
     }
 
     #[test]
@@ -243,25 +278,36 @@ mod tests {
             replica_identity: ReplicaIdentity::Full,
             columns: Vec::new(),
         };
-        let settle = |then: &KeyThen, word| settle(&relation, Xid::from(699), Some(then), word);
-        let replaced = then(Some("code"), Some(700), false);
-        let failure = settle(&replaced, OnUncertainKey::Stop).expect_err("it stops").to_string();
-        for part in [
-            "key-uncertain",
-            "public.item",
-            "changed from key (id) to key (code) by transaction 700",
-            "the rows of transaction 699, and of those behind it, were written before that or after",
-            "Their numbers suggest key (id)",
-            "on_uncertain_key",
+        let settle = |then: &KeyThen, word| settle_one(&relation, then, word);
+        let (id, code) = (Some("id"), Some("code"));
+        for (then, said) in [
+            (
+                then(&[id, code], false, Some(700), id),
+                "its key was changed from key (id) to key (code) by transaction 700, and nothing says whether the rows of transaction 699, and of those \
+                 behind it, were written before that or after (in doubt are transactions from 690 on that ended before 710 began). What the numbers of the \
+                 transactions suggest is key (id)",
+            ),
+            (
+                then(&[id, None], false, None, None),
+                "from key (id) to no key by a transaction that is not known any more",
+            ),
+            (then(&[id, code, None], false, None, None), "from key (id) to key (code) to no key by"),
+            (
+                then(&[id], true, Some(700), id),
+                "key (id) was made by transaction 700, after transaction 699 had begun, and nobody has seen",
+            ),
+            (then(&[id], false, Some(690), None), "have not the columns of key (id), which is the only one"),
+            (then(&[], true, None, None), "nobody has seen which key it had, and it is gone"),
         ] {
-            assert!(failure.contains(part), "{part} is not in {failure}");
+            let failure = settle(&then, Some(OnUncertainKey::Stop)).expect_err("it stops").to_string();
+            for part in ["key-uncertain", "public.item", "on_uncertain_key", said] {
+                assert!(failure.contains(part), "{part} is not in {failure}");
+            }
+            for word in [OnUncertainKey::Before, OnUncertainKey::After, OnUncertainKey::Likely] {
+                settle(&then, Some(word)).expect("somebody has decided");
+            }
+            settle(&then, None).expect("the configuration says the key");
+            settle(&KeyThen { doubt: None, ..then }, Some(OnUncertainKey::Stop)).expect("nothing is in doubt");
         }
-        let dropped = settle(&then(None, None, true), OnUncertainKey::Stop).expect_err("it stops").to_string();
-        assert!(dropped.contains("from key (id) to no key by a transaction that is not known any more"), "{dropped}");
-        for word in [OnUncertainKey::Before, OnUncertainKey::After, OnUncertainKey::Likely] {
-            settle(&replaced, word).expect("somebody has decided");
-        }
-        let certain = KeyThen { doubt: None, ..replaced };
-        super::settle(&relation, Xid::from(699), Some(&certain), OnUncertainKey::Stop).expect("nothing is in doubt");
     }
 }
