@@ -209,6 +209,9 @@ codes! {
     ControlUnavailable "control-unavailable" Stop 1
         "The running instance does not answer a command.",
         "See that the instance runs, with `http.listen` as it is here, and what its /readyz says.";
+    KeyFound "key-found" Restart 1
+        "The key of a table was changed, and which key some rows had is in doubt.",
+        "Nothing yet: the session begins again, to write down what was found, and then the stream stops with `key-uncertain`, if nothing has settled it.";
     SlotActive "slot-active" Restart 1
         "Another connection reads from the replication slot.",
         "If it does not go away by itself, see pg_replication_slots.active_pid.";

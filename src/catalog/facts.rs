@@ -26,6 +26,8 @@ pub struct PrimaryKey {
     /// When that was committed, if the server keeps it (`track_commit_timestamp`) and has it by its own clock. Of a part of a transaction it is
     /// when the whole was.
     pub made_at: Option<Timestamp>,
+    /// Whether it was made with its table.
+    pub is_born: bool,
     /// Its constraint.
     pub constraint: Oid,
     /// Its columns by their numbers, in their order.
@@ -55,7 +57,7 @@ impl KeySeen {
         };
         let (columns, numbers): (Vec<String>, Vec<i16>) = columns.split_whitespace().map(numbered).unzip();
         let constraint = u32::from(made_by).into();
-        let key = PrimaryKey { columns, made_by, made_at, constraint, numbers };
+        let key = PrimaryKey { columns, made_by, made_at, is_born: false, constraint, numbers };
         let seen: Visibility = seen.parse().expect("a snapshot");
         let found_at = seen.xmax().into();
         Self { key: (!key.columns.is_empty()).then_some(key), is_partitioned: false, seen: Arc::new(seen), found_at }
@@ -132,7 +134,11 @@ impl Catalog {
                                  FROM pg_xact_commit_timestamp_origin(made.xid) made_at WHERE made_at.roident = 0) END,
                             pg_current_wal_insert_lsn()::text, primary_key.oid,
                             ARRAY(SELECT key.attnum FROM unnest(index.indkey) WITH ORDINALITY key(attnum, position)
-                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position)
+                                  WHERE key.position <= index.indnkeyatts ORDER BY key.position),
+                            -- What ties a table to its type is written once.
+                            made.xid = (SELECT tie.xmin FROM pg_depend tie
+                                        WHERE tie.classid = 'pg_type'::regclass AND tie.objid = class.reltype
+                                              AND tie.refclassid = 'pg_class'::regclass AND tie.refobjid = class.oid)
                      FROM pg_class class
                      LEFT JOIN (pg_index index
                                 JOIN pg_constraint primary_key
@@ -167,6 +173,7 @@ impl Catalog {
                             columns: row.get(2),
                             made_by: made_by.into(),
                             made_at,
+                            is_born: row.get::<_, Option<bool>>(9).unwrap_or(false),
                             constraint: Oid::from(row.get::<_, u32>(7)),
                             numbers: row.get(8),
                         })

@@ -2,9 +2,8 @@
 
 use std::time::{Duration, Instant};
 
-use pgoutput::{Lsn, Timestamp, Xid};
+use pgoutput::{Lsn, Oid, Timestamp, Xid};
 use serde::Deserialize;
-use tracing::warn;
 use walreceiver::Backoff;
 
 use super::Catalog;
@@ -12,7 +11,7 @@ use crate::{
     checkpoint::start::Slot,
     config::{self, Origin},
     failure::{Code, Failure},
-    snapshot::Visibility,
+    snapshot::{FullXid, Visibility},
 };
 
 /// Settings that logical replication depends on.
@@ -111,26 +110,30 @@ impl Catalog {
         text.parse().map_err(|error| Failure::caused(Code::Internal, error))
     }
 
-    /// Waits until a transaction has ended for who looks, and returns when it was committed, if the server keeps that (`track_commit_timestamp`) and
-    /// has it by its own clock.
+    /// Waits for a transaction that has locked a table as who alters it does, until it has ended for who looks. Returns when it was committed, if
+    /// the server keeps that (`track_commit_timestamp`) and has it by its own clock.
     ///
     /// The server sends a transaction once its commit is written. It shows it as running until a synchronous standby has it, if there is to be one, and
     /// until then the catalog does not have what it has done.
     ///
     /// # Errors
-    /// The server cannot be asked.
-    pub(crate) async fn await_ended(&mut self, xid: Xid) -> Result<Option<Timestamp>, Failure> {
-        const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
+    /// The server cannot be asked, or the transaction does not end.
+    pub(crate) async fn await_alterations(&mut self, xid: Xid, table: Oid) -> Result<Option<Timestamp>, Failure> {
+        const ENDED_TIMEOUT: Duration = Duration::from_secs(30);
         let mut backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(500));
-        let (mut told_at, number) = (Instant::now(), xid.to_string());
+        let (began, number, oid) = (Instant::now(), xid.to_string(), u32::from(table));
         loop {
             let row = self
                 .query_one(
                     "SELECT pg_current_snapshot()::text,
                             CASE WHEN current_setting('track_commit_timestamp')::bool THEN
                                 (SELECT (extract(epoch FROM committed_at.timestamp) * 1000000)::int8
-                                 FROM pg_xact_commit_timestamp_origin($1::text::xid) committed_at WHERE committed_at.roident = 0) END",
-                    &[&number],
+                                 FROM pg_xact_commit_timestamp_origin($1::text::xid) committed_at WHERE committed_at.roident = 0) END,
+                            EXISTS (SELECT FROM pg_locks own JOIN pg_locks held USING (virtualtransaction)
+                                    WHERE own.locktype = 'transactionid' AND own.transactionid = $1::text::xid AND own.granted
+                                          AND held.locktype = 'relation' AND held.relation = $2 AND held.granted
+                                          AND held.mode = 'AccessExclusiveLock')",
+                    &[&number, &oid],
                 )
                 .await?;
             let snapshot: Visibility =
@@ -138,15 +141,43 @@ impl Catalog {
             if snapshot.has_ended(xid) {
                 return Ok(row.get::<_, Option<i64>>(1).map(Timestamp::from_unix_micros));
             }
-            if told_at.elapsed() >= REMINDER_INTERVAL {
-                told_at = Instant::now();
-                warn!(
-                    transaction = %xid,
-                    "the stream waits: a transaction was sent that the server still shows as running, as it does until a synchronous standby has it"
+            if !row.get::<_, bool>(2) {
+                // The locks are looked at after the snapshot is taken: it may have ended in between, and then the next snapshot has it.
+                let ended = self.current_snapshot().await?.has_ended(xid);
+                if !ended {
+                    return Ok(None);
+                }
+                continue;
+            }
+            if began.elapsed() >= ENDED_TIMEOUT {
+                let found = format!(
+                    "transaction {xid} was sent, and for {} s the server has shown it as running and as altering the table: it waits for a synchronous standby, \
+                     which pgsluice must not be itself (synchronous_standby_names)",
+                    ENDED_TIMEOUT.as_secs()
                 );
+                return Err(Failure::new(Code::PostgresUnavailable, found));
             }
             tokio::time::sleep(backoff.next_wait()).await;
         }
+    }
+
+    /// What the slot needs of the catalog: transactions that are older had ended before anything that it is still to send. None if there is no such slot.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn catalog_xmin(&mut self, slot: &str) -> Result<Option<FullXid>, Failure> {
+        let rows = self
+            .query(
+                "SELECT pg_current_snapshot()::text, catalog_xmin::text::int8 FROM pg_replication_slots WHERE slot_name = $1",
+                &[&slot],
+            )
+            .await?;
+        let Some(row) = rows.first() else { return Ok(None) };
+        let Some(xmin) = row.get::<_, Option<i64>>(1) else { return Ok(None) };
+        let internal = |error: &dyn std::fmt::Display| Failure::new(Code::Internal, error.to_string());
+        let snapshot: Visibility = row.get::<_, &str>(0).parse().map_err(|error| internal(&error))?;
+        let xmin = u32::try_from(xmin).map_err(|error| internal(&error))?;
+        Ok(Some(snapshot.near(xmin.into())))
     }
 
     /// Assigns a transaction id: every transaction that had one before has a lower one.

@@ -30,11 +30,15 @@
 //! which it decodes.
 //!
 //! Which states a transaction can have is decided by time alone, and only then it is asked which of them the row's columns fit: a state that they do
-//! not fit may have had another name for its column in between. Where all of them are one key under several names, the names that fit are it. Whoever
-//! ended before the first look of all may have written under a key that nobody has seen, if the one that was found was made later.
+//! not fit may have had another name for its column in between. Where all of them are one key under several names, the names that fit are it; and where it
+//! is one whose columns have the names that they had, they are not published, and the rows have no key.
 //!
-//! This says something only of a transaction that has ended for who looks: the server sends a transaction once its commit is written, and
-//! shows it as running until a synchronous standby has it. So a look at an announced relation waits for that ([`Catalog::await_ended`]).
+//! Whoever ended before the first look of all may have written under a key that nobody has seen; but not if the one that was found was made with its
+//! table, or by a transaction that is older than what the slot needs of the catalog (`catalog_xmin`), and so had ended before anything that is still to come.
+//!
+//! This says something only of a transaction that has ended for who looks, or has not altered the table: the server sends a transaction once its commit is
+//! written, and shows it as running until a synchronous standby has it. So a look at an announced relation waits for one that has locked the table
+//! as who alters it does ([`Catalog::await_alterations`]).
 //!
 //! What settles a doubt is when both were committed. With `track_commit_timestamp = on` the server says it of any transaction, by its own clock, which must not
 //! have been set back in between; those that came by replication have another's, and are not asked. Who was committed later than the
@@ -69,13 +73,16 @@
 //! for the key of rows from before it. They are written there with the checkpoint that a session begins with, before the publication or a slot is
 //! made, and whenever something is committed after a look. At another timeline the states stay and their looks count for nothing
 //! ([`KeyHistory::distrust`]): a standby that was promoted may lack the end of what its primary had, where transactions of other
-//! numbers go on. So a row is in doubt there if the key is another one than before, and else it is not. States that no row can have any more, since the
-//! log is read past the first look at the next one, are forgotten.
+//! numbers go on. So a row is in doubt there if the key is another one than before, and else it is not. States that no row can have any more, since what is
+//! committed in Kafka is past the first look at the next one, are forgotten; not before, since a session that fails reads again from there.
 //!
-//! What cannot be known: a key that came and went between two looks at one and the same key, one before and one after it; and of a table that appeared
-//! while the stream ran, what was seen in the moments before a process died that had committed nothing since.
+//! What cannot be known: a key that came and went between two looks at one and the same key, one before and one after it, or before a first look that finds
+//! none; names that were changed about between two looks, so that another column has the key's; of a table that appeared
+//! while the stream ran, what was seen in the moments before a process died that had committed nothing since; and of a partitioned table, when ATTACH PARTITION
+//! of an index completed its key, which locks out nobody.
 
 use std::{
+    cmp::Ordering,
     collections::{BTreeSet, VecDeque},
     sync::Arc,
 };
@@ -118,8 +125,7 @@ pub(super) struct KeyHistory {
 #[derive(Debug)]
 struct State {
     key: Option<Key>,
-    /// The first look that found it: what had not ended there has it, or a later one. Of the oldest it may not be known; then whatever is older than who
-    /// made it had ended.
+    /// The first look that found it: what had not ended there has it, or a later one.
     first: Option<Arc<Visibility>>,
     /// The last one: what had ended there has it, or an earlier one.
     last: Option<Arc<Visibility>>,
@@ -136,6 +142,8 @@ struct Key {
     numbers: Vec<i16>,
     /// Who made it.
     made_by: FullXid,
+    /// Whether it was made with its table.
+    is_born: bool,
     /// When that was committed, in microseconds since 1970, if the server says so by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     made_at_us: Option<i64>,
@@ -148,6 +156,16 @@ pub(super) enum When {
     Now,
     /// By this transaction, which has ended for who has looked.
     In(Writer, Announced),
+}
+
+/// What is known of rows but the time at which they were written.
+pub(super) struct Rows<'a> {
+    /// Whether they have a column of this name.
+    pub(super) has_column: &'a dyn Fn(&str) -> bool,
+    /// Whether their table has one now.
+    pub(super) exists: &'a dyn Fn(&str) -> bool,
+    /// What is older had ended before anything that is still to come.
+    pub(super) horizon: Option<FullXid>,
 }
 
 /// A transaction.
@@ -172,8 +190,8 @@ pub(super) struct Announced {
 pub(super) struct KeyThen {
     /// None if the table had none, or if it is in doubt.
     pub(super) columns: Option<Vec<String>>,
-    /// Which state of the history it is.
-    pub(super) state: u64,
+    /// Which state of the history it is; none if it is one that nobody has seen.
+    pub(super) state: Option<u64>,
     /// The state after it, if there is one.
     pub(super) next: Option<Next>,
     /// Why it is not certain.
@@ -235,11 +253,15 @@ impl State {
         key.made_at().zip(committed_at).is_some_and(|(made_at, committed_at)| made_at < committed_at)
     }
 
-    /// Whether a transaction wrote before this key was made, which is the first that was seen.
-    fn is_younger(&self, transaction: FullXid, committed_at: Option<Timestamp>) -> bool {
-        let Some(key) = &self.key else { return false };
-        let is_later = key.made_at().zip(committed_at).is_some_and(|(made_at, committed_at)| committed_at < made_at);
-        (key.made_by > transaction || is_later) && !self.is_before(transaction)
+    /// Whether a transaction may have written before this key was made, which is the first that was seen. Who is older than the horizon had ended before
+    /// anything that is still to come.
+    fn is_younger(&self, transaction: FullXid, committed_at: Option<Timestamp>, horizon: Option<FullXid>) -> bool {
+        let Some(key) = self.key.as_ref().filter(|_| !self.is_before(transaction)) else { return false };
+        match key.made_at().zip(committed_at).map(|(made_at, committed_at)| committed_at.cmp(&made_at)) {
+            Some(Ordering::Greater) => false,
+            Some(Ordering::Less) => true,
+            _ => !key.is_born && horizon.is_none_or(|horizon| key.made_by >= horizon),
+        }
     }
 
     /// Whether a transaction that may have this state or an earlier one is likely to have this one.
@@ -284,6 +306,7 @@ impl KeyHistory {
         let key = key.map(|key| Key {
             made_by: seen.seen_writer(key.made_by),
             made_at_us: key.made_at.map(Timestamp::unix_micros),
+            is_born: key.is_born,
             columns: key.columns,
             constraint: key.constraint.into(),
             numbers: key.numbers,
@@ -377,14 +400,16 @@ impl KeyHistory {
         self.is_kept = false;
     }
 
-    /// The key of rows, whose columns are these. Where nothing decides, `word` does.
-    pub(super) fn at(&self, when: When, word: OnUncertainKey, has_column: impl Fn(&str) -> bool) -> KeyThen {
-        let fits =
-            |state: &State| state.columns().is_none_or(|columns| columns.iter().all(|column| has_column(column)));
+    /// The key of rows. Where nothing decides, `word` does.
+    pub(super) fn at(&self, when: When, word: OnUncertainKey, rows: &Rows<'_>) -> KeyThen {
+        let has_all = |state: &State, has_column: &dyn Fn(&str) -> bool| {
+            state.columns().is_none_or(|columns| columns.iter().all(|column| has_column(column)))
+        };
+        let fits = |state: &State| has_all(state, rows.has_column);
         let Some(newest) = self.states.len().checked_sub(1) else {
             let doubt = Doubt { keys: Vec::new(), is_older: true, by: None, between: (None, None) };
             let doubt = matches!(when, When::In(..)).then_some(doubt);
-            return KeyThen { columns: None, state: self.forgotten, next: None, doubt };
+            return KeyThen { columns: None, state: None, next: None, doubt };
         };
         let When::In(writer, announced) = when else {
             // A name that a column has lost is no other key.
@@ -395,7 +420,8 @@ impl KeyHistory {
         let (from, to) = self.candidates(transaction, writer.committed_at, announced);
         let candidates = || from..=to;
         let is_found = announced.state.is_some_and(|announced| announced >= self.forgotten);
-        let is_older = from == 0 && !is_found && self.states[0].is_younger(transaction, writer.committed_at);
+        let is_older =
+            from == 0 && !is_found && self.states[0].is_younger(transaction, writer.committed_at, rows.horizon);
         let is_one = !is_older && candidates().all(|position| self.states[position].is_same(&self.states[to]));
         let fitting: BTreeSet<_> = candidates()
             .map(|position| &self.states[position])
@@ -407,6 +433,10 @@ impl KeyHistory {
         if is_one && fitting.len() == 1 {
             // Under whichever name: the newest that fits.
             return self.then(first_fitting(Box::new(candidates().rev())).unwrap_or(to), None, false);
+        }
+        if is_one && has_all(&self.states[to], rows.exists) {
+            // Its columns have the names that they had, and are not published.
+            return KeyThen { columns: None, ..self.then(to, None, false) };
         }
         let mut keys: Vec<_> = candidates().map(|position| self.states[position].columns().cloned()).collect();
         keys.dedup();
@@ -432,10 +462,11 @@ impl KeyHistory {
             }
         };
         let is_guess = word == OnUncertainKey::Likely && taken.is_some_and(|taken| taken < to);
-        match taken {
-            Some(taken) => self.then(taken, Some(doubt), is_guess),
-            None => KeyThen { columns: None, ..self.then(from, Some(doubt), false) },
+        if let Some(taken) = taken {
+            return self.then(taken, Some(doubt), is_guess);
         }
+        let state = (!is_older).then_some(self.forgotten + from as u64);
+        KeyThen { columns: None, state, ..self.then(from, Some(doubt), false) }
     }
 
     /// The oldest and the newest state that a transaction can have.
@@ -468,6 +499,6 @@ impl KeyHistory {
             newest: self.newest.clone(),
         });
         let columns = self.states[position].columns().cloned();
-        KeyThen { columns, state: self.forgotten + position as u64, next, doubt }
+        KeyThen { columns, state: Some(self.forgotten + position as u64), next, doubt }
     }
 }

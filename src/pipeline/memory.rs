@@ -12,18 +12,17 @@ use rustc_hash::{FxHashMap, FxHashSet};
 use tracing::warn;
 
 use super::keys::{
-    KeyHistory, KeyThen, When,
+    KeyHistory, KeyThen, Rows, When,
     kept::{self, Place},
 };
 use crate::{
     catalog::{Catalog, KeySeen, KeysSeen},
     config::OnUncertainKey,
     failure::Failure,
-    snapshot::{NewestLook, Visibility},
+    snapshot::{FullXid, NewestLook, Visibility},
 };
 
 /// What is remembered. Bounded by the tables that were streamed since the process began, and those that were matched.
-#[derive(Default)]
 pub(super) struct Memory {
     facts: FxHashMap<Oid, TableFacts>,
     /// Of all tables that are matched: those that have another replica identity may have REPLICA IDENTITY FULL by the time at which somebody asks.
@@ -41,6 +40,10 @@ pub(super) struct Memory {
     newest: NewestLook,
     /// Where all this was seen.
     place: Option<Place>,
+    /// What is older had ended before anything that is still to come.
+    horizon: Option<FullXid>,
+    /// How far the log is in Kafka for good: whatever happens, nothing before it is read again.
+    committed: Lsn,
 }
 
 /// Looks up what the stream will not say of these tables, which are all that are asked for, as long as it can be: the keys of those with REPLICA
@@ -85,6 +88,24 @@ pub(super) enum Keyless {
     Lost,
 }
 
+impl Default for Memory {
+    fn default() -> Self {
+        Self {
+            facts: FxHashMap::default(),
+            keys: FxHashMap::default(),
+            looked: None,
+            has_found: false,
+            next_number: 0,
+            streamed: FxHashSet::default(),
+            keyed: FxHashMap::default(),
+            newest: NewestLook::default(),
+            place: None,
+            horizon: None,
+            committed: Lsn::INVALID,
+        }
+    }
+}
+
 impl Memory {
     fn take(&mut self, found: KeysSeen, facts: FxHashMap<Oid, TableFacts>) {
         if let Some(seen) = found.seen {
@@ -117,8 +138,11 @@ impl Memory {
     pub(super) fn begin_at(
         &mut self,
         here: Place,
+        horizon: Option<FullXid>,
         attachments: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Vec<Attachment>, Failure> {
+        self.horizon = horizon;
+        self.committed = Lsn::INVALID;
         match self.place.replace(here) {
             Some(before) if before != here => {
                 let Place { system_identifier, timeline } = here;
@@ -160,14 +184,19 @@ impl Memory {
         self.has_found
     }
 
-    /// What is to stand beside the next checkpoint, whose position is this one or a later, and does not yet. What no row can have that is behind it
-    /// is forgotten.
-    pub(super) fn unkept(&mut self, position: Lsn) -> Vec<Attachment> {
+    /// Takes note of what is in Kafka for good.
+    pub(super) fn commit(&mut self, position: Lsn) {
+        self.committed = position;
+    }
+
+    /// What is to stand beside the next checkpoint, and does not yet. What no row can have that is still to come is forgotten.
+    pub(super) fn unkept(&mut self) -> Vec<Attachment> {
+        let committed = self.committed;
         let (looked, has_found) = (self.looked.take(), std::mem::take(&mut self.has_found));
         let Some(place) = self.place.filter(|_| looked.is_some() || has_found) else { return Vec::new() };
         let mut attachments = Vec::new();
         self.keys.retain(|table, history| {
-            let is_over = history.forget_before(position);
+            let is_over = history.forget_before(committed);
             if is_over {
                 attachments.push(kept::removal(*table));
             } else if history.keep() {
@@ -209,13 +238,19 @@ impl Memory {
         word: OnUncertainKey,
     ) -> (TableFacts, Option<KeyThen>) {
         let then = if relation.replica_identity == ReplicaIdentity::Full {
-            let history = self.history(relation.id);
             if let Some(key) = key {
+                let history = self.history(relation.id);
                 history.observe(key);
+                let is_unkept = history.is_unkept();
+                self.has_found |= is_unkept;
             }
-            let is_unkept = history.is_unkept();
-            let then = history.at(when, word, |column| relation.columns.iter().any(|its| its.name == column));
-            self.has_found |= is_unkept;
+            let rows = Rows {
+                has_column: &|column| relation.columns.iter().any(|its| its.name == column),
+                exists: &|column| found.column(column).is_some(),
+                horizon: self.horizon,
+            };
+            let nothing = KeyHistory::default();
+            let then = self.keys.get(&relation.id).unwrap_or(&nothing).at(when, word, &rows);
             Some(then)
         } else {
             None
@@ -293,7 +328,10 @@ mod tests {
     const HERE: Place = Place { system_identifier: 7, timeline: 1 };
 
     fn look(column: &str, made_by: u32, seen: &str) -> KeysSeen {
-        let key = KeySeen::for_test(column, Xid::from(made_by), None, seen);
+        let mut key = KeySeen::for_test(column, Xid::from(made_by), None, seen);
+        if let Some(key) = &mut key.key {
+            key.is_born = column == "id";
+        }
         let (seen, end) = (Some(Arc::clone(&key.seen)), key.found_at);
         KeysSeen { keys: FxHashMap::from_iter([(Oid::from(TABLE), key)]), seen, end }
     }
@@ -351,10 +389,10 @@ mod tests {
         for (system_identifier, timeline) in [(7, 1), (7, 2), (8, 1)] {
             let place = Place { system_identifier, timeline };
             let mut memory = Memory::default();
-            memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
+            memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
             memory.take(look("id", 100, "150:150:"), FxHashMap::from_iter([(Oid::from(TABLE), TableFacts::default())]));
             assert_eq!(memory.note_key(Oid::from(TABLE), true), Keyless::Old);
-            memory.begin_at(place, &BTreeMap::new()).expect("nothing stands there");
+            memory.begin_at(place, None, &BTreeMap::new()).expect("nothing stands there");
             assert_eq!(memory.facts.is_empty(), place != HERE, "{place:?}");
             memory.take(look("code", 200, "250:250:"), FxHashMap::default());
             expect(&mut memory, 300, "code", false);
@@ -376,20 +414,20 @@ mod tests {
         let mut stands = BTreeMap::new();
         let begin = |stands: &BTreeMap<String, Vec<u8>>, place| {
             let mut memory = Memory::default();
-            let strangers = memory.begin_at(place, stands).expect("it is readable");
+            let strangers = memory.begin_at(place, None, stands).expect("it is readable");
             (memory, strangers)
         };
         let (mut memory, _) = begin(&stands, HERE);
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         assert!(memory.has_found());
-        commit(&mut stands, memory.unkept(Lsn::INVALID));
+        commit(&mut stands, memory.unkept());
         // A look that finds nothing new is one record, and no look is none.
         memory.take(look("id", 100, "180:180:"), FxHashMap::default());
         assert!(!memory.has_found());
-        let again = memory.unkept(Lsn::INVALID);
+        let again = memory.unkept();
         assert_eq!(again.iter().map(|it| it.suffix.as_str()).collect::<Vec<_>>(), ["keys"]);
         commit(&mut stands, again);
-        assert_eq!(memory.unkept(Lsn::INVALID), []);
+        assert_eq!(memory.unkept(), []);
 
         let (mut memory, strangers) = begin(&stands, HERE);
         assert_eq!(strangers, []);
@@ -400,15 +438,15 @@ mod tests {
             expect(&mut memory, xid, key, is_doubtful);
         }
         // What a session handed on and did not commit is handed on again by the next.
-        let lost = memory.unkept(Lsn::INVALID);
-        memory.begin_at(HERE, &stands).expect("it is readable");
+        let lost = memory.unkept();
+        memory.begin_at(HERE, None, &stands).expect("it is readable");
         memory.take(look("code", 200, "260:260:"), FxHashMap::default());
-        let again = memory.unkept(Lsn::INVALID);
+        let again = memory.unkept();
         assert_eq!(again[0], lost[0], "the table's");
         commit(&mut stands, again);
-        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.begin_at(HERE, None, &stands).expect("it is readable");
         memory.take(look("code", 200, "270:270:"), FxHashMap::default());
-        assert_eq!(memory.unkept(Lsn::INVALID).len(), 1, "it was committed");
+        assert_eq!(memory.unkept().len(), 1, "it was committed");
         let (mut memory, _) = begin(&stands, HERE);
         expect(&mut memory, 179, "id", false);
         expect(&mut memory, 200, "code", true);
@@ -423,9 +461,52 @@ mod tests {
         assert!(memory.keys.is_empty());
         for (suffix, value) in [("keys", "{}"), ("keys/1", "{}"), ("keys/x", "{}"), ("keys/1", "no JSON")] {
             let stands = BTreeMap::from([(suffix.to_owned(), value.as_bytes().to_vec())]);
-            let failure = Memory::default().begin_at(HERE, &stands).expect_err("it cannot be used");
+            let failure = Memory::default().begin_at(HERE, None, &stands).expect_err("it cannot be used");
             assert_eq!(failure.code(), crate::failure::Code::CheckpointCorrupt, "{suffix}");
         }
+    }
+
+    /// Nobody has looked while it was there.
+    #[test]
+    fn of_a_table_that_nobody_has_seen_nothing_is_kept() {
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.take(gone("150:150:", 5000), FxHashMap::default());
+        assert_eq!(memory.unkept().len(), 2, "the other table, and the look");
+        let when = When::In(Writer { xid: Xid::from(140), committed_at: None }, Announced::default());
+        let then = memory.recall(TableFacts::default(), None, &relation(), when, OnUncertainKey::Stop).1;
+        assert!(then.expect("it has REPLICA IDENTITY FULL").doubt.is_some());
+        assert!(!memory.has_found());
+        memory.take(gone("160:160:", 6000), FxHashMap::default());
+        assert_eq!(memory.unkept().iter().map(|it| it.suffix.as_str()).collect::<Vec<_>>(), ["keys"]);
+        // A record that says nothing is taken away.
+        let nothing = r#"{"version":1,"place":{"system_identifier":7,"timeline":1},"is_partitioned":false,"is_current":false,"states":[]}"#;
+        let stands = BTreeMap::from([(format!("keys/{TABLE}"), nothing.as_bytes().to_vec())]);
+        let removals = Memory::default().begin_at(HERE, None, &stands).expect("it is readable");
+        assert_eq!(removals, [Attachment::removal(format!("keys/{TABLE}"))]);
+    }
+
+    /// A session that fails reads again from what is committed: until then all states may be needed.
+    #[test]
+    fn a_state_is_forgotten_once_what_came_before_is_committed() {
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.take(look("id", 100, "150:150:"), FxHashMap::default());
+        memory.take(look("code", 200, "250:250:"), FxHashMap::default());
+        memory.commit(Lsn::from(249));
+        let _handed_on = memory.unkept();
+        expect(&mut memory, 140, "id", false);
+        memory.commit(Lsn::from(250));
+        assert!(memory.unkept().is_empty(), "it waits for the next look");
+        memory.take(look("code", 200, "260:260:"), FxHashMap::default());
+        assert_eq!(memory.unkept().len(), 2, "the table's, and the look");
+        assert_eq!(
+            memory.keys[&Oid::from(TABLE)]
+                .at(When::Now, OnUncertainKey::Stop, &Rows { has_column: &|_| true, exists: &|_| true, horizon: None })
+                .state
+                .map(|state| state & 0xffff),
+            Some(1)
+        );
     }
 
     /// Rows of a table that is gone may be still to come, until the log is read up to there.
@@ -433,32 +514,37 @@ mod tests {
     fn a_table_that_is_gone_is_known_until_its_last_row() {
         let mut stands = BTreeMap::new();
         let mut memory = Memory::default();
-        memory.begin_at(HERE, &stands).expect("nothing stands there");
+        memory.begin_at(HERE, None, &stands).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         memory.take(gone("200:200:", 5000), FxHashMap::default());
-        commit(&mut stands, memory.unkept(Lsn::from(4999)));
+        memory.commit(Lsn::from(4999));
+        commit(&mut stands, memory.unkept());
         let mut memory = Memory::default();
-        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.begin_at(HERE, None, &stands).expect("it is readable");
         memory.take(gone("300:300:", 9000), FxHashMap::default());
         expect(&mut memory, 180, "id", false);
-        commit(&mut stands, memory.unkept(Lsn::from(4999)));
+        memory.commit(Lsn::from(4999));
+        commit(&mut stands, memory.unkept());
         assert!(stands.contains_key(&format!("keys/{TABLE}")));
         memory.take(gone("310:310:", 9100), FxHashMap::default());
-        commit(&mut stands, memory.unkept(Lsn::from(5000)));
+        memory.commit(Lsn::from(5000));
+        commit(&mut stands, memory.unkept());
         assert_eq!(stands.keys().collect::<Vec<_>>(), ["keys", &format!("keys/{}", TABLE + 1)]);
         // One that comes back is there again.
         let mut memory = Memory::default();
-        memory.begin_at(HERE, &stands).expect("it is readable");
+        memory.begin_at(HERE, None, &stands).expect("it is readable");
         memory.take(gone("400:400:", 9200), FxHashMap::default());
         memory.take(look("id", 100, "410:410:"), FxHashMap::default());
         memory.take(gone("420:420:", 9300), FxHashMap::default());
-        commit(&mut stands, memory.unkept(Lsn::from(9299)));
+        memory.commit(Lsn::from(9299));
+        commit(&mut stands, memory.unkept());
         assert!(stands.contains_key(&format!("keys/{TABLE}")));
         // It was announced after those were looked at that there were.
         let mut memory = Memory::default();
-        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "500:500:"), FxHashMap::default());
         memory.take(gone("490:490:", 9000), FxHashMap::default());
-        assert_eq!(memory.unkept(Lsn::from(9999)).len(), 3, "both tables, and the look");
+        memory.commit(Lsn::from(9999));
+        assert_eq!(memory.unkept().len(), 3, "both tables, and the look");
     }
 }

@@ -19,7 +19,7 @@ use self::starting::Starting;
 use super::{
     copier::{self, CopierParts},
     membership::Membership,
-    memory::Memory,
+    memory::{self, Memory},
     publish::{self, Confirm, Publishing},
     quarantine::{copy_of, remind_of},
     relations::Relations,
@@ -148,12 +148,12 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         budget: Arc::clone(&budget),
         metrics: Arc::clone(&shared.metrics),
     };
-    let runtime = Handle::current();
+    let (runtime, memory) = (Handle::current(), Arc::clone(&shared.memory));
     let (told, mut outcome) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
         .name("publisher".into())
         .spawn(move || {
-            let confirm = Box::new(ToServer(feedback));
+            let confirm = Box::new(ToServer { feedback, memory });
             let _nobody_waits_any_more = told.send(publish::run(publishing, producer, receiver, confirm, &runtime));
         })
         .map_err(|error| Failure::caused(Code::Internal, error))?;
@@ -222,10 +222,15 @@ fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvE
     outcome.unwrap_or_else(|_| Err(Failure::new(Code::Internal, "the publishing thread has panicked")))
 }
 
-struct ToServer(Feedback);
+/// Tells the server, and who remembers what may still come.
+struct ToServer {
+    feedback: Feedback,
+    memory: Arc<Mutex<Memory>>,
+}
 
 impl Confirm for ToServer {
     fn confirm(&self, committed: Committed) -> Result<(), Failure> {
-        self.0.advance(committed.flush_lsn()).map_err(|error| failures::of_walreceiver(&error))
+        memory::lock(&self.memory).commit(committed.flush_lsn());
+        self.feedback.advance(committed.flush_lsn()).map_err(|error| failures::of_walreceiver(&error))
     }
 }

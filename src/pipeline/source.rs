@@ -386,10 +386,10 @@ impl Source {
             let table = match self.relations.get(relation).map_err(|failure| failure.at(lsn))? {
                 Known::Watched(table) => table,
                 Known::Unwatched => return Ok(()),
+                Known::Uncertain(_) if is_covered => return Ok(()),
                 Known::Uncertain(failure) => {
                     let failure = std::mem::replace(&mut **failure, Failure::new(Code::KeyUncertain, "it was told"));
-                    self.keep_keys_for_good().await?;
-                    return Err(failure.at(lsn));
+                    return Err(self.relations.keep_before(failure).at(lsn));
                 }
             };
             if table.key_is_replaced(transaction.begin.xid) {
@@ -482,7 +482,7 @@ impl Source {
             _ => self.position(),
         };
         let mut pending = std::mem::replace(&mut self.pending, Pending::new());
-        pending.attachments.extend(self.relations.unkept_keys(self.end_lsn));
+        pending.attachments.extend(self.relations.unkept_keys());
         let cost = pending.batch.iter().map(|record| cost_of(&record)).sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());
         let encoded_at = Instant::now();

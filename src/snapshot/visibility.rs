@@ -59,7 +59,7 @@ impl Visibility {
     /// which the server can still tell whether it committed: so this is for snapshots that were taken lately. Of those that are remembered one asks
     /// [`had_ended`](Self::had_ended).
     pub(crate) fn has_ended(&self, xid: Xid) -> bool {
-        self.had_ended(FullXid::near(self.xmax, xid))
+        self.had_ended(self.near(xid))
     }
 
     /// Whether the transaction had ended, however long ago this snapshot was taken.
@@ -67,9 +67,9 @@ impl Visibility {
         xid < self.xmax && self.running.binary_search(&xid).is_err()
     }
 
-    /// Whether a transaction that is older than this one had not ended.
-    pub(crate) fn ran_before(&self, FullXid(xid): FullXid) -> bool {
-        self.xmin < xid
+    /// The whole id of a transaction of which the server can still tell whether it committed.
+    pub(crate) fn near(&self, xid: Xid) -> FullXid {
+        FullXid::near(self.xmax, xid)
     }
 
     /// The id from which on none had ended.

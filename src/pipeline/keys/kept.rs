@@ -23,6 +23,8 @@ use crate::{
 /// The name of the record of looks, and what those of tables begin with.
 const SUFFIX: &str = "keys";
 const VERSION: u32 = 1;
+/// How long the first look at the oldest state may be, in characters.
+const OLDEST_LEN_MAX: usize = 256;
 
 /// Where something was seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -79,13 +81,12 @@ pub(in crate::pipeline) fn table(place: Place, oid: Oid, history: &KeyHistory) -
     let newest = history.states.len().saturating_sub(1);
     let is_shared = |state: &State| history.gone_at.is_none() && state.last.is_some();
     let states = history.states.iter().enumerate().map(|(position, state)| {
-        // Of the oldest it tells nothing that is not known without it, unless something older than who made it ran then.
-        let tells =
-            |first: &Visibility| position > 0 || state.key.as_ref().is_some_and(|key| first.ran_before(key.made_by));
+        // Without that of the oldest more is in doubt; but thousands of tables may have it, while hundreds of transactions ran.
+        let is_short = |first: &String| position > 0 || first.len() <= OLDEST_LEN_MAX;
         StateRecord {
             key: state.key.clone(),
             found_at: state.found_at.map(u64::from),
-            first: state.first.as_ref().filter(|first| tells(first)).map(ToString::to_string),
+            first: state.first.as_ref().map(ToString::to_string).filter(is_short),
             last: state.last.as_ref().filter(|_| position != newest || !is_shared(state)).map(ToString::to_string),
         }
     });
@@ -134,7 +135,7 @@ pub(in crate::pipeline) fn read(
         let oid: u32 = oid.parse().map_err(|_| unusable(suffix, "it is of no table"))?;
         let record: TableRecord = parse(suffix, value)?;
         check(suffix, record.version)?;
-        if record.place.system_identifier != here.system_identifier {
+        if record.states.is_empty() || record.place.system_identifier != here.system_identifier {
             kept.strangers.push(Attachment::removal(suffix.clone()));
             continue;
         }
@@ -154,7 +155,7 @@ fn restored(
     shared: Option<&Arc<Visibility>>,
     newest: &NewestLook,
 ) -> Result<KeyHistory, Failure> {
-    if record.states.is_empty() || record.states.len() > KEYS_MAX {
+    if record.states.len() > KEYS_MAX {
         return Err(unusable(suffix, &format!("it has {} keys", record.states.len())));
     }
     let mut history = KeyHistory {

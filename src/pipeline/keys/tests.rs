@@ -11,11 +11,15 @@ fn history(looks: &[(&str, u32, &str)]) -> KeyHistory {
     timed(&looks.iter().map(|(columns, made_by, seen)| (*columns, *made_by, None, *seen)).collect::<Vec<_>>())
 }
 
-/// When they were made is in microseconds after 2000.
+/// When they were made is in microseconds after 2000. The first was made with its table.
 fn timed(looks: &[(&str, u32, Option<i64>, &str)]) -> KeyHistory {
     let mut history = KeyHistory::default();
     for (columns, made_by, made_at, seen) in looks {
-        history.observe(KeySeen::for_test(columns, Xid::from(*made_by), made_at.map(Timestamp::from), seen));
+        let mut found = KeySeen::for_test(columns, Xid::from(*made_by), made_at.map(Timestamp::from), seen);
+        if let Some(key) = &mut found.key {
+            key.is_born = history.states.is_empty();
+        }
+        history.observe(found);
     }
     history
 }
@@ -29,8 +33,10 @@ fn committed(xid: u32, at: i64) -> When {
     When::In(Writer { xid: Xid::from(xid), committed_at: Some(Timestamp::from(at)) }, FIRST)
 }
 
+const WHOLE: Rows<'static> = Rows { has_column: &|_| true, exists: &|_| true, horizon: None };
+
 fn likely(history: &KeyHistory, when: When) -> KeyThen {
-    history.at(when, OnUncertainKey::Likely, |_| true)
+    history.at(when, OnUncertainKey::Likely, &WHOLE)
 }
 
 fn shown(then: KeyThen) -> String {
@@ -40,7 +46,8 @@ fn shown(then: KeyThen) -> String {
 
 /// What is said of a transaction whose rows have these columns.
 fn said(history: &KeyHistory, when: When, word: OnUncertainKey, columns: &str) -> String {
-    shown(history.at(when, word, |column| columns.split(' ').any(|its| its == column)))
+    let has_column = |column: &str| columns.split(' ').any(|its| its == column);
+    shown(history.at(when, word, &Rows { has_column: &has_column, exists: &|_| false, ..WHOLE }))
 }
 
 fn at(history: &KeyHistory, transaction: u32, announced: Announced, columns: &str) -> String {
@@ -123,7 +130,7 @@ fn what_is_not_announced_again_is_noticed() {
     assert!(guessed.is_there(Xid::from(201)), "so that the guess was wrong");
     assert!(next(210).is_none());
     // Somebody has decided, and not guessed.
-    let next = keys.at(during(160, FIRST), OnUncertainKey::Before, |_| true).next.expect("there is another");
+    let next = keys.at(during(160, FIRST), OnUncertainKey::Before, &WHOLE).next.expect("there is another");
     assert!(!next.is_there(Xid::from(240)) && next.is_there(Xid::from(250)));
 }
 
@@ -205,7 +212,7 @@ fn what_is_seen_again_is_nothing_new() {
         many.observe(KeySeen::for_test(&format!("c{}", number % 2), Xid::from(number), None, &seen));
     }
     assert_eq!(many.states.len(), KEYS_MAX);
-    assert_eq!(likely(&many, When::Now).state, 98);
+    assert_eq!(likely(&many, When::Now).state, Some(98));
     // A change of its type makes it again, and then it gets another name.
     let rebuilt = history(&[("id#1", 100, "150:150:"), ("id#1", 200, "250:250:"), ("number#1", 200, "350:350:")]);
     assert_eq!(at(&rebuilt, 300, FIRST, "number"), "number");
@@ -261,27 +268,49 @@ fn what_is_distrusted_is_seen_anew() {
     assert_eq!((keys.states.len(), at(&keys, 320, FIRST, "id code").as_str()), (1, "code"));
 }
 
-/// A key that was made after a transaction had begun, and is the first that was seen, may not be the one that it had.
+/// The key that was seen first may have been made after a transaction wrote that had ended by then, whatever their numbers are.
 #[test]
 fn a_key_that_nobody_has_seen_may_have_been_before() {
-    let keys = timed(&[("code", 200, Some(1_000), "250:260:250")]);
+    let mut keys = KeyHistory::default();
+    keys.observe(KeySeen::for_test("code", Xid::from(200), Some(Timestamp::from(1_000)), "250:260:250"));
     for (when, expected) in [
         (during(199, FIRST), "code?"),
-        (during(200, FIRST), "code"),
+        (during(201, FIRST), "code?"),
         (during(250, FIRST), "code"),
         (committed(210, 999), "code?"),
-        (committed(210, 1_001), "code"),
-        (committed(255, 999), "code?"),
+        (committed(210, 1_000), "code?"),
+        (committed(199, 1_001), "code"),
         (committed(260, 999), "code"),
     ] {
         assert_eq!(said(&keys, when, OnUncertainKey::Likely, "code"), expected, "{when:?}");
     }
-    assert_eq!(said(&keys, during(199, FIRST), OnUncertainKey::Before, "code"), "none?");
+    let before = keys.at(during(199, FIRST), OnUncertainKey::Before, &WHOLE);
+    assert_eq!(
+        (before.state, shown(before).as_str()),
+        (None, "none?"),
+        "so that the next that is announced is in doubt, too"
+    );
     let found = Announced { state: Some(0), is_again: true };
     assert_eq!(at(&keys, 199, found, "code"), "code");
+    // Who has made it had ended before anything that is still to come; or has made the table, too.
+    for (horizon, expected) in [(200, "code?"), (201, "code")] {
+        let seen: Visibility = "250:250:".parse().expect("a snapshot");
+        let rows = Rows { horizon: Some(seen.near(Xid::from(horizon))), ..WHOLE };
+        assert_eq!(shown(keys.at(during(210, FIRST), OnUncertainKey::Likely, &rows)), expected, "{horizon}");
+    }
+    assert_eq!(at(&history(&[("code", 200, "250:250:")]), 199, FIRST, "code"), "code");
     let nothing = KeyHistory::default();
     assert_eq!(at(&nothing, 100, FIRST, "id"), "none?");
     assert_eq!(shown(likely(&nothing, When::Now)), "none");
+}
+
+/// Its columns are there under their names, and the publication leaves them out.
+#[test]
+fn a_key_that_is_not_published_is_no_doubt() {
+    let keys = history(&[("id", 100, "150:150:"), ("id", 100, "250:250:")]);
+    let rows = |exists| Rows { has_column: &|_| false, exists, ..WHOLE };
+    let said = |exists| shown(keys.at(during(200, FIRST), OnUncertainKey::Stop, &rows(exists)));
+    assert_eq!((said(&|_| true).as_str(), said(&|_| false).as_str()), ("none", "none?"));
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! How a relation becomes known: what the stream says of it, and what only the catalog does, for rows of another time than now.
 
 use encoder::TableFacts;
-use pgoutput::{Lsn, Oid, Relation, ReplicaIdentity, Xid};
+use pgoutput::{Oid, Relation, ReplicaIdentity, Xid};
 use publisher::Attachment;
 use tracing::warn;
 
@@ -17,9 +17,9 @@ use crate::{
 };
 
 impl Relations {
-    /// What was seen of the keys of tables, and does not stand beside the checkpoint yet; the next has this position or a later one.
-    pub(in crate::pipeline) fn unkept_keys(&self, position: Lsn) -> Vec<Attachment> {
-        memory::lock(&self.memory).unkept(position)
+    /// What was seen of the keys of tables, and does not stand beside the checkpoint yet.
+    pub(in crate::pipeline) fn unkept_keys(&self) -> Vec<Attachment> {
+        memory::lock(&self.memory).unkept()
     }
 
     /// Whether something was found of keys that does not stand beside the checkpoint yet.
@@ -27,11 +27,21 @@ impl Relations {
         memory::lock(&self.memory).has_found()
     }
 
+    /// Why a session ends at a row of which nothing says which key it had. What was found of keys is to stand beside the checkpoint before the stream
+    /// stops, so that no more is in doubt for whoever starts later: so a session begins first, which writes that.
+    pub(in crate::pipeline) fn keep_before(&self, failure: Failure) -> Failure {
+        if !self.has_found_keys() {
+            return failure;
+        }
+        let found = "the key of a table was changed, and which key some rows had is in doubt: the session begins again, to write down what was found";
+        Failure::new(Code::KeyFound, found)
+    }
+
     /// Takes a Relation message, which came in this transaction.
     pub(in crate::pipeline) async fn learn(&mut self, relation: Relation, xid: Xid) -> Result<(), Failure> {
         let announced = match self.known.get(relation.id) {
             Some(Known::Watched(table)) => Announced {
-                state: table.key_then.as_ref().map(|then| then.state),
+                state: table.key_then.as_ref().and_then(|then| then.state),
                 is_again: table.relation == relation,
             },
             _ => Announced::default(),
@@ -65,7 +75,7 @@ impl Relations {
             relation.name,
             described(key.as_deref())
         );
-        let announced = Announced { state: table.key_then.as_ref().map(|then| then.state), is_again: false };
+        let announced = Announced { state: table.key_then.as_ref().and_then(|then| then.state), is_again: false };
         self.learn_for(relation, None, When::In(Writer { xid: transaction, committed_at: None }, announced)).await
     }
 
@@ -111,19 +121,19 @@ impl Relations {
         when: When,
         word: Option<OnUncertainKey>,
     ) -> Result<(TableFacts, Option<KeyThen>), Failure> {
+        let is_full = relation.replica_identity == ReplicaIdentity::Full;
         let when = match when {
-            When::Now => when,
-            When::In(writer, announced) => {
+            When::In(writer, announced) if is_full => {
                 // What it has done itself is not in the catalog before.
-                let committed_at = self.catalog.await_ended(writer.xid).await?;
+                let committed_at = self.catalog.await_alterations(writer.xid, relation.id).await?;
                 When::In(Writer { committed_at, ..writer }, announced)
             }
+            _ => when,
         };
         let found = match found {
             Some(found) => found,
             None => self.catalog.table_facts(relation.id).await?,
         };
-        let is_full = relation.replica_identity == ReplicaIdentity::Full;
         let key =
             if is_full { self.catalog.primary_keys(&[relation.id]).await?.keys.remove(&relation.id) } else { None };
         let (facts, then) =
@@ -209,10 +219,10 @@ fn doubtful(transaction: Xid, Doubt { keys, is_older, by, between }: &Doubt) -> 
     match described.as_slice() {
         [] => format!("nobody has seen which key it had, and it is gone: nothing says which {rows}, have"),
         [only] if *is_older => format!(
-            "{only} was made {by}, after transaction {transaction} had begun, and nobody has seen what its key was before: nothing says which {rows}, have"
+            "{only} was made {by}, perhaps after transaction {transaction} had written, and nobody has seen what its key was before: nothing says which {rows}, have"
         ),
         [only] => format!(
-            "{rows}, have not the columns of {only}, which is the only one that was seen of it then: a column of it was renamed twice, or is not published"
+            "{rows}, have not the columns of {only}, which is the only one that was seen of it then: a column of it was renamed more than once"
         ),
         [first, others @ ..] => format!(
             "its key was changed from {first} to {} {by}, and nothing says whether {rows}, were written before that or after{span}",
@@ -229,7 +239,10 @@ fn described(columns: Option<&[String]>) -> String {
 }
 
 #[cfg(test)]
-use crate::{catalog::KeySeen, pipeline::keys::KeyHistory};
+use crate::{
+    catalog::KeySeen,
+    pipeline::keys::{KeyHistory, Rows},
+};
 
 #[cfg(test)]
 impl Relations {
@@ -245,7 +258,8 @@ impl Relations {
         let writer = Writer { xid, committed_at: None };
         let Some(Known::Watched(known)) = self.known.get_mut(table) else { panic!("it is watched") };
         let when = When::In(writer, Announced::default());
-        known.key_then = Some(history.at(when, OnUncertainKey::Likely, |_| true));
+        let rows = Rows { has_column: &|_| true, exists: &|_| true, horizon: None };
+        known.key_then = Some(history.at(when, OnUncertainKey::Likely, &rows));
     }
 }
 
@@ -261,7 +275,7 @@ mod tests {
             by: by.map(Xid::from),
             between: (Some(690), Some(710)),
         };
-        KeyThen { columns: taken.map(columns), state: 0, next: None, doubt: Some(doubt) }
+        KeyThen { columns: taken.map(columns), state: Some(0), next: None, doubt: Some(doubt) }
     }
 
     fn settle_one(relation: &Relation, then: &KeyThen, word: Option<OnUncertainKey>) -> Result<(), Failure> {
@@ -294,7 +308,7 @@ mod tests {
             (then(&[id, code, None], false, None, None), "from key (id) to key (code) to no key by"),
             (
                 then(&[id], true, Some(700), id),
-                "key (id) was made by transaction 700, after transaction 699 had begun, and nobody has seen",
+                "key (id) was made by transaction 700, perhaps after transaction 699 had written, and nobody has seen",
             ),
             (then(&[id], false, Some(690), None), "have not the columns of key (id), which is the only one"),
             (then(&[], true, None, None), "nobody has seen which key it had, and it is gone"),

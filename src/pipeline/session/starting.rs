@@ -16,7 +16,6 @@ use std::{
 };
 
 use encoder::Naming;
-use pgoutput::Lsn;
 use publisher::{
     Attachment, Checkpoint, CheckpointTopic, FORMAT_VERSION, Held, MemoryBudget, Position, Producer, TopicAdmin,
     TopicSettings,
@@ -106,7 +105,8 @@ impl Starting<'_> {
             ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
         let server = identify(&mut client, held.as_ref()).await?;
         let here = Place { system_identifier: server.system_identifier, timeline: server.timeline };
-        attachments.extend(memory::lock(&self.shared.memory).begin_at(here, &kept)?);
+        let horizon = catalog.catalog_xmin(&postgres.slot).await?;
+        attachments.extend(memory::lock(&self.shared.memory).begin_at(here, horizon, &kept)?);
         let start = match decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref()) {
             Err(refusal) if config.snapshot.mode == SnapshotMode::WhenNeeded => {
                 let found = (slot.as_ref(), held.as_ref());
@@ -123,13 +123,13 @@ impl Starting<'_> {
         if postgres.manage {
             membership.ensure(beginning).await?;
         }
-        let position = held.as_ref().map_or(Lsn::INVALID, |held| held.end_lsn);
-        attachments.extend(memory::lock(&self.shared.memory).unkept(position));
+        attachments.extend(memory::lock(&self.shared.memory).unkept());
         let template = self.template(&server);
         let (producer, checkpoint) =
             self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
+        memory::lock(&self.shared.memory).commit(position.end_lsn);
         if matches!(start, Start::CreateSlot { .. } | Start::Anew(_)) {
             // The server may have waited for long, and no row comes of what was before.
             membership.look_ahead().await?;
@@ -395,7 +395,7 @@ impl Starting<'_> {
         }
     }
 
-    fn warn_of_what_is_not_copied(&self, from: Lsn) {
+    fn warn_of_what_is_not_copied(&self, from: pgoutput::Lsn) {
         if self.shared.config.snapshot.mode == SnapshotMode::Never {
             warn!(
                 "only changes from {from} on are streamed: rows that were there before are not copied, with snapshot.mode = \"never\""

@@ -14,7 +14,7 @@ use tokio::sync::{
 
 use super::Source;
 use crate::{
-    failure::{Code, Failure},
+    failure::Failure,
     pipeline::{
         relations::Known,
         work::{Copied, Work, cost_of},
@@ -236,16 +236,8 @@ impl Source {
         if !self.relations.has_found_keys() {
             return Ok(());
         }
-        let attachments = self.relations.unkept_keys(self.end_lsn);
+        let attachments = self.relations.unkept_keys();
         self.record(attachments, Vec::new(), None).await
-    }
-
-    /// And waits until it does, before the stream stops: what was in doubt then is no more than that for whoever starts later.
-    pub(super) async fn keep_keys_for_good(&mut self) -> Result<(), Failure> {
-        let attachments = self.relations.unkept_keys(self.end_lsn);
-        let (told, committed) = oneshot::channel();
-        self.record(attachments, Vec::new(), Some(told)).await?;
-        committed.await.map_err(|_| Failure::new(Code::KafkaUnavailable, "the publishing thread has ended"))
     }
 
     async fn record(
