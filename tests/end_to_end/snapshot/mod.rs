@@ -2,6 +2,7 @@
 
 mod control;
 mod crashes;
+mod documented;
 mod envelopes;
 mod judge;
 mod keyless;
