@@ -5,9 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::harness::{
-    stack::Stack,
-    stream::{Program, Stream},
+use crate::{
+    harness::{
+        stack::Stack,
+        stream::{Program, Stream},
+    },
+    snapshot::await_copied,
 };
 
 const PAGE: &str = include_str!("../../docs/migrating-from-debezium.md");
@@ -33,6 +36,8 @@ fn run_as_shown(stream: &Stream, statement: &str, old_slot: &str) {
 fn adopt(stream: &Stream) -> Program {
     let mut program = stream.start_with(&["--adopt-slot"], &[]);
     program.await_ready();
+    // What would be copied is, by then.
+    await_copied(&program);
     program
 }
 
