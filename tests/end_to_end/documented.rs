@@ -5,6 +5,8 @@
 
 use std::{fs, path::Path};
 
+use crate::harness::{database::Database, stack::Stack};
+
 /// What a page has for its player.
 pub(crate) enum Step<'a> {
     /// A command of a block `console`.
@@ -58,8 +60,27 @@ pub(crate) fn play(page: &str, plain: impl Fn(&str) -> String, mut player: impl 
         fs::write(&path, &found).expect("the page can be written");
         return;
     }
-    for (found, text) in plain(&found).lines().zip(plain(&text).lines()) {
-        assert_eq!(found, text, "{page} is out of date: run this test with UPDATE_DOCS=1");
+    let (found, text) = (plain(&found), plain(&text));
+    let out_of_date = format!("{page} is out of date: run this test with UPDATE_DOCS=1");
+    for (found, text) in found.lines().zip(text.lines()) {
+        assert_eq!(found, text, "{out_of_date}");
     }
-    assert_eq!(found.lines().count(), text.lines().count(), "{page} is out of date: run this test with UPDATE_DOCS=1");
+    assert_eq!(found.lines().count(), text.lines().count(), "{out_of_date}");
+}
+
+/// What is asked of a server, in pages that nobody plays.
+#[test]
+fn queries_that_are_shown_are_answered() {
+    let stack = Stack::shared();
+    let database = Database::create(&stack, &format!("documented_{}", std::process::id()));
+    let mut count = 0;
+    for page in ["docs/faq.md", "docs/tuning.md"] {
+        let text = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(page)).expect("there is a page");
+        for block in text.split("```sql\n").skip(1) {
+            let (queries, _) = block.split_once("```").expect("a block has an end");
+            database.play(queries);
+            count += 1;
+        }
+    }
+    assert!(count > 1);
 }
