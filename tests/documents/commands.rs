@@ -10,7 +10,7 @@ use crate::{assert_none, documents, markdown::Block};
 /// Blocks in which lines are for a shell.
 const SHELLS: [&str; 5] = ["", "sh", "bash", "shell", "console"];
 /// Options of other programs that the text speaks of: of Kafka's tools, and of docker compose.
-const OF_OTHERS: [&str; 2] = ["--command-config", "--profile"];
+const OF_OTHERS: [&str; 4] = ["--command-config", "--add", "--remove", "--profile"];
 
 #[test]
 fn commands_in_blocks_are_taken() {

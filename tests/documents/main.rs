@@ -6,6 +6,7 @@
 //! `tests/readme.rs` writes what is generated; `tests/end_to_end/documented.rs` runs the pages that show what commands say.
 
 mod commands;
+mod differences;
 mod links;
 mod markdown;
 mod names;
