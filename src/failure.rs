@@ -235,7 +235,7 @@ codes! {
         "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way. With schema_registry.on_incompatible = \"quarantine\" the other tables go on.";
 }
 
-/// The codes as a table in Markdown, for the documentation.
+/// The codes as a table in Markdown, for docs/errors.md: each leads to its entry.
 pub fn reference_markdown() -> String {
     let mut text = String::from("| code | then | exit code | meaning | what to do |\n|---|---|---|---|---|\n");
     for code in Code::ALL {
@@ -246,7 +246,7 @@ pub fn reference_markdown() -> String {
         // Writing to a String cannot fail.
         let _ = writeln!(
             text,
-            "| [`{0}`](docs/errors.md#{0}) | {then} | {exit} | {1} | {2} |",
+            "| [`{0}`](#{0}) | {then} | {exit} | {1} | {2} |",
             code.as_str(),
             code.meaning(),
             code.fix()

@@ -18,22 +18,6 @@ fn read(name: &str) -> String {
     fs::read_to_string(path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
 }
 
-/// The names of the program's own metrics, with what Prometheus makes of a histogram.
-fn metrics() -> BTreeSet<String> {
-    let table = Metrics::reference_markdown();
-    let mut names = BTreeSet::new();
-    for line in table.lines().filter(|line| line.starts_with("| `")) {
-        let cells: Vec<&str> = line.split('|').map(str::trim).collect();
-        let name = cells[1].trim_matches('`');
-        if cells[2] == "histogram" {
-            names.extend(["bucket", "sum", "count"].map(|suffix| format!("{name}_{suffix}")));
-        } else {
-            names.insert(name.to_owned());
-        }
-    }
-    names
-}
-
 fn named_in(text: &str) -> BTreeSet<String> {
     let words = text.split(|character: char| !(character.is_ascii_alphanumeric() || character == '_'));
     words.filter(|word| word.starts_with("pgsluice_")).map(str::to_owned).collect()
@@ -44,7 +28,7 @@ fn alerts_ask_for_metrics_that_there_are() {
     let rules = read("deploy/prometheus/alerts.yml");
     let named = named_in(&rules);
     assert!(named.len() > 8, "{named:?}");
-    assert_eq!(named.difference(&metrics()).collect::<Vec<_>>(), Vec::<&String>::new());
+    assert_eq!(named.difference(&Metrics::series()).collect::<Vec<_>>(), Vec::<&String>::new());
     // Each is played through.
     let played = read("deploy/prometheus/alerts.test.yml");
     let alerts = rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: "));
@@ -65,7 +49,7 @@ fn panels_ask_for_metrics_that_there_are() {
     }
     assert!(queries.len() > 30);
     let named: BTreeSet<String> = queries.iter().flat_map(|query| named_in(query)).collect();
-    let known = metrics();
+    let known = Metrics::series();
     assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
     // What nobody looks at was perhaps forgotten.
     let unseen =

@@ -367,6 +367,11 @@ impl Config {
         reference::reference_markdown()
     }
 
+    /// The paths of all keys, such as `kafka.topics.partitions`.
+    pub fn keys() -> impl Iterator<Item = &'static str> {
+        keys::KEYS.iter().map(|key| key.path)
+    }
+
     fn from_sources(
         text: &str,
         variables: Vec<(String, String)>,

@@ -40,11 +40,10 @@ pub(super) fn reference_markdown() -> String {
             push_line(&mut text, &format!("### `[{}]`\n", section.path));
         }
         push_line(&mut text, &format!("{}\n", section.doc));
-        push_line(&mut text, "| key | type | default | meaning |\n|---|---|---|---|");
+        push_line(&mut text, "| key | type | default | meaning | variable |\n|---|---|---|---|---|");
         for key in keys_of(section) {
-            let row =
-                format!("| `{}` | {} | {} | {} |", key.split().1, key.kind.label(), default_words(key), cell(key.doc));
-            push_line(&mut text, &row);
+            let (name, kind, default, variable) = (key.split().1, key.kind.label(), default_words(key), key.variable());
+            push_line(&mut text, &format!("| `{name}` | {kind} | {default} | {} | `{variable}` |", cell(key.doc)));
         }
     }
     text

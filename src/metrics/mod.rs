@@ -7,11 +7,11 @@ mod failures;
 pub mod history;
 mod made;
 mod readiness;
+mod reference;
 pub(crate) mod status;
 pub(crate) mod verdict;
 
 use std::{
-    fmt::Write as _,
     sync::{
         Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -536,24 +536,6 @@ impl Metrics {
             return format!("# {error}\n");
         }
         String::from_utf8_lossy(&text).into_owned()
-    }
-
-    /// The metrics as a table in Markdown, for the documentation.
-    pub fn reference_markdown() -> String {
-        let metrics = Self::new(0);
-        // A family without a sample is not gathered.
-        metrics.table("", "").count(&Change::Truncate, 0);
-        metrics.state("streaming");
-        let mut text = String::from("| metric | type | labels | meaning |\n|---|---|---|---|\n");
-        for family in metrics.registry.gather().iter().filter(|family| family.name().starts_with("pgsluice_")) {
-            let labels: Vec<_> = family.get_metric().first().map_or_else(Vec::new, |metric| {
-                metric.get_label().iter().map(|label| format!("`{}`", label.name())).collect()
-            });
-            let kind = format!("{:?}", family.get_field_type()).to_lowercase();
-            // Writing to a String cannot fail.
-            let _ = writeln!(text, "| `{}` | {kind} | {} | {} |", family.name(), labels.join(", "), family.help());
-        }
-        text
     }
 
     fn lock(&self) -> MutexGuard<'_, Readiness> {

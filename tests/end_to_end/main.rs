@@ -9,6 +9,8 @@
 //! more or less; `PGSLUICE_TEST_PYTHON_CLIENT=required`, to fail without Confluent's Python client.
 
 mod harness;
+/// Pages of docs/ that show what commands say.
+mod documented;
 /// Shared with the tests of the encoder.
 #[path = "../../crates/encoder/tests/common/json.rs"]
 mod json;
@@ -32,6 +34,7 @@ mod huge_transaction;
 mod idle_tables;
 mod kafka_crash;
 mod logical_messages;
+mod migration;
 mod network_faults;
 mod origin;
 mod parity;
@@ -39,6 +42,7 @@ mod postgres_crash;
 mod publication;
 #[cfg(feature = "fault-points")]
 mod quarantine;
+mod quick_start;
 mod registry_down;
 mod replay;
 mod round_trip;

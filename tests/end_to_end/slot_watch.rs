@@ -7,6 +7,7 @@ use crate::harness::{stack::Stack, stream::Stream, wait_until};
 #[test]
 fn what_is_kept_for_the_slot_and_what_is_left_is_measured() {
     let stack = Stack::shared();
+    let _settings = stack.settings();
     let stream = Stream::create(&stack, "slot_watch");
     stream.database.create_tables("create table public.item (id int primary key)");
     let program = stream.start_ready();

@@ -90,7 +90,7 @@ fn the_reference_has_one_row_for_each_key() {
     let rows: Vec<&str> = reference.lines().filter(|line| line.starts_with("| `")).collect();
     assert_eq!(rows.len(), KEYS.len());
     for (row, key) in rows.iter().zip(KEYS) {
-        assert_eq!(row.replace("\\|", "").matches('|').count(), 5, "{row}");
+        assert_eq!(row.replace("\\|", "").matches('|').count(), 6, "{row}");
         assert!(row.starts_with(&format!("| `{}` | {} | ", key.split().1, key.kind.label())), "{row}");
     }
     for (path, row) in [

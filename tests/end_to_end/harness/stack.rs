@@ -4,7 +4,7 @@ use std::{
     collections::BTreeMap,
     path::PathBuf,
     process::Command,
-    sync::{OnceLock, RwLock, RwLockReadGuard, RwLockWriteGuard},
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 /// Where the servers are, and what can be done to them.
@@ -23,6 +23,8 @@ pub(crate) enum Server {
 static STACK: OnceLock<Stack> = OnceLock::new();
 /// Held for reading by tests that leave the servers alone, and for writing by those that do not.
 static USE: RwLock<()> = RwLock::new(());
+/// Held by tests that change a setting of a server, or show it, beside others that do not care.
+static SETTINGS: Mutex<()> = Mutex::new(());
 
 /// The right to use the servers.
 pub(crate) struct Lease {
@@ -39,13 +41,13 @@ impl Stack {
     /// The servers, beside other tests. None of them may be ended.
     pub(crate) fn shared() -> Lease {
         // A test that failed while it held the lock has left nothing broken: its lease has started the servers again.
-        let held = USE.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let held = USE.read().unwrap_or_else(PoisonError::into_inner);
         Lease { stack: Self::get(), held: Use::Shared(held) }
     }
 
     /// The servers, alone. They may be ended, and all run again when the lease is given back.
     pub(crate) fn exclusive() -> Lease {
-        let held = USE.write().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let held = USE.write().unwrap_or_else(PoisonError::into_inner);
         Lease { stack: Self::get(), held: Use::Exclusive(held) }
     }
 
@@ -113,6 +115,12 @@ impl std::ops::Deref for Lease {
 }
 
 impl Lease {
+    /// The right to change the settings of the servers, or to see them as they are. Whoever has the servers alone has it.
+    #[expect(clippy::unused_self, reason = "only who may use the servers may have it")]
+    pub(crate) fn settings(&self) -> MutexGuard<'static, ()> {
+        SETTINGS.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// SIGKILL to a server's whole tree of processes. Returns when they are gone.
     pub(crate) fn kill(&self, server: Server) {
         self.control(&["kill", server.name()]);

@@ -1,10 +1,13 @@
-//! What docs/replay.md shows is what the program says. `UPDATE_DOCS=1` writes it there.
+//! docs/replay.md is played.
 
-use std::{fs, path::Path, process::Command};
+use std::process::Command;
 
 use regex::Regex;
 
-use crate::harness::{stack::Stack, stream::Stream};
+use crate::{
+    documented::{self, Played, Step},
+    harness::{stack::Stack, stream::Stream},
+};
 
 #[test]
 fn the_documentation_shows_what_is_said() {
@@ -29,44 +32,20 @@ fn the_documentation_shows_what_is_said() {
     program.terminate();
     stream.set("postgres.url", "postgres://nobody@127.0.0.1:1/none");
 
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/replay.md");
-    let text = fs::read_to_string(&path).expect("there is a page");
     let an_lsn = Regex::new("[0-9A-F]{1,8}/[0-9A-F]{5,8}").expect("an expression");
     let a_time = Regex::new(r"\d{4}-\d\d-\d\dT[0-9:.]+Z|\d{13}").expect("an expression");
     let spaces = Regex::new(" +").expect("an expression");
-    let (mut found, mut is_console, mut commands) = (String::new(), false, 0);
-    for line in text.lines() {
-        if line == "```" {
-            is_console = false;
-        }
-        match line.strip_prefix("$ ").filter(|_| is_console) {
-            Some(command) => {
-                commands += 1;
-                let command = an_lsn.replace_all(command, lsn.as_str());
-                found.extend(["$ ", &command, "\n", &run(&stream, &command)]);
-            }
-            // What a command says comes from the command.
-            None if is_console => {}
-            None => found.extend([line, "\n"]),
-        }
-        if line == "```console" {
-            is_console = true;
-        }
-    }
-    assert!(commands > 5, "the page has examples");
-    if std::env::var_os("UPDATE_DOCS").is_some() {
-        fs::write(&path, &found).expect("the page can be written");
-        return;
-    }
     let plain = |text: &str| {
         let text = an_lsn.replace_all(text, "LSN");
         let text = a_time.replace_all(&text, "TIME");
         spaces.replace_all(&text, " ").into_owned()
     };
-    for (found, text) in plain(&found).lines().zip(plain(&text).lines()) {
-        assert_eq!(found, text, "docs/replay.md is out of date: run this test with UPDATE_DOCS=1");
-    }
-    assert_eq!(found.lines().count(), text.lines().count());
+    documented::play("docs/replay.md", plain, |step| {
+        let Step::Command(command) = step else { return None };
+        let command = an_lsn.replace_all(command, lsn.as_str()).into_owned();
+        let output = run(&stream, &command);
+        Some(Played { command, output })
+    });
 }
 
 /// Both of what it says, under the names of the page.

@@ -2,6 +2,7 @@
 
 mod control;
 mod crashes;
+mod documented;
 mod envelopes;
 mod judge;
 mod keyless;
@@ -55,7 +56,7 @@ fn create(stack: &Stack, label: &str, rows: u32) -> Stream {
 }
 
 /// Waits until nothing is left to copy.
-fn await_copied(program: &Program) {
+pub(crate) fn await_copied(program: &Program) {
     wait_until(COPY_TIMEOUT, "every table is copied", || {
         let log = program.log();
         (log.contains("every table is copied") || log.contains("no table is to be copied")).then_some(())
