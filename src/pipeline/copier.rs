@@ -109,6 +109,9 @@ pub(super) fn waiting_bytes(memory_limit: usize) -> usize {
 
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
+    /// For questions that are answered at once. The stream may be waiting for whoever asks, who must not wait for tables to be made ready, of which
+    /// the relations are kept for many at a time.
+    asking: tokio::sync::Mutex<Catalog>,
     /// That of the relations, for whoever must not wait for them.
     topics: Arc<TopicAdmin>,
     connect: Arc<ConnectOptions>,
@@ -147,6 +150,7 @@ impl Copier {
         Self {
             topics: Arc::clone(&parts.relations.topics),
             relations: tokio::sync::Mutex::new(parts.relations),
+            asking: tokio::sync::Mutex::new(Catalog::new(Arc::clone(&parts.connect))),
             connect: parts.connect,
             publication: parts.publication,
             match_interval: parts.match_interval,
@@ -315,6 +319,9 @@ impl Copier {
             let next = self.state().begin();
             let Some((table, look)) = next else {
                 reader.disconnect();
+                if self.state().lacking() == 0 {
+                    self.asking.lock().await.disconnect();
+                }
                 waiting.await;
                 continue;
             };
@@ -378,7 +385,7 @@ impl Copier {
         }
         // Tables of later looks may come while it is assigned.
         let look = self.state().looks.saturating_sub(1);
-        let xid = self.relations.lock().await.catalog.assign_xid().await?;
+        let xid = self.asking.lock().await.assign_xid().await?;
         self.state().fence = Some(Fence { epoch, look, xid });
         Ok(xid)
     }
@@ -424,4 +431,49 @@ impl Copier {
 
 fn session_over() -> Failure {
     Failure::new(Code::KafkaUnavailable, "the session has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
+                         [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
+    /// Only what is never answered takes as long.
+    const NEVER: Duration = Duration::from_mins(1);
+
+    /// One that has nobody to ask.
+    fn copier() -> Copier {
+        let metrics = Arc::new(Metrics::new(1));
+        let config = Config::parse(LEAST, []).expect("a configuration");
+        let (requests, _) = tokio::sync::mpsc::channel(1);
+        Copier::new(CopierParts {
+            relations: Relations::without_servers(&metrics),
+            connect: Arc::new(config.postgres.connect.clone()),
+            publication: "test".to_owned(),
+            settings: config.snapshot.clone(),
+            match_interval: Duration::from_secs(1),
+            memory_limit_bytes: config.memory_limit_bytes,
+            budget: Arc::new(MemoryBudget::new(1 << 20)),
+            requests,
+            metrics,
+            progress: Progress::default(),
+            has_begun_anew: false,
+            control: Arc::default(),
+            signals: None,
+        })
+    }
+
+    /// The stream may be waiting for it.
+    #[test]
+    fn a_fence_does_not_wait_for_tables_that_are_made_ready() {
+        let (runtime, copier) = (tokio::runtime::Runtime::new().expect("a runtime"), copier());
+        let asked = runtime.block_on(async {
+            let _kept = copier.relations.lock().await;
+            tokio::time::timeout(NEVER, copier.fence(Epoch::default(), 0)).await
+        });
+        let failure = asked.expect("the server is asked").expect_err("nobody answers");
+        assert_eq!(failure.code(), Code::PostgresUnavailable);
+    }
 }

@@ -173,7 +173,7 @@ impl Copier {
         let emptied = match self.partitions_to_empty(encoding, false).await? {
             None => None,
             Some(partitions) => {
-                let lsn = self.relations.lock().await.catalog.flush_lsn().await?;
+                let lsn = self.asking.lock().await.flush_lsn().await?;
                 let now = Timestamp::from_unix_micros(unix_ms().saturating_mul(1000));
                 let context = SnapshotContext::new(SnapshotKind::Incremental, lsn, None, now);
                 Some(emptied(encoding, &context, partitions)?)
@@ -214,7 +214,7 @@ impl Copier {
         let admin = Arc::clone(&self.topics);
         let (topic, name) = (encoding.plan.plan().topic(), encoding.plan.plan().topic().to_string());
         let (partitions, is_unwritten) = blocking(topic, move || {
-            let partitions = admin.partitions_by_topic()?.get(&name).copied().unwrap_or_default();
+            let partitions = admin.partitions(&name)?.unwrap_or_default();
             Ok((partitions, partitions > 0 && admin.is_unwritten(&name, partitions)?))
         })
         .await?;
@@ -250,7 +250,7 @@ impl Copier {
         self.request(Request::Taken { window, snapshot, until, accepted }).await?;
         if !taken.is_flushed {
             // As for a chunk: what is not flushed is not streamed.
-            self.relations.lock().await.catalog.assign_xid().await?;
+            self.asking.lock().await.assign_xid().await?;
         }
         let taken_at = Timestamp::from_unix_micros(taken.taken_unix_us);
         let mut reading = Reading {

@@ -238,7 +238,7 @@ impl Copier {
         }
         let began = Instant::now();
         loop {
-            let snapshot = self.relations.lock().await.catalog.current_snapshot().await?;
+            let snapshot = self.asking.lock().await.current_snapshot().await?;
             if snapshot.xmin() >= fence && opened.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
                 return Ok(Ok(fence));
             }
@@ -319,7 +319,7 @@ impl Copier {
             copying.reader.end_and_look(copying.oid).await?
         } else {
             copying.reader.disconnect();
-            self.relations.lock().await.catalog.fingerprint(copying.oid).await?
+            self.asking.lock().await.fingerprint(copying.oid).await?
         };
         if fingerprint_after != *fingerprint {
             // Perhaps its name was another table's meanwhile, since a schema can be renamed without its lock.
@@ -334,7 +334,7 @@ impl Copier {
         if !taken.is_flushed {
             // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not
             // flushed is not streamed. The commit of a transaction id is flushed soon, with all before it.
-            self.relations.lock().await.catalog.assign_xid().await?;
+            self.asking.lock().await.assign_xid().await?;
         }
         Ok(Ok(ReadChunk {
             batch,
