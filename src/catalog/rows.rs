@@ -156,7 +156,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
 
 /// Where the last record ends, given where the next one will begin: at the start of a page that is behind the page's header, of 24 bytes or, at
 /// the start of a segment, 40 (`SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`). The stream's positions never come that far on a server where nothing happens.
-fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
+pub(super) fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
     let lsn = u64::from(insert_lsn);
     match lsn % page_bytes.max(1) {
         header @ (24 | 40) => Lsn::from(lsn - header),

@@ -10,6 +10,7 @@ mod ahead;
 mod at_once;
 mod chunk;
 mod control;
+mod emptying;
 mod limits;
 mod signals;
 mod state;
@@ -242,7 +243,7 @@ impl Copier {
                 self.publication
             );
             if is_copied_anew {
-                self.forget(*oid).await?;
+                self.forget(*oid, None).await?;
             }
         }
         Ok(())
@@ -274,13 +275,23 @@ impl Copier {
                     self.publication
                 );
             }
-            self.forget(oid).await?;
+            match self.leave(oid).await {
+                Err(failure) if failure.code() != Code::Internal => {
+                    self.metrics.copy_failed(&failure);
+                    let code = failure.code().as_str();
+                    warn!(
+                        code,
+                        "what is left of a copy is not taken out of its topic for now, which is tried again: {failure}"
+                    );
+                }
+                left => left?,
+            }
         }
         Ok(())
     }
 
-    async fn forget(&self, table: Oid) -> Result<(), Failure> {
-        self.request(Request::Forget { table }).await?;
+    async fn forget(&self, table: Oid, told: Option<Notice>) -> Result<(), Failure> {
+        self.request(Request::Forget { table, told }).await?;
         self.state().progress.tables.remove(&table.into());
         Ok(())
     }

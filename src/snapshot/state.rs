@@ -9,7 +9,7 @@ use pgoutput::Oid;
 use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
-use super::moved::MovedRows;
+use super::{moved::MovedRows, shape::Shape};
 use crate::{
     catalog::{MEMBER, PublishedTable},
     failure::{Code, Failure},
@@ -100,6 +100,9 @@ pub(crate) struct TableRecord {
     /// Whether all of it is copied in one snapshot: as long as rows are missing, its changes are left out that the copy will have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) at_once: bool,
+    /// What it is like while it is owed such a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shape: Option<Box<Shape>>,
     /// Whether its topic is to be emptied before any of it is copied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) empty_first: bool,
@@ -289,6 +292,7 @@ impl TableRecord {
             condition: None,
             asked: false,
             at_once: false,
+            shape: None,
             empty_first: false,
             started_at_ms,
             ended_at_ms: None,
@@ -318,9 +322,9 @@ impl TableRecord {
         Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
     }
 
-    /// The same, with how the table has come into the publication.
-    pub(crate) fn published_as(self, membership: &str) -> Self {
-        Self { key: vec![membership.to_owned()], ..self }
+    /// The same, with what the table is like, and how it has come into the publication.
+    pub(crate) fn described(self, shape: Shape, membership: &str) -> Self {
+        Self { shape: Some(Box::new(shape)), key: vec![membership.to_owned()], ..self }
     }
 
     /// The same once its topic is emptied.
@@ -342,7 +346,8 @@ impl TableRecord {
     /// The same in the place of another, with what its topic still needs.
     pub(crate) fn in_the_place_of(self, other: &Self) -> Self {
         let record = Self { empty_first: other.empty_first, ..self };
-        if other.is_owed() { record.owed() } else { record }
+        // What it is like is known better once its copy begins.
+        if other.is_owed() { Self { shape: other.shape.clone(), ..record.owed() } } else { record }
     }
 
     /// The same, stopped by somebody.
@@ -352,7 +357,7 @@ impl TableRecord {
 
     /// The same once nothing is left to copy.
     pub(crate) fn ended(&self, at_ms: i64) -> Self {
-        Self { ended_at_ms: Some(at_ms), ..self.clone() }
+        Self { ended_at_ms: Some(at_ms), shape: None, ..self.clone() }
     }
 
     /// Removes it.

@@ -158,7 +158,7 @@ impl Copier {
     /// What the table is like, and how its rows are told apart and ordered; or what there is to do besides. It holds for as long as each chunk's snapshot
     /// has the same fingerprint.
     async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
-        let (table, key, fingerprint) = match self.describe_table(copying).await? {
+        let (Found { table, fingerprint, .. }, key) = match self.describe_table(copying).await? {
             Ok(described) => described,
             Err(step) => return Ok(Err(step)),
         };
@@ -173,19 +173,18 @@ impl Copier {
         })
     }
 
-    /// What the table is like, with the columns that tell its rows apart, if any do, and its fingerprint.
+    /// What the table is like, with the columns that tell its rows apart, if any do.
     pub(super) async fn describe_table(
         &self,
         copying: &mut Copying,
-    ) -> Result<Result<(SnapshotTable, Option<RowKey>, String), Step>, Failure> {
+    ) -> Result<Result<(Found, Option<RowKey>), Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        let Some(Found { fingerprint, table, rows_estimated, facts }) = self.look_up(&mut relations, oid).await? else {
-            return Ok(Err(Step::Gone));
-        };
+        let Some(found) = self.look_up(&mut relations, oid).await? else { return Ok(Err(Step::Gone)) };
+        let Found { table, rows_estimated, facts, .. } = &found;
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
-        self.state().estimate(oid, rows_estimated);
+        self.state().estimate(oid, *rows_estimated);
         let key = RowKey::of(&table.relation, facts.primary_key.as_deref());
         let is_known = match relations.known.get(oid) {
             Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
@@ -193,9 +192,9 @@ impl Copier {
         };
         if !is_known {
             // The rows are those of now.
-            relations.learn_now(table.relation.clone(), facts).await?;
+            relations.learn_now(table.relation.clone(), facts.clone()).await?;
         }
-        Ok(Ok((table, key, fingerprint)))
+        Ok(Ok((found, key)))
     }
 
     /// How the table's rows are encoded now, if they are.

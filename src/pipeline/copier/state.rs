@@ -6,6 +6,7 @@ use std::{
 };
 
 use pgoutput::Oid;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
     catalog::PublishedTable,
@@ -35,6 +36,10 @@ pub(super) struct State {
     pub(super) stopping: BTreeSet<u32>,
     /// Those that are being copied, and were taken out of the publication meanwhile, though they may be back.
     gone: BTreeSet<u32>,
+    /// Those that are owed a copy at once and were found to be gone, each with a transaction id that was assigned after that.
+    pub(super) found_gone: BTreeMap<u32, u64>,
+    /// The same once there is nothing more of them in the log but what is there, until the stream has come past them: whoever finds one back waits for that.
+    pub(super) leaving: BTreeMap<u32, oneshot::Receiver<()>>,
     /// Those that are published, and not asked for by the configuration, under these names.
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
@@ -109,6 +114,8 @@ impl State {
             taken: BTreeMap::new(),
             stopping: BTreeSet::new(),
             gone: BTreeSet::new(),
+            found_gone: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             unwatched: BTreeMap::new(),
             impossible: BTreeSet::new(),
             told_away: BTreeSet::new(),
@@ -127,7 +134,9 @@ impl State {
 
     fn is_wanted(&self, table: u32) -> bool {
         let is_asked_for = self.is_automatic || self.progress.tables.get(&table).is_some_and(|record| record.asked);
-        let is_ours = !self.stopping.contains(&table) && !self.unwatched.contains_key(&table);
+        let is_ours = !self.stopping.contains(&table)
+            && !self.unwatched.contains_key(&table)
+            && !self.leaving.contains_key(&table);
         is_asked_for && is_ours && self.progress.lacks(table.into())
     }
 
@@ -136,6 +145,7 @@ impl State {
     pub(super) fn look(&mut self, tables: &[(Oid, PublishedTable)]) -> Vec<Oid> {
         let look = self.looks;
         self.looks += 1;
+        self.leaving.retain(|_, left| matches!(left.try_recv(), Err(TryRecvError::Empty)));
         if tables.is_empty() {
             // That there is none at all is not the tables' doing.
             return Vec::new();
@@ -143,6 +153,7 @@ impl State {
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
         let rests = |oid: &u32| self.resting.get(oid).is_some_and(|(_, until)| *until > Instant::now());
         let published = &self.published;
+        self.found_gone.retain(|oid, _| !published.contains_key(oid));
         self.taken.retain(|oid, taken| *taken != Taken::PutOff || rests(oid) && published.contains_key(oid));
         self.unwatched.retain(|oid, name| self.published.get(oid) == Some(name));
         let published = &self.published;
@@ -314,6 +325,12 @@ impl State {
                 let found = format!("{table} is published, and not among postgres.tables");
                 return Err(Failure::new(Code::SnapshotRefused, found));
             }
+            if self.leaving.contains_key(&oid) {
+                let found = format!(
+                    "{table} was gone, and what was copied of it is still to be taken out of its topic: ask again"
+                );
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
             if condition.is_some() && record.is_some_and(|record| record.empty_first) {
                 let found =
                     format!("the topic of {table} is to be emptied first, so that all of its rows have to be copied");
@@ -471,7 +488,7 @@ mod tests {
         assert_eq!(state.look(&[table(3)]), [Oid::from(1)]);
         state.progress.tables.remove(&1);
         // One that is owed a copy and out for a moment while it is read begins anew; one that rests is no such thing.
-        state.progress.tables.insert(4, record().owed().published_as("member 7"));
+        state.progress.tables.insert(4, record().owed());
         state.look(&[table(3), table(4)]);
         while state.begin().is_some_and(|(oid, _)| oid != Oid::from(4)) {}
         assert!(state.look(&[table(3)]).is_empty() && !state.is_back(4.into()));

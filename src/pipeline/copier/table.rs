@@ -209,18 +209,11 @@ impl Copier {
                 if copying.record.is_owed() && self.state().is_back(oid) {
                     return Ok(End::NextTurn("it was taken out of the publication and put back".to_owned()));
                 }
-                let TableRecord { schema, table, .. } = &copying.ahead;
-                if copying.record.is_owed() {
-                    warn!(
-                        schema,
-                        table,
-                        "the table is not streamed any more, and not copied: what was left out for its copy, and the copy as far as it came, are all \
-                         that its topic lacks and has"
-                    );
-                } else {
+                if !copying.record.is_owed() {
+                    let TableRecord { schema, table, .. } = &copying.ahead;
                     info!(schema, table, "the table is not copied, for it is not streamed");
                 }
-                self.forget(oid).await?;
+                self.leave(oid).await?;
                 Ok(End::Gone)
             }
             Step::Impossible(why) => {
@@ -228,7 +221,7 @@ impl Copier {
                 // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
                 let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
                 if is_forgotten {
-                    self.forget(oid).await?;
+                    self.forget(oid, None).await?;
                 }
                 Ok(End::Impossible { why, is_news })
             }
@@ -236,7 +229,7 @@ impl Copier {
                 let TableRecord { schema, table, .. } = &copying.ahead;
                 info!(schema, table, "the table is published and not asked for: it is not copied");
                 if self.state().progress.tables.contains_key(&oid.into()) {
-                    self.forget(oid).await?;
+                    self.forget(oid, None).await?;
                 }
                 Ok(End::Unwatched)
             }
