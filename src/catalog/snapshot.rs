@@ -165,6 +165,15 @@ impl Catalog {
         Ok(rows.iter().map(table).collect())
     }
 
+    /// Those of these tables that there are.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn existing_tables(&mut self, tables: &[Oid]) -> Result<BTreeSet<Oid>, Failure> {
+        let rows = self.query("SELECT oid FROM pg_class WHERE oid = ANY($1)", &[&oids(tables)]).await?;
+        Ok(rows.iter().map(|row| table_of(row, 0)).collect())
+    }
+
     /// How many rows each of these tables has with its partitions, as the statistics say; of some there are none.
     ///
     /// # Errors

@@ -28,7 +28,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
@@ -43,6 +43,7 @@ use crate::{
     config::{self, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
+    pipeline::publish::unix_ms,
     snapshot::{Epoch, Happened, Notice, Progress, Request, TableRecord, control::SnapshotControl},
 };
 
@@ -201,14 +202,13 @@ impl Copier {
 
     async fn look_anew(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         self.forget_what_was_away(catalog).await?;
-        self.look(catalog).await
+        self.look(catalog).await?;
+        self.forget_what_is_dropped(catalog).await
     }
 
     /// A table that was copied, taken out of the publication and put back has changes in between that were not streamed. Somebody may do that
     /// between two looks, or while no instance runs, so that it is told by the rows of the catalog that have it in the publication. What it was when
-    /// it was copied stands in its record. It is copied anew, as a table that is new.
-    ///
-    /// What was deleted in between nobody can tell: the topic keeps it, and whoever runs this has to hear of it.
+    /// it was copied stands in its record. It is copied anew, behind an event that it was emptied: what was deleted in between nobody can tell.
     async fn forget_what_was_away(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         // A command must not start one of them meanwhile.
         let _turn = self.commands.lock().await;
@@ -225,26 +225,43 @@ impl Copier {
                 let state = self.state();
                 (state.progress.tables.get(&u32::from(*oid)).cloned(), state.is_copied_unasked(*oid))
             };
-            let Some(TableRecord { schema, table, .. }) = record else { continue };
+            let Some(mut record) = record else { continue };
             if !is_copied_anew && !self.state().told_away.insert((*oid).into()) {
                 continue;
             }
+            let TableRecord { schema, table, .. } = &record;
             let rows = if is_copied_anew {
                 "Its rows are copied anew".to_owned()
             } else {
                 format!("Run `pgsluice snapshot start {schema}.{table}`, which copies its rows anew")
             };
-            error!(
+            warn!(
                 schema,
                 table,
                 "the table was taken out of publication {} and put back, or its rows are chosen otherwise, since it was copied: what was changed in \
-                 between was not streamed. {rows}. Rows that were deleted in between, or do not belong to it any more, stay in its topic: compare its \
-                 keys with the table, and write a tombstone for each that is gone",
+                 between was not streamed. {rows}, behind a TRUNCATE event if its topic takes one, so that nothing stays that was deleted in between",
                 self.publication
             );
             if is_copied_anew {
-                self.forget(*oid, None).await?;
+                self.put_away(*oid, &record, None).await?;
+            } else {
+                record.was_away = true;
+                self.record(vec![record.attachment(*oid)]).await?;
+                self.state().progress.tables.insert((*oid).into(), record);
             }
+        }
+        Ok(())
+    }
+
+    /// What is kept of a table for its return is forgotten once it is dropped.
+    async fn forget_what_is_dropped(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        let away = self.state().away();
+        if away.is_empty() {
+            return Ok(());
+        }
+        let existing = catalog.existing_tables(&away).await?;
+        for oid in away.into_iter().filter(|oid| !existing.contains(oid)) {
+            self.forget(oid, None).await?;
         }
         Ok(())
     }
@@ -265,16 +282,6 @@ impl Copier {
         self.work.notify_waiters();
         self.settled.notify_waiters();
         for oid in gone {
-            let record = self.state().progress.tables.get(&u32::from(oid)).cloned();
-            if let Some(TableRecord { schema, table, ended_at_ms: Some(_), .. }) = record {
-                warn!(
-                    schema,
-                    table,
-                    "the table was taken out of publication {}, or dropped: it is not streamed any more. Should it be put back, its rows are copied anew, \
-                     and rows that were deleted in between stay in its topic",
-                    self.publication
-                );
-            }
             match self.leave(oid).await {
                 Err(failure) if failure.code() != Code::Internal => {
                     self.metrics.copy_failed(&failure);
@@ -291,8 +298,16 @@ impl Copier {
     }
 
     async fn forget(&self, table: Oid, told: Option<Notice>) -> Result<(), Failure> {
-        self.request(Request::Forget { table, told }).await?;
+        self.request(Request::Forget { table, instead: None, told }).await?;
         self.state().progress.tables.remove(&table.into());
+        Ok(())
+    }
+
+    /// The table was out of the publication, or is: it is copied anew when it is in it, and its topic emptied before.
+    async fn put_away(&self, table: Oid, record: &TableRecord, told: Option<Notice>) -> Result<(), Failure> {
+        let record = record.away(unix_ms());
+        self.request(Request::Forget { table, instead: Some(record.attachment(table)), told }).await?;
+        self.state().progress.tables.insert(table.into(), record);
         Ok(())
     }
 

@@ -106,6 +106,9 @@ pub(crate) struct TableRecord {
     /// Whether its topic is to be emptied before any of it is copied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) empty_first: bool,
+    /// Whether it was out of the publication since rows of it were written. Its topic is to be emptied before it is copied again, too, if that can be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) was_away: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -170,8 +173,13 @@ impl Progress {
         let mut attachments = Vec::new();
         self.tables.retain(|oid, record| {
             // What is owed begins anew in any case, and so does that whose topic is still to be emptied.
-            let is_at_its_beginning = record.is_owed() || record.empty_first;
+            let is_at_its_beginning = record.is_owed() || record.empties_first() && record.is_going_on();
             let is_kept = record.stopped_at_ms.is_some() || is_at_its_beginning;
+            if !is_kept && record.was_away {
+                *record = record.away(record.started_at_ms);
+                attachments.push(record.attachment(Oid::from(*oid)));
+                return true;
+            }
             if !is_kept {
                 attachments.push(TableRecord::removal(Oid::from(*oid)));
             }
@@ -196,6 +204,8 @@ impl Progress {
         let mut names: BTreeMap<u32, (String, String)> =
             self.tables.iter().map(|(oid, it)| (*oid, (it.schema.clone(), it.table.clone()))).collect();
         names.extend(published.iter().map(|(oid, it)| (u32::from(*oid), (it.schema.clone(), it.name.clone()))));
+        // That of one that was away has to be, now.
+        self.tables.retain(|_, record| !record.was_away || record.empty_first || record.stopped_at_ms.is_some());
         let mut attachments = self.begin_anew();
         for (oid, (schema, table)) in names {
             if self.tables.contains_key(&oid) {
@@ -294,6 +304,7 @@ impl TableRecord {
             at_once: false,
             shape: None,
             empty_first: false,
+            was_away: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -327,9 +338,20 @@ impl TableRecord {
         Self { shape: Some(Box::new(shape)), key: vec![membership.to_owned()], ..self }
     }
 
-    /// The same once its topic is emptied.
+    /// The same at the beginning of another copy, once it was out of the publication: what its topic has of it is not to be gone on with.
+    pub(crate) fn away(&self, started_at_ms: i64) -> Self {
+        let anew = Self::new(&self.schema, &self.table, Vec::new(), started_at_ms);
+        Self { was_away: true, empty_first: self.empty_first, ..anew }
+    }
+
+    /// Whether its topic is to be emptied before any of it is copied.
+    pub(crate) fn empties_first(&self) -> bool {
+        self.empty_first || self.was_away
+    }
+
+    /// The same once its topic is emptied, or cannot be.
     pub(crate) fn emptied(&self) -> Self {
-        Self { empty_first: false, ..self.clone() }
+        Self { empty_first: false, was_away: false, ..self.clone() }
     }
 
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.
@@ -345,7 +367,7 @@ impl TableRecord {
 
     /// The same in the place of another, with what its topic still needs.
     pub(crate) fn in_the_place_of(self, other: &Self) -> Self {
-        let record = Self { empty_first: other.empty_first, ..self };
+        let record = Self { empty_first: other.empty_first, was_away: other.was_away, ..self };
         // What it is like is known better once its copy begins.
         if other.is_owed() { Self { shape: other.shape.clone(), ..record.owed() } } else { record }
     }
@@ -475,6 +497,12 @@ mod tests {
         assert_eq!(progress.owed(), [Oid::from(5)]);
         progress.begin_anew();
         assert!(progress.tables[&3].empty_first, "that it begins anew does not empty its topic");
+        progress.tables.insert(8, record(Some(5)).away(6));
+        progress.tables.insert(9, TableRecord { was_away: true, ..record(Some(5)) });
+        progress.begin_anew();
+        assert!([8, 9].iter().all(|oid| progress.tables[oid].was_away && progress.lacks(Oid::from(*oid))));
+        progress.begin_anew_behind_truncates(&[8].map(published), 9);
+        assert!([8, 9].iter().all(|oid| progress.tables[oid].empty_first), "now it has to be");
         let asked = TableRecord::new("public", "t3", Vec::new(), 1);
         assert!(asked.clone().in_the_place_of(&progress.tables[&3]).empty_first);
         assert!(asked.in_the_place_of(&progress.tables[&5]).is_owed());

@@ -118,7 +118,7 @@ impl Copier {
             Err(step) => return Ok(step),
         };
         copying.go_by(&described);
-        if copying.record.empty_first
+        if copying.record.empties_first()
             && let Some(impossible) = self.empty_first(copying, &encoding).await?
         {
             return Ok(impossible);

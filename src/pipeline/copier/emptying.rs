@@ -6,7 +6,7 @@ use std::{sync::Arc, time::Duration};
 use encoder::{RecordBatch, SnapshotContext, SnapshotKind};
 use pgoutput::{Lsn, Oid, Timestamp};
 use tokio::{sync::oneshot, task::spawn_blocking};
-use tracing::warn;
+use tracing::{error, warn};
 
 use super::{
     Copier,
@@ -36,22 +36,36 @@ impl Copier {
         })
     }
 
-    /// Empties the topic, if it holds anything, before the first chunk of a table that is copied by its key. Some if that cannot be.
+    /// Empties the topic, if it holds anything, before the first chunk of a table that is copied by its key. Some if that has to be, and cannot.
     pub(super) async fn empty_first(
         &self,
         copying: &mut Copying,
         encoding: &Encoding,
     ) -> Result<Option<Step>, Failure> {
-        if let Some(obstacle) = self.obstacle(encoding, true).await? {
-            let why = format!("what was written before has to be taken out of its topic by a TRUNCATE, {obstacle}");
-            return Ok(Some(Step::Impossible(why)));
-        }
-        let emptied = match self.partitions_to_empty(encoding, false).await? {
-            None => None,
-            Some(partitions) => {
-                let lsn = self.asking.lock().await.flush_lsn().await?;
-                Some(emptied(encoding, &context_at(lsn), partitions)?)
+        let TableRecord { schema, table, .. } = &copying.ahead;
+        let emptied = match self.obstacle(encoding, true).await? {
+            Some(obstacle) if copying.record.empty_first => {
+                let why = format!("what was written before has to be taken out of its topic by a TRUNCATE, {obstacle}");
+                return Ok(Some(Step::Impossible(why)));
             }
+            Some(obstacle) => {
+                error!(
+                    schema,
+                    table,
+                    "the table was out of publication {}, and what was changed meanwhile was not streamed. Its rows are copied anew, but its topic cannot \
+                     be told before that it was emptied, by a TRUNCATE, {obstacle}: rows that were deleted meanwhile, or do not belong to it any more, stay in \
+                     its topic. Compare its keys with the table, and write a tombstone for each that is gone",
+                    self.publication
+                );
+                None
+            }
+            None => match self.partitions_to_empty(encoding, false).await? {
+                None => None,
+                Some(partitions) => {
+                    let lsn = self.asking.lock().await.flush_lsn().await?;
+                    Some(emptied(encoding, &context_at(lsn), partitions)?)
+                }
+            },
         };
         let record = copying.record.emptied();
         let (attachment, (is_emptied, answer)) = (record.attachment(copying.oid), oneshot::channel());
@@ -96,10 +110,25 @@ impl Copier {
         let record = self.state().progress.tables.get(&oid.into()).cloned();
         match record {
             Some(record) if record.is_owed() => self.leave_owed(oid, record).await,
-            record => {
-                let unfinished = record.filter(TableRecord::is_going_on);
-                self.forget(oid, unfinished.map(|record| Notice::of_table(Happened::Aborted, &record))).await
+            Some(record) => {
+                let told = record.is_going_on().then(|| Notice::of_table(Happened::Aborted, &record));
+                // One of which nothing was written, or that nobody copies by himself, is then as if it were new.
+                let has_written = record.rows > 0 || record.after.is_some() || record.ended_at_ms.is_some();
+                let is_kept = (has_written || record.empties_first()) && self.state().is_copied_unasked(oid);
+                if !is_kept || self.asking.lock().await.existing_tables(&[oid]).await?.is_empty() {
+                    return self.forget(oid, told).await;
+                }
+                let TableRecord { schema, table, .. } = &record;
+                warn!(
+                    schema,
+                    table,
+                    "the table was taken out of publication {}: it is not streamed any more. Should it be put back, its rows are copied anew, behind a \
+                     TRUNCATE event if its topic takes one",
+                    self.publication
+                );
+                self.put_away(oid, &record, told).await
             }
+            None => self.forget(oid, None).await,
         }
     }
 

@@ -171,9 +171,17 @@ impl State {
         // That of one that is being copied ends its own turn; and what a topic needs before its table is copied it needs whenever that is.
         let published = &self.published;
         let is_gone = |(oid, record): &(&u32, &TableRecord)| {
-            !published.contains_key(oid) && !self.taken.contains_key(oid) && !record.empty_first
+            !published.contains_key(oid) && !self.taken.contains_key(oid) && !record.empties_first()
         };
         self.progress.tables.iter().filter(is_gone).map(|(oid, _)| Oid::from(*oid)).collect()
+    }
+
+    /// Those that are not published, and of which it is kept for their return what their topics need.
+    pub(super) fn away(&self) -> Vec<Oid> {
+        let is_away = |(oid, record): &(&u32, &TableRecord)| {
+            record.empties_first() && !self.published.contains_key(oid) && !self.taken.contains_key(oid)
+        };
+        self.progress.tables.iter().filter(is_away).map(|(oid, _)| Oid::from(*oid)).collect()
     }
 
     /// The tables that were copied, with how each had come into the publication, as far as that is known.
@@ -331,7 +339,7 @@ impl State {
                 );
                 return Err(Failure::new(Code::SnapshotRefused, found));
             }
-            if condition.is_some() && record.is_some_and(|record| record.empty_first) {
+            if condition.is_some() && record.is_some_and(TableRecord::empties_first) {
                 let found =
                     format!("the topic of {table} is to be emptied first, so that all of its rows have to be copied");
                 return Err(Failure::new(Code::SnapshotRefused, found));
@@ -496,6 +504,11 @@ mod tests {
         assert!(!state.is_published(4.into()) && state.is_back(4.into()) && state.is_published(4.into()));
         state.end(4.into(), 0, End::PutOff("it cannot be read".into()));
         assert_eq!(state.look(&[table(3)]), [Oid::from(4)], "that it rests keeps it no longer");
+        state.progress.tables.insert(1, record().away(3));
+        assert_eq!(state.look(&[table(3)]), [Oid::from(4)]);
+        assert_eq!(state.away(), [1.into(), 2.into()], "it may come back");
+        state.look(&[table(1), table(3)]);
+        assert!(state.is_taken(1) && state.reserve(vec![(1, table(1).1)], Some("id < 9")).is_err());
     }
 
     #[test]

@@ -218,8 +218,9 @@ impl Copier {
             }
             Step::Impossible(why) => {
                 let is_news = self.tell_impossible(copying, &why);
-                // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
-                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
+                // It may have had a key when its copy began; what somebody has asked for stays as it was asked, and so does what its topic needs.
+                let is_forgettable = |record: &TableRecord| !record.asked && !record.empties_first();
+                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(is_forgettable);
                 if is_forgotten {
                     self.forget(oid, None).await?;
                 }
@@ -228,7 +229,9 @@ impl Copier {
             Step::Unwatched => {
                 let TableRecord { schema, table, .. } = &copying.ahead;
                 info!(schema, table, "the table is published and not asked for: it is not copied");
-                if self.state().progress.tables.contains_key(&oid.into()) {
+                let is_forgettable = |record: &TableRecord| !record.empties_first();
+                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(is_forgettable);
+                if is_forgotten {
                     self.forget(oid, None).await?;
                 }
                 Ok(End::Unwatched)

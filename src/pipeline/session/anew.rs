@@ -13,6 +13,9 @@
 //!    [`Windows`](crate::snapshot::Windows) holds for it, or that of [`AtOnce`](crate::snapshot::AtOnce).
 //! 3. Where a topic cannot be emptied, nothing is begun, and the refusal stays what it was.
 //!
+//! The same is done with a single table that was out of the publication while rows of it were in its topic, where it can be: what was done to it meanwhile
+//! is a gap like any other.
+//!
 //! A slot that has passed the checkpoint is taken as it is: it decodes from where it stands, and nobody's slot is dropped that may be in use.
 
 use std::{

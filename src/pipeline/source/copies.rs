@@ -227,12 +227,12 @@ impl Source {
                 attachments.extend(ended.into_iter().flat_map(|table| self.copies.moved.end(table)));
                 self.record(attachments, notices, Some(committed)).await
             }
-            Request::Forget { table, told } => {
+            Request::Forget { table, instead, told } => {
                 // Whoever reads it still notes nothing any more.
                 self.copies.windows.spoil(table, Spoilt::Altered);
                 self.copies.at_once.forgive(table);
                 let mut attachments = self.copies.moved.end(table);
-                attachments.push(TableRecord::removal(table));
+                attachments.push(instead.unwrap_or_else(|| TableRecord::removal(table)));
                 self.record(attachments, told.into_iter().collect(), None).await
             }
             Request::Leave { table, until, emptied, told, left } => {
