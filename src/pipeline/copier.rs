@@ -1,6 +1,7 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
-//! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How one
+//! Here is who copies which table when: tables are looked for again and again, and workers, of which as many are not idle as tables may be copied at a
+//! time, each take one after the other, over a connection of their own. How one
 //! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; how one is that nothing tells the rows of apart,
 //! in [`at_once`]; what operators ask for, in [`control`].
 //!
@@ -40,7 +41,7 @@ use self::{
 use super::relations::Relations;
 use crate::{
     catalog::{Catalog, MEMBER, RowReader},
-    config::{self, SnapshotMode},
+    config::{self, CONNECTIONS_MAX, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
     pipeline::publish::unix_ms,
@@ -78,7 +79,7 @@ pub(super) struct CopierParts {
 /// Why the session has to end.
 pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
     let signals = parts.signals.take();
-    let (connections, has_begun_anew) = (parts.settings.connections, parts.has_begun_anew);
+    let has_begun_anew = parts.has_begun_anew;
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
     if copier.state().progress.is_paused {
@@ -88,9 +89,10 @@ pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
         copier.tell(Notice::of_all(Happened::BegunAnew)).await?;
     }
     let mut workers = JoinSet::new();
-    for _ in 0..connections {
+    // Those that are too many for now wait.
+    for worker in 0..usize::from(CONNECTIONS_MAX) {
         let copier = Arc::clone(&copier);
-        workers.spawn(async move { copier.work().await });
+        workers.spawn(async move { copier.work(worker).await });
     }
     tokio::select! {
         () = Copier::keep_answering(&copier, &control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
@@ -163,7 +165,11 @@ impl Copier {
             waiting_at_once: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit) / 4)),
             requests: parts.requests,
             metrics: parts.metrics,
-            state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
+            state: Mutex::new(State::new(
+                parts.progress,
+                parts.settings.mode != SnapshotMode::Never,
+                parts.settings.connections,
+            )),
             settings: parts.settings,
             ahead: Ahead::default(),
             looking: tokio::sync::Mutex::new(()),
@@ -195,6 +201,10 @@ impl Copier {
                     code = failure.code().as_str(),
                     "tables to copy could not be looked for, which is tried again: {failure}"
                 );
+            }
+            // It fails only with the session.
+            if let Err(failure) = self.end_parallel().await {
+                debug!("how many tables are copied at a time could not be said: {failure}");
             }
             sleep(self.match_interval).await;
         }
@@ -338,11 +348,11 @@ impl Copier {
     }
 
     /// Copies one table after another; ends only if the session cannot go on.
-    async fn work(&self) -> Failure {
+    async fn work(&self, worker: usize) -> Failure {
         let (mut reader, mut tables_read) = (self.reader(), 0);
         loop {
             let waiting = self.work.notified();
-            let next = self.state().begin();
+            let next = self.state().begin(worker);
             let Some((table, look)) = next else {
                 reader.disconnect();
                 if self.state().lacking() == 0 {
@@ -355,7 +365,7 @@ impl Copier {
             if tables_read % TABLES_PER_CONNECTION == 0 {
                 reader.disconnect();
             }
-            match self.copy_table(table, look, &mut reader).await {
+            match self.copy_table(table, (worker, look), &mut reader).await {
                 Ok(end) => self.settle(table, look, end).await,
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {

@@ -33,6 +33,8 @@ pub(crate) struct Progress {
     pub(crate) stream: Option<StreamRecord>,
     /// Whether nothing is to be read until somebody says so.
     pub(crate) is_paused: bool,
+    /// How many tables are copied at a time, if somebody has asked for that.
+    pub(crate) parallel: Option<u8>,
     /// How far signals were read.
     pub(crate) signals: Option<SignalsRecord>,
     /// By OID.
@@ -46,6 +48,8 @@ pub(crate) struct Progress {
 pub(crate) struct ControlRecord {
     version: u32,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parallel: Option<u8>,
 }
 
 /// What is said of the topic of signals.
@@ -130,7 +134,7 @@ impl Progress {
             if suffix == CONTROL {
                 let record: ControlRecord = parse(suffix, value)?;
                 check_version(suffix, record.version)?;
-                progress.is_paused = record.paused;
+                (progress.is_paused, progress.parallel) = (record.paused, record.parallel);
                 continue;
             }
             if suffix == SIGNALS {
@@ -254,8 +258,8 @@ impl StreamRecord {
 }
 
 impl ControlRecord {
-    pub(crate) fn new(paused: bool) -> Self {
-        Self { version: VERSION, paused }
+    pub(crate) fn new(paused: bool, parallel: Option<u8>) -> Self {
+        Self { version: VERSION, paused, parallel }
     }
 
     pub(crate) fn attachment(&self) -> Attachment {
@@ -463,7 +467,7 @@ mod tests {
             MovedRecord::new(vec!["9".into()]).attachment(Oid::from(3), "10-1"),
             record(Some(5)).attachment(Oid::from(4)),
             record(None).stopped(6).attachment(Oid::from(5)),
-            ControlRecord::new(true).attachment(),
+            ControlRecord::new(true, Some(7)).attachment(),
             SignalsRecord::new("signals", 7).attachment(),
         ];
         let mut held = attachments(&written);
@@ -476,7 +480,7 @@ mod tests {
         }
         assert_eq!(progress, Progress::read(&held).expect("records"), "what is known is what was written");
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
-        assert_eq!((lacking, progress.is_paused), (vec![1, 2, 3, 4], true));
+        assert_eq!((lacking, progress.is_paused, progress.parallel), (vec![1, 2, 3, 4], true, Some(7)));
     }
 
     #[test]

@@ -41,6 +41,8 @@ pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 /// A table that is being copied.
 pub(super) struct Copying {
     pub(super) oid: Oid,
+    /// Who copies it, and since which look it is there.
+    worker: usize,
     pub(super) look: u64,
     pub(super) reader: RowReader,
     /// What the table is like, for as long as it is.
@@ -160,12 +162,18 @@ impl Copying {
 
 impl Copier {
     /// A turn at a table. The connection is free again afterwards, or gone.
-    pub(super) async fn copy_table(&self, oid: Oid, look: u64, reader: &mut RowReader) -> Result<End, Failure> {
+    pub(super) async fn copy_table(
+        &self,
+        oid: Oid,
+        (worker, look): (usize, u64),
+        reader: &mut RowReader,
+    ) -> Result<End, Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
         let mut copying = Copying {
             oid,
+            worker,
             look,
             reader: std::mem::replace(reader, self.reader()),
             described: None,
@@ -265,6 +273,9 @@ impl Copier {
             }
             if self.state().stopping.contains(&copying.oid.into()) {
                 return Ok(Step::Stopped);
+            }
+            if self.state().is_beyond(copying.worker) {
+                return Ok(Step::Again("fewer tables are copied at a time, as somebody has asked".to_owned()));
             }
             let step = match self.land(copying, false).await {
                 Ok(None) => self.copy_chunk(copying).await,

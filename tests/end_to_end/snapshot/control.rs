@@ -159,6 +159,51 @@ fn rows_that_meet_a_condition_are_copied_when_somebody_asks() {
     assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [100, 2000, 0]);
 }
 
+/// Over a restart, and until nothing is left to copy.
+#[test]
+fn as_many_tables_are_copied_at_a_time_as_somebody_asks_for() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "parallel", 6000);
+    stream.set("snapshot.mode", "never");
+    stream.set("snapshot.rows_per_second", "1500");
+    stream.set("postgres.match_interval", "1s");
+    let names = ["item", "pair", "whole"];
+    let program = stream.start_ready();
+    let start = ["start", "public.item", "public.pair", "public.whole", "--parallel"];
+    let body = r#"{"tables": ["public.item"], "parallel": 17}"#;
+    let answer = http(program.address().expect("it listens"), "POST", "/snapshot/start", body).expect("it answers");
+    assert!(answer.status == 400 && answer.body.contains("1 to 16"), "{}", answer.body);
+    let copying = |program: &Program| {
+        let seen = status(&stream, program);
+        (names.iter().filter(|name| state(&seen, name) == "copying").count(), seen["parallel"].as_u64())
+    };
+    let await_copying = |program: &Program, tables: usize| {
+        wait_until(COPY_TIMEOUT, &format!("{tables} tables are copied at a time"), || {
+            (copying(program) == (tables, Some(tables as u64))).then_some(())
+        });
+    };
+    assert!(command(&stream, &program, &[&start[..], &["3"]].concat()).contains("as asked: 3"));
+    await_copying(&program, 3);
+    program.kill();
+    let program = stream.start_ready();
+    await_copying(&program, 3);
+    // Of those that are copied, two give way. It is the place that one has come to where it goes on.
+    command(&stream, &program, &["start", "public.marker", "--parallel", "1"]);
+    await_copying(&program, 1);
+    program.terminate();
+    stream.set("snapshot.rows_per_second", "1000000");
+    let program = stream.start_ready();
+    for name in names {
+        await_state(&stream, &program, name, "copied");
+    }
+    wait_until(COPY_TIMEOUT, "nothing is left", || status(&stream, &program)["parallel"].is_null().then_some(()));
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    Judged::of(&stream, &records).assert_flawless();
+    assert_eq!(names.map(|table| copied(&records, table)), [6000, 6000, 6000]);
+}
+
 #[test]
 fn whoever_has_not_the_token_commands_nothing() {
     let stack = Stack::shared();
