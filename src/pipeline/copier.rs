@@ -111,6 +111,16 @@ pub(super) fn waiting_bytes(memory_limit: usize) -> usize {
     memory_limit / 8
 }
 
+/// How much memory keys of rows may have that are to be read again, which the stream remembers for copies.
+pub(super) fn moved_bytes(memory_limit: usize) -> usize {
+    memory_limit / 32
+}
+
+/// The same of those that the stream notes while chunks are read.
+pub(super) fn noted_bytes(memory_limit: usize) -> usize {
+    memory_limit / 16
+}
+
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
     /// For questions that are answered at once. The stream may be waiting for whoever asks, who must not wait for tables to be made ready, of which

@@ -225,10 +225,11 @@ impl Progress {
         attachments
     }
 
-    /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
-    pub(crate) fn moved_rows(&self) -> MovedRows {
+    /// The tables whose copy has begun and is not over, with the rows that are to be read before it is, which may cost so many bytes.
+    pub(crate) fn moved_rows(&self, bytes_max: usize) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
-        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
+        let rows = |oid: &u32| self.moved.get(oid).cloned().unwrap_or_default();
+        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), rows(oid))), bytes_max)
     }
 
     /// The tables that are owed a copy at once.
@@ -453,8 +454,8 @@ mod tests {
         let progress = Progress::read(&held).expect("records");
         assert_eq!(progress.stream, Some(stream));
         assert_eq!(progress.tables, [(3, record(None)), (4, record(Some(5)))].into());
-        assert!(progress.moved_rows().watch(Oid::from(3)) && !progress.moved_rows().watch(Oid::from(4)));
-        assert!(progress.moved_rows().left(Oid::from(3)).is_some());
+        assert!(progress.moved_rows(0).watch(Oid::from(3)) && !progress.moved_rows(0).watch(Oid::from(4)));
+        assert!(progress.moved_rows(0).left(Oid::from(3)).is_some());
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!(lacking, [3, 5]);
     }

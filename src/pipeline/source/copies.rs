@@ -51,8 +51,8 @@ impl Copies {
     pub(super) fn new() -> Self {
         Self {
             requests: None,
-            windows: Windows::new(),
-            moved: MovedRows::default(),
+            windows: Windows::new(0),
+            moved: MovedRows::new([], 0),
             at_once: AtOnce::default(),
             ending: FxHashMap::default(),
             leaving: FxHashMap::default(),
@@ -152,14 +152,16 @@ impl Copies {
 }
 
 impl Source {
-    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
+    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life. Windows may note so many bytes of keys.
     pub(in crate::pipeline) fn copying(
         mut self,
         requests: Receiver<Request>,
         moved: MovedRows,
         owed: Vec<Oid>,
+        noted_bytes_max: usize,
     ) -> Self {
         self.copies.requests = Some(requests);
+        self.copies.windows = Windows::new(noted_bytes_max);
         self.copies.moved = moved;
         for table in owed {
             self.copies.at_once.owe(table);

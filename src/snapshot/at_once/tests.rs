@@ -151,7 +151,7 @@ impl Model {
             position: (0, 0),
             covered: (0, 0),
             topic: Vec::new(),
-            windows: Windows::new(),
+            windows: Windows::new(0),
             windows_opened: 0,
             fence: None,
             at_once,
@@ -374,7 +374,7 @@ impl Model {
         self.topic.truncate(records);
         self.is_left = is_left;
         (self.position, self.covered) = (position, position);
-        (self.windows, self.fence, self.at_once) = (Windows::new(), None, AtOnce::default());
+        (self.windows, self.fence, self.at_once) = (Windows::new(0), None, AtOnce::default());
         self.worker = is_owed.then_some(Worker::Begins);
         if is_owed {
             self.at_once.owe(TABLE.into());
