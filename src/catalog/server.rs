@@ -132,6 +132,14 @@ impl Catalog {
         Ok((end, lsn(2)? >= end))
     }
 
+    /// Has the server give up the statement of another connection of ours.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn cancel(&mut self, backend_pid: i32) -> Result<(), Failure> {
+        self.query("SELECT pg_cancel_backend($1)", &[&backend_pid]).await.map(drop)
+    }
+
     /// How far the server's log is written.
     ///
     /// # Errors

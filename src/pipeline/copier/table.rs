@@ -23,7 +23,7 @@ use crate::{
     catalog::RowReader,
     failure::{Code, Failure, Recovery},
     pipeline::publish::unix_ms,
-    snapshot::{Happened, Left, Notice, Outcome, Settles, Spoilt, TableRecord, WindowId},
+    snapshot::{Happened, Left, Notice, Outcome, Request, Settles, Spoilt, TableRecord, WindowId},
 };
 
 /// How many rows the first chunk of a table has, whose rows may be of any size.
@@ -57,9 +57,13 @@ pub(super) struct Copying {
     pub(super) is_read: bool,
     /// What the stream has, in order.
     pub(super) in_flight: VecDeque<InFlight>,
+    /// Whether the stream was told to give that up.
+    is_abandoned: bool,
     /// What the next chunk comes behind.
     pub(super) behind: Option<WindowId>,
     pub(super) chunk_rows: usize,
+    /// How many rows a chunk looks at for some that are wanted.
+    pub(super) scan_rows: usize,
     /// What is to be read again before the copy goes on, once it is known what became of all chunks.
     pub(super) left: Option<Left>,
     /// Rows that are to be read again now.
@@ -78,6 +82,7 @@ pub(super) struct Again {
 
 /// A chunk that the stream has.
 pub(super) struct InFlight {
+    pub(super) window: WindowId,
     pub(super) then: Then,
     pub(super) rows: u64,
     pub(super) answer: Receiver<Outcome>,
@@ -182,8 +187,10 @@ impl Copier {
             record,
             is_read: false,
             in_flight: VecDeque::new(),
+            is_abandoned: false,
             behind: None,
             chunk_rows: self.rows_at_rate().map_or(FIRST_CHUNK_ROWS, |rows| rows.min(FIRST_CHUNK_ROWS)),
+            scan_rows: FIRST_CHUNK_ROWS,
             left: None,
             again: None,
             settles: Settles::Rows(Vec::new()),
@@ -201,6 +208,9 @@ impl Copier {
         // What is owed is copied so, whether it has got a key meanwhile or not.
         let is_owed = copying.record.is_owed();
         let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(copying, is_resumed).await };
+        if matches!(ended, Ok(Step::Stopped)) {
+            self.abandon(copying).await?;
+        }
         // What the stream has may be written still, and where the next turn begins has to be true.
         if let Some(done) = self.land_all(copying).await? {
             ended = Ok(done);
@@ -248,6 +258,15 @@ impl Copier {
             Step::Done => Ok(End::Done),
             Step::AtOnce | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
         }
+    }
+
+    /// Has the stream give up what it did not write yet. It may be far behind the chunks, and who stops a table is not to wait for that.
+    async fn abandon(&self, copying: &mut Copying) -> Result<(), Failure> {
+        copying.is_abandoned = true;
+        for InFlight { window, .. } in &copying.in_flight {
+            self.request(Request::Abandon { window: *window, snapshot: None }).await?;
+        }
+        Ok(())
     }
 
     /// Hears what became of every chunk that the stream has; the last one may have been the last of the table.
@@ -318,6 +337,7 @@ impl Copier {
                     debug!("a chunk could not be read: {failure}");
                     // It may have been too much for one statement.
                     copying.chunk_rows = (copying.chunk_rows / 2).max(1);
+                    copying.scan_rows = (copying.scan_rows / 2).max(1);
                 }
             }
             sleep(backoff.next_wait()).await;
@@ -377,7 +397,7 @@ impl Copier {
         let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= IN_FLIGHT_MAX;
         let Some(oldest) = copying.in_flight.front_mut() else { return Ok(copying.take_left()) };
         let outcome = if must_wait {
-            (&mut oldest.answer).await.map_err(|_| session_over())?
+            hear(&mut oldest.answer, copying.is_abandoned).await?
         } else {
             match oldest.answer.try_recv() {
                 Ok(outcome) => outcome,
@@ -404,8 +424,8 @@ impl Copier {
             }
             Outcome::Spoilt(why) => {
                 // None is written that was read behind it.
-                for other in copying.in_flight.drain(..) {
-                    other.answer.await.map_err(|_| session_over())?;
+                for mut other in copying.in_flight.drain(..) {
+                    hear(&mut other.answer, copying.is_abandoned).await?;
                 }
                 copying.described = None;
                 copying.behind = None;
@@ -416,6 +436,15 @@ impl Copier {
                 Ok(Some(Step::Again(words(why).to_owned())))
             }
         }
+    }
+}
+
+/// What became of a chunk. One that is given up was not written, and nothing behind it.
+async fn hear(answer: &mut Receiver<Outcome>, is_abandoned: bool) -> Result<Outcome, Failure> {
+    match answer.await {
+        Ok(outcome) => Ok(outcome),
+        Err(_given_up) if is_abandoned => Ok(Outcome::Spoilt(Spoilt::Behind)),
+        Err(_) => Err(session_over()),
     }
 }
 
