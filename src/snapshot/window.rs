@@ -25,6 +25,28 @@
 //!
 //! What is noted in a window is bounded, and what is noted in all of them, which has its share of `memory_limit`. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
+//!
+//! # Why not from a standby
+//!
+//! A chunk could be read there, and rule 3 would not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
+//! (`takenDuringRecovery`), so that ids say of each that it had ended. But there positions can decide. A standby replays one record after another, and a
+//! transaction is seen there from the replay of its commit record on, whatever it waits for at the primary. So what a snapshot sees is a prefix of
+//! the commits in the order of the log, which is the order of the stream:
+//!
+//! - Let `P` be where the stream is when the window is opened, and `L` what `pg_last_wal_replay_lsn()` says before `S` is taken. It is the end of the last
+//!   record that was replayed wholly, so that `S` sees each commit that ends at or before it. With `L >= P`, which can be waited for, `S` sees all that was
+//!   streamed before the window: that is rule 4, without a memory of transactions.
+//! - What commits behind `L` is in doubt. What is asked for after `S` is taken is no upper bound: of the record that is being replayed the effect may
+//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, and it is the `H` of rule 2.
+//! - So every transaction that commits between `L` and `H` is noted, and each of its keys is taken for superseded, or to be read again (rule 5). If `S` does
+//!   not see it, that is rule 3; if it does, what is not written is in Kafka already, from the stream. Rows that are in doubt are never lost, since
+//!   their transactions are streamed before `H`, and none that `S` sees commits behind that.
+//! - The fence stays a transaction id of the primary, which has to find that nothing runs below it; the end of its log is asked for after that, and
+//!   `L` has to have passed it.
+//!
+//! A copy at once has no such way: what its snapshot sees must be known change by change ([`AtOnce`](super::AtOnce)), and nothing may be in doubt. It
+//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads.
+//! And each chunk would have to find the standby in recovery still, on the timeline of the stream. It is not built.
 
 use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;
