@@ -38,7 +38,7 @@ pub(super) fn status(stream: &Stream, program: &Program) -> Value {
     serde_json::from_str(&command(stream, program, &["status", "--json"])).expect("JSON")
 }
 
-fn state(status: &Value, table: &str) -> String {
+pub(super) fn state(status: &Value, table: &str) -> String {
     let tables = status["tables"].as_array().expect("a list");
     let found = tables.iter().find(|it| it["table"] == format!("public.{table}")).expect("it is streamed");
     found["state"].as_str().expect("a text").to_owned()

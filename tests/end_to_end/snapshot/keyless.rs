@@ -263,6 +263,9 @@ fn a_copy_at_once_is_paused_stopped_and_started() {
     let mut stream = create(&stack, "bare_asked", 20_000);
     stream.set("snapshot.mode", "never");
     stream.set("snapshot.rows_per_second", "2000");
+    stream.database.execute(
+        "create table public.item (id int primary key); insert into public.item select generate_series(1, 3000)",
+    );
     let program = stream.start_ready();
     stream.database.execute("delete from public.bare where amount = 3");
     stream.drain();
@@ -280,6 +283,19 @@ fn a_copy_at_once_is_paused_stopped_and_started() {
     };
     command(&["start", "public.bare"]);
     await_more_rows();
+    // Another table is stopped, though the stream, which waits for the rows of this one, has not come to what was read of it.
+    stream.database.execute("delete from public.bare where amount = 2");
+    let waits = "the stream waits for the rows of the table";
+    wait_until(COPY_TIMEOUT, "the stream waits", || program.log().contains(waits).then_some(()));
+    command(&["start", "public.item", "--parallel", "2"]);
+    wait_until(COPY_TIMEOUT, "some of it is read", || {
+        let is_read = "select count(*) > 0 from pg_stat_activity where datname = current_database() and state = 'idle'
+                       and query like 'ROLLBACK; SELECT%oid = ' || 'public.item'::regclass::oid || '%'";
+        stream.database.value::<bool>(is_read).then_some(())
+    });
+    command(&["stop", "public.item"]);
+    let seen = control::status(&stream, &program);
+    assert_eq!(["item", "bare"].map(|table| control::state(&seen, table)), ["stopped", "copying"]);
     // It begins anew when it is resumed, and changes do not wait until then.
     command(&["pause"]);
     stream.database.execute("delete from public.bare where amount = 4");
