@@ -31,6 +31,8 @@ pub struct KeyRange<'a> {
     pub key: &'a ReadOrder,
     /// The key of the last row before; none to begin with the first.
     pub after: Option<&'a Tuple>,
+    /// The key of the last row that may be looked at; none to look at all until there are as many as are wanted.
+    pub up_to: Option<&'a Tuple>,
     /// A condition that they have to meet besides, as somebody has written it.
     pub condition: Option<&'a str>,
     /// How many at most.
@@ -43,21 +45,21 @@ impl CopyStatement<'_> {
     /// Both the comparison and the order are those of the key's index: the operator is the one that its family has, whatever the search
     /// path, and the collation is the index's, since a constant has none that counts against it.
     pub fn of_keys(&self, range: &KeyRange<'_>) -> Option<String> {
-        let names: Vec<String> = range.key.columns.iter().map(|column| escape_identifier(&column.name)).collect();
-        let collated = |column: &KeyColumn| match &column.collate {
-            Some(collation) => format!("{} COLLATE {collation}", escape_identifier(&column.name)),
-            None => escape_identifier(&column.name),
-        };
-        let collated = range.key.columns.iter().map(collated).collect::<Vec<_>>().join(", ");
-        let mut conditions = Vec::new();
-        if let Some(after) = range.after {
-            let literals = literals(range.key, after)?.join(", ");
-            conditions.push(format!("({collated}) {} ({literals})", range.key.greater));
-        }
+        let collated = collated(range.key);
+        let mut conditions = compared(range.key, &range.key.greater, range.after)?;
+        conditions.extend(compared(range.key, &range.key.at_most, range.up_to)?);
         // A comment at its end is over with its line.
         conditions.extend(range.condition.map(|condition| format!("(\n{condition}\n)")));
         let order = format!(" ORDER BY {collated} LIMIT {}", range.rows_max);
-        Some(self.statement(&names, conditions, &order))
+        let statement = self.statement(&names(range.key), &self.columns(), &self.with_filter(conditions), &order);
+        Some(copied(&statement))
+    }
+
+    /// The key of the n-th row behind a place, whichever rows are wanted: no row if there are fewer. None if `after` is no key of the table.
+    pub fn place(&self, key: &ReadOrder, after: Option<&Tuple>, n: u64) -> Option<String> {
+        let collated = collated(key);
+        let order = format!(" ORDER BY {collated} OFFSET {} LIMIT 1", n.saturating_sub(1));
+        Some(self.statement(&names(key), &[], &compared(key, &key.greater, after)?, &order))
     }
 
     /// The rows with these values of some columns, each with the columns of the key before its own.
@@ -65,7 +67,6 @@ impl CopyStatement<'_> {
     /// A literal without a type takes that of the column. Where the type's own operator is not in the search path, texts are compared: the
     /// values are such as the server has printed, so that they are equal then too.
     pub fn of_rows(&self, key: &ReadOrder, columns: &[String], rows: &[Vec<String>]) -> String {
-        let names: Vec<String> = key.columns.iter().map(|column| escape_identifier(&column.name)).collect();
         let columns: Vec<String> = columns.iter().map(|column| escape_identifier(column)).collect();
         let row = |row: &Vec<String>| {
             let values: Vec<String> = row.iter().map(|value| escape_literal(value).trim_start().to_owned()).collect();
@@ -73,31 +74,64 @@ impl CopyStatement<'_> {
         };
         let rows: Vec<String> = rows.iter().map(row).collect();
         let condition = format!("({}) IN ({})", columns.join(", "), rows.join(", "));
-        self.statement(&names, vec![condition], "")
+        copied(&self.statement(&names(key), &self.columns(), &self.with_filter(vec![condition]), ""))
     }
 
     /// All rows, in any order.
     pub fn of_all(&self) -> String {
-        self.statement(&[], Vec::new(), "")
+        copied(&self.statement(&[], &self.columns(), &self.with_filter(Vec::new()), ""))
     }
 
-    fn statement(&self, before: &[String], mut conditions: Vec<String>, order: &str) -> String {
-        let columns = self.relation.columns.iter().map(|column| escape_identifier(&column.name));
-        let columns: Vec<String> = before.iter().cloned().chain(columns).collect();
+    fn columns(&self) -> Vec<String> {
+        self.relation.columns.iter().map(|column| escape_identifier(&column.name)).collect()
+    }
+
+    fn with_filter(&self, mut conditions: Vec<String>) -> Vec<String> {
+        conditions.extend(self.filter.map(|filter| format!("({filter})")));
+        conditions
+    }
+
+    fn statement(&self, before: &[String], columns: &[String], conditions: &[String], order: &str) -> String {
+        let columns: Vec<&str> = before.iter().chain(columns).map(String::as_str).collect();
         let only = if self.with_partitions { "" } else { "ONLY " };
         let mut statement = format!(
-            "COPY (SELECT {} FROM {only}{}.{} AS {}",
+            "SELECT {} FROM {only}{}.{} AS {}",
             columns.join(", "),
             escape_identifier(self.source.0),
             escape_identifier(self.source.1),
             escape_identifier(&self.relation.name)
         );
-        conditions.extend(self.filter.map(|filter| format!("({filter})")));
         if !conditions.is_empty() {
             write!(statement, " WHERE {}", conditions.join(" AND ")).expect("a String takes all that is written to it");
         }
-        statement + order + ") TO STDOUT"
+        statement + order
     }
+}
+
+fn copied(statement: &str) -> String {
+    format!("COPY ({statement}) TO STDOUT")
+}
+
+fn names(key: &ReadOrder) -> Vec<String> {
+    key.columns.iter().map(|column| escape_identifier(&column.name)).collect()
+}
+
+/// The columns of a key as its index compares them.
+fn collated(key: &ReadOrder) -> String {
+    let collated = |column: &KeyColumn| match &column.collate {
+        Some(collation) => format!("{} COLLATE {collation}", escape_identifier(&column.name)),
+        None => escape_identifier(&column.name),
+    };
+    key.columns.iter().map(collated).collect::<Vec<_>>().join(", ")
+}
+
+/// The condition that rows compare so with a place, if there is one. None if that is no key of the table.
+fn compared(key: &ReadOrder, operator: &str, place: Option<&Tuple>) -> Option<Vec<String>> {
+    let compare = |place| Some(format!("({}) {operator} ({})", collated(key), literals(key, place)?.join(", ")));
+    Some(match place {
+        Some(place) => vec![compare(place)?],
+        None => Vec::new(),
+    })
 }
 
 /// The values of a key as constants of their types.
@@ -143,7 +177,8 @@ mod tests {
             collation: Oid::from(0),
             collate: None,
         };
-        ReadOrder { columns: columns.iter().map(column).collect(), greater: "OPERATOR(pg_catalog.>)".into() }
+        let (greater, at_most) = ("OPERATOR(pg_catalog.>)".into(), "OPERATOR(pg_catalog.<=)".into());
+        ReadOrder { columns: columns.iter().map(column).collect(), greater, at_most }
     }
 
     fn tuple(values: &[&str]) -> Tuple {
@@ -155,7 +190,7 @@ mod tests {
         let (relation, source) = (relation(&["v", "a"]), ("s", "t"));
         let statement = CopyStatement { relation: &relation, filter: None, source, with_partitions: true };
         let key = key(&[("a", "integer"), ("b\"b", "text")]);
-        let range = KeyRange { key: &key, after: None, condition: None, rows_max: 100 };
+        let range = KeyRange { key: &key, after: None, up_to: None, condition: None, rows_max: 100 };
         let first =
             r#"COPY (SELECT "a", "b""b", "v", "a" FROM "s"."t" AS "ro""ot" ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
         assert_eq!(statement.of_keys(&range).as_deref(), Some(first));
@@ -166,6 +201,13 @@ a < 9 -- all
         let filtered = CopyStatement { filter: Some("v IS NULL"), with_partitions: false, ..statement };
         let range = KeyRange { after: Some(&after), condition: Some("a < 9 -- all"), ..range };
         assert_eq!(filtered.of_keys(&range).as_deref(), Some(next));
+        let up_to = tuple(&["8", "z"]);
+        let range = KeyRange { after: None, up_to: Some(&up_to), condition: None, ..range };
+        let bounded = r#"COPY (SELECT "a", "b""b", "v", "a" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.<=) ('8'::integer, 'z'::text) AND (v IS NULL) ORDER BY "a", "b""b" LIMIT 100) TO STDOUT"#;
+        assert_eq!(filtered.of_keys(&range).as_deref(), Some(bounded));
+        // Whatever the filter, it is a place among all rows.
+        let place = r#"SELECT "a", "b""b" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.>) ('8'::integer, 'z'::text) ORDER BY "a", "b""b" OFFSET 99 LIMIT 1"#;
+        assert_eq!(filtered.place(&key, Some(&up_to), 100).as_deref(), Some(place));
     }
 
     #[test]
@@ -195,11 +237,10 @@ a < 9 -- all
         let null = Tuple::from_values([Value::Null]).expect("it is small");
         let not_utf8 = Tuple::from_values([Value::Text(b"\xff")]).expect("it is small");
         for after in [&tuple(&[]), &tuple(&["1", "2"]), &null, &not_utf8] {
-            assert_eq!(
-                statement.of_keys(&KeyRange { key: &key, after: Some(after), condition: None, rows_max: 1 }),
-                None,
-                "{after:?}"
-            );
+            let range = KeyRange { key: &key, after: Some(after), up_to: None, condition: None, rows_max: 1 };
+            assert_eq!(statement.of_keys(&range), None, "{after:?}");
+            assert_eq!(statement.of_keys(&KeyRange { after: None, up_to: Some(after), ..range }), None, "{after:?}");
+            assert_eq!(statement.place(&key, Some(after), 1), None, "{after:?}");
         }
     }
 }

@@ -25,6 +25,8 @@ pub(crate) struct RowReader {
     options: Arc<ConnectOptions>,
     settings: Vec<(&'static str, String)>,
     live: Option<Live>,
+    /// The process at the server that has read, or reads, for the connection that there is.
+    backend_pid: Option<i32>,
 }
 
 /// What a snapshot sees, and where the log ended when that was asked for.
@@ -55,7 +57,7 @@ impl RowReader {
             // A row is wanted at once, as many as there are.
             ("cursor_tuple_fraction", "1".to_owned()),
         ];
-        Self { options, settings, live: None }
+        Self { options, settings, live: None, backend_pid: None }
     }
 
     /// Begins a transaction that takes the lock of a SELECT on the table, so that nobody alters it until [`end`](Self::end), and then its snapshot.
@@ -73,7 +75,7 @@ impl RowReader {
         let statements = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE; \
              SELECT pg_current_snapshot(), pg_current_wal_insert_lsn(), current_setting('wal_block_size'), pg_current_wal_flush_lsn(), \
-             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, {}",
+             (extract(epoch FROM clock_timestamp()) * 1000000)::bigint, {}, pg_backend_pid()",
             escape_identifier(schema),
             escape_identifier(table),
             fingerprint(oid)
@@ -86,6 +88,7 @@ impl RowReader {
         });
         let value = |column| row.and_then(|row| row.get(column)).unwrap_or_default();
         let insert_lsn = record_end(number(value(1))?, number(value(2))?);
+        self.backend_pid = Some(number(value(6))?);
         Ok(TakenSnapshot {
             visibility: number(value(0))?,
             fingerprint: value(5).to_owned(),
@@ -93,6 +96,20 @@ impl RowReader {
             is_flushed: number::<Lsn>(value(3))? >= insert_lsn,
             taken_unix_us: number(value(4))?,
         })
+    }
+
+    /// The values of the first row of a query, none of which is null; none if there is no row.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub(crate) async fn first_row(&mut self, query: &str) -> Result<Option<Vec<String>>, Failure> {
+        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let answers = client.simple_query(query).await.map_err(|error| failure_of(&error))?;
+        let values = answers.iter().find_map(|answer| match answer {
+            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column)).collect::<Vec<_>>()),
+            _ => None,
+        });
+        Ok(values.map(|values| values.into_iter().map(|value| value.unwrap_or_default().to_owned()).collect()))
     }
 
     /// The lines of `COPY ... TO STDOUT`.
@@ -129,9 +146,11 @@ impl RowReader {
         live.client().batch_execute("ROLLBACK").await.map_err(|error| failure_of(&error))
     }
 
-    /// Gives the connection up, with whatever was still to come on it.
-    pub(crate) fn disconnect(&mut self) {
+    /// Gives the connection up, with whatever was still to come on it, and returns the process at the server: it may go on with a statement until it
+    /// has something to send.
+    pub(crate) fn disconnect(&mut self) -> Option<i32> {
         self.live = None;
+        self.backend_pid.take()
     }
 }
 
@@ -156,7 +175,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
 
 /// Where the last record ends, given where the next one will begin: at the start of a page that is behind the page's header, of 24 bytes or, at
 /// the start of a segment, 40 (`SizeOfXLogShortPHD`, `SizeOfXLogLongPHD`). The stream's positions never come that far on a server where nothing happens.
-fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
+pub(super) fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
     let lsn = u64::from(insert_lsn);
     match lsn % page_bytes.max(1) {
         header @ (24 | 40) => Lsn::from(lsn - header),

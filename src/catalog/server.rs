@@ -6,7 +6,7 @@ use pgoutput::{Lsn, Oid, Timestamp, Xid};
 use serde::Deserialize;
 use walreceiver::Backoff;
 
-use super::Catalog;
+use super::{Catalog, rows::record_end};
 use crate::{
     checkpoint::start::Slot,
     config::{self, Origin},
@@ -188,6 +188,29 @@ impl Catalog {
         let row = self.query_one("SELECT pg_current_xact_id()::text", &[]).await?;
         let text: &str = row.get(0);
         text.parse().map_err(|_| Failure::new(Code::Internal, format!("{text:?} is no transaction id")))
+    }
+
+    /// The end of the log, before which every commit lies that anybody sees, and whether all of it is flushed, so that the stream comes there by itself.
+    ///
+    /// # Errors
+    /// The server cannot be asked, or is a standby.
+    pub(crate) async fn log_end(&mut self) -> Result<(Lsn, bool), Failure> {
+        let sql = "SELECT pg_current_wal_insert_lsn()::text, current_setting('wal_block_size')::int8, pg_current_wal_flush_lsn()::text";
+        let row = self.query_one(sql, &[]).await?;
+        let lsn = |column| {
+            let text: &str = row.get(column);
+            text.parse::<Lsn>().map_err(|error| Failure::caused(Code::Internal, error))
+        };
+        let end = record_end(lsn(0)?, u64::try_from(row.get::<_, i64>(1)).unwrap_or_default());
+        Ok((end, lsn(2)? >= end))
+    }
+
+    /// Has the server give up the statement of another connection of ours.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn cancel(&mut self, backend_pid: i32) -> Result<(), Failure> {
+        self.query("SELECT pg_cancel_backend($1)", &[&backend_pid]).await.map(drop)
     }
 
     /// How far the server's log is written.

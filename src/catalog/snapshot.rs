@@ -38,6 +38,8 @@ pub struct ReadOrder {
     /// The operator "greater than" of all of them: `OPERATOR(pg_catalog.>)`. A type of an extension has one of its own, which need not be in the
     /// search path, and the one that is found in its place may have another order.
     pub greater: String,
+    /// The operator "less than or equal to" of all of them.
+    pub at_most: String,
 }
 
 /// A column of such a key.
@@ -163,6 +165,15 @@ impl Catalog {
         let table =
             |row: &Row| (Oid::from(row.get::<_, u32>(0)), PublishedTable { schema: row.get(1), name: row.get(2) });
         Ok(rows.iter().map(table).collect())
+    }
+
+    /// Those of these tables that there are.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn existing_tables(&mut self, tables: &[Oid]) -> Result<BTreeSet<Oid>, Failure> {
+        let rows = self.query("SELECT oid FROM pg_class WHERE oid = ANY($1)", &[&oids(tables)]).await?;
+        Ok(rows.iter().map(|row| table_of(row, 0)).collect())
     }
 
     /// How many rows each of these tables has with its partitions, as the statistics say; of some there are none.
@@ -336,12 +347,16 @@ impl Catalog {
                         namespace.nspname::text, operator.oprname::text, key.is_default, key.collation_oid,
                         CASE WHEN key.collation_oid <> attribute.attcollation
                              THEN quote_ident(collation_namespace.nspname) || '.' || quote_ident(collated.collname) END,
-                        key.indrelid
+                        key.indrelid, at_most_namespace.nspname::text, at_most.oprname::text
                  FROM key JOIN pg_attribute attribute ON attribute.attrelid = key.indrelid AND attribute.attnum = key.attnum
                  JOIN pg_amop member ON member.amopfamily = key.opcfamily AND member.amopstrategy = 5
                      AND member.amoplefttype = key.opcintype AND member.amoprighttype = key.opcintype
                  JOIN pg_operator operator ON operator.oid = member.amopopr
                  JOIN pg_namespace namespace ON namespace.oid = operator.oprnamespace
+                 JOIN pg_amop at_most_member ON at_most_member.amopfamily = key.opcfamily AND at_most_member.amopstrategy = 2
+                     AND at_most_member.amoplefttype = key.opcintype AND at_most_member.amoprighttype = key.opcintype
+                 JOIN pg_operator at_most ON at_most.oid = at_most_member.amopopr
+                 JOIN pg_namespace at_most_namespace ON at_most_namespace.oid = at_most.oprnamespace
                  LEFT JOIN pg_collation collated ON collated.oid = key.collation_oid
                  LEFT JOIN pg_namespace collation_namespace ON collation_namespace.oid = collated.collnamespace
                  ORDER BY key.indrelid, key.position",
@@ -363,10 +378,14 @@ fn table_of(row: &Row, column: usize) -> Oid {
 
 /// The order of a table, by the rows about the columns of its key.
 fn read_order(rows: &[Row]) -> Option<ReadOrder> {
-    let operator = |row: &Row| format!("OPERATOR({}.{})", escape_identifier(row.get(3)), row.get::<_, &str>(4));
-    let greater = rows.first().map(operator)?;
+    let operator = |row: &Row, schema| {
+        format!("OPERATOR({}.{})", escape_identifier(row.get(schema)), row.get::<_, &str>(schema + 1))
+    };
+    let operators = |row: &Row| (operator(row, 3), operator(row, 9));
+    let (greater, at_most) = rows.first().map(operators)?;
     // Rows are ordered by their types, and compared by the index: they have to mean the same.
-    if rows.iter().any(|row| operator(row) != greater || !row.get::<_, bool>(5)) {
+    let is_same = |row: &Row| operators(row) == (greater.clone(), at_most.clone()) && row.get::<_, bool>(5);
+    if !rows.iter().all(is_same) {
         return None;
     }
     let column = |row: &Row| KeyColumn {
@@ -376,7 +395,7 @@ fn read_order(rows: &[Row]) -> Option<ReadOrder> {
         collation: row.get::<_, u32>(6).into(),
         collate: row.get(7),
     };
-    Some(ReadOrder { columns: rows.iter().map(column).collect(), greater })
+    Some(ReadOrder { columns: rows.iter().map(column).collect(), greater, at_most })
 }
 
 /// What of a table a publication has.

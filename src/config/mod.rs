@@ -208,12 +208,15 @@ pub struct Transaction {
     pub split_after_age: Duration,
 }
 
+/// How many tables can be copied at a time.
+pub const CONNECTIONS_MAX: u8 = 16;
+
 /// `[snapshot]`: rows that were there before.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     /// Which rows are copied.
     pub mode: SnapshotMode,
-    /// How many tables are copied at a time; 1 to 16.
+    /// How many tables are copied at a time; 1 to [`CONNECTIONS_MAX`].
     pub connections: usize,
     /// How many rows are read in a second, at most.
     pub rows_per_second: Option<u32>,

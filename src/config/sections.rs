@@ -459,8 +459,9 @@ impl Snapshot {
     fn read(reader: &mut Reader) -> Result<Self, Noted> {
         let mode = reader.required(&keys::SNAPSHOT_MODE);
         let connections = reader.required(&keys::SNAPSHOT_CONNECTIONS);
+        let range = (1, i64::from(super::CONNECTIONS_MAX));
         let connections = connections
-            .and_then(|count: i64| reader.in_range(&keys::SNAPSHOT_CONNECTIONS, count, (1, 16), i64::to_string));
+            .and_then(|count: i64| reader.in_range(&keys::SNAPSHOT_CONNECTIONS, count, range, i64::to_string));
         let rows = reader.optional(&keys::SNAPSHOT_ROWS_PER_SECOND).and_then(|rows: Option<i64>| {
             let in_range =
                 |rows| reader.in_range(&keys::SNAPSHOT_ROWS_PER_SECOND, rows, (1, 1_000_000_000), i64::to_string);

@@ -30,6 +30,9 @@ pub(crate) struct Start {
     /// Which rows, as SQL.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub(crate) condition: Option<String>,
+    /// How many tables are copied at a time.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parallel: Option<u8>,
 }
 
 /// The body of `stop`.
@@ -73,7 +76,7 @@ async fn status(State(shared): Of) -> Response {
 }
 
 async fn start(State(shared): Of, peer: Peer, headers: HeaderMap, body: Bytes) -> Response {
-    let command = |Start { tables, condition }| Command::Start { tables, condition };
+    let command = |Start { tables, condition, parallel }| Command::Start { tables, condition, parallel };
     shared.command(peer, &headers, || body_of(&body).map(command)).await
 }
 

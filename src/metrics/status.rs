@@ -404,7 +404,7 @@ impl TableEvents {
 impl Copies {
     /// What the copier has said, without the conditions, which may hold values.
     pub(crate) fn new(at_ms: i64, status: control::Status) -> Self {
-        let control::Status { paused, mut tables } = status;
+        let control::Status { paused, mut tables, .. } = status;
         let total = tables.len();
         let copied = tables.iter().filter(|table| table.state == control::State::Copied).count();
         // Sorted by name before.

@@ -1,6 +1,7 @@
 //! Copies rows that were there before the stream, beside it: the part of [`snapshot`](crate::snapshot) that reads.
 //!
-//! Here is who copies which table when: tables are looked for again and again, and a worker for each connection takes one after the other. How one
+//! Here is who copies which table when: tables are looked for again and again, and workers, of which as many are not idle as tables may be copied at a
+//! time, each take one after the other, over a connection of their own. How one
 //! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; how one is that nothing tells the rows of apart,
 //! in [`at_once`]; what operators ask for, in [`control`].
 //!
@@ -10,6 +11,7 @@ mod ahead;
 mod at_once;
 mod chunk;
 mod control;
+mod emptying;
 mod limits;
 mod signals;
 mod state;
@@ -27,7 +29,7 @@ use tokio::{
     task::JoinSet,
     time::sleep,
 };
-use tracing::{debug, error, info, warn};
+use tracing::{debug, info, warn};
 use walreceiver::ConnectOptions;
 
 pub(super) use self::signals::SignalSource;
@@ -39,9 +41,10 @@ use self::{
 use super::relations::Relations;
 use crate::{
     catalog::{Catalog, MEMBER, RowReader},
-    config::{self, SnapshotMode},
+    config::{self, CONNECTIONS_MAX, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
+    pipeline::publish::unix_ms,
     snapshot::{Epoch, Happened, Notice, Progress, Request, TableRecord, control::SnapshotControl},
 };
 
@@ -76,7 +79,7 @@ pub(super) struct CopierParts {
 /// Why the session has to end.
 pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
     let signals = parts.signals.take();
-    let (connections, has_begun_anew) = (parts.settings.connections, parts.has_begun_anew);
+    let has_begun_anew = parts.has_begun_anew;
     let control = Arc::clone(&parts.control);
     let copier = Arc::new(Copier::new(parts));
     if copier.state().progress.is_paused {
@@ -86,9 +89,10 @@ pub(super) async fn run(mut parts: CopierParts) -> Result<(), Failure> {
         copier.tell(Notice::of_all(Happened::BegunAnew)).await?;
     }
     let mut workers = JoinSet::new();
-    for _ in 0..connections {
+    // Those that are too many for now wait.
+    for worker in 0..usize::from(CONNECTIONS_MAX) {
         let copier = Arc::clone(&copier);
-        workers.spawn(async move { copier.work().await });
+        workers.spawn(async move { copier.work(worker).await });
     }
     tokio::select! {
         () = Copier::keep_answering(&copier, &control) => Err(Failure::new(Code::Internal, "answering what is asked of copies has ended")),
@@ -107,8 +111,21 @@ pub(super) fn waiting_bytes(memory_limit: usize) -> usize {
     memory_limit / 8
 }
 
+/// How much memory keys of rows may have that are to be read again, which the stream remembers for copies.
+pub(super) fn moved_bytes(memory_limit: usize) -> usize {
+    memory_limit / 32
+}
+
+/// The same of those that the stream notes while chunks are read.
+pub(super) fn noted_bytes(memory_limit: usize) -> usize {
+    memory_limit / 16
+}
+
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
+    /// For questions that are answered at once. The stream may be waiting for whoever asks, who must not wait for tables to be made ready, of which
+    /// the relations are kept for many at a time.
+    asking: tokio::sync::Mutex<Catalog>,
     /// That of the relations, for whoever must not wait for them.
     topics: Arc<TopicAdmin>,
     connect: Arc<ConnectOptions>,
@@ -147,6 +164,7 @@ impl Copier {
         Self {
             topics: Arc::clone(&parts.relations.topics),
             relations: tokio::sync::Mutex::new(parts.relations),
+            asking: tokio::sync::Mutex::new(Catalog::new(Arc::clone(&parts.connect))),
             connect: parts.connect,
             publication: parts.publication,
             match_interval: parts.match_interval,
@@ -157,7 +175,11 @@ impl Copier {
             waiting_at_once: Arc::new(MemoryBudget::new(waiting_bytes(memory_limit) / 4)),
             requests: parts.requests,
             metrics: parts.metrics,
-            state: Mutex::new(State::new(parts.progress, parts.settings.mode != SnapshotMode::Never)),
+            state: Mutex::new(State::new(
+                parts.progress,
+                parts.settings.mode != SnapshotMode::Never,
+                parts.settings.connections,
+            )),
             settings: parts.settings,
             ahead: Ahead::default(),
             looking: tokio::sync::Mutex::new(()),
@@ -190,20 +212,23 @@ impl Copier {
                     "tables to copy could not be looked for, which is tried again: {failure}"
                 );
             }
+            // It fails only with the session.
+            if let Err(failure) = self.end_parallel().await {
+                debug!("how many tables are copied at a time could not be said: {failure}");
+            }
             sleep(self.match_interval).await;
         }
     }
 
     async fn look_anew(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         self.forget_what_was_away(catalog).await?;
-        self.look(catalog).await
+        self.look(catalog).await?;
+        self.forget_what_is_dropped(catalog).await
     }
 
     /// A table that was copied, taken out of the publication and put back has changes in between that were not streamed. Somebody may do that
     /// between two looks, or while no instance runs, so that it is told by the rows of the catalog that have it in the publication. What it was when
-    /// it was copied stands in its record. It is copied anew, as a table that is new.
-    ///
-    /// What was deleted in between nobody can tell: the topic keeps it, and whoever runs this has to hear of it.
+    /// it was copied stands in its record. It is copied anew, behind an event that it was emptied: what was deleted in between nobody can tell.
     async fn forget_what_was_away(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         // A command must not start one of them meanwhile.
         let _turn = self.commands.lock().await;
@@ -220,26 +245,43 @@ impl Copier {
                 let state = self.state();
                 (state.progress.tables.get(&u32::from(*oid)).cloned(), state.is_copied_unasked(*oid))
             };
-            let Some(TableRecord { schema, table, .. }) = record else { continue };
+            let Some(mut record) = record else { continue };
             if !is_copied_anew && !self.state().told_away.insert((*oid).into()) {
                 continue;
             }
+            let TableRecord { schema, table, .. } = &record;
             let rows = if is_copied_anew {
                 "Its rows are copied anew".to_owned()
             } else {
                 format!("Run `pgsluice snapshot start {schema}.{table}`, which copies its rows anew")
             };
-            error!(
+            warn!(
                 schema,
                 table,
                 "the table was taken out of publication {} and put back, or its rows are chosen otherwise, since it was copied: what was changed in \
-                 between was not streamed. {rows}. Rows that were deleted in between, or do not belong to it any more, stay in its topic: compare its \
-                 keys with the table, and write a tombstone for each that is gone",
+                 between was not streamed. {rows}, behind a TRUNCATE event if its topic takes one, so that nothing stays that was deleted in between",
                 self.publication
             );
             if is_copied_anew {
-                self.forget(*oid).await?;
+                self.put_away(*oid, &record, None).await?;
+            } else {
+                record.was_away = true;
+                self.record(vec![record.attachment(*oid)]).await?;
+                self.state().progress.tables.insert((*oid).into(), record);
             }
+        }
+        Ok(())
+    }
+
+    /// What is kept of a table for its return is forgotten once it is dropped.
+    async fn forget_what_is_dropped(&self, catalog: &mut Catalog) -> Result<(), Failure> {
+        let away = self.state().away();
+        if away.is_empty() {
+            return Ok(());
+        }
+        let existing = catalog.existing_tables(&away).await?;
+        for oid in away.into_iter().filter(|oid| !existing.contains(oid)) {
+            self.forget(oid, None).await?;
         }
         Ok(())
     }
@@ -260,24 +302,32 @@ impl Copier {
         self.work.notify_waiters();
         self.settled.notify_waiters();
         for oid in gone {
-            let record = self.state().progress.tables.get(&u32::from(oid)).cloned();
-            if let Some(TableRecord { schema, table, ended_at_ms: Some(_), .. }) = record {
-                warn!(
-                    schema,
-                    table,
-                    "the table was taken out of publication {}, or dropped: it is not streamed any more. Should it be put back, its rows are copied anew, \
-                     and rows that were deleted in between stay in its topic",
-                    self.publication
-                );
+            match self.leave(oid).await {
+                Err(failure) if failure.code() != Code::Internal => {
+                    self.metrics.copy_failed(&failure);
+                    let code = failure.code().as_str();
+                    warn!(
+                        code,
+                        "what is left of a copy is not taken out of its topic for now, which is tried again: {failure}"
+                    );
+                }
+                left => left?,
             }
-            self.forget(oid).await?;
         }
         Ok(())
     }
 
-    async fn forget(&self, table: Oid) -> Result<(), Failure> {
-        self.request(Request::Forget { table }).await?;
+    async fn forget(&self, table: Oid, told: Option<Notice>) -> Result<(), Failure> {
+        self.request(Request::Forget { table, instead: None, told }).await?;
         self.state().progress.tables.remove(&table.into());
+        Ok(())
+    }
+
+    /// The table was out of the publication, or is: it is copied anew when it is in it, and its topic emptied before.
+    async fn put_away(&self, table: Oid, record: &TableRecord, told: Option<Notice>) -> Result<(), Failure> {
+        let record = record.away(unix_ms());
+        self.request(Request::Forget { table, instead: Some(record.attachment(table)), told }).await?;
+        self.state().progress.tables.insert(table.into(), record);
         Ok(())
     }
 
@@ -308,13 +358,16 @@ impl Copier {
     }
 
     /// Copies one table after another; ends only if the session cannot go on.
-    async fn work(&self) -> Failure {
+    async fn work(&self, worker: usize) -> Failure {
         let (mut reader, mut tables_read) = (self.reader(), 0);
         loop {
             let waiting = self.work.notified();
-            let next = self.state().begin();
+            let next = self.state().begin(worker);
             let Some((table, look)) = next else {
                 reader.disconnect();
+                if self.state().lacking() == 0 {
+                    self.asking.lock().await.disconnect();
+                }
                 waiting.await;
                 continue;
             };
@@ -322,7 +375,7 @@ impl Copier {
             if tables_read % TABLES_PER_CONNECTION == 0 {
                 reader.disconnect();
             }
-            match self.copy_table(table, look, &mut reader).await {
+            match self.copy_table(table, (worker, look), &mut reader).await {
                 Ok(end) => self.settle(table, look, end).await,
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
@@ -378,7 +431,7 @@ impl Copier {
         }
         // Tables of later looks may come while it is assigned.
         let look = self.state().looks.saturating_sub(1);
-        let xid = self.relations.lock().await.catalog.assign_xid().await?;
+        let xid = self.asking.lock().await.assign_xid().await?;
         self.state().fence = Some(Fence { epoch, look, xid });
         Ok(xid)
     }
@@ -424,4 +477,49 @@ impl Copier {
 
 fn session_over() -> Failure {
     Failure::new(Code::KafkaUnavailable, "the session has ended")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    const LEAST: &str = "name = \"test\"\n[postgres]\nurl = \"postgres://nobody@127.0.0.1:1/nowhere\"\ntables = [\"*.*\"]\n\
+                         [kafka]\nbootstrap_servers = \"127.0.0.1:1\"";
+    /// Only what is never answered takes as long.
+    const NEVER: Duration = Duration::from_mins(1);
+
+    /// One that has nobody to ask.
+    fn copier() -> Copier {
+        let metrics = Arc::new(Metrics::new(1));
+        let config = Config::parse(LEAST, []).expect("a configuration");
+        let (requests, _) = tokio::sync::mpsc::channel(1);
+        Copier::new(CopierParts {
+            relations: Relations::without_servers(&metrics),
+            connect: Arc::new(config.postgres.connect.clone()),
+            publication: "test".to_owned(),
+            settings: config.snapshot.clone(),
+            match_interval: Duration::from_secs(1),
+            memory_limit_bytes: config.memory_limit_bytes,
+            budget: Arc::new(MemoryBudget::new(1 << 20)),
+            requests,
+            metrics,
+            progress: Progress::default(),
+            has_begun_anew: false,
+            control: Arc::default(),
+            signals: None,
+        })
+    }
+
+    /// The stream may be waiting for it.
+    #[test]
+    fn a_fence_does_not_wait_for_tables_that_are_made_ready() {
+        let (runtime, copier) = (tokio::runtime::Runtime::new().expect("a runtime"), copier());
+        let asked = runtime.block_on(async {
+            let _kept = copier.relations.lock().await;
+            tokio::time::timeout(NEVER, copier.fence(Epoch::default(), 0)).await
+        });
+        let failure = asked.expect("the server is asked").expect_err("nobody answers");
+        assert_eq!(failure.code(), Code::PostgresUnavailable);
+    }
 }

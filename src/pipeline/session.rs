@@ -161,7 +161,8 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     shared.metrics.state("streaming");
     let (parts, requests) = copier;
     let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
-    let mut source = source.copying(requests, moved, owed);
+    let memory_limit = usize::try_from(shared.config.memory_limit_bytes).unwrap_or(usize::MAX);
+    let mut source = source.copying(requests, moved, owed, copier::noted_bytes(memory_limit));
     let asked = stop.clone();
     let read = tokio::select! {
         read = source.run(&mut reader, &asked) => read,

@@ -22,6 +22,12 @@
 //! 5. A copy that ends before that, for whatever reason, cannot go on: `A` is gone with its transaction. The table is still owed, so that it
 //!    begins anew, behind an event that the table was emptied (`t`). What is in the topic before that does not count any more, whichever part of
 //!    whichever transaction it is. The same is written where the topic held anything when the copy began.
+//! 6. A table that is gone while it is owed a copy, dropped or taken out of the publication, gets none. What its topic has of it is of no time: a part of
+//!    a copy, or what lacks the changes that were left out. So its changes are left out on, until the stream has passed `until`, an end of the log
+//!    that was asked for after all had ended that ran when the table was found to be gone, since these may have written to it before: behind that
+//!    nothing of it comes; and there a `t` takes out what there is. The topic is
+//!    then that of a table without rows, which one that was dropped is. If nobody can write the `t`, what is there stays, and that is told. The
+//!    checkpoint says that the table is owed a copy until then, so that whoever dies in between leaves the same to the next life.
 //!
 //! All of it is decided change by change, so that a transaction of any length may be met in its middle, by a hold or by a new life: what of it came
 //! before is in the topic, and taken out by 5, or was left out, so that 1 demands that `A` sees the transaction, and then all of it is. A
@@ -62,6 +68,11 @@ enum Stage {
         /// Whether all of them are written.
         is_read: bool,
     },
+    /// The table is gone.
+    Gone {
+        /// The end of the log, asked for after that was found.
+        until: Lsn,
+    },
 }
 
 /// What becomes of a change.
@@ -89,6 +100,11 @@ impl AtOnce {
     /// The table is not owed a copy any more.
     pub(crate) fn forgive(&mut self, table: Oid) {
         self.tables.remove(&table);
+    }
+
+    /// The table is gone, and was so before the log had come to `until`: there will be no copy.
+    pub(crate) fn leave(&mut self, table: Oid, until: Lsn) {
+        self.tables.insert(table, Stage::Gone { until });
     }
 
     /// The snapshot is about to be taken, for a copy under this name. `unnoted` was streamed before, and may not have ended.
@@ -145,7 +161,7 @@ impl AtOnce {
     pub(crate) fn passage(&self, table: Oid, transaction: Xid) -> Passage {
         match self.tables.get(&table) {
             None => Passage::Write,
-            Some(Stage::Owed) => Passage::LeaveOut,
+            Some(Stage::Owed | Stage::Gone { .. }) => Passage::LeaveOut,
             Some(Stage::Taking { .. }) => Passage::Wait,
             Some(Stage::Taken { snapshot, .. }) if snapshot.has_ended(transaction) => Passage::LeaveOut,
             Some(Stage::Taken { is_read, .. }) => {
@@ -166,6 +182,14 @@ impl AtOnce {
         })?;
         self.tables.remove(&table);
         Some(of)
+    }
+
+    /// Takes out a table that is gone, once the stream has come to `reached`, past all that there is of it.
+    pub(crate) fn settle_gone(&mut self, reached: Lsn) -> Option<Oid> {
+        let is_past = |stage: &Stage| matches!(stage, Stage::Gone { until } if *until <= reached);
+        let table = self.tables.iter().find_map(|(table, stage)| is_past(stage).then_some(*table))?;
+        self.tables.remove(&table);
+        Some(table)
     }
 }
 

@@ -49,8 +49,11 @@ pub(crate) enum Request {
         ended: Vec<Oid>,
         committed: oneshot::Sender<()>,
     },
-    /// The table is not copied any more, and what is known of its copy is to be forgotten.
-    Forget { table: Oid },
+    /// The table is not copied any more, and what is known of its copy is to be forgotten, or to be this instead; whoever reads notifications is told this.
+    Forget { table: Oid, instead: Option<Attachment>, told: Option<Notice> },
+    /// A table that is owed a copy at once is gone, and was so before the log had come to `until`. Once the stream has, its topic is to be emptied, if
+    /// that can be, and what is known of its copy forgotten. `left` is told then.
+    Leave { table: Oid, until: Lsn, emptied: Option<Emptied>, told: Notice, left: oneshot::Sender<()> },
 }
 
 /// A window is open.

@@ -26,6 +26,8 @@ pub(crate) enum Command {
     Start {
         tables: Vec<String>,
         condition: Option<String>,
+        /// How many tables are copied at a time from here on, until nothing is left to copy.
+        parallel: Option<u8>,
     },
     /// Leave tables as far as they are; all if none is named.
     Stop {
@@ -47,6 +49,9 @@ pub(crate) struct Asked {
 pub(crate) struct Status {
     /// Whether nothing is read until somebody says so.
     pub(crate) paused: bool,
+    /// How many tables are copied at a time, until nothing is left to copy, as somebody has asked; without it, as many as `snapshot.connections` says.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) parallel: Option<u8>,
     /// Every table that is streamed, in the order of their names.
     pub(crate) tables: Vec<TableStatus>,
 }

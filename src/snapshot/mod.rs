@@ -6,6 +6,7 @@ pub(crate) mod control;
 mod moved;
 mod notice;
 mod row_key;
+mod shape;
 mod signal;
 mod state;
 mod visibility;
@@ -16,6 +17,7 @@ pub(crate) use chunk::{Chunk, Emptied, Ending, Keys, Opened, Outcome, Request, R
 pub(crate) use moved::{Left, MovedRows, Settles};
 pub(crate) use notice::{Happened, Notice};
 pub(crate) use row_key::RowKey;
+pub(crate) use shape::Shape;
 pub(crate) use signal::Signal;
 pub(crate) use state::{ControlRecord, Progress, SignalsRecord, StreamRecord, TableRecord};
 pub(crate) use visibility::{FullXid, NewestLook, NoSnapshot, Visibility};

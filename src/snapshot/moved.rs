@@ -9,6 +9,9 @@
 //! Every such key is remembered, in the Kafka transaction of the cursor or of the event, and is read when the copy has come to its end. Of the second
 //! kind there are some too many: where the new key lies is for the server's collations to say. Once the cursor has come to its end there are
 //! not: a row was copied then, or is remembered, and only the latter take that along to another key.
+//!
+//! What is remembered is bounded: how many rows of a table, and how many bytes of all tables, which have their share of `memory_limit`. A table that
+//! would pass either is copied once more, and its keys are not needed any more.
 
 use std::collections::BTreeMap;
 
@@ -25,10 +28,17 @@ const ALL: &str = "all";
 /// How many are read again at a time.
 const BATCH_LEN: usize = 500;
 
+/// What a row costs in memory beside the bytes of its key, and each value of that.
+const ROW_OVERHEAD_BYTES: usize = 128;
+const VALUE_OVERHEAD_BYTES: usize = 32;
+
 /// The tables that are being copied, and what is remembered of each.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct MovedRows {
     tables: FxHashMap<Oid, OfTable>,
+    /// What the rows of all tables cost, and may cost.
+    bytes: usize,
+    bytes_max: usize,
 }
 
 #[derive(Debug, Default)]
@@ -40,6 +50,7 @@ struct OfTable {
 
 #[derive(Debug)]
 struct Moved {
+    /// Empty once all of the table is copied again.
     key: Vec<String>,
     /// Whether a copy that begins anew reads it: it was remembered before the window of its first chunk was opened.
     is_before: bool,
@@ -64,13 +75,18 @@ pub(crate) enum Left {
 }
 
 impl MovedRows {
-    /// What the checkpoint says of them when a session begins.
-    pub(crate) fn new(tables: impl IntoIterator<Item = (Oid, BTreeMap<String, Vec<String>>)>) -> Self {
+    /// What the checkpoint says of them when a session begins. They may cost so many bytes; those that are there may cost more.
+    pub(crate) fn new(
+        tables: impl IntoIterator<Item = (Oid, BTreeMap<String, Vec<String>>)>,
+        bytes_max: usize,
+    ) -> Self {
         let moved = |(name, key)| (name, Moved { key, is_before: false });
         let tables = tables
             .into_iter()
             .map(|(table, rows)| (table, OfTable { rows: rows.into_iter().map(moved).collect(), is_at_end: false }));
-        Self { tables: tables.collect() }
+        let mut moved = Self { tables: tables.collect(), bytes: 0, bytes_max };
+        moved.bytes = moved.tables.values().map(OfTable::cost_bytes).sum();
+        moved
     }
 
     /// Whether the table is being copied.
@@ -97,8 +113,9 @@ impl MovedRows {
 
     /// A table is not copied any more. What was remembered is forgotten; the attachments say so.
     pub(crate) fn end(&mut self, table: Oid) -> Vec<Attachment> {
-        let rows = self.tables.remove(&table).unwrap_or_default().rows;
-        rows.into_keys().map(|name| Attachment::removal(moved_suffix(table, &name))).collect()
+        let of_table = self.tables.remove(&table).unwrap_or_default();
+        self.bytes = self.bytes.saturating_sub(of_table.cost_bytes());
+        of_table.rows.into_keys().map(|name| Attachment::removal(moved_suffix(table, &name))).collect()
     }
 
     /// How many rows of a table are remembered.
@@ -132,29 +149,41 @@ impl MovedRows {
         if rows.get(ALL).is_some_and(|all| !all.is_before) {
             return None;
         }
-        let (name, key) = if rows.values().filter(|moved| !moved.is_before).count() >= MOVED_MAX {
-            (ALL.to_owned(), Vec::new())
+        let moved = Moved { key, is_before: false };
+        let is_too_much = self.bytes + moved.cost_bytes() > self.bytes_max
+            || rows.values().filter(|moved| !moved.is_before).count() >= MOVED_MAX;
+        let (name, moved) = if is_too_much {
+            for moved in rows.values_mut() {
+                let key_bytes = moved.key_bytes();
+                moved.key = Vec::new();
+                self.bytes = self.bytes.saturating_sub(key_bytes);
+            }
+            (ALL.to_owned(), Moved { key: Vec::new(), is_before: false })
         } else {
             let name = |number| format!("{:X}-{number}", u64::from(lsn));
             // What has this name already is another row.
             while rows.contains_key(&name(number)) {
                 number += 1;
             }
-            (name(number), key)
+            (name(number), moved)
         };
-        let attachment = MovedRecord::new(key.clone()).attachment(table, &name);
-        rows.insert(name, Moved { key, is_before: false });
+        let attachment = MovedRecord::new(moved.key.clone()).attachment(table, &name);
+        self.bytes += moved.cost_bytes();
+        if let Some(before) = rows.insert(name, moved) {
+            self.bytes = self.bytes.saturating_sub(before.cost_bytes());
+        }
         Some(attachment)
     }
 
     /// Forgets what a chunk has settled; the attachments say so.
     pub(crate) fn settle(&mut self, table: Oid, settles: &Settles) -> Vec<Attachment> {
         let Some(OfTable { rows, .. }) = self.tables.get_mut(&table) else { return Vec::new() };
-        let names: Vec<String> = match settles {
-            Settles::Rows(names) => names.iter().filter(|name| rows.remove(*name).is_some()).cloned().collect(),
-            Settles::AllBefore => rows.extract_if(.., |_, moved| moved.is_before).map(|(name, _)| name).collect(),
+        let settled: Vec<(String, Moved)> = match settles {
+            Settles::Rows(names) => names.iter().filter_map(|name| rows.remove_entry(name)).collect(),
+            Settles::AllBefore => rows.extract_if(.., |_, moved| moved.is_before).collect(),
         };
-        names.iter().map(|name| Attachment::removal(moved_suffix(table, name))).collect()
+        self.bytes = self.bytes.saturating_sub(settled.iter().map(|(_, moved)| moved.cost_bytes()).sum());
+        settled.iter().map(|(name, _)| Attachment::removal(moved_suffix(table, name))).collect()
     }
 
     /// What is still to be read; none if nothing is.
@@ -167,11 +196,31 @@ impl MovedRows {
     }
 }
 
+impl OfTable {
+    fn cost_bytes(&self) -> usize {
+        self.rows.values().map(Moved::cost_bytes).sum()
+    }
+}
+
+impl Moved {
+    fn key_bytes(&self) -> usize {
+        self.key.iter().map(|value| value.len() + VALUE_OVERHEAD_BYTES).sum()
+    }
+
+    fn cost_bytes(&self) -> usize {
+        self.key_bytes() + ROW_OVERHEAD_BYTES
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const TABLE: u32 = 7;
+
+    fn none() -> MovedRows {
+        MovedRows::new([], 4 << 20)
+    }
 
     fn rows(moved: &MovedRows) -> Vec<String> {
         match moved.left(Oid::from(TABLE)) {
@@ -184,7 +233,7 @@ mod tests {
     #[test]
     fn what_is_remembered_is_settled_once() {
         let table = Oid::from(TABLE);
-        let mut moved = MovedRows::default();
+        let mut moved = none();
         assert_eq!(moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)), None, "it is not copied");
         moved.begin(table, true);
         let first = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
@@ -201,7 +250,7 @@ mod tests {
     #[test]
     fn at_the_end_what_was_copied_may_move() {
         let table = Oid::from(TABLE);
-        let mut moved = MovedRows::default();
+        let mut moved = none();
         moved.begin(table, true);
         let change = |moved: &mut MovedRows, old: &str, new: &str| {
             moved.change_key(table, (&[old.to_owned()], vec![new.to_owned()]), (Lsn::from(16), 1)).is_some()
@@ -218,7 +267,7 @@ mod tests {
     #[test]
     fn a_copy_that_begins_anew_settles_what_was_before_its_window() {
         let table = Oid::from(TABLE);
-        let mut moved = MovedRows::default();
+        let mut moved = none();
         moved.begin(table, false);
         let before = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
         moved.begin(table, true);
@@ -230,7 +279,7 @@ mod tests {
     #[test]
     fn a_table_of_which_too_many_rows_move_is_copied_again() {
         let table = Oid::from(TABLE);
-        let mut moved = MovedRows::default();
+        let mut moved = none();
         moved.begin(table, true);
         let remember = |moved: &mut MovedRows, numbers: std::ops::Range<u64>| {
             let remember = |number: u64| moved.remember(table, vec![number.to_string()], (Lsn::from(16), number));
@@ -248,5 +297,33 @@ mod tests {
         moved.settle(table, &Settles::AllBefore);
         assert_eq!(moved.left(table), None);
         assert_eq!(moved.len(table), 0);
+    }
+
+    #[test]
+    fn keys_that_are_long_are_fewer_of_all_tables_together() {
+        let tables = [TABLE, TABLE + 1].map(Oid::from);
+        let mut moved = none();
+        for table in tables {
+            moved.begin(table, true);
+        }
+        let remember = |moved: &mut MovedRows, table: Oid, number: u64| {
+            moved.remember(table, vec![number.to_string().repeat(500)], (Lsn::from(16), number)).is_some()
+        };
+        let mut remembered = [0, 0];
+        for number in 1000..4000 {
+            for (table, remembered) in tables.iter().zip(&mut remembered) {
+                *remembered += u32::from(remember(&mut moved, *table, number));
+                assert!(moved.bytes < 5 << 20, "{}", moved.bytes);
+            }
+        }
+        assert!(tables.iter().all(|table| moved.left(*table) == Some(Left::All)));
+        let (first, last) = (remembered.iter().min(), remembered.iter().max());
+        assert!(first.is_some_and(|first| (900..1100).contains(first)), "{remembered:?}");
+        assert!(last.is_some_and(|last| *last > 1500), "the one has made room for the other: {remembered:?}");
+        for table in tables {
+            let settled = moved.end(table).len();
+            assert_eq!(settled, remembered[(u32::from(table) - TABLE) as usize] as usize, "each is taken back");
+        }
+        assert_eq!(moved.bytes, 0);
     }
 }

@@ -23,7 +23,7 @@ pub(crate) enum Happened {
     TableCompleted,
     /// Every table is copied.
     Completed,
-    /// Somebody has stopped a table's copy.
+    /// Somebody has stopped a table's copy, or the table is gone.
     Aborted,
     Paused,
     Resumed,

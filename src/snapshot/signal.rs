@@ -36,6 +36,9 @@ struct Execute {
     additional_condition: Option<String>,
     #[serde(default)]
     additional_conditions: Vec<Condition>,
+    /// Debezium has no such thing.
+    #[serde(default)]
+    parallel: Option<u8>,
 }
 
 #[derive(Deserialize)]
@@ -92,7 +95,7 @@ impl Signal {
 impl Execute {
     /// One command for each table that has a condition, and one for all others: what the server may refuse comes first.
     fn commands(self, published: &[String]) -> Result<Vec<Command>, String> {
-        let mut plain = Vec::new();
+        let (mut plain, parallel) = (Vec::new(), self.parallel);
         let mut commands = Vec::new();
         for table in matching(&self.data_collections, published)? {
             let mut own = None;
@@ -103,13 +106,13 @@ impl Execute {
             }
             match own.or(self.additional_condition.as_ref()) {
                 Some(condition) => {
-                    commands.push(Command::Start { tables: vec![table], condition: Some(condition.clone()) });
+                    commands.push(Command::Start { tables: vec![table], condition: Some(condition.clone()), parallel });
                 }
                 None => plain.push(table),
             }
         }
         if !plain.is_empty() {
-            commands.push(Command::Start { tables: plain, condition: None });
+            commands.push(Command::Start { tables: plain, condition: None, parallel });
         }
         Ok(commands)
     }
@@ -148,7 +151,7 @@ mod tests {
 
     fn start(tables: &[&str], condition: Option<&str>) -> Command {
         let tables = tables.iter().map(|table| (*table).to_owned()).collect();
-        Command::Start { tables, condition: condition.map(str::to_owned) }
+        Command::Start { tables, condition: condition.map(str::to_owned), parallel: None }
     }
 
     #[test]
@@ -180,6 +183,9 @@ mod tests {
         ] {
             assert_eq!(read(value), Ok(Signal::Commands(commands)), "{value}");
         }
+        let value = r#"{"type":"execute-snapshot","data":{"data-collections":["public.item"],"parallel":4}}"#;
+        let four = Command::Start { tables: vec!["public.item".into()], condition: None, parallel: Some(4) };
+        assert_eq!(read(value), Ok(Signal::Commands(vec![four])));
         assert_eq!(read(r#"{"type":"log","data":{"message":"hello"}}"#), Ok(Signal::Log("hello".into())));
     }
 
@@ -197,6 +203,10 @@ mod tests {
             (
                 r#"{"type":"execute-snapshot","data":{"data-collections":["public.item"],"type":"BLOCKING"}}"#,
                 "BLOCKING",
+            ),
+            (
+                r#"{"type":"execute-snapshot","data":{"data-collections":["public.item"],"parallel":"many"}}"#,
+                "the data of execute-snapshot: invalid type",
             ),
             (r#"{"type":"stop-snapshot","data":{"data_collections":["public.item"]}}"#, "unknown field"),
             (r#"{"type":"schema-changes"}"#, "there are execute-snapshot"),

@@ -9,7 +9,7 @@ use pgoutput::Oid;
 use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
-use super::moved::MovedRows;
+use super::{moved::MovedRows, shape::Shape};
 use crate::{
     catalog::{MEMBER, PublishedTable},
     failure::{Code, Failure},
@@ -33,6 +33,8 @@ pub(crate) struct Progress {
     pub(crate) stream: Option<StreamRecord>,
     /// Whether nothing is to be read until somebody says so.
     pub(crate) is_paused: bool,
+    /// How many tables are copied at a time, if somebody has asked for that.
+    pub(crate) parallel: Option<u8>,
     /// How far signals were read.
     pub(crate) signals: Option<SignalsRecord>,
     /// By OID.
@@ -46,6 +48,8 @@ pub(crate) struct Progress {
 pub(crate) struct ControlRecord {
     version: u32,
     paused: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    parallel: Option<u8>,
 }
 
 /// What is said of the topic of signals.
@@ -100,9 +104,15 @@ pub(crate) struct TableRecord {
     /// Whether all of it is copied in one snapshot: as long as rows are missing, its changes are left out that the copy will have.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) at_once: bool,
+    /// What it is like while it is owed such a copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) shape: Option<Box<Shape>>,
     /// Whether its topic is to be emptied before any of it is copied.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) empty_first: bool,
+    /// Whether it was out of the publication since rows of it were written. Its topic is to be emptied before it is copied again, too, if that can be.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) was_away: bool,
     /// When its copy began, in milliseconds since 1970.
     pub(crate) started_at_ms: i64,
     /// When it ended; none as long as rows are missing.
@@ -124,7 +134,7 @@ impl Progress {
             if suffix == CONTROL {
                 let record: ControlRecord = parse(suffix, value)?;
                 check_version(suffix, record.version)?;
-                progress.is_paused = record.paused;
+                (progress.is_paused, progress.parallel) = (record.paused, record.parallel);
                 continue;
             }
             if suffix == SIGNALS {
@@ -167,8 +177,13 @@ impl Progress {
         let mut attachments = Vec::new();
         self.tables.retain(|oid, record| {
             // What is owed begins anew in any case, and so does that whose topic is still to be emptied.
-            let is_at_its_beginning = record.is_owed() || record.empty_first;
+            let is_at_its_beginning = record.is_owed() || record.empties_first() && record.is_going_on();
             let is_kept = record.stopped_at_ms.is_some() || is_at_its_beginning;
+            if !is_kept && record.was_away {
+                *record = record.away(record.started_at_ms);
+                attachments.push(record.attachment(Oid::from(*oid)));
+                return true;
+            }
             if !is_kept {
                 attachments.push(TableRecord::removal(Oid::from(*oid)));
             }
@@ -193,6 +208,8 @@ impl Progress {
         let mut names: BTreeMap<u32, (String, String)> =
             self.tables.iter().map(|(oid, it)| (*oid, (it.schema.clone(), it.table.clone()))).collect();
         names.extend(published.iter().map(|(oid, it)| (u32::from(*oid), (it.schema.clone(), it.name.clone()))));
+        // That of one that was away has to be, now.
+        self.tables.retain(|_, record| !record.was_away || record.empty_first || record.stopped_at_ms.is_some());
         let mut attachments = self.begin_anew();
         for (oid, (schema, table)) in names {
             if self.tables.contains_key(&oid) {
@@ -208,10 +225,11 @@ impl Progress {
         attachments
     }
 
-    /// The tables whose copy has begun and is not over, with the rows that are to be read before it is.
-    pub(crate) fn moved_rows(&self) -> MovedRows {
+    /// The tables whose copy has begun and is not over, with the rows that are to be read before it is, which may cost so many bytes.
+    pub(crate) fn moved_rows(&self, bytes_max: usize) -> MovedRows {
         let unfinished = self.tables.iter().filter(|(_, record)| record.is_going_on());
-        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), self.moved.get(oid).cloned().unwrap_or_default())))
+        let rows = |oid: &u32| self.moved.get(oid).cloned().unwrap_or_default();
+        MovedRows::new(unfinished.map(|(oid, _)| (Oid::from(*oid), rows(oid))), bytes_max)
     }
 
     /// The tables that are owed a copy at once.
@@ -241,8 +259,8 @@ impl StreamRecord {
 }
 
 impl ControlRecord {
-    pub(crate) fn new(paused: bool) -> Self {
-        Self { version: VERSION, paused }
+    pub(crate) fn new(paused: bool, parallel: Option<u8>) -> Self {
+        Self { version: VERSION, paused, parallel }
     }
 
     pub(crate) fn attachment(&self) -> Attachment {
@@ -289,7 +307,9 @@ impl TableRecord {
             condition: None,
             asked: false,
             at_once: false,
+            shape: None,
             empty_first: false,
+            was_away: false,
             started_at_ms,
             ended_at_ms: None,
             stopped_at_ms: None,
@@ -318,14 +338,25 @@ impl TableRecord {
         Self { version, at_once: true, asked: true, ..Self::new(&schema, &table, Vec::new(), started_at_ms) }
     }
 
-    /// The same, with how the table has come into the publication.
-    pub(crate) fn published_as(self, membership: &str) -> Self {
-        Self { key: vec![membership.to_owned()], ..self }
+    /// The same, with what the table is like, and how it has come into the publication.
+    pub(crate) fn described(self, shape: Shape, membership: &str) -> Self {
+        Self { shape: Some(Box::new(shape)), key: vec![membership.to_owned()], ..self }
     }
 
-    /// The same once its topic is emptied.
+    /// The same at the beginning of another copy, once it was out of the publication: what its topic has of it is not to be gone on with.
+    pub(crate) fn away(&self, started_at_ms: i64) -> Self {
+        let anew = Self::new(&self.schema, &self.table, Vec::new(), started_at_ms);
+        Self { was_away: true, empty_first: self.empty_first, ..anew }
+    }
+
+    /// Whether its topic is to be emptied before any of it is copied.
+    pub(crate) fn empties_first(&self) -> bool {
+        self.empty_first || self.was_away
+    }
+
+    /// The same once its topic is emptied, or cannot be.
     pub(crate) fn emptied(&self) -> Self {
-        Self { empty_first: false, ..self.clone() }
+        Self { empty_first: false, was_away: false, ..self.clone() }
     }
 
     /// The same after another chunk: up to `last`, the last of its rows, if it has any.
@@ -341,8 +372,9 @@ impl TableRecord {
 
     /// The same in the place of another, with what its topic still needs.
     pub(crate) fn in_the_place_of(self, other: &Self) -> Self {
-        let record = Self { empty_first: other.empty_first, ..self };
-        if other.is_owed() { record.owed() } else { record }
+        let record = Self { empty_first: other.empty_first, was_away: other.was_away, ..self };
+        // What it is like is known better once its copy begins.
+        if other.is_owed() { Self { shape: other.shape.clone(), ..record.owed() } } else { record }
     }
 
     /// The same, stopped by somebody.
@@ -352,7 +384,7 @@ impl TableRecord {
 
     /// The same once nothing is left to copy.
     pub(crate) fn ended(&self, at_ms: i64) -> Self {
-        Self { ended_at_ms: Some(at_ms), ..self.clone() }
+        Self { ended_at_ms: Some(at_ms), shape: None, ..self.clone() }
     }
 
     /// Removes it.
@@ -422,8 +454,8 @@ mod tests {
         let progress = Progress::read(&held).expect("records");
         assert_eq!(progress.stream, Some(stream));
         assert_eq!(progress.tables, [(3, record(None)), (4, record(Some(5)))].into());
-        assert!(progress.moved_rows().watch(Oid::from(3)) && !progress.moved_rows().watch(Oid::from(4)));
-        assert!(progress.moved_rows().left(Oid::from(3)).is_some());
+        assert!(progress.moved_rows(0).watch(Oid::from(3)) && !progress.moved_rows(0).watch(Oid::from(4)));
+        assert!(progress.moved_rows(0).left(Oid::from(3)).is_some());
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
         assert_eq!(lacking, [3, 5]);
     }
@@ -436,7 +468,7 @@ mod tests {
             MovedRecord::new(vec!["9".into()]).attachment(Oid::from(3), "10-1"),
             record(Some(5)).attachment(Oid::from(4)),
             record(None).stopped(6).attachment(Oid::from(5)),
-            ControlRecord::new(true).attachment(),
+            ControlRecord::new(true, Some(7)).attachment(),
             SignalsRecord::new("signals", 7).attachment(),
         ];
         let mut held = attachments(&written);
@@ -449,7 +481,7 @@ mod tests {
         }
         assert_eq!(progress, Progress::read(&held).expect("records"), "what is known is what was written");
         let lacking: Vec<u32> = (1..=5).filter(|oid| progress.lacks(Oid::from(*oid))).collect();
-        assert_eq!((lacking, progress.is_paused), (vec![1, 2, 3, 4], true));
+        assert_eq!((lacking, progress.is_paused, progress.parallel), (vec![1, 2, 3, 4], true, Some(7)));
     }
 
     #[test]
@@ -470,6 +502,12 @@ mod tests {
         assert_eq!(progress.owed(), [Oid::from(5)]);
         progress.begin_anew();
         assert!(progress.tables[&3].empty_first, "that it begins anew does not empty its topic");
+        progress.tables.insert(8, record(Some(5)).away(6));
+        progress.tables.insert(9, TableRecord { was_away: true, ..record(Some(5)) });
+        progress.begin_anew();
+        assert!([8, 9].iter().all(|oid| progress.tables[oid].was_away && progress.lacks(Oid::from(*oid))));
+        progress.begin_anew_behind_truncates(&[8].map(published), 9);
+        assert!([8, 9].iter().all(|oid| progress.tables[oid].empty_first), "now it has to be");
         let asked = TableRecord::new("public", "t3", Vec::new(), 1);
         assert!(asked.clone().in_the_place_of(&progress.tables[&3]).empty_first);
         assert!(asked.in_the_place_of(&progress.tables[&5]).is_owed());

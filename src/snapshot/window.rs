@@ -23,8 +23,30 @@
 //! argument of its own but for its cursor, which says that all before it was copied. So a chunk names the one that it comes behind, and is
 //! written only if that was ([`Windows::open`]).
 //!
-//! What is noted in a window is bounded. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
+//! What is noted in a window is bounded, and what is noted in all of them, which has its share of `memory_limit`. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
+//!
+//! # Why not from a standby
+//!
+//! A chunk could be read there, and rule 3 would not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
+//! (`takenDuringRecovery`), so that ids say of each that it had ended. But there positions can decide. A standby replays one record after another, and a
+//! transaction is seen there from the replay of its commit record on, whatever it waits for at the primary. So what a snapshot sees is a prefix of
+//! the commits in the order of the log, which is the order of the stream:
+//!
+//! - Let `P` be where the stream is when the window is opened, and `L` what `pg_last_wal_replay_lsn()` says before `S` is taken. It is the end of the last
+//!   record that was replayed wholly, so that `S` sees each commit that ends at or before it. With `L >= P`, which can be waited for, `S` sees all that was
+//!   streamed before the window: that is rule 4, without a memory of transactions.
+//! - What commits behind `L` is in doubt. What is asked for after `S` is taken is no upper bound: of the record that is being replayed the effect may
+//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, and it is the `H` of rule 2.
+//! - So every transaction that commits between `L` and `H` is noted, and each of its keys is taken for superseded, or to be read again (rule 5). If `S` does
+//!   not see it, that is rule 3; if it does, what is not written is in Kafka already, from the stream. Rows that are in doubt are never lost, since
+//!   their transactions are streamed before `H`, and none that `S` sees commits behind that.
+//! - The fence stays a transaction id of the primary, which has to find that nothing runs below it; the end of its log is asked for after that, and
+//!   `L` has to have passed it.
+//!
+//! A copy at once has no such way: what its snapshot sees must be known change by change ([`AtOnce`](super::AtOnce)), and nothing may be in doubt. It
+//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads.
+//! And each chunk would have to find the standby in recovery still, on the timeline of the stream. It is not built.
 
 use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;
@@ -33,8 +55,8 @@ use super::visibility::Visibility;
 
 /// How many streamed transactions are remembered that no snapshot has found to have ended.
 const RECENT_MAX: usize = 1 << 16;
-/// How many bytes of keys the oldest window of a table notes, with what each costs beside its bytes; and each of those behind it, which would otherwise
-/// note the same again.
+/// How many bytes of keys the oldest window of a table notes at most, with what each costs beside its bytes; and each of those behind it, which would
+/// otherwise note the same again.
 const NOTED_BYTES_MAX: usize = 4 << 20;
 const NOTED_BYTES_MAX_BEHIND: usize = 1 << 20;
 const NOTED_OVERHEAD_BYTES: usize = 64;
@@ -88,6 +110,9 @@ pub(crate) struct Windows<C> {
     current: Option<Xid>,
     /// In the order in which they were opened.
     open: Vec<Window<C>>,
+    /// What all of them have noted, and may.
+    noted_bytes: usize,
+    noted_bytes_max: usize,
     /// The last one of each table that closed with rows to write. Bounded by the tables that are copied.
     written: FxHashMap<Oid, WindowId>,
 }
@@ -162,12 +187,15 @@ impl Fates {
 }
 
 impl<C> Windows<C> {
-    pub(crate) fn new() -> Self {
+    /// Those of a stream that may note so many bytes of keys.
+    pub(crate) fn new(noted_bytes_max: usize) -> Self {
         Self {
             epoch: Epoch::default(),
             recent: Vec::new(),
             current: None,
             open: Vec::new(),
+            noted_bytes: 0,
+            noted_bytes_max,
             written: FxHashMap::default(),
         }
     }
@@ -223,6 +251,7 @@ impl<C> Windows<C> {
     /// Closes a window whose chunk was not read after all. A snapshot that was taken says which transactions have ended.
     pub(crate) fn abandon(&mut self, id: WindowId, snapshot: Option<&Visibility>) {
         self.open.retain(|window| window.id != id);
+        self.count_noted();
         if let Some(snapshot) = snapshot {
             self.recent.retain(|xid| !snapshot.has_ended(*xid));
         }
@@ -231,8 +260,17 @@ impl<C> Windows<C> {
     /// A change of a key was streamed; `is_incomplete` if its row lacks a value that the update did not touch.
     pub(crate) fn note(&mut self, table: Oid, key: &[u8], is_incomplete: bool) {
         let Some(last) = self.current else { return };
+        let bytes = key.len() + NOTED_OVERHEAD_BYTES;
+        let is_noting = |window: &Window<C>| window.table == table && window.spoilt.is_none();
+        let noting = |windows: &[Window<C>]| windows.iter().filter(|window| is_noting(window)).count();
+        while self.noted_bytes + noting(&self.open) * bytes > self.noted_bytes_max {
+            // The youngest makes room for those before it: it comes to nothing without them.
+            let Some(youngest) = self.open.iter_mut().rev().find(|window| is_noting(window)) else { return };
+            self.noted_bytes -= youngest.noted_bytes;
+            youngest.spoil(Spoilt::TooBusy);
+        }
         let mut bytes_max = NOTED_BYTES_MAX;
-        for window in self.open.iter_mut().filter(|window| window.table == table && window.spoilt.is_none()) {
+        for window in self.open.iter_mut().filter(|window| is_noting(window)) {
             let limit = std::mem::replace(&mut bytes_max, NOTED_BYTES_MAX_BEHIND);
             // What the chunk's snapshot sees takes no row out of it.
             if window.loaded.as_ref().is_some_and(|loaded| loaded.snapshot.has_ended(last)) {
@@ -242,10 +280,12 @@ impl<C> Windows<C> {
                 *noted = Noted { last, is_incomplete };
                 continue;
             }
-            window.noted_bytes += key.len() + NOTED_OVERHEAD_BYTES;
-            if window.noted_bytes > limit {
+            if window.noted_bytes + bytes > limit {
+                self.noted_bytes -= window.noted_bytes;
                 window.spoil(Spoilt::TooBusy);
             } else {
+                window.noted_bytes += bytes;
+                self.noted_bytes += bytes;
                 window.noted.insert(key.into(), Noted { last, is_incomplete });
             }
         }
@@ -255,11 +295,17 @@ impl<C> Windows<C> {
     pub(crate) fn learn(&mut self, table: Oid, key: Option<&[String]>) {
         let of_table = self.open.iter_mut().filter(|window| window.table == table);
         of_table.filter(|window| Some(window.key.as_slice()) != key).for_each(|window| window.spoil(Spoilt::Altered));
+        self.count_noted();
     }
 
     /// Something has happened to the table after which nobody knows which of its rows have changed.
     pub(crate) fn spoil(&mut self, table: Oid, why: Spoilt) {
         self.open.iter_mut().filter(|window| window.table == table).for_each(|window| window.spoil(why));
+        self.count_noted();
+    }
+
+    fn count_noted(&mut self) {
+        self.noted_bytes = self.open.iter().map(|window| window.noted_bytes).sum();
     }
 
     /// The chunk was read, in a snapshot; `until` is an end of the log that was asked for after it was taken. If the window is gone, so is the
@@ -272,6 +318,7 @@ impl<C> Windows<C> {
             }
             window.loaded = Some(Loaded { chunk, snapshot, until });
         }
+        self.count_noted();
     }
 
     /// Takes out a window whose rows can be written now, between transactions: the stream has come to `reached`.
@@ -284,6 +331,7 @@ impl<C> Windows<C> {
         };
         let position = self.open.iter().position(is_due)?;
         let Window { id, table, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
+        self.count_noted();
         let Loaded { chunk, snapshot, until } = loaded?;
         if behind.is_some() && behind.as_ref() != self.written.get(&table) {
             spoilt.get_or_insert(Spoilt::Behind);

@@ -55,4 +55,5 @@ mod snapshot;
 mod snapshot_catalog;
 mod status_page;
 mod termination;
+mod topic_admin;
 mod topics;

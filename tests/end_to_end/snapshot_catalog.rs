@@ -3,9 +3,9 @@
 use std::{collections::BTreeMap, io::BufRead, sync::Arc};
 
 use bytes::Bytes;
-use pgoutput::{CopyRows, Decoder, Message, Oid, ProtocolVersion, Relation, Tuple};
+use pgoutput::{CopyRows, Decoder, Message, Oid, ProtocolVersion, Relation, Tuple, Value};
 use pgsluice::catalog::{Catalog, KeyRange, SnapshotTable};
-use postgres::Client;
+use postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::{database::Database, stack::Stack};
 
@@ -204,8 +204,16 @@ fn keys_are_copied_in_order_to_the_last_whatever_their_types() {
         let columns = u16::try_from(key.columns.len()).expect("few");
         let (mut after, mut found) = (None::<Tuple>, Vec::new());
         loop {
-            let range = KeyRange { key, after: after.as_ref(), condition: None, rows_max: 3 };
+            let range = KeyRange { key, after: after.as_ref(), up_to: None, condition: None, rows_max: 3 };
             let rows = copy(&mut client, &statement.of_keys(&range).expect("a key"), &described, columns);
+            // The place of the third row, where there is one, has nothing else before it.
+            let place = place(&mut client, &statement.place(key, after.as_ref(), 3).expect("a key"));
+            assert_eq!(place.as_ref(), rows.get(2).map(|(place, _)| place), "{table}");
+            if place.is_some() {
+                let range = KeyRange { up_to: place.as_ref(), rows_max: 100, ..range };
+                let bounded = copy(&mut client, &statement.of_keys(&range).expect("a key"), &described, columns);
+                assert_eq!(bounded, rows, "{table}");
+            }
             let Some((last, _)) = rows.last() else { break };
             after = Some(last.clone());
             found.extend(rows.into_iter().map(|(_, row)| row));
@@ -231,6 +239,16 @@ fn copy(client: &mut Client, statement: &str, table: &SnapshotTable, before: u16
         line.clear();
     }
     found
+}
+
+/// The first row of a query.
+fn place(client: &mut Client, query: &str) -> Option<Tuple> {
+    let answers = client.simple_query(query).unwrap_or_else(|error| panic!("{error:?} in: {query}"));
+    answers.iter().find_map(|answer| {
+        let SimpleQueryMessage::Row(row) = answer else { return None };
+        let values = (0..row.len()).map(|column| Value::Text(row.get(column).expect("no null").as_bytes()));
+        Some(Tuple::from_values(values).expect("it is small"))
+    })
 }
 
 /// A connection with the settings of the stream's.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use rdkafka::{
-    admin::{AdminClient, AdminOptions, NewTopic, ResourceSpecifier, TopicReplication},
+    admin::{AdminClient, AdminOptions, NewTopic, OwnedResourceSpecifier, ResourceSpecifier, TopicReplication},
     client::DefaultClientContext,
     error::KafkaError,
     metadata::Metadata,
@@ -17,6 +17,9 @@ use tracing::{info, warn};
 use crate::{error::PublishError, settings::KafkaSettings};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The configurations of so many topics are asked for at a time: each answer has some dozens of keys.
+const CONFIGS_AT_A_TIME: usize = 50;
+const READING_CONFIGURATION: &str = "reading a topic's configuration";
 /// How long a new topic may take until each of its partitions has a leader.
 const LEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How often it is looked whether they have.
@@ -65,7 +68,7 @@ impl TopicAdmin {
 
     /// The partitions of each topic that exists and that we may see: one that is not among them may exist all the same.
     ///
-    /// All topics are asked for, since asking for one by name makes some brokers create it.
+    /// It is much where topics are many: of one of them, [`partitions`](Self::partitions) is to be asked.
     ///
     /// # Errors
     /// The brokers cannot be reached, or deny it.
@@ -78,6 +81,17 @@ impl TopicAdmin {
             .filter(usable)
             .map(|topic| (topic.name().to_owned(), topic.partitions().len()))
             .collect())
+    }
+
+    /// The partitions of one topic, by its name; none if it does not exist, or we may not see it. It is not created by that: this client does not
+    /// ask for it.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn partitions(&self, topic: &str) -> Result<Option<usize>, PublishError> {
+        let metadata = self.metadata_of(topic)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic && found.error().is_none());
+        Ok(found.map(|found| found.partitions().len()).filter(|partitions| *partitions > 0))
     }
 
     /// Creates the topic, and returns once every partition of it has a leader. Whether it was created by this call is
@@ -161,22 +175,41 @@ impl TopicAdmin {
     /// # Errors
     /// The brokers cannot be reached, or deny it.
     pub fn config(&self, topic: &str) -> Result<BTreeMap<String, String>, PublishError> {
+        Ok(self.configs(&[topic])?.pop().unwrap_or_default())
+    }
+
+    /// The configurations of topics, each of which is named once, in their order: asked for many at a time. That of one that does not exist, or that
+    /// we may not look at, has no keys: rdkafka passes over what the brokers say of a single topic.
+    ///
+    /// # Errors
+    /// The brokers cannot be reached, or deny it.
+    pub fn configs(&self, topics: &[&str]) -> Result<Vec<BTreeMap<String, String>>, PublishError> {
         let options = AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT));
-        let resources = self
-            .runtime
-            .block_on(self.client.describe_configs([&ResourceSpecifier::Topic(topic)], &options))
-            .map_err(PublishError::kafka("reading a topic's configuration"))?;
-        match resources.into_iter().next() {
-            Some(Ok(resource)) => {
-                Ok(resource.entries.into_iter().filter_map(|entry| Some((entry.name, entry.value?))).collect())
+        let mut configs = Vec::with_capacity(topics.len());
+        for topics in topics.chunks(CONFIGS_AT_A_TIME) {
+            let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
+            let answers = self
+                .runtime
+                .block_on(self.client.describe_configs(&resources, &options))
+                .map_err(PublishError::kafka(READING_CONFIGURATION))?;
+            // librdkafka gives the answers in the order of the questions.
+            for (position, topic) in topics.iter().enumerate() {
+                let refused = |code| PublishError::Kafka {
+                    doing: READING_CONFIGURATION,
+                    error: KafkaError::AdminOp(code),
+                    reason: Some((*topic).to_owned()),
+                };
+                match answers.get(position) {
+                    Some(Ok(found)) if found.specifier == OwnedResourceSpecifier::Topic((*topic).to_owned()) => {
+                        let entries = found.entries.iter();
+                        configs.push(entries.filter_map(|it| Some((it.name.clone(), it.value.clone()?))).collect());
+                    }
+                    Some(Err(code)) => return Err(refused(*code)),
+                    Some(Ok(_)) | None => return Err(refused(Code::Fail)),
+                }
             }
-            Some(Err(code)) => Err(PublishError::Kafka {
-                doing: "reading a topic's configuration",
-                error: KafkaError::AdminOp(code),
-                reason: Some(topic.to_owned()),
-            }),
-            None => Ok(BTreeMap::new()),
         }
+        Ok(configs)
     }
 
     /// The client, for what rdkafka has no call for.
@@ -214,12 +247,15 @@ impl TopicAdmin {
         }
     }
 
-    fn has_leaders(&self, topic: &str) -> Result<bool, PublishError> {
-        let metadata = self
-            .client
+    fn metadata_of(&self, topic: &str) -> Result<Metadata, PublishError> {
+        self.client
             .inner()
             .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
-            .map_err(PublishError::kafka("reading a topic's metadata"))?;
+            .map_err(PublishError::kafka("reading a topic's metadata"))
+    }
+
+    fn has_leaders(&self, topic: &str) -> Result<bool, PublishError> {
+        let metadata = self.metadata_of(topic)?;
         Ok(metadata.topics().iter().any(|found| {
             found.name() == topic
                 && found.error().is_none()

@@ -10,6 +10,7 @@ use serde_json::json;
 
 use super::{ConfigFile, instance::Instance, runtime};
 use crate::{
+    config::CONNECTIONS_MAX,
     failure::{Code, Failure},
     http::snapshot::{PATH, Start, Stop},
     snapshot::control::Status,
@@ -40,6 +41,10 @@ enum Verb {
         /// Only rows that meet this condition, as in `--where "placed >= '2026-01-01'"`. Names other than PostgreSQL's own need their schema.
         #[arg(long = "where", value_name = "SQL")]
         condition: Option<String>,
+        /// Copy so many tables at a time, these and all others, until nothing is left to copy: 1 to 16, in the place of `snapshot.connections`. The rows of
+        /// one table are read one chunk after another.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(CONNECTIONS_MAX)))]
+        parallel: Option<u8>,
     },
     /// Leave tables as far as they are copied, all that are not copied if none is named.
     Stop {
@@ -74,8 +79,9 @@ impl SnapshotCommand {
 impl Verb {
     async fn run(self, instance: &Instance) -> Result<(), Failure> {
         match self {
-            Self::Start { tables, condition } => {
-                let status = command(instance, "start", &Start { tables: tables.clone(), condition }).await?;
+            Self::Start { tables, condition, parallel } => {
+                let start = Start { tables: tables.clone(), condition, parallel };
+                let status = command(instance, "start", &start).await?;
                 print!("{}", show::tables(&status, &tables));
             }
             Self::Stop { tables } => {

@@ -15,13 +15,16 @@ pub(super) fn tables(status: &Status, named: &[String]) -> String {
     if status.paused {
         text.push_str("copying is paused: `pgsluice snapshot resume` goes on\n\n");
     }
+    if let Some(parallel) = status.parallel {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "copied at a time until nothing is left to copy, as asked: {parallel}\n");
+    }
     let shown: Vec<_> = status.tables.iter().filter(|table| named.is_empty() || named.contains(&table.table)).collect();
     if shown.is_empty() {
         text.push_str("no table is streamed\n");
         return text;
     }
     let width = shown.iter().map(|table| table.table.chars().count()).max().unwrap_or(0).max(5);
-    // Writing to a String cannot fail.
     let _ = writeln!(text, "{:width$}  {:<17} {:>14} {:>12}  LEFT", "TABLE", "STATE", "ROWS", "BYTES");
     for table in shown {
         let bytes = HumanBytes(table.bytes).to_string();
@@ -153,7 +156,8 @@ mod tests {
             problem: Some("postgres-refused: permission denied".into()),
             ..table("public.t", State::PutOff)
         };
-        let status = Status { paused: false, tables: vec![copying, failing, table("public.x", State::Copied)] };
+        let status =
+            Status { paused: false, parallel: None, tables: vec![copying, failing, table("public.x", State::Copied)] };
         assert_eq!(
             tables(&status, &[]),
             "TABLE              STATE                       ROWS        BYTES  LEFT\n\
@@ -164,6 +168,8 @@ mod tests {
              public.x           copied                         0          0 B\n"
         );
         assert_eq!(summary(&status), "1 of 3 tables copied, 1 copying, 1 tried again later");
+        let said = tables(&Status { parallel: Some(4), ..status.clone() }, &[]);
+        assert!(said.starts_with("copied at a time until nothing is left to copy, as asked: 4\n\nTABLE "), "{said}");
         assert!(tables(&Status { paused: true, ..status }, &["public.x".into()]).starts_with("copying is paused"));
     }
 }

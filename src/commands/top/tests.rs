@@ -34,7 +34,8 @@ fn status() -> Status {
         problem: None,
     };
     let tables = vec![table("public.big", control::State::Copying), table("public.small", control::State::Copied)];
-    let copies = crate::metrics::status::Copies::new(unix_ms(), control::Status { paused: false, tables });
+    let copies =
+        crate::metrics::status::Copies::new(unix_ms(), control::Status { paused: false, parallel: None, tables });
     metrics.status("shop", Some(copies))
 }
 

@@ -198,8 +198,10 @@ fn everything() -> Metrics {
 
 #[test]
 fn the_names_of_the_document_do_not_change() {
-    let copies =
-        Copies::new(1, control::Status { paused: false, tables: vec![copied("public.item", control::State::Copying)] });
+    let copies = Copies::new(
+        1,
+        control::Status { paused: false, parallel: None, tables: vec![copied("public.item", control::State::Copying)] },
+    );
     let status = everything().status("shop", Some(copies));
     let document = serde_json::to_value(&status).expect("JSON");
     let mut found = BTreeSet::new();
@@ -282,7 +284,7 @@ fn lists_are_bounded() {
     let mut tables: Vec<_> =
         (0..300).map(|number| copied(&format!("public.t{number}"), control::State::Copied)).collect();
     tables[299].state = control::State::Copying;
-    let copies = Copies::new(1, control::Status { paused: false, tables });
+    let copies = Copies::new(1, control::Status { paused: false, parallel: None, tables });
     let status = metrics.status("shop", Some(copies));
     assert_eq!((status.quarantine.total, status.quarantine.more, status.quarantine.tables.len()), (300, 200, 100));
     assert_eq!((status.failures.len(), status.failures[0].text.as_str()), (50, "no 299"));

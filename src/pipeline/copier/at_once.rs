@@ -25,7 +25,6 @@ use encoder::{Encoded, RecordBatch, SnapshotContext, SnapshotKind};
 use pgoutput::{CopyRows, Oid, Timestamp, Tuple};
 use tokio::{
     sync::oneshot::{self, Receiver},
-    task::spawn_blocking,
     time::sleep,
 };
 use tracing::{debug, info, warn};
@@ -33,7 +32,9 @@ use walreceiver::Backoff;
 
 use super::{
     Copier,
+    ahead::Found,
     chunk::{CHUNK_ROWS_MAX, Encoding, Waits, Way, estimated_cost, tell_dead_letter},
+    emptying::emptied,
     session_over,
     table::{Copying, FAILURES_MAX, PAUSE_FIRST, PAUSE_MAX, REMINDER_INTERVAL, Step, words},
 };
@@ -42,10 +43,10 @@ use crate::{
     failure::{Code, Failure, Recovery},
     failures,
     pipeline::{
-        publish::{failure_of, unix_ms, unix_ns},
+        publish::{unix_ms, unix_ns},
         work::cost_of,
     },
-    snapshot::{Emptied, Ending, Happened, Notice, Outcome, Request, Rows, Spoilt, TableRecord, WindowId},
+    snapshot::{Ending, Happened, Notice, Outcome, Request, Rows, Shape, TableRecord, WindowId},
 };
 
 /// A copy that is being made.
@@ -110,10 +111,11 @@ impl Copier {
         if !self.state().is_published(copying.oid) {
             return Ok(Step::Gone);
         }
-        let (table, key, fingerprint) = match self.describe_table(copying).await? {
+        let (Found { table, facts, fingerprint, .. }, key) = match self.describe_table(copying).await? {
             Ok(described) => described,
             Err(step) => return Ok(step),
         };
+        let shape = Shape::new(&table.relation, &facts);
         if matches!(Way::of(&table, key), Way::None) {
             return Ok(Step::Impossible(Way::WHY_NONE.to_owned()));
         }
@@ -124,7 +126,7 @@ impl Copier {
         if let Some(why) = self.unfit(&encoding).await? {
             return Ok(Step::Impossible(why));
         }
-        self.owe(copying, &table.membership).await?;
+        self.owe(copying, shape, &table.membership).await?;
         let emptied_in = self.partitions_to_empty(&encoding, *is_dirty).await?;
         let window = self.next_window();
         let whole = Whole { window, table: &table, fingerprint: &fingerprint, encoding, emptied_in };
@@ -143,63 +145,12 @@ impl Copier {
                  it is interrupted, {obstacle}"
             )
         };
-        Ok(self.obstacle(encoding).await?.map(found))
-    }
-
-    /// Why the topic cannot be told that the table is empty, and then its rows.
-    async fn obstacle(&self, encoding: &Encoding) -> Result<Option<&'static str>, Failure> {
-        let plan = encoding.plan.plan();
-        Ok(if !plan.can_empty() {
-            Some("which the envelope cannot say, or events.skip leaves out")
-        } else if !plan.writes_reads() {
-            Some("and events.skip leaves out its rows")
-        } else if plan.has_key() && self.is_compacted(plan.topic()).await? {
-            Some("which is a record without a key, that a compacted topic refuses")
-        } else {
-            None
-        })
-    }
-
-    /// Empties the topic, if it holds anything, before the first chunk of a table that is copied by its key. Some if that cannot be.
-    pub(super) async fn empty_first(
-        &self,
-        copying: &mut Copying,
-        encoding: &Encoding,
-    ) -> Result<Option<Step>, Failure> {
-        if let Some(obstacle) = self.obstacle(encoding).await? {
-            let why = format!("what was written before has to be taken out of its topic by a TRUNCATE, {obstacle}");
-            return Ok(Some(Step::Impossible(why)));
-        }
-        let emptied = match self.partitions_to_empty(encoding, false).await? {
-            None => None,
-            Some(partitions) => {
-                let lsn = self.relations.lock().await.catalog.flush_lsn().await?;
-                let now = Timestamp::from_unix_micros(unix_ms().saturating_mul(1000));
-                let context = SnapshotContext::new(SnapshotKind::Incremental, lsn, None, now);
-                Some(emptied(encoding, &context, partitions)?)
-            }
-        };
-        let record = copying.record.emptied();
-        let (attachment, (is_emptied, answer)) = (record.attachment(copying.oid), oneshot::channel());
-        self.request(Request::Empty { table: copying.oid, emptied, record: attachment, is_emptied }).await?;
-        if !answer.await.map_err(|_| session_over())? {
-            return Ok(Some(Step::Again(words(Spoilt::HeldBack).to_owned())));
-        }
-        self.state().progress.tables.insert(copying.oid.into(), record.clone());
-        copying.record = record;
-        copying.ahead = copying.ahead.emptied();
-        Ok(None)
-    }
-
-    async fn is_compacted(&self, topic: &str) -> Result<bool, Failure> {
-        let (admin, name) = (Arc::clone(&self.topics), topic.to_owned());
-        let config = blocking(topic, move || admin.config(&name)).await?;
-        Ok(config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")))
+        Ok(self.obstacle(encoding, true).await?.map(found))
     }
 
     /// The checkpoint says that the table is owed a copy, and the stream knows it. What was copied in another way, or before, counts no more.
-    async fn owe(&self, copying: &mut Copying, membership: &str) -> Result<(), Failure> {
-        let record = copying.ahead.clone().owed().published_as(membership);
+    async fn owe(&self, copying: &mut Copying, shape: Shape, membership: &str) -> Result<(), Failure> {
+        let record = copying.ahead.clone().owed().described(shape, membership);
         let (committed, waiting) = oneshot::channel();
         let attachment = record.attachment(copying.oid);
         self.request(Request::Owe { table: copying.oid, record: attachment, committed }).await?;
@@ -207,22 +158,6 @@ impl Copier {
         self.state().progress.tables.insert(copying.oid.into(), record.clone());
         (copying.ahead, copying.record) = (record.clone(), record);
         Ok(())
-    }
-
-    /// How many partitions the topic has, if it holds anything: whatever was to be written to it is.
-    async fn partitions_to_empty(&self, encoding: &Encoding, is_dirty: bool) -> Result<Option<i32>, Failure> {
-        let admin = Arc::clone(&self.topics);
-        let (topic, name) = (encoding.plan.plan().topic(), encoding.plan.plan().topic().to_string());
-        let (partitions, is_unwritten) = blocking(topic, move || {
-            let partitions = admin.partitions_by_topic()?.get(&name).copied().unwrap_or_default();
-            Ok((partitions, partitions > 0 && admin.is_unwritten(&name, partitions)?))
-        })
-        .await?;
-        if partitions == 0 {
-            return Err(Failure::new(Code::KafkaUnavailable, "the topic is not known yet").for_topic(&**topic));
-        }
-        let must_be_emptied = is_dirty || !is_unwritten;
-        Ok(must_be_emptied.then(|| i32::try_from(partitions).unwrap_or(i32::MAX)))
     }
 
     async fn read_at_once(
@@ -250,7 +185,7 @@ impl Copier {
         self.request(Request::Taken { window, snapshot, until, accepted }).await?;
         if !taken.is_flushed {
             // As for a chunk: what is not flushed is not streamed.
-            self.relations.lock().await.catalog.assign_xid().await?;
+            self.asking.lock().await.assign_xid().await?;
         }
         let taken_at = Timestamp::from_unix_micros(taken.taken_unix_us);
         let mut reading = Reading {
@@ -439,26 +374,9 @@ struct Sent {
     is_first: bool,
 }
 
-/// What takes out of each partition what was there before.
-fn emptied(encoding: &Encoding, context: &SnapshotContext, partitions: i32) -> Result<Emptied, Failure> {
-    let mut batch = RecordBatch::new();
-    let encoded = encoding.plan.encode_emptied(context, unix_ns(), &mut batch);
-    encoded.map_err(|error| failures::of_encode(&error))?;
-    Ok(Emptied { batch, partitions })
-}
-
 async fn wait_for<T>(answer: Option<Receiver<T>>) -> Result<Option<T>, Failure> {
     match answer {
         Some(answer) => answer.await.map(Some).map_err(|_| session_over()),
         None => Ok(None),
     }
-}
-
-/// Asks Kafka about a topic.
-async fn blocking<T: Send + 'static>(
-    topic: &str,
-    ask: impl FnOnce() -> Result<T, publisher::PublishError> + Send + 'static,
-) -> Result<T, Failure> {
-    let answer = spawn_blocking(ask).await.map_err(|error| Failure::caused(Code::Internal, error))?;
-    answer.map_err(|error| failure_of(&error, Duration::ZERO, Duration::MAX).for_topic(topic))
 }

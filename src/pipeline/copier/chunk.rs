@@ -22,7 +22,7 @@ use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, Sna
 use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp, Tuple, Value};
 use publisher::RECORD_OVERHEAD_BYTES;
 use tokio::{sync::oneshot, time::sleep};
-use tracing::warn;
+use tracing::{debug, warn};
 
 use super::{
     Copier,
@@ -31,7 +31,7 @@ use super::{
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
-    catalog::{KeyColumn, KeyRange, ReadOrder, SnapshotTable},
+    catalog::{KeyColumn, KeyRange, ReadOrder, RowReader, SnapshotTable},
     failure::{Code, Failure},
     failures,
     metrics::TableMetrics,
@@ -49,6 +49,8 @@ const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
 const ENDED_POLL: Duration = Duration::from_millis(20);
 /// How many rows a chunk has at most.
 pub(super) const CHUNK_ROWS_MAX: usize = 20_000;
+/// How many rows a chunk looks at for some that are wanted, at most.
+const SCAN_ROWS_MAX: usize = 1_000_000;
 
 /// A table as the catalog has it.
 pub(super) struct Described {
@@ -87,10 +89,10 @@ struct ReadChunk {
     batch: RecordBatch,
     keys: Keys,
     rows: usize,
-    /// Where the last row is in the order.
+    /// Where in the order the copy goes on: behind the last row, or behind the last that was looked at.
     last: Option<Vec<String>>,
-    /// Whether all rows were read that were asked for.
-    is_whole: bool,
+    /// Whether nothing of the table comes after that.
+    is_last: bool,
     snapshot: Visibility,
     until: Lsn,
 }
@@ -118,14 +120,26 @@ impl Copier {
             Err(step) => return Ok(step),
         };
         copying.go_by(&described);
-        if copying.record.empty_first
+        if copying.record.empties_first()
             && let Some(impossible) = self.empty_first(copying, &encoding).await?
         {
             return Ok(impossible);
         }
         let (window, opened) = self.open(copying, &described.key).await?;
         let read = match self.await_ended(copying, opened).await {
-            Ok(Ok(fence)) => self.read(copying, &described, &encoding, fence).await,
+            Ok(Ok(fence)) => {
+                let oid = copying.oid;
+                let read = tokio::select! {
+                    read = self.read(copying, &described, &encoding, fence) => Some(read),
+                    () = self.stopping(oid) => None,
+                };
+                let Some(read) = read else {
+                    self.give_up(&mut copying.reader).await;
+                    self.request(Request::Abandon { window, snapshot: None }).await?;
+                    return Ok(Step::Interrupted);
+                };
+                read
+            }
             Ok(Err(waits)) => Ok(Err(waits)),
             Err(failure) => Err(failure),
         };
@@ -155,10 +169,29 @@ impl Copier {
         }
     }
 
+    /// Waits until the table is to be stopped.
+    async fn stopping(&self, oid: Oid) {
+        loop {
+            let changed = self.changed.notified();
+            if self.state().stopping.contains(&oid.into()) {
+                return;
+            }
+            changed.await;
+        }
+    }
+
+    /// Gives up what is being read. The server would go on with it, and hold the table's lock, until it had something to send.
+    async fn give_up(&self, reader: &mut RowReader) {
+        let Some(backend_pid) = reader.disconnect() else { return };
+        if let Err(failure) = self.asking.lock().await.cancel(backend_pid).await {
+            debug!(backend_pid, "a statement that is not waited for any more could not be ended: {failure}");
+        }
+    }
+
     /// What the table is like, and how its rows are told apart and ordered; or what there is to do besides. It holds for as long as each chunk's snapshot
     /// has the same fingerprint.
     async fn describe(&self, copying: &mut Copying) -> Result<Result<Described, Step>, Failure> {
-        let (table, key, fingerprint) = match self.describe_table(copying).await? {
+        let (Found { table, fingerprint, .. }, key) = match self.describe_table(copying).await? {
             Ok(described) => described,
             Err(step) => return Ok(Err(step)),
         };
@@ -173,19 +206,18 @@ impl Copier {
         })
     }
 
-    /// What the table is like, with the columns that tell its rows apart, if any do, and its fingerprint.
+    /// What the table is like, with the columns that tell its rows apart, if any do.
     pub(super) async fn describe_table(
         &self,
         copying: &mut Copying,
-    ) -> Result<Result<(SnapshotTable, Option<RowKey>, String), Step>, Failure> {
+    ) -> Result<Result<(Found, Option<RowKey>), Step>, Failure> {
         let oid = copying.oid;
         let mut relations = self.relations.lock().await;
-        let Some(Found { fingerprint, table, rows_estimated, facts }) = self.look_up(&mut relations, oid).await? else {
-            return Ok(Err(Step::Gone));
-        };
+        let Some(found) = self.look_up(&mut relations, oid).await? else { return Ok(Err(Step::Gone)) };
+        let Found { table, rows_estimated, facts, .. } = &found;
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
-        self.state().estimate(oid, rows_estimated);
+        self.state().estimate(oid, *rows_estimated);
         let key = RowKey::of(&table.relation, facts.primary_key.as_deref());
         let is_known = match relations.known.get(oid) {
             Some(Known::Watched(known)) => *known.relation() == table.relation && known.row_key == key,
@@ -193,9 +225,9 @@ impl Copier {
         };
         if !is_known {
             // The rows are those of now.
-            relations.learn_now(table.relation.clone(), facts).await?;
+            relations.learn_now(table.relation.clone(), facts.clone()).await?;
         }
-        Ok(Ok((table, key, fingerprint)))
+        Ok(Ok((found, key)))
     }
 
     /// How the table's rows are encoded now, if they are.
@@ -240,7 +272,7 @@ impl Copier {
         }
         let began = Instant::now();
         loop {
-            let snapshot = self.relations.lock().await.catalog.current_snapshot().await?;
+            let snapshot = self.asking.lock().await.current_snapshot().await?;
             if snapshot.xmin() >= fence && opened.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
                 return Ok(Ok(fence));
             }
@@ -269,7 +301,9 @@ impl Copier {
             return Ok(Err(Waits::for_transactions(taken.visibility)));
         }
         copying.xmin = taken.visibility.xmin();
-        let statement = statement(copying, table, order, key)?;
+        let began = Instant::now();
+        let up_to = self.last_to_look_at(copying, table, order).await?;
+        let statement = statement(copying, table, order, key, up_to.as_deref())?;
         let mut lines = copying.reader.copy(&statement).await?;
         let columns = |columns: usize| u16::try_from(columns).unwrap_or(u16::MAX);
         let (leading, columns) = (columns(order.columns.len()), columns(table.relation.columns.len()));
@@ -321,7 +355,7 @@ impl Copier {
             copying.reader.end_and_look(copying.oid).await?
         } else {
             copying.reader.disconnect();
-            self.relations.lock().await.catalog.fingerprint(copying.oid).await?
+            self.asking.lock().await.fingerprint(copying.oid).await?
         };
         if fingerprint_after != *fingerprint {
             // Perhaps its name was another table's meanwhile, since a schema can be renamed without its lock.
@@ -336,17 +370,37 @@ impl Copier {
         if !taken.is_flushed {
             // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not
             // flushed is not streamed. The commit of a transaction id is flushed soon, with all before it.
-            self.relations.lock().await.catalog.assign_xid().await?;
+            self.asking.lock().await.assign_xid().await?;
         }
+        let has_all = is_whole && rows_read < copying.chunk_rows;
+        copying.adapt_scan(up_to.is_some() && has_all, began.elapsed(), self.settings.statement_timeout);
         Ok(Ok(ReadChunk {
             batch,
             keys,
             rows: rows_read,
-            last: last.as_ref().map(texts),
-            is_whole,
+            is_last: has_all && up_to.is_none(),
+            // What was looked at need not be looked at again.
+            last: if has_all { up_to.or_else(|| last.as_ref().map(texts)) } else { last.as_ref().map(texts) },
             snapshot: taken.visibility,
             until: taken.insert_lsn,
         }))
+    }
+
+    /// The last row that a chunk looks at, if only some rows are wanted: of these there may be few, and one statement, which has its time, would look at
+    /// all rows for the next of them. It is in the same snapshot. None if there are no more rows than that.
+    async fn last_to_look_at(
+        &self,
+        copying: &mut Copying,
+        table: &SnapshotTable,
+        order: &ReadOrder,
+    ) -> Result<Option<Vec<String>>, Failure> {
+        let wants_all = table.filter.is_none() && copying.ahead.condition.is_none();
+        if wants_all || copying.again.is_some() {
+            return Ok(None);
+        }
+        let after = copying.ahead.after.as_deref().map(place).transpose()?;
+        let query = table.copy().place(order, after.as_ref(), copying.scan_rows as u64).ok_or_else(no_key)?;
+        copying.reader.first_row(&query).await
     }
 
     /// A column that can be null after all is made optional, as in the stream; anything else is for the operator.
@@ -358,7 +412,7 @@ impl Copier {
 
     /// Hands a chunk to the stream.
     async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
-        let ReadChunk { batch, keys, rows, last, is_whole, snapshot, until } = read;
+        let ReadChunk { batch, keys, rows, last, is_last, snapshot, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
         self.pay_rate(rows).await;
         let then = if let Some(again) = &copying.again {
@@ -368,7 +422,7 @@ impl Copier {
             Then { record, end, settles: Settles::Rows(again.names.clone()) }
         } else {
             let record = copying.ahead.advanced(last, rows as u64, batch.bytes() as u64);
-            copying.is_read = is_whole && rows < copying.chunk_rows;
+            copying.is_read = is_last;
             copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
             if let Some(rows_max) = self.rows_at_rate() {
                 // What is asked for meanwhile is not to wait for long.
@@ -391,13 +445,23 @@ impl Copier {
             outcome,
         });
         copying.behind = Some(window);
-        copying.in_flight.push_back(InFlight { then, rows: rows as u64, answer });
+        copying.in_flight.push_back(InFlight { window, then, rows: rows as u64, answer });
         self.request(Request::Load { window, chunk, snapshot, until }).await?;
         Ok(Step::Sent)
     }
 }
 
 impl Copying {
+    /// How many rows the next chunk looks at: more, if this one has found `few` and that was quick.
+    fn adapt_scan(&mut self, few: bool, took: Duration, timeout: Duration) {
+        self.scan_rows = match few {
+            true if took < timeout / 8 => (self.scan_rows * 4).min(SCAN_ROWS_MAX),
+            true => self.scan_rows,
+            // What is looked at and not read is looked at again.
+            false => self.scan_rows.min(self.chunk_rows * 2),
+        };
+    }
+
     /// Where a row stands by another key than before says nothing.
     fn go_by(&mut self, described: &Described) {
         let columns = described.order.columns.iter().map(KeyColumn::words);
@@ -453,21 +517,36 @@ pub(super) fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: 
 }
 
 /// What reads the next rows, or those that are to be read again.
-fn statement(copying: &Copying, table: &SnapshotTable, order: &ReadOrder, key: &RowKey) -> Result<String, Failure> {
+fn statement(
+    copying: &Copying,
+    table: &SnapshotTable,
+    order: &ReadOrder,
+    key: &RowKey,
+    up_to: Option<&[String]>,
+) -> Result<String, Failure> {
     if let Some(again) = &copying.again {
         return Ok(table.copy().of_rows(order, key.names(), &again.keys));
     }
-    let after = copying.ahead.after.as_ref();
-    let after = after.map(|after| Tuple::from_values(after.iter().map(|value| Value::Text(value.as_bytes()))));
-    let after = after.transpose().map_err(|error| Failure::caused(Code::Internal, error))?;
+    let after = copying.ahead.after.as_deref().map(place).transpose()?;
+    let up_to = up_to.map(place).transpose()?;
     let range = KeyRange {
         key: order,
         after: after.as_ref(),
+        up_to: up_to.as_ref(),
         condition: copying.ahead.condition.as_deref(),
         rows_max: copying.chunk_rows as u64,
     };
-    let no_key = || Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table");
     table.copy().of_keys(&range).ok_or_else(no_key)
+}
+
+/// A place in the order, by its values.
+fn place(values: &[String]) -> Result<Tuple, Failure> {
+    let place = Tuple::from_values(values.iter().map(|value| Value::Text(value.as_bytes())));
+    place.map_err(|error| Failure::caused(Code::Internal, error))
+}
+
+fn no_key() -> Failure {
+    Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table")
 }
 
 /// The values of a place in the order, of which none is null.

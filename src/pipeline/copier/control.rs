@@ -13,6 +13,7 @@ use tracing::{info, warn};
 use super::{Copier, chunk::Way, session_over};
 use crate::{
     catalog::{Catalog, PublishedTable},
+    config::CONNECTIONS_MAX,
     failure::{Code, Failure},
     pipeline::publish::unix_ms,
     snapshot::{
@@ -58,7 +59,9 @@ impl Copier {
         let _turn = self.commands.lock().await;
         match command {
             Command::Status => {}
-            Command::Start { tables, condition } => self.start(&tables, condition.as_deref(), besides).await?,
+            Command::Start { tables, condition, parallel } => {
+                self.start(&tables, condition.as_deref(), parallel, besides).await?;
+            }
             Command::Stop { tables } => self.stop(&tables, besides).await?,
             Command::Pause => self.pause(true, besides).await?,
             Command::Resume => self.pause(false, besides).await?,
@@ -86,7 +89,8 @@ impl Copier {
     }
 
     async fn pause(&self, is_paused: bool, mut attachments: Vec<Attachment>) -> Result<(), Failure> {
-        attachments.push(ControlRecord::new(is_paused).attachment());
+        let parallel = self.state().progress.parallel;
+        attachments.push(ControlRecord::new(is_paused, parallel).attachment());
         let told = Notice::of_all(if is_paused { Happened::Paused } else { Happened::Resumed });
         self.record_and_tell(attachments, vec![told]).await?;
         self.state().progress.is_paused = is_paused;
@@ -100,8 +104,14 @@ impl Copier {
         &self,
         tables: &[String],
         condition: Option<&str>,
+        parallel: Option<u8>,
         mut attachments: Vec<Attachment>,
     ) -> Result<(), Failure> {
+        if let Some(parallel) = parallel.filter(|parallel| !(1..=CONNECTIONS_MAX).contains(parallel)) {
+            return Err(refused(format!(
+                "{parallel} tables cannot be copied at a time: 1 to {CONNECTIONS_MAX} can be"
+            )));
+        }
         let mut catalog = self.catalog();
         self.look(&mut catalog).await?;
         let mut found = Vec::new();
@@ -138,9 +148,16 @@ impl Copier {
             (starting, records)
         };
         attachments.extend(records.iter().map(|(oid, record)| record.attachment((*oid).into())));
+        if parallel.is_some() {
+            let is_paused = self.state().progress.is_paused;
+            attachments.push(ControlRecord::new(is_paused, parallel).attachment());
+        }
         let written = self.record(attachments).await;
         {
             let state = &mut *self.state();
+            if written.is_ok() {
+                state.progress.parallel = parallel.or(state.progress.parallel);
+            }
             for (oid, record) in records {
                 match written {
                     Ok(()) => state.start(oid, record),
@@ -155,10 +172,27 @@ impl Copier {
                 schema = table.schema,
                 table = table.name,
                 condition,
+                parallel,
                 "the table is to be copied, as somebody has asked"
             );
         }
         written
+    }
+
+    /// How many tables are copied at a time, as somebody has asked, holds until nothing is left to copy.
+    pub(super) async fn end_parallel(&self) -> Result<(), Failure> {
+        // A command must not ask for more meanwhile.
+        let _turn = self.commands.lock().await;
+        let is_over = {
+            let state = self.state();
+            let is_left = state.looks == 0 || state.lacking() > 0 && !state.are_all_impossible();
+            (!is_left && state.progress.parallel.is_some()).then_some(state.progress.is_paused)
+        };
+        let Some(is_paused) = is_over else { return Ok(()) };
+        self.record(vec![ControlRecord::new(is_paused, None).attachment()]).await?;
+        self.state().progress.parallel = None;
+        info!(connections = self.settings.connections, "as many tables are copied at a time as the configuration says");
+        Ok(())
     }
 
     /// Whether a copy of the table would be made at once.

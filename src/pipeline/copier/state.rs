@@ -6,6 +6,7 @@ use std::{
 };
 
 use pgoutput::Oid;
+use tokio::sync::oneshot::{self, error::TryRecvError};
 
 use crate::{
     catalog::PublishedTable,
@@ -25,6 +26,8 @@ pub(super) struct State {
     pub(super) progress: Progress,
     /// Whether tables are copied that nobody has asked for.
     is_automatic: bool,
+    /// How many tables are copied at a time, unless somebody has asked for another number.
+    connections: usize,
     /// What the publication came to at the last look, by OID.
     pub(super) published: BTreeMap<u32, PublishedTable>,
     /// Tables that wait for a connection, and since which look each is there.
@@ -35,6 +38,10 @@ pub(super) struct State {
     pub(super) stopping: BTreeSet<u32>,
     /// Those that are being copied, and were taken out of the publication meanwhile, though they may be back.
     gone: BTreeSet<u32>,
+    /// Those that are owed a copy at once and were found to be gone, each with a transaction id that was assigned after that.
+    pub(super) found_gone: BTreeMap<u32, u64>,
+    /// The same once there is nothing more of them in the log but what is there, until the stream has come past them: whoever finds one back waits for that.
+    pub(super) leaving: BTreeMap<u32, oneshot::Receiver<()>>,
     /// Those that are published, and not asked for by the configuration, under these names.
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
@@ -100,15 +107,18 @@ pub(super) struct Fence {
 }
 
 impl State {
-    pub(super) fn new(progress: Progress, is_automatic: bool) -> Self {
+    pub(super) fn new(progress: Progress, is_automatic: bool, connections: usize) -> Self {
         Self {
             progress,
             is_automatic,
+            connections,
             published: BTreeMap::new(),
             pending: VecDeque::new(),
             taken: BTreeMap::new(),
             stopping: BTreeSet::new(),
             gone: BTreeSet::new(),
+            found_gone: BTreeMap::new(),
+            leaving: BTreeMap::new(),
             unwatched: BTreeMap::new(),
             impossible: BTreeSet::new(),
             told_away: BTreeSet::new(),
@@ -127,7 +137,9 @@ impl State {
 
     fn is_wanted(&self, table: u32) -> bool {
         let is_asked_for = self.is_automatic || self.progress.tables.get(&table).is_some_and(|record| record.asked);
-        let is_ours = !self.stopping.contains(&table) && !self.unwatched.contains_key(&table);
+        let is_ours = !self.stopping.contains(&table)
+            && !self.unwatched.contains_key(&table)
+            && !self.leaving.contains_key(&table);
         is_asked_for && is_ours && self.progress.lacks(table.into())
     }
 
@@ -136,6 +148,7 @@ impl State {
     pub(super) fn look(&mut self, tables: &[(Oid, PublishedTable)]) -> Vec<Oid> {
         let look = self.looks;
         self.looks += 1;
+        self.leaving.retain(|_, left| matches!(left.try_recv(), Err(TryRecvError::Empty)));
         if tables.is_empty() {
             // That there is none at all is not the tables' doing.
             return Vec::new();
@@ -143,6 +156,7 @@ impl State {
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
         let rests = |oid: &u32| self.resting.get(oid).is_some_and(|(_, until)| *until > Instant::now());
         let published = &self.published;
+        self.found_gone.retain(|oid, _| !published.contains_key(oid));
         self.taken.retain(|oid, taken| *taken != Taken::PutOff || rests(oid) && published.contains_key(oid));
         self.unwatched.retain(|oid, name| self.published.get(oid) == Some(name));
         let published = &self.published;
@@ -160,9 +174,17 @@ impl State {
         // That of one that is being copied ends its own turn; and what a topic needs before its table is copied it needs whenever that is.
         let published = &self.published;
         let is_gone = |(oid, record): &(&u32, &TableRecord)| {
-            !published.contains_key(oid) && !self.taken.contains_key(oid) && !record.empty_first
+            !published.contains_key(oid) && !self.taken.contains_key(oid) && !record.empties_first()
         };
         self.progress.tables.iter().filter(is_gone).map(|(oid, _)| Oid::from(*oid)).collect()
+    }
+
+    /// Those that are not published, and of which it is kept for their return what their topics need.
+    pub(super) fn away(&self) -> Vec<Oid> {
+        let is_away = |(oid, record): &(&u32, &TableRecord)| {
+            record.empties_first() && !self.published.contains_key(oid) && !self.taken.contains_key(oid)
+        };
+        self.progress.tables.iter().filter(is_away).map(|(oid, _)| Oid::from(*oid)).collect()
     }
 
     /// The tables that were copied, with how each had come into the publication, as far as that is known.
@@ -180,9 +202,14 @@ impl State {
         self.is_automatic && !stream.is_some_and(|stream| stream.not_copied.contains(&table.into()))
     }
 
-    /// The next table that waits, whose turn begins, and since which look it is there.
-    pub(super) fn begin(&mut self) -> Option<(Oid, u64)> {
-        if self.progress.is_paused {
+    /// Whether a worker, of those that are numbered from 0 on, is one too many.
+    pub(super) fn is_beyond(&self, worker: usize) -> bool {
+        worker >= self.progress.parallel.map_or(self.connections, usize::from)
+    }
+
+    /// The next table that waits, whose turn begins with this worker, and since which look it is there.
+    pub(super) fn begin(&mut self, worker: usize) -> Option<(Oid, u64)> {
+        if self.progress.is_paused || self.is_beyond(worker) {
             return None;
         }
         let (table, look) = self.pending.pop_front()?;
@@ -314,7 +341,13 @@ impl State {
                 let found = format!("{table} is published, and not among postgres.tables");
                 return Err(Failure::new(Code::SnapshotRefused, found));
             }
-            if condition.is_some() && record.is_some_and(|record| record.empty_first) {
+            if self.leaving.contains_key(&oid) {
+                let found = format!(
+                    "{table} was gone, and what was copied of it is still to be taken out of its topic: ask again"
+                );
+                return Err(Failure::new(Code::SnapshotRefused, found));
+            }
+            if condition.is_some() && record.is_some_and(TableRecord::empties_first) {
                 let found =
                     format!("the topic of {table} is to be emptied first, so that all of its rows have to be copied");
                 return Err(Failure::new(Code::SnapshotRefused, found));
@@ -356,7 +389,7 @@ impl State {
     pub(super) fn status(&self) -> Status {
         let mut tables: Vec<_> = self.published.iter().map(|(oid, name)| self.status_of(*oid, name)).collect();
         tables.sort_by(|one, other| one.table.cmp(&other.table));
-        Status { paused: self.progress.is_paused, tables }
+        Status { paused: self.progress.is_paused, parallel: self.progress.parallel, tables }
     }
 
     fn status_of(&self, oid: u32, name: &PublishedTable) -> TableStatus {
@@ -402,181 +435,4 @@ impl End {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn table(oid: u32) -> (Oid, PublishedTable) {
-        (oid.into(), PublishedTable { schema: "public".into(), name: format!("t{oid}") })
-    }
-
-    fn record() -> TableRecord {
-        TableRecord::new("public", "t", Vec::new(), 1).asked_for(None)
-    }
-
-    fn states(state: &State) -> Vec<(String, control::State)> {
-        state.status().tables.into_iter().map(|table| (table.table, table.state)).collect()
-    }
-
-    #[test]
-    fn a_table_is_taken_once_until_its_turn_is_over() {
-        let mut state = State::new(Progress::default(), true);
-        assert!(state.look(&[table(1), table(2)]).is_empty());
-        assert_eq!(state.begin(), Some((1.into(), 0)));
-        assert!(state.look(&[table(1), table(2)]).is_empty());
-        assert_eq!(state.begin(), Some((2.into(), 0)));
-        assert_eq!(state.begin(), None);
-        state.end(1.into(), 0, End::PutOff("the disk is full".into()));
-        assert_eq!(state.status().tables[0].problem.as_deref(), Some("the disk is full"));
-        assert_eq!(state.begin(), None, "not before the next look");
-        state.look(&[table(1), table(2)]);
-        assert_eq!(state.begin(), Some((1.into(), 2)));
-        state.progress.tables.insert(1, record().ended(2));
-        state.end(1.into(), 2, End::Over);
-        state.look(&[table(1), table(2)]);
-        assert_eq!(state.begin(), None);
-        assert_eq!(
-            states(&state),
-            [("public.t1".into(), control::State::Copied), ("public.t2".into(), control::State::Copying)]
-        );
-    }
-
-    #[test]
-    fn what_begins_at_the_first_row_again_is_tried_less_and_less_often() {
-        let mut state = State::new(Progress::default(), true);
-        state.progress.tables.insert(1, record().owed());
-        let mut rest = Duration::ZERO;
-        for _ in 0..10 {
-            state.look(&[table(1)]);
-            let (oid, look) = state.begin().expect("its turn");
-            state.end(oid, look, End::PutOff("a row is too large".into()));
-            state.look(&[table(1)]);
-            assert_eq!(state.begin(), None, "it rests");
-            let (pause, until) = state.resting.get_mut(&1).expect("it rests");
-            assert!(*pause > rest || *pause == REST_MAX);
-            rest = *pause;
-            *until = Instant::now();
-        }
-        assert_eq!(rest, REST_MAX);
-        state.start(1, record().owed());
-        assert!(state.begin().is_some() && state.resting.is_empty(), "somebody has asked");
-    }
-
-    #[test]
-    fn what_is_taken_out_of_the_publication_is_forgotten_but_not_what_its_topic_needs() {
-        let mut state = State::new(Progress::default(), true);
-        state.progress.tables.insert(1, record().ended(2));
-        let mut to_be_emptied = record();
-        to_be_emptied.empty_first = true;
-        state.progress.tables.insert(2, to_be_emptied);
-        assert_eq!(state.look(&[table(3)]), [Oid::from(1)]);
-        state.progress.tables.remove(&1);
-        // One that is owed a copy and out for a moment while it is read begins anew; one that rests is no such thing.
-        state.progress.tables.insert(4, record().owed().published_as("member 7"));
-        state.look(&[table(3), table(4)]);
-        while state.begin().is_some_and(|(oid, _)| oid != Oid::from(4)) {}
-        assert!(state.look(&[table(3)]).is_empty() && !state.is_back(4.into()));
-        state.look(&[table(3), table(4)]);
-        assert!(!state.is_published(4.into()) && state.is_back(4.into()) && state.is_published(4.into()));
-        state.end(4.into(), 0, End::PutOff("it cannot be read".into()));
-        assert_eq!(state.look(&[table(3)]), [Oid::from(4)], "that it rests keeps it no longer");
-    }
-
-    #[test]
-    fn without_being_asked_only_what_was_asked_for_is_copied() {
-        let mut state = State::new(Progress::default(), false);
-        assert!(!state.has_reason_to_look());
-        state.look(&[table(1), table(2)]);
-        assert_eq!(state.begin(), None);
-        assert_eq!(states(&state)[0].1, control::State::NotCopied);
-        state.reserve(vec![(2, table(2).1)], None).expect("it is free");
-        state.start(2, record());
-        assert!(state.has_reason_to_look());
-        assert_eq!(state.begin(), Some((2.into(), 0)));
-        state.end(2.into(), 0, End::NextTurn("it is busy".into()));
-        assert_eq!(state.begin(), Some((2.into(), 0)));
-    }
-
-    #[test]
-    fn what_is_stopped_is_left_alone_until_it_is_started() {
-        let mut state = State::new(Progress::default(), true);
-        state.look(&[table(1)]);
-        state.stopping.insert(1);
-        state.give_up(1);
-        state.look(&[table(1)]);
-        assert_eq!(state.begin(), None, "it is about to be stopped");
-        state.progress.tables.insert(1, record().stopped(3));
-        state.stopping.remove(&1);
-        state.look(&[table(1)]);
-        assert_eq!((state.begin(), states(&state)[0].1), (None, control::State::Stopped));
-        state.reserve(vec![(1, table(1).1)], None).expect("it is free");
-        state.look(&[table(1)]);
-        assert_eq!(state.begin(), None, "the checkpoint does not say so yet");
-        state.start(1, record());
-        assert_eq!(state.begin(), Some((1.into(), 3)));
-    }
-
-    #[test]
-    fn nothing_begins_while_it_is_paused_and_what_is_gone_is_forgotten_once_nobody_copies_it() {
-        let mut state = State::new(Progress::default(), true);
-        state.progress.tables.insert(2, record());
-        state.progress.is_paused = true;
-        state.look(&[table(1), table(2)]);
-        assert_eq!(state.begin(), None);
-        state.progress.is_paused = false;
-        assert_eq!(state.begin(), Some((1.into(), 0)));
-        assert_eq!(state.begin(), Some((2.into(), 0)));
-        assert!(state.look(&[]).is_empty(), "nothing is published: that is not the tables' doing");
-        assert!(state.is_published(2.into()));
-        assert!(state.look(&[table(1)]).is_empty(), "it is being copied");
-        assert!(state.look(&[table(1), table(2)]).is_empty());
-        assert!(!state.is_published(2.into()), "it was not all the time");
-        state.end(2.into(), 0, End::Gone);
-        assert!(state.is_published(2.into()));
-        assert_eq!(state.look(&[table(1)]), [Oid::from(2)], "it waited, and nobody copies it");
-    }
-
-    #[test]
-    fn what_nobody_asks_for_is_left_alone_under_its_name() {
-        let mut state = State::new(Progress::default(), true);
-        state.look(&[table(1)]);
-        state.begin().expect("it waits");
-        state.end(1.into(), 0, End::Unwatched);
-        state.look(&[table(1)]);
-        assert_eq!(state.begin(), None);
-        assert!(state.reserve(vec![(1, table(1).1)], None).is_err());
-        let renamed = (Oid::from(1), PublishedTable { schema: "public".into(), name: "renamed".into() });
-        state.look(std::slice::from_ref(&renamed));
-        assert!(state.begin().is_some(), "it may be asked for now");
-    }
-
-    #[test]
-    fn what_was_copied_is_known_with_what_had_it_published() {
-        let mut state = State::new(Progress::default(), true);
-        let by = |words: &[&str]| {
-            let key = words.iter().map(|word| (*word).to_owned()).collect();
-            TableRecord::new("public", "t", key, 1)
-        };
-        state.progress.tables.extend([
-            (1, by(&["id 23 0", "id", "member 7"]).ended(2)),
-            (2, by(&["id 23 0", "id", "member"]).ended(2)),
-            (3, by(&["id 23 0", "id", "member 7"])),
-            (4, by(&["id 23 0", "id", "member 7 8"]).ended(2)),
-            (5, by(&[]).stopped(2)),
-        ]);
-        state.look(&[table(1), table(2), table(3), table(4)]);
-        let copied = |state: &State| state.copied().into_iter().map(|(oid, _)| u32::from(oid)).collect::<Vec<_>>();
-        assert_eq!(copied(&state), [1, 4], "of a publication of all tables nothing is known");
-        assert_eq!(state.copied()[1].1, "member 7 8");
-        state.reserve(vec![(4, table(4).1)], None).expect("it is free");
-        assert_eq!(copied(&state), [1], "it is about to be copied");
-    }
-
-    #[test]
-    fn what_is_started_with_a_condition_is_not_copied_whole() {
-        let mut state = State::new(Progress::default(), true);
-        state.look(&[table(1)]);
-        let mut start = |condition| state.reserve(vec![(1, table(1).1)], condition).map(|starting| starting.len());
-        assert_eq!(start(None).expect("it waits already"), 0);
-        start(Some("id < 9")).expect_err("all of it is to be copied");
-    }
-}
+mod tests;

@@ -23,7 +23,7 @@ use crate::{
     catalog::RowReader,
     failure::{Code, Failure, Recovery},
     pipeline::publish::unix_ms,
-    snapshot::{Happened, Left, Notice, Outcome, Settles, Spoilt, TableRecord, WindowId},
+    snapshot::{Happened, Left, Notice, Outcome, Request, Settles, Spoilt, TableRecord, WindowId},
 };
 
 /// How many rows the first chunk of a table has, whose rows may be of any size.
@@ -41,6 +41,8 @@ pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 /// A table that is being copied.
 pub(super) struct Copying {
     pub(super) oid: Oid,
+    /// Who copies it, and since which look it is there.
+    worker: usize,
     pub(super) look: u64,
     pub(super) reader: RowReader,
     /// What the table is like, for as long as it is.
@@ -55,9 +57,13 @@ pub(super) struct Copying {
     pub(super) is_read: bool,
     /// What the stream has, in order.
     pub(super) in_flight: VecDeque<InFlight>,
+    /// Whether the stream was told to give that up.
+    is_abandoned: bool,
     /// What the next chunk comes behind.
     pub(super) behind: Option<WindowId>,
     pub(super) chunk_rows: usize,
+    /// How many rows a chunk looks at for some that are wanted.
+    pub(super) scan_rows: usize,
     /// What is to be read again before the copy goes on, once it is known what became of all chunks.
     pub(super) left: Option<Left>,
     /// Rows that are to be read again now.
@@ -76,6 +82,7 @@ pub(super) struct Again {
 
 /// A chunk that the stream has.
 pub(super) struct InFlight {
+    pub(super) window: WindowId,
     pub(super) then: Then,
     pub(super) rows: u64,
     pub(super) answer: Receiver<Outcome>,
@@ -160,12 +167,18 @@ impl Copying {
 
 impl Copier {
     /// A turn at a table. The connection is free again afterwards, or gone.
-    pub(super) async fn copy_table(&self, oid: Oid, look: u64, reader: &mut RowReader) -> Result<End, Failure> {
+    pub(super) async fn copy_table(
+        &self,
+        oid: Oid,
+        (worker, look): (usize, u64),
+        reader: &mut RowReader,
+    ) -> Result<End, Failure> {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
         let mut copying = Copying {
             oid,
+            worker,
             look,
             reader: std::mem::replace(reader, self.reader()),
             described: None,
@@ -174,8 +187,10 @@ impl Copier {
             record,
             is_read: false,
             in_flight: VecDeque::new(),
+            is_abandoned: false,
             behind: None,
             chunk_rows: self.rows_at_rate().map_or(FIRST_CHUNK_ROWS, |rows| rows.min(FIRST_CHUNK_ROWS)),
+            scan_rows: FIRST_CHUNK_ROWS,
             left: None,
             again: None,
             settles: Settles::Rows(Vec::new()),
@@ -193,6 +208,9 @@ impl Copier {
         // What is owed is copied so, whether it has got a key meanwhile or not.
         let is_owed = copying.record.is_owed();
         let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(copying, is_resumed).await };
+        if matches!(ended, Ok(Step::Stopped)) {
+            self.abandon(copying).await?;
+        }
         // What the stream has may be written still, and where the next turn begins has to be true.
         if let Some(done) = self.land_all(copying).await? {
             ended = Ok(done);
@@ -209,34 +227,30 @@ impl Copier {
                 if copying.record.is_owed() && self.state().is_back(oid) {
                     return Ok(End::NextTurn("it was taken out of the publication and put back".to_owned()));
                 }
-                let TableRecord { schema, table, .. } = &copying.ahead;
-                if copying.record.is_owed() {
-                    warn!(
-                        schema,
-                        table,
-                        "the table is not streamed any more, and not copied: what was left out for its copy, and the copy as far as it came, are all \
-                         that its topic lacks and has"
-                    );
-                } else {
+                if !copying.record.is_owed() {
+                    let TableRecord { schema, table, .. } = &copying.ahead;
                     info!(schema, table, "the table is not copied, for it is not streamed");
                 }
-                self.forget(oid).await?;
+                self.leave(oid).await?;
                 Ok(End::Gone)
             }
             Step::Impossible(why) => {
                 let is_news = self.tell_impossible(copying, &why);
-                // It may have had a key when its copy began; what somebody has asked for stays as it was asked.
-                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(|record| !record.asked);
+                // It may have had a key when its copy began; what somebody has asked for stays as it was asked, and so does what its topic needs.
+                let is_forgettable = |record: &TableRecord| !record.asked && !record.empties_first();
+                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(is_forgettable);
                 if is_forgotten {
-                    self.forget(oid).await?;
+                    self.forget(oid, None).await?;
                 }
                 Ok(End::Impossible { why, is_news })
             }
             Step::Unwatched => {
                 let TableRecord { schema, table, .. } = &copying.ahead;
                 info!(schema, table, "the table is published and not asked for: it is not copied");
-                if self.state().progress.tables.contains_key(&oid.into()) {
-                    self.forget(oid).await?;
+                let is_forgettable = |record: &TableRecord| !record.empties_first();
+                let is_forgotten = self.state().progress.tables.get(&oid.into()).is_some_and(is_forgettable);
+                if is_forgotten {
+                    self.forget(oid, None).await?;
                 }
                 Ok(End::Unwatched)
             }
@@ -244,6 +258,15 @@ impl Copier {
             Step::Done => Ok(End::Done),
             Step::AtOnce | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
         }
+    }
+
+    /// Has the stream give up what it did not write yet. It may be far behind the chunks, and who stops a table is not to wait for that.
+    async fn abandon(&self, copying: &mut Copying) -> Result<(), Failure> {
+        copying.is_abandoned = true;
+        for InFlight { window, .. } in &copying.in_flight {
+            self.request(Request::Abandon { window: *window, snapshot: None }).await?;
+        }
+        Ok(())
     }
 
     /// Hears what became of every chunk that the stream has; the last one may have been the last of the table.
@@ -269,6 +292,9 @@ impl Copier {
             }
             if self.state().stopping.contains(&copying.oid.into()) {
                 return Ok(Step::Stopped);
+            }
+            if self.state().is_beyond(copying.worker) {
+                return Ok(Step::Again("fewer tables are copied at a time, as somebody has asked".to_owned()));
             }
             let step = match self.land(copying, false).await {
                 Ok(None) => self.copy_chunk(copying).await,
@@ -311,6 +337,7 @@ impl Copier {
                     debug!("a chunk could not be read: {failure}");
                     // It may have been too much for one statement.
                     copying.chunk_rows = (copying.chunk_rows / 2).max(1);
+                    copying.scan_rows = (copying.scan_rows / 2).max(1);
                 }
             }
             sleep(backoff.next_wait()).await;
@@ -370,7 +397,7 @@ impl Copier {
         let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= IN_FLIGHT_MAX;
         let Some(oldest) = copying.in_flight.front_mut() else { return Ok(copying.take_left()) };
         let outcome = if must_wait {
-            (&mut oldest.answer).await.map_err(|_| session_over())?
+            hear(&mut oldest.answer, copying.is_abandoned).await?
         } else {
             match oldest.answer.try_recv() {
                 Ok(outcome) => outcome,
@@ -397,8 +424,8 @@ impl Copier {
             }
             Outcome::Spoilt(why) => {
                 // None is written that was read behind it.
-                for other in copying.in_flight.drain(..) {
-                    other.answer.await.map_err(|_| session_over())?;
+                for mut other in copying.in_flight.drain(..) {
+                    hear(&mut other.answer, copying.is_abandoned).await?;
                 }
                 copying.described = None;
                 copying.behind = None;
@@ -409,6 +436,15 @@ impl Copier {
                 Ok(Some(Step::Again(words(why).to_owned())))
             }
         }
+    }
+}
+
+/// What became of a chunk. One that is given up was not written, and nothing behind it.
+async fn hear(answer: &mut Receiver<Outcome>, is_abandoned: bool) -> Result<Outcome, Failure> {
+    match answer.await {
+        Ok(outcome) => Ok(outcome),
+        Err(_given_up) if is_abandoned => Ok(Outcome::Spoilt(Spoilt::Behind)),
+        Err(_) => Err(session_over()),
     }
 }
 

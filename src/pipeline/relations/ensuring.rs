@@ -124,11 +124,18 @@ impl Relations {
 
     /// The topics of the tables that are asked for and published now. One that is asked for and left out, by whoever manages the publication,
     /// does not count: it is asked about when it is put in.
-    async fn topic_owners(&mut self) -> Result<Owners, Failure> {
+    pub(in crate::pipeline) async fn topic_owners(&mut self) -> Result<Owners, Failure> {
         let matched = self.matching_tables().await?;
         let held = self.catalog.held_tables(&self.publication, &publishable(&matched)).await?;
         let owners = owners(&self.shaping, &matched, membership::publishes_leaves(&self.scope), Some(&held));
         Ok(Owners::new(owners))
+    }
+
+    /// The topic of a relation, if it is asked for.
+    pub(in crate::pipeline) async fn topic_of(&mut self, relation: &Relation) -> Result<Option<String>, Failure> {
+        let identity = identify(&mut self.catalog, &self.selection, &self.scope, relation).await?;
+        let topic = identity.and_then(|identity| self.shaping.topic(&identity));
+        Ok(topic.map(|topic| encoder::legal_topic(&topic)))
     }
 
     /// Makes sure of a topic. Returns whether it was created for that, in this session.

@@ -13,9 +13,15 @@
 //!    [`Windows`](crate::snapshot::Windows) holds for it, or that of [`AtOnce`](crate::snapshot::AtOnce).
 //! 3. Where a topic cannot be emptied, nothing is begun, and the refusal stays what it was.
 //!
+//! The same is done with a single table that was out of the publication while rows of it were in its topic, where it can be: what was done to it meanwhile
+//! is a gap like any other.
+//!
 //! A slot that has passed the checkpoint is taken as it is: it decodes from where it stands, and nobody's slot is dropped that may be in use.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use encoder::{Envelope, Operation};
 use publisher::{Checkpoint, TopicAdmin};
@@ -68,7 +74,7 @@ impl Starting<'_> {
             Err(failure) if failure.code() == Code::TablesMissing => Vec::new(),
             matched => matched?,
         };
-        let mut topics = Vec::new();
+        let mut topics = BTreeSet::new();
         // Under which name rows come is not for long what it is now; both are asked about.
         let relations =
             matched.iter().flat_map(|table| table.relations(true).into_iter().chain(table.relations(false)));
@@ -89,13 +95,13 @@ impl Starting<'_> {
         topics.retain(|topic| existing.contains_key(topic));
         let admin = Arc::clone(admin);
         let compacted = blocking(move || {
-            for topic in topics {
-                let config = admin.config(&topic)?;
-                if config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")) {
-                    return Ok(Some(topic));
-                }
-            }
-            Ok(None)
+            let names: Vec<&str> = topics.iter().map(String::as_str).collect();
+            let configs = admin.configs(&names)?;
+            let is_compacted = |config: &BTreeMap<String, String>| {
+                config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact"))
+            };
+            let compacted = names.iter().zip(&configs).find(|(_, config)| is_compacted(config));
+            Ok(compacted.map(|(topic, _)| (*topic).to_owned()))
         })
         .await?;
         Ok(compacted.map(|topic| format!("topic {topic} is compacted, and refuses a TRUNCATE, which has no key")))

@@ -34,7 +34,7 @@ use crate::{
     failure::{Code, Failure},
     failures, fault,
     pipeline::{
-        copier::{CopierParts, SignalSource, waiting_bytes},
+        copier::{CopierParts, SignalSource, moved_bytes, noted_bytes, waiting_bytes},
         keys::kept::Place,
         membership::{Beginning, Scope},
         memory,
@@ -61,7 +61,8 @@ impl Starting<'_> {
         let Shared { config, metrics, .. } = self.shared;
         metrics.state("connecting to kafka");
         let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
-        let budget = Arc::new(MemoryBudget::new(memory_limit - waiting_bytes(memory_limit)));
+        let of_copies = waiting_bytes(memory_limit) + moved_bytes(memory_limit) + noted_bytes(memory_limit);
+        let budget = Arc::new(MemoryBudget::new(memory_limit - of_copies));
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);
@@ -147,7 +148,7 @@ impl Starting<'_> {
         let session_topics = Arc::new(SessionTopics::new(topics.clone()));
         let relations =
             |catalog| self.relations(catalog, &admin, &session_topics, membership.scope(), &quarantine, has_streamed);
-        let moved = progress.moved_rows();
+        let moved = progress.moved_rows(moved_bytes(memory_limit));
         let owed = progress.owed();
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
         let copier = self.copier(of_copies, &budget, progress, has_begun_anew);

@@ -20,12 +20,14 @@ use crate::{
         work::{Copied, Work, cost_of},
     },
     snapshot::{
-        AtOnce, Chunk, Closed, Ending, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt, TableRecord,
-        WindowId, Windows,
+        AtOnce, Chunk, Closed, Emptied, Ending, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt,
+        TableRecord, WindowId, Windows,
     },
 };
 
 mod at_once;
+
+use self::at_once::{Leaving, cost_of_emptied};
 
 /// So many rows that have moved are read before the copy goes on.
 const MOVED_ROWS_MUCH: usize = 1000;
@@ -38,6 +40,8 @@ pub(super) struct Copies {
     at_once: AtOnce,
     /// Copies at once of which all rows are written.
     ending: FxHashMap<WindowId, (Ending, oneshot::Sender<Outcome>)>,
+    /// Tables that are gone, and were owed one.
+    leaving: FxHashMap<Oid, Leaving>,
     /// Kept for their memory.
     old_key: Vec<u8>,
     new_key: Vec<u8>,
@@ -47,10 +51,11 @@ impl Copies {
     pub(super) fn new() -> Self {
         Self {
             requests: None,
-            windows: Windows::new(),
-            moved: MovedRows::default(),
+            windows: Windows::new(0),
+            moved: MovedRows::new([], 0),
             at_once: AtOnce::default(),
             ending: FxHashMap::default(),
+            leaving: FxHashMap::default(),
             old_key: Vec::new(),
             new_key: Vec::new(),
         }
@@ -147,14 +152,16 @@ impl Copies {
 }
 
 impl Source {
-    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life.
+    /// Takes the requests of copies from a channel from now on; some have begun in an earlier life. Windows may note so many bytes of keys.
     pub(in crate::pipeline) fn copying(
         mut self,
         requests: Receiver<Request>,
         moved: MovedRows,
         owed: Vec<Oid>,
+        noted_bytes_max: usize,
     ) -> Self {
         self.copies.requests = Some(requests);
+        self.copies.windows = Windows::new(noted_bytes_max);
         self.copies.moved = moved;
         for table in owed {
             self.copies.at_once.owe(table);
@@ -181,6 +188,8 @@ impl Source {
                     }
                     _ => None,
                 };
+                // What is left out is not noted.
+                let why = why.or_else(|| self.copies.owes(table).then_some(Spoilt::Altered));
                 let (epoch, unnoted) = self.copies.windows.open(window, table, key, behind);
                 if let Some(why) = why {
                     self.copies.windows.spoil(table, why);
@@ -220,13 +229,18 @@ impl Source {
                 attachments.extend(ended.into_iter().flat_map(|table| self.copies.moved.end(table)));
                 self.record(attachments, notices, Some(committed)).await
             }
-            Request::Forget { table } => {
+            Request::Forget { table, instead, told } => {
                 // Whoever reads it still notes nothing any more.
                 self.copies.windows.spoil(table, Spoilt::Altered);
                 self.copies.at_once.forgive(table);
                 let mut attachments = self.copies.moved.end(table);
-                attachments.push(TableRecord::removal(table));
-                self.record(attachments, Vec::new(), None).await
+                attachments.push(instead.unwrap_or_else(|| TableRecord::removal(table)));
+                self.record(attachments, told.into_iter().collect(), None).await
+            }
+            Request::Leave { table, until, emptied, told, left } => {
+                self.copies.at_once.leave(table, until);
+                self.copies.leaving.insert(table, Leaving { emptied, told, left });
+                self.end_copies().await
             }
         }
     }
@@ -246,11 +260,24 @@ impl Source {
         notices: Vec<Notice>,
         committed: Option<oneshot::Sender<()>>,
     ) -> Result<(), Failure> {
+        self.record_and_empty(None, attachments, notices, committed).await
+    }
+
+    /// The same, behind what takes out of a topic what was there before.
+    async fn record_and_empty(
+        &mut self,
+        emptied: Option<Emptied>,
+        attachments: Vec<Attachment>,
+        notices: Vec<Notice>,
+        committed: Option<oneshot::Sender<()>>,
+    ) -> Result<(), Failure> {
         // What was streamed before may have attachments that these end.
         self.flush(false).await?;
+        // As with chunks: it must not wait for room that only the stream makes.
+        self.budget.charge(emptied.as_ref().map_or(0, cost_of_emptied));
         let attachments = self.behind_pending(attachments);
         let batch = RecordBatch::new();
-        self.send(Work::Copied(Box::new(Copied { emptied: None, batch, attachments, notices, committed }))).await
+        self.send(Work::Copied(Box::new(Copied { emptied, batch, attachments, notices, committed }))).await
     }
 
     async fn write_copies(&mut self) -> Result<(), Failure> {

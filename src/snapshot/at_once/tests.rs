@@ -40,6 +40,8 @@ enum Step {
     Fail,
     /// Somebody asks for another copy.
     Ask,
+    /// The table is taken out of the publication: what is written to it from here on is not in the log.
+    Gone,
     /// A Kafka transaction commits.
     Checkpoint,
     /// The life ends; the next one begins with the checkpoint.
@@ -63,6 +65,9 @@ enum Broken {
     Taking,
     /// The copy is over with its last row.
     Settling,
+    /// What there is of a table that is gone is taken out at once; or while somebody runs who has written to it before.
+    Leaving,
+    Running,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -103,6 +108,7 @@ struct Checkpoint {
     /// Whole transactions, and changes of the next one.
     position: (usize, usize),
     is_owed: bool,
+    is_left: bool,
 }
 
 struct Model {
@@ -123,6 +129,10 @@ struct Model {
     fence: Option<(Epoch, u64)>,
     at_once: AtOnce,
     worker: Option<Worker>,
+    /// A transaction id that was assigned after the table was gone.
+    gone: Option<u64>,
+    /// Whether what there was of it is taken out.
+    is_left: bool,
     checkpoint: Checkpoint,
 }
 
@@ -141,12 +151,14 @@ impl Model {
             position: (0, 0),
             covered: (0, 0),
             topic: Vec::new(),
-            windows: Windows::new(),
+            windows: Windows::new(0),
             windows_opened: 0,
             fence: None,
             at_once,
             worker: Some(Worker::Begins),
-            checkpoint: Checkpoint { records: 0, position: (0, 0), is_owed: true },
+            gone: None,
+            is_left: false,
+            checkpoint: Checkpoint { records: 0, position: (0, 0), is_owed: true, is_left: false },
         }
     }
 
@@ -179,7 +191,7 @@ impl Model {
     }
 
     fn write(&mut self, which: usize, change: impl FnOnce(&Self, &Transaction) -> Option<Change>) {
-        if self.open.is_empty() {
+        if self.open.is_empty() || self.gone.is_some() {
             return;
         }
         let which = which % self.open.len();
@@ -223,19 +235,21 @@ impl Model {
             Step::Deliver => self.deliver(),
             Step::Copy => self.copy(),
             Step::Fail => self.fail(),
-            Step::Ask if self.worker.is_none() => {
+            Step::Ask if self.worker.is_none() && self.gone.is_none() => {
                 self.at_once.owe(TABLE.into());
                 self.worker = Some(Worker::Begins);
             }
+            Step::Gone if self.gone.is_none() => self.gone = Some(self.xid()),
             Step::Checkpoint => {
                 self.checkpoint = Checkpoint {
                     records: self.topic.len(),
                     position: self.position,
                     is_owed: self.at_once.owes(TABLE.into()),
+                    is_left: self.is_left,
                 };
             }
             Step::Die => self.die(),
-            Step::Commit(_) | Step::End(_) | Step::Abort(_) | Step::Ask => {}
+            Step::Commit(_) | Step::End(_) | Step::Abort(_) | Step::Ask | Step::Gone => {}
         }
         self.settle();
     }
@@ -245,6 +259,11 @@ impl Model {
         let reached = if is_early { u64::MAX } else { self.position.0 as u64 };
         if self.at_once.settle(Lsn::from(reached)).is_some() {
             self.worker = None;
+        }
+        let reached = if self.broken == Broken::Leaving { u64::MAX } else { self.position.0 as u64 };
+        if self.at_once.settle_gone(Lsn::from(reached)).is_some() {
+            self.topic.push(Record::Emptied);
+            self.is_left = true;
         }
     }
 
@@ -281,6 +300,14 @@ impl Model {
 
     fn copy(&mut self) {
         let Some(worker) = self.worker.clone() else { return };
+        if let (Some(gone), Worker::Begins) = (self.gone, &worker) {
+            let mut running = self.open.iter().chain(&self.committed);
+            if self.broken == Broken::Running || running.all(|it| it.xid > gone) {
+                self.at_once.leave(TABLE.into(), Lsn::from(self.log.len() as u64));
+                self.worker = None;
+            }
+            return;
+        }
         self.worker = Some(match worker {
             Worker::Begins => {
                 self.windows_opened += 1;
@@ -343,10 +370,11 @@ impl Model {
     }
 
     fn die(&mut self) {
-        let Checkpoint { records, position, is_owed } = self.checkpoint.clone();
+        let Checkpoint { records, position, is_owed, is_left } = self.checkpoint.clone();
         self.topic.truncate(records);
+        self.is_left = is_left;
         (self.position, self.covered) = (position, position);
-        (self.windows, self.fence, self.at_once) = (Windows::new(), None, AtOnce::default());
+        (self.windows, self.fence, self.at_once) = (Windows::new(0), None, AtOnce::default());
         self.worker = is_owed.then_some(Worker::Begins);
         if is_owed {
             self.at_once.owe(TABLE.into());
@@ -362,7 +390,8 @@ impl Model {
             self.step(Step::End(0));
         }
         for _ in 0..2000 {
-            if self.worker.is_none() && self.position == (self.log.len(), 0) {
+            let is_over = self.worker.is_none() && !self.at_once.owes(TABLE.into());
+            if is_over && self.position == (self.log.len(), 0) {
                 return;
             }
             self.step(Step::Deliver);
@@ -384,7 +413,9 @@ impl Model {
             }
         }
         let mut expected = [0_i64; VALUES as usize];
-        self.table.values().for_each(|value| expected[usize::from(*value)] += 1);
+        if !self.is_left {
+            self.table.values().for_each(|value| expected[usize::from(*value)] += 1);
+        }
         if counts == expected {
             return Ok(());
         }
@@ -419,6 +450,7 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Copy),
         1 => Just(Step::Fail),
         1 => Just(Step::Ask),
+        1 => Just(Step::Gone),
         2 => Just(Step::Checkpoint),
         1 => Just(Step::Die),
     ]
@@ -465,6 +497,8 @@ fn a_rule_that_is_broken_is_found_out() {
         Broken::Fence,
         Broken::Taking,
         Broken::Settling,
+        Broken::Leaving,
+        Broken::Running,
     ] {
         let mut runner = TestRunner::new_with_rng(
             Config::default(),

@@ -11,6 +11,8 @@ use super::*;
 
 const KEYS: usize = 3;
 const TABLE: u32 = 7;
+/// More than one window notes.
+const NOTED: usize = 16 << 20;
 
 /// A row: the version of what every update writes, and of what an update may leave as it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +112,7 @@ impl Model {
             comes_again: false,
             table,
             topic: Vec::new(),
-            windows: Windows::new(),
+            windows: Windows::new(NOTED),
             windows_opened: 0,
             fence: None,
             reading: None,
@@ -178,7 +180,7 @@ impl Model {
             Step::Read => self.read(),
             Step::Hear => self.hear(),
             Step::Die(inside) => {
-                self.windows = Windows::new();
+                self.windows = Windows::new(NOTED);
                 (self.fence, self.reading) = (None, None);
                 self.heard.clear();
                 (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
@@ -375,7 +377,7 @@ proptest! {
 
 #[test]
 fn a_window_that_sees_too_much_is_spoilt() {
-    let mut windows = Windows::new();
+    let mut windows = Windows::new(NOTED);
     windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
     windows.transaction(Xid::from(10));
     for number in 0_u64..100_000 {
@@ -386,9 +388,35 @@ fn a_window_that_sees_too_much_is_spoilt() {
     assert_eq!(closed.fates.expect_err("nobody knows all keys"), Spoilt::TooBusy);
 }
 
+/// The youngest window of a table makes room for those before it, and one that is spoilt for those of others.
+#[test]
+fn what_all_windows_note_is_bounded() {
+    let mut windows = Windows::new(1 << 20);
+    let tables = [TABLE, TABLE, TABLE + 1].map(Oid::from);
+    for (number, table) in (1..).zip(tables) {
+        windows.open(WindowId(number), table, Vec::new(), None);
+    }
+    windows.transaction(Xid::from(10));
+    for number in 0_u64..10_000 {
+        for table in &tables[1..] {
+            windows.note(*table, &number.to_be_bytes(), false);
+            assert!(windows.noted_bytes <= 1 << 20);
+        }
+    }
+    let spoilt: Vec<bool> = windows.open.iter().map(|window| window.spoilt.is_some()).collect();
+    assert!(spoilt[1] || !spoilt[0], "the youngest comes first: {spoilt:?}");
+    assert!(spoilt.contains(&true) && spoilt.contains(&false), "{spoilt:?}");
+    for number in 1..=3 {
+        windows.load(WindowId(number), (), "20:20:".parse().expect("a snapshot"), Lsn::from(5));
+    }
+    let closed: Vec<bool> =
+        std::iter::from_fn(|| windows.close_due(Lsn::from(5))).map(|closed| closed.fates.is_err()).collect();
+    assert_eq!((closed, windows.noted_bytes), (spoilt, 0));
+}
+
 #[test]
 fn the_memory_of_transactions_is_bounded_and_says_when_it_has_forgotten() {
-    let mut windows = Windows::<()>::new();
+    let mut windows = Windows::<()>::new(NOTED);
     let (first, _) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
     for number in 0..200_000_u32 {
         windows.transaction(Xid::from(number));

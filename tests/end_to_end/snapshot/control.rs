@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::{COPY_TIMEOUT, await_copied, create, judge::Judged};
 use crate::harness::{
     event::Record,
-    http,
+    http, kafka,
     stack::Stack,
     stream::{Program, START_TIMEOUT, Stream},
     wait_until,
@@ -38,7 +38,7 @@ pub(super) fn status(stream: &Stream, program: &Program) -> Value {
     serde_json::from_str(&command(stream, program, &["status", "--json"])).expect("JSON")
 }
 
-fn state(status: &Value, table: &str) -> String {
+pub(super) fn state(status: &Value, table: &str) -> String {
     let tables = status["tables"].as_array().expect("a list");
     let found = tables.iter().find(|it| it["table"] == format!("public.{table}")).expect("it is streamed");
     found["state"].as_str().expect("a text").to_owned()
@@ -157,6 +157,94 @@ fn rows_that_meet_a_condition_are_copied_when_somebody_asks() {
     program.terminate();
     let records = stream.records();
     assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [100, 2000, 0]);
+}
+
+/// Of many rows few are wanted, and to ask each whether it is takes its time. No statement looks at more rows than it has time for; one that
+/// still runs keeps nobody waiting who stops it, nor the signal behind that.
+#[test]
+fn few_rows_among_many_are_found_and_the_search_is_stopped() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "few", 3000);
+    stream.set("snapshot.mode", "never");
+    stream.set("snapshot.statement_timeout", "1s");
+    stream.database.execute(
+        "create function oracle.slowly(id bigint, seconds float8) returns bool language plpgsql as $$
+         begin perform pg_sleep(seconds); return id % 1400 = 0; end $$",
+    );
+    let signals = format!("signals-of-{}", stream.name);
+    stream.set("snapshot.signal_topic", &signals);
+    let program = stream.start_ready();
+    wait_until(START_TIMEOUT, "it reads signals", || {
+        program.log().contains("signals are read from here on").then_some(())
+    });
+    command(&stream, &program, &["start", "public.item", "--where", "oracle.slowly(id, 0.001)"]);
+    await_state(&stream, &program, "item", "copied");
+    stream.drain();
+    assert_eq!(copied(&stream.records(), "item"), 2);
+    program.terminate();
+
+    // Longer than any command is waited for.
+    stream.set("snapshot.statement_timeout", "1h");
+    let program = stream.start_ready();
+    command(&stream, &program, &["start", "public.whole", "--where", "oracle.slowly(id, 600)"]);
+    let is_asked = || -> i64 {
+        stream.database.value(
+            "select count(*) from pg_stat_activity where datname = current_database() and state = 'active' and query like 'COPY%oracle.slowly(id, 600)%'",
+        )
+    };
+    wait_until(COPY_TIMEOUT, "rows are looked at", || (is_asked() == 1).then_some(()));
+    let signal = |value: &str| kafka::write(&stream.bootstrap_servers, &signals, &stream.name, Some(value));
+    signal(r#"{"type":"stop-snapshot","data":{"data-collections":["public.whole"]}}"#);
+    signal(r#"{"type":"pause-snapshot"}"#);
+    wait_until(COPY_TIMEOUT, "it is paused", || (status(&stream, &program)["paused"] == true).then_some(()));
+    assert_eq!(state(&status(&stream, &program), "whole"), "stopped");
+    wait_until(COPY_TIMEOUT, "the server has given it up", || (is_asked() == 0).then_some(()));
+    program.terminate();
+}
+
+/// Over a restart, and until nothing is left to copy.
+#[test]
+fn as_many_tables_are_copied_at_a_time_as_somebody_asks_for() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "parallel", 6000);
+    stream.set("snapshot.mode", "never");
+    stream.set("snapshot.rows_per_second", "1500");
+    stream.set("postgres.match_interval", "1s");
+    let names = ["item", "pair", "whole"];
+    let program = stream.start_ready();
+    let start = ["start", "public.item", "public.pair", "public.whole", "--parallel"];
+    let body = r#"{"tables": ["public.item"], "parallel": 17}"#;
+    let answer = http(program.address().expect("it listens"), "POST", "/snapshot/start", body).expect("it answers");
+    assert!(answer.status == 400 && answer.body.contains("1 to 16"), "{}", answer.body);
+    let copying = |program: &Program| {
+        let seen = status(&stream, program);
+        (names.iter().filter(|name| state(&seen, name) == "copying").count(), seen["parallel"].as_u64())
+    };
+    let await_copying = |program: &Program, tables: usize| {
+        wait_until(COPY_TIMEOUT, &format!("{tables} tables are copied at a time"), || {
+            (copying(program) == (tables, Some(tables as u64))).then_some(())
+        });
+    };
+    assert!(command(&stream, &program, &[&start[..], &["3"]].concat()).contains("as asked: 3"));
+    await_copying(&program, 3);
+    program.kill();
+    let program = stream.start_ready();
+    await_copying(&program, 3);
+    // Of those that are copied, two give way. It is the place that one has come to where it goes on.
+    command(&stream, &program, &["start", "public.marker", "--parallel", "1"]);
+    await_copying(&program, 1);
+    program.terminate();
+    stream.set("snapshot.rows_per_second", "1000000");
+    let program = stream.start_ready();
+    for name in names {
+        await_state(&stream, &program, name, "copied");
+    }
+    wait_until(COPY_TIMEOUT, "nothing is left", || status(&stream, &program)["parallel"].is_null().then_some(()));
+    stream.drain();
+    program.terminate();
+    let records = stream.records();
+    Judged::of(&stream, &records).assert_flawless();
+    assert_eq!(names.map(|table| copied(&records, table)), [6000, 6000, 6000]);
 }
 
 #[test]

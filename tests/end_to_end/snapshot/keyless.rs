@@ -15,7 +15,7 @@ use std::{
 
 use postgres::{Client, NoTls};
 
-use super::{COPY_TIMEOUT, await_copied, control};
+use super::{COPY_TIMEOUT, await_copied, control, signals, trouble::start_and_add};
 use crate::harness::{
     event::Record,
     oracle::Row,
@@ -263,6 +263,9 @@ fn a_copy_at_once_is_paused_stopped_and_started() {
     let mut stream = create(&stack, "bare_asked", 20_000);
     stream.set("snapshot.mode", "never");
     stream.set("snapshot.rows_per_second", "2000");
+    stream.database.execute(
+        "create table public.item (id int primary key); insert into public.item select generate_series(1, 3000)",
+    );
     let program = stream.start_ready();
     stream.database.execute("delete from public.bare where amount = 3");
     stream.drain();
@@ -280,6 +283,19 @@ fn a_copy_at_once_is_paused_stopped_and_started() {
     };
     command(&["start", "public.bare"]);
     await_more_rows();
+    // Another table is stopped, though the stream, which waits for the rows of this one, has not come to what was read of it.
+    stream.database.execute("delete from public.bare where amount = 2");
+    let waits = "the stream waits for the rows of the table";
+    wait_until(COPY_TIMEOUT, "the stream waits", || program.log().contains(waits).then_some(()));
+    command(&["start", "public.item", "--parallel", "2"]);
+    wait_until(COPY_TIMEOUT, "some of it is read", || {
+        let is_read = "select count(*) > 0 from pg_stat_activity where datname = current_database() and state = 'idle'
+                       and query like 'ROLLBACK; SELECT%oid = ' || 'public.item'::regclass::oid || '%'";
+        stream.database.value::<bool>(is_read).then_some(())
+    });
+    command(&["stop", "public.item"]);
+    let seen = control::status(&stream, &program);
+    assert_eq!(["item", "bare"].map(|table| control::state(&seen, table)), ["stopped", "copying"]);
     // It begins anew when it is resumed, and changes do not wait until then.
     command(&["pause"]);
     stream.database.execute("delete from public.bare where amount = 4");
@@ -323,4 +339,65 @@ fn a_topic_that_cannot_be_emptied_is_told_and_gets_no_copy() {
     let counted = Counted::of(&stream.records(), "bare");
     assert_eq!((counted.copied, counted.streamed, counted.emptied), (0, 1, 0));
     assert_eq!(control::copied(&stream.records(), "item"), 1);
+}
+
+/// One is taken out of the publication while it is read, by somebody who has written to it in a transaction that ends later; the other is dropped while
+/// nobody runs. No part of a copy stays.
+#[test]
+fn what_was_copied_of_a_table_that_is_gone_is_taken_out() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "bare_gone");
+    stream.set("snapshot.mode", "initial");
+    stream.set("snapshot.connections", "2");
+    stream.set("snapshot.rows_per_second", "3000");
+    stream.set("snapshot.notification_topic", &format!("notifications-of-{}", stream.name));
+    let tables = ["taken_out", "dropped"];
+    let create = tables.map(|table| {
+        format!(
+            "create table public.{table} (kind text, at timestamptz default now()); alter table public.{table} replica identity full;
+             insert into public.{table} select 'kind ' || number from generate_series(1, 20000) number;"
+        )
+    });
+    let program = start_and_add(&mut stream, &create.concat(), "public.taken_out, public.dropped");
+    let await_said = |program: &Program, table: &str, text: &str| {
+        wait_until(COPY_TIMEOUT, &format!("{text:?} is said of {table}"), || {
+            let log = program.log();
+            let mut lines = log.lines().filter(|line| line.contains(&format!("\"table\":\"{table}\"")));
+            lines.any(|line| line.contains(text)).then_some(())
+        });
+    };
+    for table in tables {
+        await_said(&program, table, "copying the table at once");
+    }
+    let mut writer = stream.database.client();
+    writer
+        .batch_execute(
+            "begin; insert into public.taken_out values ('late'); delete from public.taken_out where kind = 'kind 7'",
+        )
+        .expect("it writes");
+    stream.database.execute(&format!("alter publication {} drop table public.taken_out", stream.publication));
+    wait_until(COPY_TIMEOUT, "the copy is given up", || {
+        let seen = control::status(&stream, &program);
+        let tables = seen["tables"].as_array().expect("a list").clone();
+        (!tables.iter().any(|table| table["table"] == "public.taken_out")).then_some(())
+    });
+    writer.batch_execute("commit").expect("it ends");
+    await_said(&program, "taken_out", "taken out by a TRUNCATE event");
+    stream.drain();
+    program.kill();
+    stream.database.execute("drop table public.dropped");
+    let program = stream.start_ready();
+    await_said(&program, "dropped", "taken out by a TRUNCATE event");
+    wait_until(COPY_TIMEOUT, "both are given up", || {
+        let told = signals::told(&stream);
+        let aborted = told.iter().filter(|(happened, ..)| happened == "ABORTED").count();
+        (aborted == 2).then_some(())
+    });
+    program.terminate();
+    let records = stream.records();
+    for table in tables {
+        let counted = Counted::of(&records, table);
+        assert!(counted.copied > 0 && counted.emptied > 0, "{table}: {} copied", counted.copied);
+        assert_eq!(counted.counts, BTreeMap::new(), "{table}: a part of it stays");
+    }
 }

@@ -179,12 +179,13 @@ fn a_table_whose_policies_hide_rows_is_not_copied_in_part() {
     assert_eq!(stream.records().iter().filter(|record| record.table == "item").count(), 600);
 }
 
-/// So quickly, or while no instance runs, that no look finds it away.
+/// So quickly, or while no instance runs, that no look finds it away; or for longer. Nothing stays that was deleted meanwhile, where the topic can be emptied.
 #[test]
 fn a_table_that_was_away_after_it_was_copied_is_copied_anew() {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "away");
     stream.set("snapshot.mode", "initial");
+    stream.set("tables", r#"[{ match = "public.leaf", events = { skip = ["truncate"] } }]"#);
     let tables = "create table public.item (id int primary key, v text); insert into public.item select generate_series(1, 600), 'first';
          create table public.whole (id int, v text, primary key (id)) partition by range (id);
          create table public.leaf partition of public.whole for values from (0) to (1000);
@@ -192,38 +193,43 @@ fn a_table_that_was_away_after_it_was_copied_is_copied_anew() {
          create table public.other (id int primary key, v text); insert into public.other select generate_series(1, 600), 'first'";
     let program = start_and_add(&mut stream, tables, "public.item, public.whole, public.other");
     await_log(&program, "every table is copied");
-    let (tables, publication) = (["item", "leaf"], stream.publication.clone());
-    let away = |stream: &Stream, version: &str, deleted: u32| {
-        stream.database.execute(&format!(
-            "begin; alter publication {publication} drop table public.item, public.whole;
-             update public.item set v = '{version}' where id <= 10; delete from public.item where id = {deleted};
-             update public.whole set v = '{version}' where id <= 10; delete from public.whole where id = {deleted};
-             alter publication {publication} add table public.item, public.whole; commit"
-        ));
+    let publication = stream.publication.clone();
+    let take_out = format!("alter publication {publication} drop table public.item, public.whole");
+    let put_back = format!("alter publication {publication} add table public.item, public.whole");
+    let change = |version: &str, deleted: u32| {
+        format!(
+            "update public.item set v = '{version}' where id <= 10; delete from public.item where id = {deleted};
+             update public.whole set v = '{version}' where id <= 10; delete from public.whole where id = {deleted}"
+        )
+    };
+    let lines = |program: &Program, table: &str, text: &str| -> Vec<String> {
+        let log = program.log();
+        let of_table = log.lines().filter(|line| line.contains(&format!("\"table\":\"{table}\"")));
+        of_table.filter(|line| line.contains(text)).map(str::to_owned).collect()
     };
     let await_copied_anew = |program: &Program, times: usize| {
-        for table in tables {
-            let is_said = |line: &&str| line.contains(&format!("\"table\":\"{table}\"")) && line.contains("ERROR");
-            let (said, copied) = ("was taken out of publication", "\"the table is copied\"");
+        for table in ["item", "leaf"] {
             wait_until(COPY_TIMEOUT, &format!("{table} is copied anew"), || {
-                let log = program.log();
-                let said = log.lines().filter(is_said).filter(|line| line.contains(said)).count();
-                let of_table = |line: &&str| line.contains(&format!("\"table\":\"{table}\"")) && line.contains(copied);
-                (said == 1 && log.lines().filter(of_table).count() == times).then_some(())
+                (lines(program, table, "\"the table is copied\"").len() == times).then_some(())
             });
         }
     };
-    // The rows of a table, with those that its topic keeps, by what they are.
+    // The rows of each table, with those that the topic of one keeps, by what they are.
     let judge = |stream: &Stream, version: &str, kept: &[(u32, &str)]| {
         stream.drain();
-        for table in tables {
+        for (table, kept) in [("item", &[][..]), ("leaf", kept)] {
             let rows = fold(stream, table).into_iter().map(|row| {
                 (
                     row["id"].as_ref().expect("an id").parse::<u32>().expect("a number"),
                     row["v"].clone().expect("a text"),
                 )
             });
+            let is_gone = |id: &u32| {
+                stream.database.value::<i64>(&format!("select count(*) from public.{table} where id = {id}")) == 0
+            };
+            let gone: Vec<u32> = (11..=13).filter(is_gone).collect();
             let expected: BTreeMap<u32, String> = (1..=600)
+                .filter(|id| !gone.contains(id))
                 .map(|id| (id, if id <= 10 { version } else { "first" }.to_owned()))
                 .chain(kept.iter().map(|(id, version)| (*id, (*version).to_owned())))
                 .collect();
@@ -231,31 +237,52 @@ fn a_table_that_was_away_after_it_was_copied_is_copied_anew() {
         }
     };
     judge(&stream, "first", &[]);
-    away(&stream, "second", 11);
+    stream.database.execute(&format!("begin; {take_out}; {}; {put_back}; commit", change("second", 11)));
     await_copied_anew(&program, 2);
     judge(&stream, "second", &[(11, "first")]);
+    for (table, errors) in [("item", 0), ("leaf", 1)] {
+        assert_eq!(lines(&program, table, "was taken out of publication").len(), 1, "{table}");
+        let told = lines(&program, table, "stay in its topic");
+        assert!(told.len() == errors && told.iter().all(|line| line.contains("ERROR")), "{told:?}");
+    }
     program.terminate();
-    away(&stream, "third", 12);
+    stream.database.execute(&format!("begin; {take_out}; {}; {put_back}; commit", change("third", 12)));
     let program = stream.start_ready();
     await_copied_anew(&program, 1);
     judge(&stream, "third", &[(11, "first"), (12, "first")]);
+    stream.database.execute(&take_out);
+    for table in ["item", "leaf"] {
+        wait_until(COPY_TIMEOUT, "a look finds it away", || {
+            (lines(&program, table, "Should it be put back").len() == 1).then_some(())
+        });
+    }
+    stream.database.execute(&change("fourth", 13));
+    stream.database.execute(&put_back);
+    await_copied_anew(&program, 2);
+    judge(&stream, "fourth", &[(11, "first"), (12, "first"), (13, "first")]);
     program.terminate();
-    let copied = |table: &str| {
+    let events = |table: &str, operation: &str| {
         let records = stream.records();
         let of_table = records.iter().filter(|record| record.table == table);
-        of_table.filter(|record| record.event.as_ref().is_some_and(|event| event.operation == "r")).count()
+        of_table.filter(|record| record.event.as_ref().is_some_and(|event| event.operation == operation)).count()
     };
-    assert_eq!(["item", "leaf", "other"].map(copied), [600 + 599 + 598, 600 + 599 + 598, 600]);
+    let copied = 600 + 599 + 598 + 597;
+    assert_eq!(["item", "leaf", "other"].map(|table| events(table, "r")), [copied, copied, 600]);
+    assert_eq!(["item", "leaf", "other"].map(|table| events(table, "t")), [3 * 3, 0, 0], "in each partition");
 }
 
 /// The rows that a table's records come to.
 fn fold(stream: &Stream, table: &str) -> Vec<Row> {
-    let mut rows: BTreeMap<Row, Row> = BTreeMap::new();
+    let mut rows: BTreeMap<(i32, Row), Row> = BTreeMap::new();
     for record in stream.records().into_iter().filter(|record| record.table == table) {
-        let (Some(key), Some(event)) = (record.key, record.event) else { continue };
+        let Some(event) = record.event else { continue };
+        if event.operation == "t" {
+            rows.retain(|(partition, _), _| *partition != record.partition);
+        }
+        let Some(key) = record.key else { continue };
         match event.after {
-            Some(row) => drop(rows.insert(key, row)),
-            None => drop(rows.remove(&key)),
+            Some(row) => drop(rows.insert((record.partition, key), row)),
+            None => drop(rows.remove(&(record.partition, key))),
         }
     }
     rows.into_values().collect()

@@ -90,7 +90,13 @@ fn signals_are_carried_out_once_and_notifications_tell_of_it() {
         (Some(&("STARTED", "500")), Some(&("TABLE_SCAN_COMPLETED", "1000"))),
         "{told:?}"
     );
-    assert_eq!(of("public.pair"), [("STARTED", "100"), ("TABLE_SCAN_COMPLETED", "100")]);
+    // How many of them are found in its first rows is not for this test.
+    let pair = of("public.pair");
+    assert_eq!(
+        (pair.first().map(|(happened, _)| *happened), pair.last()),
+        (Some("STARTED"), Some(&("TABLE_SCAN_COMPLETED", "100"))),
+        "{told:?}"
+    );
     assert_eq!(of("public.whole"), [("ABORTED", "0")]);
     let of_all: Vec<&str> = of("").into_iter().map(|(happened, _)| happened).collect();
     assert_eq!(

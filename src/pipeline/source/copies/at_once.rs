@@ -5,11 +5,12 @@
 //! place like any other: what the transaction has changed was noted, or it is among what has to end before their chunks are read, and no chunk is due
 //! that sees it, since the stream has not passed its end.
 
-use encoder::RecordBatch;
+use std::sync::{Arc, PoisonError};
+
 use pgoutput::{Lsn, Oid};
 use publisher::Attachment;
 use tokio::sync::oneshot;
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Copies;
 use crate::{
@@ -19,8 +20,16 @@ use crate::{
         source::Source,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Emptied, Opened, Outcome, Passage, Rows, Spoilt, Visibility, WindowId},
+    snapshot::{Emptied, Notice, Opened, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
 };
+
+/// A table that is gone, and was owed a copy: what takes out of its topic what there is of it, if anything can; what is told with that; and who
+/// hears of it.
+pub(super) struct Leaving {
+    pub(super) emptied: Option<Emptied>,
+    pub(super) told: Notice,
+    pub(super) left: oneshot::Sender<()>,
+}
 
 impl Copies {
     /// Whether changes of the table may be left out.
@@ -63,6 +72,7 @@ impl Source {
     ) -> Result<(), Failure> {
         // It may have been copied by its key until now.
         self.copies.windows.spoil(table, Spoilt::Altered);
+        self.copies.leaving.remove(&table);
         self.copies.at_once.owe(table);
         let mut attachments = self.copies.moved.end(table);
         attachments.push(record);
@@ -83,12 +93,7 @@ impl Source {
             return Ok(());
         }
         self.copies.windows.spoil(table, Spoilt::Altered);
-        self.flush(false).await?;
-        self.budget.charge(emptied.as_ref().map_or(0, cost_of_emptied));
-        let attachments = self.behind_pending(vec![record]);
-        let batch = RecordBatch::new();
-        let copied = Copied { emptied, batch, attachments, notices: Vec::new(), committed: None };
-        self.send(Work::Copied(Box::new(copied))).await?;
+        self.record_and_empty(emptied, vec![record], Vec::new(), None).await?;
         let _nobody_waits_any_more = is_emptied.send(true);
         Ok(())
     }
@@ -145,14 +150,40 @@ impl Source {
         self.end_copies().await
     }
 
-    /// Ends the copies at once behind whose snapshots the stream has come.
+    /// Ends the copies at once behind whose snapshots the stream has come, and leaves the tables that are gone.
     pub(super) async fn end_copies(&mut self) -> Result<(), Failure> {
+        while let Some(table) = self.copies.at_once.settle_gone(self.end_lsn) {
+            let Some(Leaving { emptied, told, left }) = self.copies.leaving.remove(&table) else { continue };
+            let emptied = emptied.filter(|emptied| self.may_empty(table, emptied));
+            let mut attachments = self.copies.moved.end(table);
+            attachments.push(TableRecord::removal(table));
+            self.record_and_empty(emptied, attachments, vec![told], None).await?;
+            let _nobody_waits_any_more = left.send(());
+        }
         while let Some(window) = self.copies.at_once.settle(self.end_lsn) {
             let Some((ending, outcome)) = self.copies.ending.remove(&window) else { continue };
             self.record(vec![ending.record], vec![ending.told], None).await?;
             let _nobody_waits_any_more = outcome.send(Outcome::Written { superseded: 0, left: None });
         }
         Ok(())
+    }
+
+    /// Whether what is in the topic is that of this table, which is gone. Whoever has asked has looked at what is published; from there on another one
+    /// may have come to it, and is known once anything of it has.
+    fn may_empty(&self, table: Oid, emptied: &Emptied) -> bool {
+        let Some(topic) = emptied.batch.iter().next().map(|record| Arc::clone(record.topic)) else { return false };
+        let another = self.relations.known.of_topic(&topic).find(|(other, _)| *other != table);
+        let quarantine = self.relations.quarantine.lock().unwrap_or_else(PoisonError::into_inner);
+        let why = match another {
+            Some((_, name)) => format!("it is that of {name} now"),
+            None if quarantine.get(&topic).is_some() => "it is in quarantine".to_owned(),
+            None => return true,
+        };
+        warn!(
+            topic = &*topic,
+            "what the topic has of a table that is gone, and was not wholly copied, stays there: {why}"
+        );
+        false
     }
 
     /// What was to be said with the next events is said before these.
@@ -163,7 +194,7 @@ impl Source {
     }
 }
 
-fn cost_of_emptied(emptied: &Emptied) -> usize {
+pub(super) fn cost_of_emptied(emptied: &Emptied) -> usize {
     let partitions = usize::try_from(emptied.partitions).unwrap_or_default();
     emptied.batch.iter().map(|record| cost_of(&record) * partitions).sum()
 }

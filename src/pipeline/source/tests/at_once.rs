@@ -11,7 +11,7 @@ const WINDOW: WindowId = WindowId(1);
 fn owing(resume: Position) -> (Fixture, Sender<Request>) {
     let Fixture { source, works } = Fixture::new(resume);
     let (requests, receiver) = mpsc::channel(16);
-    (Fixture { source: source.copying(receiver, MovedRows::default(), vec![WATCHED.into()]), works }, requests)
+    (Fixture { source: source.copying(receiver, MovedRows::new([], 0), vec![WATCHED.into()], 0), works }, requests)
 }
 
 async fn ask(requests: &Sender<Request>, request: Request) {
