@@ -99,7 +99,7 @@ impl Setup {
 }
 
 #[track_caller]
-fn tls_refused(outcome: Result<walreceiver::ReplicationClient, Error>, words: &str) {
+fn tls_refused(outcome: Result<ReplicationClient, Error>, words: &str) {
     let error = outcome.err().expect("this server must not be taken");
     assert!(matches!(error, Error::Tls { .. }) && error.to_string().contains(words), "{error}");
     assert!(error.action() == Recovery::Stop && error.is_untrusted(), "{error}");
@@ -173,7 +173,7 @@ async fn a_password_does_not_leave_the_machine_without_tls() {
             let is_told = match (&error, mode) {
                 (Error::PlaintextCredentials { .. }, _) => true,
                 // The server has TLS, and no line for it.
-                (Error::Server { .. }, "prefer") => std::ptr::eq(server, &tempting.server),
+                (Error::Server { .. }, "prefer") => std::ptr::eq(server, &raw const tempting.server),
                 _ => false,
             };
             assert!(is_told && error.action() == Recovery::Stop, "{mode}: {error}");
