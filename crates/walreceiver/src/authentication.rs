@@ -168,6 +168,7 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
             Refusal::Unknown(problem) => Error::authentication(&stream.server, problem),
         },
     )?;
+    let could_bind = !matches!(choice, Choice::Unbound);
     let password = password(stream, options)?;
     let (mechanism, binding, bound) = match choice {
         Choice::Bound(end_point) => (SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(end_point), true),
@@ -181,7 +182,10 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
         .map_err(|error| Error::protocol(&stream.server, error.to_string()))?;
     stream.send(&message).await?;
 
-    let server_first = expect_request(stream, request::SASL_CONTINUE, "AuthenticationSASLContinue").await?;
+    let server = Arc::clone(&stream.server);
+    let binding_refused = |error: Error| if could_bind { refused_binding(&server, error) } else { error };
+    let server_first =
+        expect_request(stream, request::SASL_CONTINUE, "AuthenticationSASLContinue").await.map_err(binding_refused)?;
     check_iterations(&server_first).map_err(|problem| Error::authentication(&stream.server, problem))?;
     // At the limit this takes a few tens of milliseconds, once a connection.
     scram.update(&server_first).map_err(|error| Error::authentication(&stream.server, format!("SCRAM: {error}")))?;
@@ -190,12 +194,26 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
         .map_err(|error| Error::protocol(&stream.server, error.to_string()))?;
     stream.send(&message).await?;
 
-    let server_final = expect_request(stream, request::SASL_FINAL, "AuthenticationSASLFinal").await?;
+    let server_final =
+        expect_request(stream, request::SASL_FINAL, "AuthenticationSASLFinal").await.map_err(binding_refused)?;
     scram.finish(&server_final).map_err(|error| {
         let problem = format!("it could not prove that it knows the password ({error}): it may be an impostor");
         Error::authentication(&stream.server, problem)
     })?;
     Ok(bound)
+}
+
+/// During SCRAM, PostgreSQL has this code for the binding alone, and 28P01 for the password (`auth-scram.c`): the server that the client sees is not the one
+/// that it talks to, or did not offer what the client heard.
+fn refused_binding(server: &Arc<str>, error: Error) -> Error {
+    match error.sqlstate() {
+        Some("28000") => Error::Unbound {
+            server: Arc::clone(server),
+            problem: "the server finds that somebody sits in between, who ends TLS or has cut out what it offers; connect to the server itself, \
+                      with no pooler or load balancer in between that ends TLS",
+        },
+        _ => error,
+    }
 }
 
 /// How SCRAM is done. The difference of the last two is in the first message's header, and so in what both sides sign.

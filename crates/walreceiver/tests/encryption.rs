@@ -206,11 +206,11 @@ async fn nobody_gets_in_between_unnoticed() {
     // Who hands everything on is told by the certificate, which is another one than the server's.
     for binding in ["prefer", "require"] {
         let error = connect(&url(between(false).await.port, binding)).await.err().expect("the server refuses");
-        assert_eq!(error.sqlstate(), Some("28000"), "{binding}: {error}");
+        assert!(matches!(error, Error::Unbound { .. }) && error.is_untrusted(), "{binding}: {error}");
     }
     // Who cuts the offer of channel binding out is told by the server, for the client says that it could have; or never gets so far.
     let error = connect(&url(between(true).await.port, "prefer")).await.err().expect("the server refuses");
-    assert_eq!(error.sqlstate(), Some("28000"), "{error}");
+    assert!(matches!(error, Error::Unbound { .. }) && error.to_string().contains("the server finds"), "{error}");
     let refusing = between(true).await;
     let error = connect(&url(refusing.port, "require")).await.err().expect("the client refuses");
     assert!(matches!(error, Error::Unbound { .. }) && error.is_untrusted(), "{error}");
