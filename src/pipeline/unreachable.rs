@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(4);
 /// may go. A transactional producer would hear nothing of the first two until its time is up, and take the third as it comes. Brokers that do not
 /// answer are left to whoever needs them.
 ///
+/// librdkafka goes where brokers send it as soon as it has heard of it, so that the third is found out when it has happened: it ends there.
+///
 /// # Errors
 /// They are not, or do not.
 pub async fn look_at_kafka(config: &Config) -> Result<(), Failure> {
@@ -66,8 +68,8 @@ fn untrusted(found: &str, fix: &str) -> Failure {
 
 fn exposed(host: &str) -> Failure {
     let found = format!(
-        "the brokers send clients to {host} (advertised.listeners), and the SASL credentials would go there without TLS; set \
-         \"security.protocol\" = \"sasl_ssl\" in kafka.properties"
+        "the brokers send clients to {host} (advertised.listeners), and the SASL credentials go there without TLS; set \
+         \"security.protocol\" = \"sasl_ssl\" in kafka.properties, and change the password"
     );
     Failure::new(Code::PlaintextCredentials, found)
 }

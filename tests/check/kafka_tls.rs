@@ -109,6 +109,13 @@ fn each_way_to_prove_oneself_works_and_what_is_wrong_with_one_is_told() {
         (at(kafka.sasl), properties(&[sasl, wrong_password, plain]), "kafka-authentication", "SASL", "sasl.password"),
         (at(kafka.sasl), properties(&[sasl, wrong_password, scram]), "kafka-authentication", "SASL", "sasl.password"),
         (at(kafka.sasl), with_token(&stale), "kafka-authentication", "has expired", "kafka.oauthbearer_token_file"),
+        (
+            at(kafka.open),
+            properties(&[&[("security.protocol", "sasl_plaintext")], user, plain]),
+            "plaintext-credentials",
+            "send clients to 127.1 ",
+            "sasl_ssl",
+        ),
         (at(kafka.plain), properties(&[tls]), "kafka-unreachable", "PLAINTEXT broker listener", "security.protocol"),
     ] {
         (case.bootstrap_servers, case.kafka) = (servers, configured);

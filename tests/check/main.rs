@@ -14,6 +14,7 @@ mod schemas;
 mod slot;
 mod kafka;
 mod kafka_tls;
+mod plaintext;
 mod registry;
 mod secrets;
 mod secure_kafka;

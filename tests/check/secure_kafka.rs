@@ -42,6 +42,8 @@ pub(crate) struct SecureKafka {
     pub(crate) mutual: u16,
     /// With TLS and SASL: PLAIN, SCRAM-SHA-256, SCRAM-SHA-512 and OAUTHBEARER.
     pub(crate) sasl: u16,
+    /// With SASL alone, and it sends clients to `127.1`: for the resolver that is 127.0.0.1, and for whoever reads it no loopback address.
+    pub(crate) open: u16,
 }
 
 impl Authority {
@@ -72,7 +74,7 @@ impl SecureKafka {
     /// Starts one; `authority` has signed its certificates, and is the one for those of clients.
     pub(crate) fn start(stack: &Stack, authority: &Authority) -> Self {
         let folder = TempDir::with_prefix("pgsluice-kafka-").expect("a folder");
-        let [plain, controller, tls, expired, mutual, sasl] = free_ports();
+        let [plain, controller, tls, expired, mutual, sasl, open] = free_ports();
         write(folder.path(), "authority.pem", &authority.pem());
         for (name, year) in [("right", 2100), ("expired", 2021)] {
             let (certificate, key) = authority.sign("localhost", year);
@@ -83,15 +85,18 @@ impl SecureKafka {
         let listen = |host: &str| listeners.map(|(name, port)| format!("{name}://{host}:{port}")).join(",");
         let mut settings = format!(
             "process.roles=broker,controller\nnode.id=1\ncontroller.quorum.voters=1@127.0.0.1:{controller}\n\
-             listeners={},CONTROLLER://127.0.0.1:{controller}\nadvertised.listeners={}\n\
+             listeners={},OPEN://127.0.0.1:{open},CONTROLLER://127.0.0.1:{controller}\n\
+             advertised.listeners={},OPEN://127.1:{open}\n\
              controller.listener.names=CONTROLLER\ninter.broker.listener.name=PLAIN\n\
-             listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,EXPIRED:SSL,MUTUAL:SSL,SASL:SASL_SSL\n\
+             listener.security.protocol.map=PLAIN:PLAINTEXT,CONTROLLER:PLAINTEXT,TLS:SSL,EXPIRED:SSL,MUTUAL:SSL,SASL:SASL_SSL,OPEN:SASL_PLAINTEXT\n\
              log.dirs={}\nauto.create.topics.enable=false\noffsets.topic.replication.factor=1\n\
              transaction.state.log.replication.factor=1\ntransaction.state.log.min.isr=1\ntransaction.state.log.num.partitions=2\n\
              offsets.topic.num.partitions=2\nlog.cleaner.dedupe.buffer.size=8388608\ngroup.initial.rebalance.delay.ms=0\n\
              listener.name.mutual.ssl.client.auth=required\nlistener.name.mutual.ssl.truststore.type=PEM\n\
              listener.name.mutual.ssl.truststore.location={}\n\
              listener.name.sasl.sasl.enabled.mechanisms=PLAIN,SCRAM-SHA-256,SCRAM-SHA-512,OAUTHBEARER\n\
+             listener.name.open.sasl.enabled.mechanisms=PLAIN\n\
+             listener.name.open.plain.sasl.jaas.config={MODULES}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
              listener.name.sasl.plain.sasl.jaas.config={MODULES}.plain.PlainLoginModule required user_{USER}=\"{PASSWORD}\";\n\
              listener.name.sasl.scram-sha-256.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n\
              listener.name.sasl.scram-sha-512.sasl.jaas.config={MODULES}.scram.ScramLoginModule required;\n\
@@ -130,7 +135,7 @@ impl SecureKafka {
             });
         }
         let process = command.spawn().expect("Java runs");
-        let mut kafka = Self { process, folder, plain, tls, expired, mutual, sasl };
+        let mut kafka = Self { process, folder, plain, tls, expired, mutual, sasl, open };
         kafka.await_started();
         kafka
     }

@@ -393,10 +393,12 @@ impl Unreached {
                 return Problem {
                     id: Code::PlaintextCredentials.into(),
                     found: format!(
-                        "the brokers send clients to {host} (advertised.listeners), where the SASL credentials would go without TLS"
+                        "the brokers send clients to {host} (advertised.listeners), where the SASL credentials go without TLS"
                     ),
-                    why: "whoever is on the network would come to know them".into(),
-                    fix: "set \"security.protocol\" = \"sasl_ssl\" in kafka.properties, with the port of an encrypted listener".into(),
+                    why: "whoever is on the network comes to know them".into(),
+                    fix: "set \"security.protocol\" = \"sasl_ssl\" in kafka.properties, with the port of an encrypted listener; and \
+                          change the password"
+                        .into(),
                 };
             }
             Self::Refused(Cause::Denied { found } | Cause::Unreachable { found }) => found.clone(),
