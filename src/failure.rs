@@ -107,6 +107,12 @@ codes! {
     PostgresRefused "postgres-refused" Stop 3
         "PostgreSQL refuses the connection or the command.",
         "Check user, password, TLS settings and privileges: the role needs LOGIN and REPLICATION, and with manage = true it needs CREATE on the database and to own the tables, or be a member of their owner.";
+    PostgresUntrusted "postgres-untrusted" Stop 3
+        "What answers in PostgreSQL's place did not prove to be the right server: its certificate is not trusted, it has none, or authentication is not bound to it.",
+        "Mend what the message names: the server's certificate, sslrootcert or the host in postgres.url. Do not weaken sslmode or channel_binding before it is known who answers.";
+    PlaintextCredentials "plaintext-credentials" Stop 2
+        "A password or token would leave this machine without TLS.",
+        "Have the server offer TLS, and postgres.url ask for it (sslmode=verify-full); command an instance from its own machine, or through a tunnel. Where nobody else is on the network, allow_plaintext_credentials = true in the section of the configuration lets it go.";
     RowTooLarge "row-too-large" Stop 3
         "A change is larger than `memory_limit` allows.",
         "Raise `memory_limit`.";
@@ -131,6 +137,9 @@ codes! {
     RegistryRefused "registry-refused" Stop 3
         "The schema registry refuses the request.",
         "Check its URL, credentials and rights. Of the built-in registry, mend the record that the message names.";
+    RegistryUntrusted "registry-untrusted" Stop 3
+        "What answers in the schema registry's place did not prove to be the right server: its certificate is not trusted.",
+        "Mend what the message names: the registry's certificate, schema_registry.ca_certificate or the host in schema_registry.url.";
     RecordTooLarge "record-too-large" Stop 3
         "A record is larger than Kafka takes.",
         "Raise max.message.bytes of the topic and message.max.bytes in kafka.properties, or leave the column or table out.";
@@ -221,6 +230,9 @@ codes! {
     KafkaUnavailable "kafka-unavailable" Restart 1
         "Kafka cannot be reached, or could not take a transaction in time.",
         "It is tried again. Check the brokers and the network.";
+    KafkaUntrusted "kafka-untrusted" Restart 1
+        "No TLS with Kafka: a broker did not prove to be the right one, or does not accept this client's certificate.",
+        "It is tried again. Mend what the message names: the broker's certificate, or \"ssl.ca.location\", \"ssl.certificate.location\" and the hosts in kafka.properties and kafka.bootstrap_servers.";
     ProducerTimedOut "producer-timed-out" Restart 1
         "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
         "It is tried again. Find out what stopped the process for so long.";

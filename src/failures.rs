@@ -14,6 +14,8 @@ pub(crate) fn of_walreceiver(error: &Error) -> Failure {
         (Error::Protocol { .. } | Error::Frame { .. } | Error::ConfirmedBeyondReceived { .. }, _) => {
             Code::ProtocolViolation
         }
+        (Error::PlaintextCredentials { .. }, _) => Code::PlaintextCredentials,
+        (error, _) if error.is_untrusted() => Code::PostgresUntrusted,
         _ => match error.sqlstate() {
             // undefined_object: the slot that a command names.
             Some("42704") => Code::SlotMissing,

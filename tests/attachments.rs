@@ -29,6 +29,7 @@ impl Case {
             name: format!("{label}_{}", std::process::id()),
             properties: BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
+            token_file: None,
         };
         let case = Self {
             topic: CheckpointTopic::new(format!("__checkpoints_{}", settings.name)),

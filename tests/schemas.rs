@@ -48,6 +48,7 @@ impl Case {
             name: "schemas-test".into(),
             properties: BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
+            token_file: None,
         }
     }
 
@@ -110,7 +111,7 @@ impl Case {
         let metrics = Arc::new(Metrics::new(64 << 20));
         let name = "shop".to_owned();
         let served = Served { name, metrics, registry: Some(Arc::clone(instance)), snapshot: Arc::default() };
-        let config = config::Http { listen: address, token: None };
+        let config = config::Http { listen: address, token: None, allow_plaintext_credentials: false };
         http::serve(&config, served, stop).await.expect("it listens");
         // Nobody asks it to stop: it ends with the test.
         std::mem::forget(ask);

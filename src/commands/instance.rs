@@ -18,6 +18,7 @@ use serde::de::DeserializeOwned;
 use tokio::{net::TcpStream, time::timeout};
 
 use crate::{
+    config,
     failure::{Code, Failure},
     http::snapshot::Refused,
 };
@@ -30,17 +31,24 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 pub(super) struct Instance {
     address: SocketAddr,
     token: Option<SecretString>,
+    /// Whether the token may go to another than a loopback address.
+    allow_plaintext_credentials: bool,
 }
 
 impl Instance {
-    pub(super) fn new(listen: SocketAddr, token: Option<SecretString>) -> Self {
+    /// With `http`, commands show its token.
+    pub(super) fn new(listen: SocketAddr, http: Option<&config::Http>) -> Self {
         // Who listens everywhere listens here too.
         let ip = match listen.ip() {
             IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
             IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
             ip => ip,
         };
-        Self { address: SocketAddr::new(ip, listen.port()), token }
+        Self {
+            address: SocketAddr::new(ip, listen.port()),
+            token: http.and_then(|http| http.token.clone()),
+            allow_plaintext_credentials: http.is_some_and(|http| http.allow_plaintext_credentials),
+        }
     }
 
     /// Where it listens.
@@ -53,6 +61,11 @@ impl Instance {
     }
 
     pub(super) async fn post<T: DeserializeOwned>(&self, path: &str, body: Vec<u8>) -> Result<T, Failure> {
+        if self.token.is_some() && !self.allow_plaintext_credentials && !self.address.ip().to_canonical().is_loopback()
+        {
+            let found = format!("http.token would go to the instance at {} without TLS", self.address);
+            return Err(Failure::new(Code::PlaintextCredentials, found));
+        }
         self.ask("POST", path, body).await
     }
 
@@ -89,7 +102,8 @@ impl Instance {
         if !body.is_empty() {
             request = request.header(CONTENT_TYPE, "application/json");
         }
-        if let Some(token) = &self.token {
+        // Whoever only looks shows nothing.
+        if let Some(token) = self.token.as_ref().filter(|_| method == "POST") {
             request = request.header(AUTHORIZATION, format!("Bearer {}", token.expose_secret()));
         }
         let request = request.body(Full::new(Bytes::from(body))).map_err(words)?;

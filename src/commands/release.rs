@@ -8,7 +8,7 @@ use super::{ConfigFile, init_logging, runtime};
 use crate::{
     config::Config,
     failure::{Code, Failure},
-    pipeline::{Done, Outcome, Purpose, Release, Waiting, Wanted, kafka_settings, preview_discard},
+    pipeline::{Done, Outcome, Purpose, Release, Waiting, Wanted, kafka_settings, look_at_kafka, preview_discard},
     schemas::Schemas,
 };
 
@@ -49,6 +49,7 @@ impl ReleaseCommand {
         }
         let wanted = if self.all { Wanted::All } else { Wanted::Tables(self.tables) };
         let outcome = runtime.block_on(async {
+            look_at_kafka(&config).await?;
             let schemas = Schemas::new(&config, &kafka_settings(&config))?;
             match Release::begin(config, schemas, &wanted, Purpose::Release, self.force).await? {
                 Some(mut release) => Box::pin(release.run(&wanted)).await,
@@ -61,6 +62,7 @@ impl ReleaseCommand {
     }
 
     async fn discard(self, config: Config) -> Result<(), Failure> {
+        look_at_kafka(&config).await?;
         let Some(seen) = self.up_to else {
             let file = self.config.config.as_deref();
             // One that the environment names is found again.

@@ -20,7 +20,7 @@ use super::{ConfigFile, init_logging, runtime};
 use crate::{
     config::{Config, Transaction},
     failure::{Code, Failure},
-    pipeline::kafka_settings,
+    pipeline::{kafka_settings, look_at_kafka},
     replay::{
         copy::{self, Asked, Chosen, Copy, Outcome},
         decode::{Decoded, Decoder, Unknown},
@@ -165,6 +165,7 @@ impl ReplayCommand {
         let outcome = runtime.block_on(async move {
             let stop = Stop::default();
             stop_on_signals(&stop)?;
+            look_at_kafka(&config).await?;
             let handle = Handle::current();
             let replay = move || Replay::new(self, &config, range, filter, stop, &handle)?.run();
             match tokio::task::spawn_blocking(replay).await {

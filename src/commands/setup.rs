@@ -79,7 +79,11 @@ impl Setup {
 
     async fn set_up(&self, config: &Config) -> Result<String, Failure> {
         let options = match &self.as_url {
-            Some(url) => url.parse::<ConnectOptions>().map_err(|error| failures::of_walreceiver(&error))?,
+            Some(url) => {
+                let options: ConnectOptions = url.parse().map_err(|error| failures::of_walreceiver(&error))?;
+                // It is the same server, over the same network.
+                options.with_plaintext_credentials(config.postgres.connect.allows_plaintext_credentials())
+            }
             None => config.postgres.connect.clone(),
         };
         let database = config.postgres.connect.database();

@@ -221,6 +221,9 @@ keys! {
          the publication.";
     POSTGRES_PASSWORD_FILE: "postgres.password_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/postgres-password""# },
         "A file that holds the password, instead of a password in `url`. One trailing line break is dropped.";
+    POSTGRES_ALLOW_PLAINTEXT_CREDENTIALS: "postgres.allow_plaintext_credentials", Kind::Boolean, Presence::Default("false"),
+        "Let the password go without TLS to a server on another machine. Otherwise `sslmode=disable` is refused there, and with `sslmode=prefer` a \
+         server that does not offer TLS is. `localhost`, loopback addresses and Unix sockets are this machine; other names are not.";
     POSTGRES_TABLES: "postgres.tables", Kind::TextList, Presence::Required { example: r#"["public.*"]"# },
         "The tables to stream, as patterns `schema.table` in which `*` stands for any characters. Names are compared exactly as the \
          catalog has them; a part that holds `.` or a literal `*` is put in double quotes. System schemas are never matched.";
@@ -271,6 +274,13 @@ keys! {
     KAFKA_PROPERTIES_FILE: "kafka.properties_file", Kind::TextMap,
         Presence::Optional { example: r#"{ "sasl.password" = "/run/secrets/kafka-password" }"# },
         "librdkafka properties whose value is read from a file: property name to path. One trailing line break is dropped.";
+    KAFKA_OAUTHBEARER_TOKEN_FILE: "kafka.oauthbearer_token_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/kafka-token""# },
+        "A file that holds the bearer token of SASL OAUTHBEARER, such as a JSON web token, which somebody else keeps fresh. It is read with each \
+         connection's first use, and anew when four fifths of the token's life are over, or each minute if it does not say how long it lives. \
+         `security.protocol` has to be `sasl_ssl`.";
+    KAFKA_ALLOW_PLAINTEXT_CREDENTIALS: "kafka.allow_plaintext_credentials", Kind::Boolean, Presence::Default("false"),
+        "Let what SASL proves go without TLS to brokers on other machines: `sasl_plaintext` as `security.protocol`, which is refused otherwise \
+         unless all of `bootstrap_servers` are `localhost` or loopback addresses.";
     KAFKA_CHECKPOINT_TOPIC: "kafka.checkpoint_topic", Kind::Text, Presence::Default(r#""__pgsluice_checkpoints""#),
         "The compacted topic of one partition that holds the checkpoints, one key for each `name`. Created when missing.";
 
@@ -440,6 +450,8 @@ keys! {
         "A file that holds the token of bearer authentication. One trailing line break is dropped.";
     REGISTRY_CA_CERTIFICATE: "schema_registry.ca_certificate", Kind::Path, Presence::Optional { example: r#""/etc/pgsluice/ca.pem""# },
         "A PEM file of certificate authorities to trust besides the system's.";
+    REGISTRY_ALLOW_PLAINTEXT_CREDENTIALS: "schema_registry.allow_plaintext_credentials", Kind::Boolean, Presence::Default("false"),
+        "Let the password or token go without TLS to a registry on another machine: an `http` address, which is refused otherwise.";
     REGISTRY_TIMEOUT: "schema_registry.timeout", Kind::Duration, Presence::Default(r#""10s""#),
         "How long one request may take, from connecting to the last byte of the answer. From 100 ms to 10 min.";
     REGISTRY_CONNECT_TIMEOUT: "schema_registry.connect_timeout", Kind::Duration, Presence::Default(r#""5s""#),
@@ -453,6 +465,9 @@ keys! {
          and only where `listen` is a loopback address. It crosses the network unencrypted: put a proxy with TLS in front where others could listen.";
     HTTP_TOKEN_FILE: "http.token_file", Kind::Path, Presence::Optional { example: r#""/run/secrets/pgsluice-token""# },
         "A file that holds this token. One trailing line break is dropped.";
+
+    HTTP_ALLOW_PLAINTEXT_CREDENTIALS: "http.allow_plaintext_credentials", Kind::Boolean, Presence::Default("false"),
+        "Let commands such as `pgsluice snapshot` show the token without TLS to an instance at another than a loopback address.";
 
     LOG_FORMAT: "log.format", Kind::Text, Presence::Default(r#""text""#), "`text` or `json`, one line an event.";
     LOG_LEVEL: "log.level", Kind::Text, Presence::Default(r#""info""#),

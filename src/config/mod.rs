@@ -8,6 +8,7 @@
 //! Secrets are [`SecretString`]s from the moment they are read, and neither a problem's text nor any `Debug` or `Display` here holds one.
 
 mod columns;
+mod credentials;
 mod document;
 mod entries;
 mod environment;
@@ -43,6 +44,7 @@ use url::Url;
 use walreceiver::ConnectOptions;
 
 pub use columns::{Columns, MaskRule};
+pub use credentials::{broker_host, has_sasl_without_tls};
 pub use overrides::TableOverride;
 pub use pattern::{ColumnPattern, TablePattern};
 pub use prefix::PrefixPattern;
@@ -170,6 +172,10 @@ pub struct Kafka {
     pub bootstrap_servers: String,
     /// librdkafka properties, those from files included. None of them is one that pgsluice sets itself.
     pub properties: Properties,
+    /// Whether what SASL proves may go without TLS to brokers on other machines.
+    pub allow_plaintext_credentials: bool,
+    /// A file that holds the bearer token of SASL OAUTHBEARER.
+    pub oauthbearer_token_file: Option<PathBuf>,
     /// The compacted topic of checkpoints.
     pub checkpoint_topic: TopicName,
     /// How topics are named, and missing ones created.
@@ -315,6 +321,8 @@ pub struct Http {
     pub listen: SocketAddr,
     /// What a command has to show; without it, commands are taken from loopback addresses only.
     pub token: Option<SecretString>,
+    /// Whether a command may show the token to an instance at another than a loopback address.
+    pub allow_plaintext_credentials: bool,
 }
 
 /// `[log]`: the log.

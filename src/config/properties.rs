@@ -121,6 +121,10 @@ const OWNED: &[(&str, &str)] = &[
     ("group.id", "the checkpoint is read without a group; leave it out"),
     ("group.instance.id", "the checkpoint is read without a group; leave it out"),
     ("group.protocol", "the checkpoint is read without a group; leave it out"),
+    (
+        "enable.sasl.oauthbearer.unsecure.jwt",
+        "a token that nobody has signed proves nothing, and is not renewed; give kafka.oauthbearer_token_file instead",
+    ),
     ("test.mock.", "it would publish into a mock cluster that forgets everything; leave it out"),
 ];
 

@@ -142,14 +142,19 @@ impl Reader {
 
     /// Reads a file of a secret on behalf of a key.
     pub(super) fn read_secret_file(&mut self, key: &str, place: Place, path: &Path) -> Result<SecretString, Noted> {
-        let file = secret::read(path).map_err(|fault| self.note(place, key, fault))?;
-        if file.others_can_read {
+        let secret = secret::read(path).map_err(|fault| self.note(place, key, fault))?;
+        self.warn_if_public(key, path);
+        Ok(secret)
+    }
+
+    /// Warns of a file of a secret that everybody can read.
+    pub(super) fn warn_if_public(&mut self, key: &str, path: &Path) {
+        if secret::others_can_read(path) {
             self.warnings.push(format!(
                 "{key}: {} can be read by everybody on this machine; take the right away with chmod o-r",
                 printable(&path.display().to_string())
             ));
         }
-        Ok(file.secret)
     }
 
     /// Whether the key was given, rather than left to its default.

@@ -8,6 +8,7 @@ use secrecy::{ExposeSecret, SecretString};
 use url::Url;
 use walreceiver::ConnectOptions;
 
+use super::credentials;
 use super::document::printable;
 use super::events;
 use super::keys::{self, Key};
@@ -29,6 +30,8 @@ impl Config {
         let memory_limit = memory_limit(reader);
         let postgres = Postgres::read(reader, name.as_ref().ok());
         let kafka = Kafka::read(reader);
+        let connect = postgres.as_ref().ok().map(|postgres| &postgres.connect);
+        credentials::check_private_keys(reader, connect, kafka.as_ref().ok().map(|kafka| &kafka.properties));
         let snapshot = Snapshot::read(reader);
         let columns = Columns::read(reader);
         let events = events::read(reader);
@@ -137,7 +140,7 @@ fn connect_options(reader: &mut Reader) -> Result<ConnectOptions, Noted> {
         );
         return Err(reader.problem(&keys::POSTGRES_URL, fault));
     }
-    Ok(options)
+    credentials::check_postgres(reader, options)
 }
 
 /// A slot's or publication's name: the one given, or the default made from the instance's name, which may be too long.
@@ -165,12 +168,25 @@ impl Kafka {
     fn read(reader: &mut Reader) -> Result<Self, Noted> {
         let bootstrap_servers = bootstrap_servers(reader);
         let properties = Properties::read(reader);
+        let allowed = reader.required(&keys::KAFKA_ALLOW_PLAINTEXT_CREDENTIALS);
+        let guarded = match (&bootstrap_servers, &properties, &allowed) {
+            (Ok(servers), Ok(properties), Ok(false)) => credentials::check_kafka(reader, servers, properties),
+            _ => Ok(()),
+        };
+        let token_file = reader.optional(&keys::KAFKA_OAUTHBEARER_TOKEN_FILE);
+        let token_file = match &properties {
+            Ok(properties) => token_file.and_then(|file| credentials::check_oauthbearer(reader, properties, file)),
+            Err(Noted) => token_file,
+        };
         let checkpoint_topic = reader.required(&keys::KAFKA_CHECKPOINT_TOPIC);
         let topics = Topics::read(reader);
         let transaction = Transaction::read(reader, properties.as_ref().ok());
+        guarded?;
         Ok(Self {
             bootstrap_servers: bootstrap_servers?,
             properties: properties?,
+            allow_plaintext_credentials: allowed?,
+            oauthbearer_token_file: token_file?,
             checkpoint_topic: checkpoint_topic?,
             topics: topics?,
             transaction: transaction?,
@@ -347,6 +363,7 @@ impl SchemaRegistry {
         let password = reader.secret(&keys::REGISTRY_PASSWORD, &keys::REGISTRY_PASSWORD_FILE);
         let token = reader.secret(&keys::REGISTRY_TOKEN, &keys::REGISTRY_TOKEN_FILE);
         let ca_certificate: Result<Option<PathBuf>, Noted> = reader.optional(&keys::REGISTRY_CA_CERTIFICATE);
+        let allowed = reader.required(&keys::REGISTRY_ALLOW_PLAINTEXT_CREDENTIALS);
         let timeout = duration(reader, &keys::REGISTRY_TIMEOUT, TIMEOUT_MAX);
         let connect_timeout = duration(reader, &keys::REGISTRY_CONNECT_TIMEOUT, TIMEOUT_MAX);
         let Some((url, url_auth)) = url? else {
@@ -366,10 +383,8 @@ impl SchemaRegistry {
             reader.problem(&keys::REGISTRY_TOPIC, Fault::new(found, "leave one of the two out"));
         }
         let auth = registry_auth(reader, url_auth, user?, password?, token?);
-        let is_local = matches!(url.host_str(), Some("localhost" | "127.0.0.1" | "[::1]"));
-        if url.scheme() == "http" && !is_local && !matches!(auth, Ok(Auth::None)) {
-            let warning = "schema_registry.url: the credentials cross the network unencrypted; use https";
-            reader.warnings.push(warning.to_owned());
+        if !allowed? && let Ok(auth) = &auth {
+            credentials::check_registry(reader, &url, auth)?;
         }
         Ok(Self::Remote(RemoteRegistry {
             url,
@@ -486,7 +501,8 @@ impl Http {
     fn read(reader: &mut Reader) -> Result<Self, Noted> {
         let listen = reader.required(&keys::HTTP_LISTEN);
         let token = reader.secret(&keys::HTTP_TOKEN, &keys::HTTP_TOKEN_FILE);
-        Ok(Self { listen: listen?, token: token? })
+        let allowed = reader.required(&keys::HTTP_ALLOW_PLAINTEXT_CREDENTIALS);
+        Ok(Self { listen: listen?, token: token?, allow_plaintext_credentials: allowed? })
     }
 }
 

@@ -29,6 +29,7 @@ mod standby;
 mod source;
 mod supervisor;
 mod topics;
+mod unreachable;
 mod work;
 
 pub use discard::{Waiting, preview_discard};
@@ -39,3 +40,4 @@ pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Purpose, Release, Wanted};
 pub use supervisor::{Launch, kafka_settings, supervise};
 pub(crate) use topics::{SideTopics, publishable};
+pub use unreachable::look_at_kafka;

@@ -309,6 +309,7 @@ impl Relations {
                     name: "nobody".to_owned(),
                     properties: BTreeMap::new(),
                     memory_limit_bytes: 1 << 20,
+                    token_file: None,
                 };
                 let runtime = tokio::runtime::Runtime::new().expect("a runtime");
                 let topics = TopicAdmin::new(&kafka, runtime.handle().clone()).expect("a client");

@@ -17,6 +17,7 @@ use super::{
     memory::Memory,
     session::{self, Shared},
     slot_watch, standby,
+    unreachable::explain,
 };
 use crate::{
     catalog::Catalog,
@@ -118,7 +119,11 @@ pub async fn supervise(
 /// What ended a session, once it is known: an instance that Kafka has fenced finds out whether it has a successor.
 async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Receiver<bool>) -> Failure {
     if failure.code() != Code::ProducerFenced {
-        return failure;
+        let accepted = shared.has_owned.load(Ordering::Relaxed);
+        return tokio::select! {
+            explained = explain(&shared.config, failure, accepted) => explained,
+            () = session::stopped(stop) => Failure::new(Code::KafkaUnavailable, "asked to stop while Kafka could not be reached"),
+        };
     }
     warn!(code = failure.code().as_str(), "looking for another instance that has taken over: {failure}");
     shared.metrics.state("looking for a successor");
@@ -171,5 +176,6 @@ pub fn kafka_settings(config: &Config) -> publisher::KafkaSettings {
         name: config.name.as_str().to_owned(),
         properties: config.kafka.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         memory_limit_bytes: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
+        token_file: config.kafka.oauthbearer_token_file.clone(),
     }
 }

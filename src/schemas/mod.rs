@@ -118,6 +118,7 @@ impl From<&RegistryError> for Refusal {
         let (code, retry_after) = match error.action() {
             Action::Retry { after } => (Code::RegistryUnavailable, after),
             Action::Incompatible => (Code::RegistryIncompatible, None),
+            Action::Stop if error.kind() == ErrorKind::Tls => (Code::RegistryUntrusted, None),
             Action::Stop => (Code::RegistryRefused, None),
         };
         Self { code, found: error.to_string(), retry_after }

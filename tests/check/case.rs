@@ -105,6 +105,18 @@ impl Case {
         self.url = url.into();
     }
 
+    /// The servers.
+    pub(crate) fn stack(&self) -> &Stack {
+        &self.lease
+    }
+
+    /// A file beside the configuration; its path.
+    pub(crate) fn file(&self, name: &str, text: &str) -> String {
+        let path = self.folder.path().join(name);
+        std::fs::write(&path, text).expect("written");
+        path.to_str().expect("UTF-8").to_owned()
+    }
+
     pub(crate) fn config(&self) -> std::path::PathBuf {
         let registry = match &self.schema_topic {
             Some(topic) => format!("topic = {topic:?}"),
@@ -140,6 +152,19 @@ impl Case {
         Checked { exit_code: json.status.code().expect("it ended by itself"), findings, text }
     }
 
+    /// The findings alone, for what is tried in many ways: in half of the time.
+    pub(crate) fn findings(&self) -> Checked {
+        let json = self.pgsluice(&["check", "--json"]).output().expect("it runs");
+        self.assert_no_secret(&json);
+        let findings: Vec<Value> = serde_json::from_slice(&json.stdout)
+            .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json.stderr)));
+        let text = findings.iter().map(|finding| {
+            let text = |field: &str| finding[field].as_str().unwrap_or_default().to_owned();
+            format!("{} {}: {}; {}\n", text("severity"), text("id"), text("found"), text("fix"))
+        });
+        Checked { exit_code: json.status.code().expect("it ended by itself"), text: text.collect(), findings }
+    }
+
     pub(crate) fn assert_no_secret(&self, output: &Output) {
         let url: url::Url = self.lease.postgres_url("app").parse().expect("a URL");
         let printed = [output.stdout.as_slice(), &output.stderr].concat();
@@ -155,6 +180,7 @@ impl Case {
             name: self.name.clone(),
             properties: std::collections::BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
+            token_file: None,
         }
     }
 

@@ -13,7 +13,11 @@ mod tables;
 mod schemas;
 mod slot;
 mod kafka;
+mod kafka_tls;
+mod plaintext;
 mod registry;
+mod secrets;
+mod secure_kafka;
 
 use std::{
     net::TcpListener,

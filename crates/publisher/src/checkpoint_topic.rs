@@ -2,18 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use rdkafka::{
-    ClientContext, Message, Offset, TopicPartitionList,
-    config::RDKafkaLogLevel,
-    consumer::{BaseConsumer, Consumer, ConsumerContext},
-    error::KafkaError,
-};
-use tracing::debug;
+use rdkafka::{Message, Offset, TopicPartitionList, consumer::Consumer, error::KafkaError};
 
 use crate::{
     attachment::Held,
     error::PublishError,
     log_reader::has_reached,
+    reader::Reader,
     settings::KafkaSettings,
     topics::{TopicAdmin, ensure_compacted},
 };
@@ -72,19 +67,13 @@ impl CheckpointTopic {
     /// The end was not reached, a checkpoint cannot be read, or checkpoints go backwards. None of these is ever taken for
     /// "no checkpoint".
     pub fn read(&self, settings: &KafkaSettings) -> Result<Held, PublishError> {
-        let uncommitted: Reader = settings
-            .consumer("read_uncommitted")
-            .create_with_context(Quiet)
-            .map_err(PublishError::kafka("creating the watermark client"))?;
+        let uncommitted = settings.reader(&settings.consumer("read_uncommitted"), "creating the watermark client")?;
         let (begin, high) = uncommitted
             .fetch_watermarks(&self.topic, Self::PARTITION, OFFSETS_TIMEOUT)
             .map_err(PublishError::kafka("reading the checkpoint topic's high watermark"))?;
         drop(uncommitted);
 
-        let consumer: Reader = settings
-            .consumer("read_committed")
-            .create_with_context(Quiet)
-            .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
+        let consumer = settings.reader(&settings.consumer("read_committed"), "creating the checkpoint consumer")?;
         self.await_stable(&consumer, high)?;
         self.assign(&consumer)?;
         self.read_until(&consumer, begin, high, &settings.name)
@@ -96,10 +85,7 @@ impl CheckpointTopic {
     /// # Errors
     /// As for [`read`](Self::read).
     pub fn peek(&self, settings: &KafkaSettings) -> Result<Held, PublishError> {
-        let consumer: Reader = settings
-            .consumer("read_committed")
-            .create_with_context(Quiet)
-            .map_err(PublishError::kafka("creating the checkpoint consumer"))?;
+        let consumer = settings.reader(&settings.consumer("read_committed"), "creating the checkpoint consumer")?;
         let (begin, stable) = self.stable_bounds(&consumer)?;
         self.assign(&consumer)?;
         self.read_until(&consumer, begin, stable, &settings.name)
@@ -174,20 +160,3 @@ impl CheckpointTopic {
         }
     }
 }
-
-pub(crate) type Reader = BaseConsumer<Quiet>;
-
-/// Leaves it to the caller to tell what went wrong: the end of the partition, which is looked for here, is an error event as well.
-pub(crate) struct Quiet;
-
-impl ClientContext for Quiet {
-    fn log(&self, _: RDKafkaLogLevel, facility: &str, message: &str) {
-        debug!(target: "librdkafka", facility, "{message}");
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        debug!(target: "librdkafka", %error, "{reason}");
-    }
-}
-
-impl ConsumerContext for Quiet {}

@@ -104,6 +104,12 @@ pub enum PublishError {
         /// The partition in which that was seen.
         partition: i32,
     },
+    /// There is no bearer token to show.
+    #[error("{why}")]
+    Token {
+        /// What is wrong with its file.
+        why: String,
+    },
     /// librdkafka is older than the oldest one without known bugs in transactions.
     #[error("librdkafka {found} is older than {required}, before which transactions could lose or tear records")]
     Librdkafka {
@@ -124,7 +130,7 @@ impl PublishError {
         match self {
             Self::Kafka { error, .. } => verdict_of(error),
             Self::Undelivered(record) => verdict_of(&record.error),
-            Self::AskedAgain { .. } | Self::TopicBlocked { .. } => Verdict::Renew,
+            Self::AskedAgain { .. } | Self::TopicBlocked { .. } | Self::Token { .. } => Verdict::Renew,
             Self::Checkpoint { .. }
             | Self::AttachmentTooLarge { .. }
             | Self::Topic { .. }

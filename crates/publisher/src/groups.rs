@@ -14,9 +14,9 @@ use rdkafka::{
 };
 
 use crate::{
-    checkpoint_topic::{Quiet, Reader},
     error::{PublishError, code_of},
     log_reader::Isolation,
+    reader::Reader,
     settings::KafkaSettings,
 };
 
@@ -47,7 +47,7 @@ impl ConsumerGroup {
     pub fn connect(settings: &KafkaSettings, name: &str) -> Result<Self, PublishError> {
         let mut config = settings.consumer(Isolation::Committed.level());
         config.set("group.id", name);
-        let consumer = config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?;
+        let consumer = settings.reader(&config, "creating a consumer")?;
         Ok(Self { name: name.to_owned(), consumer })
     }
 

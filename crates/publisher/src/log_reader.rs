@@ -11,8 +11,8 @@ use rdkafka::{
 };
 
 use crate::{
-    checkpoint_topic::{Quiet, Reader},
     error::{PublishError, code_of},
+    reader::{Quiet, Reader},
     settings::KafkaSettings,
 };
 
@@ -261,12 +261,14 @@ impl LogReader {
 
     fn consumer(&mut self) -> Result<&Reader, PublishError> {
         let consumer = if let Some(consumer) = self.consumer.take() {
+            // Where nothing is new, nobody polls.
+            Quiet::renew(&consumer)?;
             consumer
         } else {
             let mut config = self.settings.consumer(self.isolation.level());
             // The end is told with the answer to a fetch that finds nothing, so this is what each read waits for at last.
             config.set("fetch.wait.max.ms", "10");
-            config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?
+            self.settings.reader(&config, "creating a consumer")?
         };
         Ok(self.consumer.insert(consumer))
     }

@@ -3,14 +3,10 @@
 //! Nothing here is transactional. A producer with the stream's transactional id would fence a running instance, so none is
 //! connected: the properties of the transactional producer are tried on a client that knows no broker.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Mutex, PoisonError},
-    time::Duration,
-};
+use std::{collections::BTreeMap, time::Duration};
 
 use rdkafka::{
-    ClientConfig, ClientContext,
+    ClientConfig,
     admin::{
         AdminClient, AdminOptions, ConfigResource, NewTopic, OwnedResourceSpecifier, ResourceSpecifier,
         TopicReplication,
@@ -19,13 +15,14 @@ use rdkafka::{
     config::RDKafkaLogLevel,
     error::KafkaError,
     metadata::MetadataTopic,
-    producer::{BaseProducer, DefaultProducerContext, DeliveryResult, Producer as _, ProducerContext},
+    producer::{BaseProducer, DefaultProducerContext, Producer as _},
     types::RDKafkaErrorCode as Code,
     util::get_rdkafka_version,
 };
 
 use crate::{
     error::{PublishError, without_value},
+    listening::Listening,
     producer::LIBRDKAFKA_MIN,
     settings::KafkaSettings,
     topics::TopicSettings,
@@ -33,8 +30,6 @@ use crate::{
 
 /// How many topics are asked for in one request.
 const TOPICS_PER_REQUEST: usize = 200;
-/// How many different words of librdkafka about failures are kept.
-const WORDS_MAX: usize = 3;
 /// How long they are listened to. They are queued before the failure is returned.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(50);
 
@@ -93,8 +88,14 @@ impl ClusterProbe {
         config.set_log_level(RDKafkaLogLevel::Warning);
         let admin = config.create().map_err(PublishError::kafka("creating the administrative client"))?;
         let listener = config
-            .create_with_context(Listening::default())
+            .create_with_context(Listening::new(settings))
             .map_err(PublishError::kafka("creating the metadata client"))?;
+        let admin: AdminClient<DefaultClientContext> = admin;
+        let listener: BaseProducer<Listening> = listener;
+        if let Some(token) = settings.token() {
+            token.hand(admin.inner())?;
+            token.hand(listener.client())?;
+        }
         Ok(Self { admin, listener, runtime, timeout })
     }
 
@@ -251,61 +252,6 @@ fn values_of(resource: ConfigResource) -> BTreeMap<String, String> {
     resource.entries.into_iter().filter_map(told).collect()
 }
 
-/// Keeps what librdkafka has said about errors: once each, and the last of it.
-#[derive(Default)]
-struct Listening {
-    words: Mutex<Vec<String>>,
-}
-
-impl Listening {
-    fn words(&self) -> Option<String> {
-        let words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        (!words.is_empty()).then(|| words.join("; "))
-    }
-
-    fn hear(&self, text: &str) {
-        let text = essence(text);
-        let mut words = self.words.lock().unwrap_or_else(PoisonError::into_inner);
-        if !words.iter().any(|heard| heard == text) {
-            words.push(text.to_owned());
-            if words.len() > WORDS_MAX {
-                words.remove(0);
-            }
-        }
-    }
-}
-
-/// What was said, without the thread, the client and the time: of
-/// `[thrd:a:1/bootstrap]: a:1/bootstrap: Connect to ipv4#127.0.0.1:1 failed: Connection refused (after 0ms in state CONNECT)`
-/// all from `a:1` to `refused`.
-fn essence(text: &str) -> &str {
-    let text = text.strip_prefix("[thrd:").and_then(|text| text.split_once("]: ")).map_or(text, |(_, text)| text);
-    text.rsplit_once(" (after ").map_or(text, |(text, _)| text)
-}
-
-impl ProducerContext for Listening {
-    type DeliveryOpaque = ();
-
-    fn delivery(&self, _: &DeliveryResult<'_>, (): ()) {}
-}
-
-impl ClientContext for Listening {
-    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
-        tracing::debug!(target: "librdkafka", facility, "{message}");
-        if (level as i32) <= RDKafkaLogLevel::Error as i32 {
-            self.hear(message);
-        }
-    }
-
-    fn error(&self, error: KafkaError, reason: &str) {
-        tracing::debug!(target: "librdkafka", %error, "{reason}");
-        // That all are down follows from what was said of each.
-        if error.rdkafka_error_code() != Some(Code::AllBrokersDown) {
-            self.hear(reason);
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -316,6 +262,7 @@ mod tests {
             name: "shop".into(),
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             memory_limit_bytes: 64 << 20,
+            token_file: None,
         };
         settings.refused_properties()
     }
@@ -330,19 +277,6 @@ mod tests {
         let found = refused(&[("security.protocol", "ssl"), ("ssl.ca.location", "/nowhere/ca.pem")]);
         assert_eq!(found.len(), 1, "{found:?}");
         assert!(found[0].name.is_none() && found[0].reason.contains("ssl.ca.location"), "{found:?}");
-    }
-
-    #[test]
-    fn what_librdkafka_says_is_kept_once_and_not_for_ever() {
-        let listening = Listening::default();
-        assert_eq!(listening.words(), None);
-        listening.hear("[thrd:a:1/bootstrap]: a:1/bootstrap: Connect failed (after 0ms in state CONNECT)");
-        listening.hear("a:1/bootstrap: Connect failed (after 7ms in state CONNECT, 1 identical error(s) suppressed)");
-        assert_eq!(listening.words().as_deref(), Some("a:1/bootstrap: Connect failed"));
-        for text in ["b", "c", "d"] {
-            listening.hear(text);
-        }
-        assert_eq!(listening.words().as_deref(), Some("b; c; d"));
     }
 
     #[test]

@@ -126,6 +126,9 @@ impl Producer {
         let reports = Reports::new(settings, budget);
         let inner = BaseProducer::from_config_and_context(&settings.producer(), reports)
             .map_err(PublishError::kafka("creating the producer"))?;
+        if let Some(token) = settings.token() {
+            token.hand(inner.client())?;
+        }
         let producer = Self { inner };
         match producer.inner.init_transactions(INIT_TIMEOUT) {
             Ok(()) => Ok(producer),
@@ -222,7 +225,9 @@ impl Transaction {
     /// # Errors
     /// A record was not delivered; see [`PublishError::verdict`]. The transaction cannot be committed any more.
     pub fn poll(&mut self) -> Result<(), PublishError> {
-        self.inner.poll(Duration::ZERO);
+        for _ in 0..self.inner.context().events_per_poll {
+            self.inner.poll(Duration::ZERO);
+        }
         if let Some(record) = self.inner.context().take_failed() {
             return Err(self.undelivered(record));
         }

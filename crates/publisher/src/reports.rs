@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashMap,
+    error::Error,
     sync::{Arc, Mutex, OnceLock, PoisonError},
     time::Duration,
 };
@@ -9,10 +10,12 @@ use std::{
 use pgoutput::Lsn;
 use rdkafka::{
     ClientContext, Message,
+    client::OAuthToken,
     config::RDKafkaLogLevel,
     error::KafkaError,
     message::Headers,
     producer::{DeliveryResult, ProducerContext},
+    types::RDKafkaErrorCode,
 };
 use tracing::{debug, warn};
 
@@ -21,6 +24,7 @@ use crate::{
     error::UndeliveredRecord,
     producer::is_effect,
     settings::KafkaSettings,
+    token::TokenFile,
 };
 
 /// The LSN of a record's change rides in the pointer that librdkafka keeps for each message, so that it costs nothing.
@@ -57,6 +61,10 @@ pub(crate) struct Reports {
     failed: Mutex<Option<UndeliveredRecord>>,
     /// What librdkafka last said about the client as a whole.
     pub(crate) last_error: Mutex<Option<String>>,
+    /// How many events are served at a time. What librdkafka logs are events as well, and with `debug` each wait for a report makes several: served
+    /// one at a time, they would keep the reports behind them for ever.
+    pub(crate) events_per_poll: u32,
+    token: Option<TokenFile>,
 }
 
 impl Reports {
@@ -71,6 +79,8 @@ impl Reports {
             failed: Mutex::default(),
             recreated: OnceLock::new(),
             last_error: Mutex::new(None),
+            events_per_poll: if settings.properties.contains_key("debug") { 100 } else { 1 },
+            token: settings.token(),
         }
     }
 
@@ -122,6 +132,12 @@ impl Reports {
 }
 
 impl ClientContext for Reports {
+    const ENABLE_REFRESH_OAUTH_TOKEN: bool = true;
+
+    fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn Error>> {
+        TokenFile::of(self.token.as_ref())
+    }
+
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         match level {
             RDKafkaLogLevel::Emerg | RDKafkaLogLevel::Alert | RDKafkaLogLevel::Critical | RDKafkaLogLevel::Error => {
@@ -133,6 +149,10 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         warn!(target: "librdkafka", %error, "{reason}");
+        // That all are down follows from what was said of each, and says less.
+        if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
+            return;
+        }
         if let Ok(mut last) = self.last_error.lock() {
             *last = Some(reason.to_owned());
         }
@@ -179,6 +199,7 @@ mod tests {
             name: "shop".into(),
             properties: std::collections::BTreeMap::new(),
             memory_limit_bytes: 1,
+            token_file: None,
         };
         let reports = Reports::new(&settings, Arc::new(MemoryBudget::new(1)));
         assert!(reports.grows("nothing is known", 0, 0));

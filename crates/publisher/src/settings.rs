@@ -1,8 +1,10 @@
 //! How to reach Kafka, and the librdkafka settings that the guarantees rest on.
 
-use std::{collections::BTreeMap, fmt, time::Duration};
+use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use rdkafka::ClientConfig;
+
+use crate::token::TokenFile;
 
 /// Where Kafka is, who we are there, and whatever else the user wants librdkafka to be told.
 ///
@@ -17,6 +19,8 @@ pub struct KafkaSettings {
     pub properties: BTreeMap<String, String>,
     /// The limit of the memory budget, from which librdkafka's own queue limits are derived, in bytes.
     pub memory_limit_bytes: usize,
+    /// A file that holds the bearer token of SASL OAUTHBEARER, and is read anew before the token expires.
+    pub token_file: Option<PathBuf>,
 }
 
 impl KafkaSettings {
@@ -63,10 +67,18 @@ impl KafkaSettings {
         Self { name: name.into(), ..self.clone() }
     }
 
+    /// The token, if one is needed.
+    pub(crate) fn token(&self) -> Option<TokenFile> {
+        self.token_file.clone().map(TokenFile)
+    }
+
     /// Properties as far as they are good for every kind of client.
     pub(crate) fn common(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("client.id", format!("pgsluice-{}", self.name)).set("socket.keepalive.enable", "true");
+        if self.token_file.is_some() {
+            config.set("sasl.mechanisms", "OAUTHBEARER");
+        }
         for (property, value) in &self.properties {
             config.set(property, value);
         }
@@ -195,6 +207,7 @@ impl fmt::Debug for KafkaSettings {
             .field("name", &self.name)
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .field("memory_limit_bytes", &self.memory_limit_bytes)
+            .field("token_file", &self.token_file)
             .finish()
     }
 }
@@ -209,6 +222,7 @@ mod tests {
             name: "shop".into(),
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             memory_limit_bytes: 64 << 20,
+            token_file: None,
         }
     }
 

@@ -29,7 +29,7 @@ impl TopicAdmin {
             error: KafkaError::AdminOp(code),
             reason: Some(reason.unwrap_or_else(|| topic.to_owned())),
         };
-        let client = self.native();
+        let client = self.native()?;
         let text = |text: &str| CString::new(text).map_err(|error| PublishError::kafka(DOING)(error.into()));
         let name = text(topic)?;
         // SAFETY: the client outlives this function, which borrows what owns it. Each pointer comes from the function that makes it, is not null

@@ -12,9 +12,9 @@ use rdkafka::{
 };
 
 use crate::{
-    checkpoint_topic::{Quiet, Reader},
     error::PublishError,
     log_reader::{Isolation, exists, has_reached, is_passing},
+    reader::Reader,
     settings::KafkaSettings,
 };
 
@@ -86,7 +86,7 @@ impl TopicReader {
                 .set("queued.max.messages.kbytes", "16384")
                 .set(QUEUE_BACKOFF, "10"),
         };
-        let consumer = config.create_with_context(Quiet).map_err(PublishError::kafka("creating a consumer"))?;
+        let consumer = settings.reader(&config, "creating a consumer")?;
         Ok(Self { consumer, heard_at: Instant::now() })
     }
 

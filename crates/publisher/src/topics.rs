@@ -61,6 +61,14 @@ impl TopicAdmin {
         Ok(Self { client, settings: settings.clone(), runtime })
     }
 
+    /// The client, with a token if it needs one: nobody polls it.
+    fn client(&self) -> Result<&AdminClient<DefaultClientContext>, PublishError> {
+        if let Some(token) = self.settings.token() {
+            token.hand(self.client.inner())?;
+        }
+        Ok(&self.client)
+    }
+
     /// What it was created with.
     pub const fn settings(&self) -> &KafkaSettings {
         &self.settings
@@ -123,7 +131,7 @@ impl TopicAdmin {
             AdminOptions::new().request_timeout(Some(REQUEST_TIMEOUT)).operation_timeout(Some(REQUEST_TIMEOUT));
         let results = self
             .runtime
-            .block_on(self.client.create_topics(&new, &options))
+            .block_on(self.client()?.create_topics(&new, &options))
             .map_err(PublishError::kafka("creating a topic"))?;
         // Each answer names its topic; nothing says that they come in the order of the questions.
         let mut answers: BTreeMap<String, Result<(), Code>> = results
@@ -164,7 +172,7 @@ impl TopicAdmin {
     /// # Errors
     /// The brokers cannot be reached, or deny it.
     pub fn offsets(&self, topic: &str) -> Result<(i64, i64), PublishError> {
-        self.client
+        self.client()?
             .inner()
             .fetch_watermarks(topic, 0, REQUEST_TIMEOUT)
             .map_err(PublishError::kafka("reading a topic's offsets"))
@@ -190,7 +198,7 @@ impl TopicAdmin {
             let resources: Vec<_> = topics.iter().map(|topic| ResourceSpecifier::Topic(topic)).collect();
             let answers = self
                 .runtime
-                .block_on(self.client.describe_configs(&resources, &options))
+                .block_on(self.client()?.describe_configs(&resources, &options))
                 .map_err(PublishError::kafka(READING_CONFIGURATION))?;
             // librdkafka gives the answers in the order of the questions.
             for (position, topic) in topics.iter().enumerate() {
@@ -213,12 +221,12 @@ impl TopicAdmin {
     }
 
     /// The client, for what rdkafka has no call for.
-    pub(crate) fn native(&self) -> *mut rdkafka::bindings::rd_kafka_t {
-        self.client.inner().native_ptr()
+    pub(crate) fn native(&self) -> Result<*mut rdkafka::bindings::rd_kafka_t, PublishError> {
+        Ok(self.client()?.inner().native_ptr())
     }
 
     fn metadata(&self) -> Result<Metadata, PublishError> {
-        self.client
+        self.client()?
             .inner()
             .fetch_metadata(None, REQUEST_TIMEOUT)
             .map_err(PublishError::kafka("reading the cluster's metadata"))

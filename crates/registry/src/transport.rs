@@ -11,7 +11,7 @@ use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RE
 use reqwest::{Method, Response, StatusCode, redirect};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
-use rustls::{ClientConfig, RootCertStore};
+use rustls::{CertificateError, ClientConfig, RootCertStore};
 use secrecy::ExposeSecret;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -211,16 +211,18 @@ impl Transport {
     }
 
     fn io_error(&self, request: &Request<'_>, error: &reqwest::Error) -> RegistryError {
-        let (kind, found) = match tls_failure(error) {
-            Some(failure) => (ErrorKind::Tls, format!("TLS failed ({failure})")),
-            None if error.is_timeout() && error.is_connect() => {
-                (ErrorKind::TimedOut, "no connection in time".to_owned())
-            }
-            None if error.is_timeout() => (ErrorKind::TimedOut, "no whole answer in time".to_owned()),
-            None if error.is_builder() => {
-                (ErrorKind::Invalid, format!("the request cannot be made ({})", chain(error)))
-            }
-            None => (ErrorKind::Unreachable, format!("no answer ({})", chain(error))),
+        if let Some(failure) = tls_failure(error) {
+            let facts = self.facts(request, ErrorKind::Tls, error.status(), format!("TLS failed ({failure})"));
+            return RegistryError::new(Facts { fix: tls_fix(failure), ..facts });
+        }
+        let (kind, found) = if error.is_timeout() && error.is_connect() {
+            (ErrorKind::TimedOut, "no connection in time".to_owned())
+        } else if error.is_timeout() {
+            (ErrorKind::TimedOut, "no whole answer in time".to_owned())
+        } else if error.is_builder() {
+            (ErrorKind::Invalid, format!("the request cannot be made ({})", chain(error)))
+        } else {
+            (ErrorKind::Unreachable, format!("no answer ({})", chain(error)))
         };
         self.error(request, kind, error.status(), found)
     }
@@ -365,13 +367,13 @@ fn quote(bytes: &[u8]) -> String {
 }
 
 /// The TLS failure behind an error, which the connector wraps as an I/O error.
-fn tls_failure(error: &reqwest::Error) -> Option<String> {
+fn tls_failure(error: &reqwest::Error) -> Option<&rustls::Error> {
     let mut cause: Option<&(dyn Error + 'static)> = Some(error);
     while let Some(error) = cause {
         let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         let wrapped = inner.and_then(|inner| inner.downcast_ref::<rustls::Error>());
         if let Some(failure) = error.downcast_ref::<rustls::Error>().or(wrapped) {
-            return Some(failure.to_string());
+            return Some(failure);
         }
         cause = match inner {
             Some(inner) => Some(inner),
@@ -379,6 +381,25 @@ fn tls_failure(error: &reqwest::Error) -> Option<String> {
         };
     }
     None
+}
+
+/// What to do about a failure of TLS, where more is known than that it failed.
+fn tls_fix(failure: &rustls::Error) -> Option<&'static str> {
+    match failure {
+        rustls::Error::InvalidCertificate(CertificateError::UnknownIssuer | CertificateError::BadSignature) => {
+            Some("no authority that is trusted has signed the certificate: name the file of the one that has")
+        }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. },
+        ) => Some("the certificate is made out to another host: give the registry by a name in its subjectAltName"),
+        rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
+            Some("the certificate has expired: renew it at the registry")
+        }
+        rustls::Error::InvalidMessage(_) => {
+            Some("what answers there does not speak TLS: give the port at which the registry does")
+        }
+        _ => None,
+    }
 }
 
 /// An error's innermost words, which are those that say something: "Connection refused" rather than "error sending request".

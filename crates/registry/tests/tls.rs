@@ -3,8 +3,8 @@
 use std::io::Write;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use registry::{Action, ErrorKind, RegistryClient, RegistryOptions, SchemaId};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair, date_time_ymd};
+use registry::{Action, Auth, ErrorKind, RegistryClient, RegistryOptions, SchemaId};
 use rustls::pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
@@ -17,13 +17,19 @@ struct Server {
 
 /// Answers every request with an id, over TLS with a certificate for 127.0.0.1.
 async fn start() -> Server {
+    start_until(2100).await
+}
+
+/// The same with a certificate that is not valid any more from this year on.
+async fn start_until(year: i32) -> Server {
     let mut params = CertificateParams::new(Vec::new()).expect("no names are valid names");
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let authority = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a certificate");
     let key = KeyPair::generate().expect("a key");
     let names = vec!["127.0.0.1".to_owned()];
-    let certificate =
-        CertificateParams::new(names).and_then(|params| params.signed_by(&key, &authority)).expect("a certificate");
+    let mut params = CertificateParams::new(names).expect("an address is a name");
+    (params.not_before, params.not_after) = (date_time_ymd(2020, 1, 1), date_time_ymd(year, 1, 1));
+    let certificate = params.signed_by(&key, &authority).expect("a certificate");
 
     let config = rustls::ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
         .with_safe_default_protocol_versions()
@@ -68,17 +74,25 @@ async fn a_server_of_a_named_authority_is_trusted() {
 }
 
 #[tokio::test]
-async fn a_server_of_an_unknown_authority_or_another_name_is_not_trusted() {
-    let server = start().await;
-    let other = start().await;
+async fn a_server_that_does_not_prove_itself_is_told_by_what_is_wrong_and_hears_no_secret() {
+    let (server, other, expired) = (start().await, start().await, start_until(2021).await);
     let url = format!("https://127.0.0.1:{}", server.port).parse().expect("a URL");
     let ca_certificate = Some(other.ca_certificate.path().to_owned());
-    let unknown = RegistryClient::new(RegistryOptions { ca_certificate, ..RegistryOptions::new(url) })
-        .expect("the options are sound");
-    for client in [unknown, client(&server, "localhost", true)] {
+    let unknown = RegistryClient::new(RegistryOptions {
+        ca_certificate,
+        auth: Auth::Bearer("hunter2".into()),
+        ..RegistryOptions::new(url)
+    })
+    .expect("the options are sound");
+    for (client, fix) in [
+        (unknown, "no authority that is trusted"),
+        (client(&server, "localhost", true), "made out to another host"),
+        (client(&expired, "127.0.0.1", true), "has expired"),
+    ] {
         let error = client.register("s", "\"int\"").await.expect_err("the certificate is not trusted");
         assert_eq!((error.kind(), error.action()), (ErrorKind::Tls, Action::Stop), "{error}");
-        assert!(error.to_string().contains("certificate"), "{error}");
+        let text = error.to_string();
+        assert!(text.contains("certificate") && text.contains(fix) && !text.contains("hunter2"), "{error}");
     }
 }
 
@@ -92,4 +106,5 @@ async fn https_to_a_server_of_plain_http_stops() {
         .expect("the options are sound");
     let error = client.ping().await.expect_err("the server speaks no TLS");
     assert_eq!((error.kind(), error.action()), (ErrorKind::Tls, Action::Stop), "{error}");
+    assert!(error.to_string().contains("does not speak TLS"), "{error}");
 }

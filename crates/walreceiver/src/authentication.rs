@@ -162,8 +162,13 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
         ChannelBinding::Disable => None,
         ChannelBinding::Prefer | ChannelBinding::Require => stream.socket.server_end_point(),
     };
-    let choice = choose_mechanism(&offered, stream.socket.is_encrypted(), end_point, options.channel_binding)
-        .map_err(|problem| Error::authentication(&stream.server, problem))?;
+    let choice = choose_mechanism(&offered, stream.socket.is_encrypted(), end_point, options.channel_binding).map_err(
+        |refusal| match refusal {
+            Refusal::Unbound(problem) => Error::Unbound { server: Arc::clone(&stream.server), problem },
+            Refusal::Unknown(problem) => Error::authentication(&stream.server, problem),
+        },
+    )?;
+    let could_bind = !matches!(choice, Choice::Unbound);
     let password = password(stream, options)?;
     let (mechanism, binding, bound) = match choice {
         Choice::Bound(end_point) => (SCRAM_SHA_256_PLUS, sasl::ChannelBinding::tls_server_end_point(end_point), true),
@@ -177,7 +182,10 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
         .map_err(|error| Error::protocol(&stream.server, error.to_string()))?;
     stream.send(&message).await?;
 
-    let server_first = expect_request(stream, request::SASL_CONTINUE, "AuthenticationSASLContinue").await?;
+    let server = Arc::clone(&stream.server);
+    let binding_refused = |error: Error| if could_bind { refused_binding(&server, error) } else { error };
+    let server_first =
+        expect_request(stream, request::SASL_CONTINUE, "AuthenticationSASLContinue").await.map_err(binding_refused)?;
     check_iterations(&server_first).map_err(|problem| Error::authentication(&stream.server, problem))?;
     // At the limit this takes a few tens of milliseconds, once a connection.
     scram.update(&server_first).map_err(|error| Error::authentication(&stream.server, format!("SCRAM: {error}")))?;
@@ -186,12 +194,26 @@ async fn scram(stream: &mut MessageStream, options: &ConnectOptions, data: &[u8]
         .map_err(|error| Error::protocol(&stream.server, error.to_string()))?;
     stream.send(&message).await?;
 
-    let server_final = expect_request(stream, request::SASL_FINAL, "AuthenticationSASLFinal").await?;
+    let server_final =
+        expect_request(stream, request::SASL_FINAL, "AuthenticationSASLFinal").await.map_err(binding_refused)?;
     scram.finish(&server_final).map_err(|error| {
         let problem = format!("it could not prove that it knows the password ({error}): it may be an impostor");
         Error::authentication(&stream.server, problem)
     })?;
     Ok(bound)
+}
+
+/// During SCRAM, PostgreSQL has this code for the binding alone, and 28P01 for the password (`auth-scram.c`): the server that the client sees is not the one
+/// that it talks to, or did not offer what the client heard.
+fn refused_binding(server: &Arc<str>, error: Error) -> Error {
+    match error.sqlstate() {
+        Some("28000") => Error::Unbound {
+            server: Arc::clone(server),
+            problem: "the server finds that somebody sits in between, who ends TLS or has cut out what it offers; connect to the server itself, \
+                      with no pooler or load balancer in between that ends TLS",
+        },
+        _ => error,
+    }
 }
 
 /// How SCRAM is done. The difference of the last two is in the first message's header, and so in what both sides sign.
@@ -205,28 +227,36 @@ enum Choice {
     Unbound,
 }
 
+/// Why none of the ways is taken.
+#[derive(Debug, PartialEq, Eq)]
+enum Refusal {
+    /// It would not be bound to the TLS connection.
+    Unbound(&'static str),
+    /// It is none that is known.
+    Unknown(String),
+}
+
 fn choose_mechanism(
     offered: &[&[u8]],
     encrypted: bool,
     end_point: Option<Vec<u8>>,
     wanted: ChannelBinding,
-) -> Result<Choice, String> {
+) -> Result<Choice, Refusal> {
     let offers = |mechanism: &str| offered.contains(&mechanism.as_bytes());
     if offers(SCRAM_SHA_256_PLUS) && !encrypted {
-        return Err(
-            "it offers channel binding over a connection that is not encrypted: somebody sits in between".to_owned()
-        );
+        return Err(Refusal::Unbound(
+            "it offers channel binding over a connection that is not encrypted: somebody sits in between",
+        ));
     }
     match end_point {
         Some(end_point) if offers(SCRAM_SHA_256_PLUS) => Ok(Choice::Bound(end_point)),
-        _ if wanted == ChannelBinding::Require => {
-            let problem = "channel_binding=require, and it does not offer SCRAM-SHA-256-PLUS, or its certificate is signed in \
-                           a way that has no channel binding (such as Ed25519); it may be an impostor";
-            Err(problem.to_owned())
-        }
+        _ if wanted == ChannelBinding::Require => Err(Refusal::Unbound(
+            "channel_binding=require, and it does not offer SCRAM-SHA-256-PLUS, or its certificate is signed in a way that \
+                 has no channel binding (such as Ed25519); connect to the server itself, with nothing in between that ends TLS",
+        )),
         _ if !offers(SCRAM_SHA_256) => {
             let names: Vec<_> = offered.iter().map(|name| String::from_utf8_lossy(name)).collect();
-            Err(format!("none of the ways that it offers is supported: {:?}", names.join(", ")))
+            Err(Refusal::Unknown(format!("none of the ways that it offers is supported: {:?}", names.join(", "))))
         }
         Some(_) => Ok(Choice::CouldHaveBound),
         None => Ok(Choice::Unbound),
@@ -303,8 +333,9 @@ fn check_bound(stream: &MessageStream, options: &ConnectOptions, bound: bool) ->
     if bound || options.channel_binding != ChannelBinding::Require {
         return Ok(());
     }
-    let problem = "channel_binding=require, and it authenticates without SCRAM-SHA-256-PLUS; it may be an impostor";
-    Err(Error::authentication(&stream.server, problem))
+    let problem = "channel_binding=require, and it authenticates without SCRAM-SHA-256-PLUS; let pg_hba.conf have scram-sha-256, and the \
+                   role a password that is stored so";
+    Err(Error::Unbound { server: Arc::clone(&stream.server), problem })
 }
 
 async fn expect_request(stream: &mut MessageStream, expected: i32, name: &str) -> Result<Vec<u8>, Error> {

@@ -8,8 +8,8 @@ use postgres_protocol::message::frontend;
 use tokio::time::timeout;
 
 use crate::{
-    ConnectOptions, CreateSlot, CreatedSlot, Error, Feedback, SlotName, SnapshotAction, SslMode, StreamSettings,
-    SystemIdentity, TimelineHistory, WalReader,
+    ConnectOptions, CreateSlot, CreatedSlot, Error, Feedback, SlotName, SnapshotAction, StreamSettings, SystemIdentity,
+    TimelineHistory, WalReader,
     authentication::{Purpose, authenticate, check_parameter},
     message::{Fields, Message, MessageStream, data_row, tag},
     quote::{identifier, literal},
@@ -259,7 +259,7 @@ impl ReplicationClient {
 pub(crate) async fn open(options: &ConnectOptions, purpose: &Purpose<'_>) -> Result<MessageStream, Error> {
     let tls = options.tls()?;
     match open_within_limit(options, tls.as_ref(), purpose).await {
-        Err(error) if tls.is_some() && options.ssl_mode == SslMode::Prefer && tls_may_be_why(&error) => {
+        Err(error) if tls.is_some() && options.takes_plaintext() && tls_may_be_why(&error) => {
             tracing::debug!(server = %options.server(), %error, "connecting without TLS, as sslmode=prefer allows");
             open_within_limit(options, None, purpose).await
         }

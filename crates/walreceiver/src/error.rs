@@ -5,7 +5,7 @@ use std::{io, path::PathBuf, sync::Arc, time::Duration};
 use pgoutput::{DecodeError, Lsn, Oid};
 use thiserror::Error;
 
-use crate::ServerError;
+use crate::{ServerError, tls};
 
 /// What the caller must do about an [`enum@Error`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +62,20 @@ pub enum Error {
         /// The mode of the URL.
         ssl_mode: crate::SslMode,
     },
+    /// The password would leave this machine without TLS, which nobody has allowed.
+    #[error(
+        "the password would go to PostgreSQL at {server} without TLS ({})",
+        match ssl_mode {
+            crate::SslMode::Disable => "sslmode=disable",
+            _ => "the server does not offer it, and sslmode=prefer would do without",
+        }
+    )]
+    PlaintextCredentials {
+        /// The server.
+        server: Arc<str>,
+        /// The mode of the URL.
+        ssl_mode: crate::SslMode,
+    },
     /// The TLS handshake failed; most often because the certificate is not the one to trust.
     #[error("TLS with PostgreSQL at {server} failed: {source}{hint}")]
     Tls {
@@ -71,6 +85,14 @@ pub enum Error {
         source: io::Error,
         /// What to do about it, where that is known; empty otherwise.
         hint: &'static str,
+    },
+    /// Authentication is not bound to the TLS connection where it has to be: somebody may sit in between.
+    #[error("PostgreSQL at {server} may be an impostor: {problem}")]
+    Unbound {
+        /// The server.
+        server: Arc<str>,
+        /// What was found, and what to do.
+        problem: &'static str,
     },
     /// The client and the server could not agree on who they are.
     #[error("authentication at PostgreSQL {server} failed: {problem}")]
@@ -209,6 +231,15 @@ impl Error {
         }
     }
 
+    /// Whether the server, or who answers in its place, did not prove to be the right one.
+    pub fn is_untrusted(&self) -> bool {
+        match self {
+            Self::TlsNotOffered { .. } | Self::Unbound { .. } => true,
+            Self::Tls { source, .. } => !is_connection_loss(source),
+            _ => false,
+        }
+    }
+
     pub(crate) fn options(parameter: &str, problem: impl Into<String>) -> Self {
         Self::Options { parameter: parameter.to_owned(), problem: problem.into() }
     }
@@ -222,6 +253,10 @@ impl Error {
     }
 
     pub(crate) fn io(server: &Arc<str>, source: io::Error) -> Self {
+        if tls::is_client_refused(&source) {
+            let hint = tls::hint(&source);
+            return Self::Tls { server: Arc::clone(server), source, hint };
+        }
         Self::Io { server: Arc::clone(server), source }
     }
 

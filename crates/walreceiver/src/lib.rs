@@ -81,6 +81,7 @@
 
 mod options;
 mod url;
+mod credentials;
 
 mod sql;
 mod tls;
@@ -108,6 +109,7 @@ mod error;
 
 pub use backoff::Backoff;
 pub use client::ReplicationClient;
+pub use credentials::is_loopback;
 pub use error::{Error, Recovery};
 pub use feedback::{Feedback, Positions};
 pub use options::{

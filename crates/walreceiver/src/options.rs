@@ -103,8 +103,9 @@ pub struct KeepaliveOptions {
 /// Parameters and their meaning are libpq's, with these differences. One host only. Nothing is taken from environment
 /// variables, service files, password files or `~/.postgresql`: the URL says it all. `sslmode=allow` is refused, for it
 /// encrypts only when the server insists. `verify-full` without `sslrootcert` trusts the operating system's
-/// authorities. `connect_timeout` is 10 seconds unless given. A password in clear text over an unencrypted network has
-/// to be allowed by `require_auth=password`. An unknown parameter is an error that names it.
+/// authorities. `connect_timeout` is 10 seconds unless given. A password does not leave this machine without TLS unless
+/// that is [allowed](Self::with_plaintext_credentials), and in clear text not unless `require_auth=password` allows
+/// that besides. An unknown parameter is an error that names it.
 ///
 /// | parameter | meaning |
 /// |---|---|
@@ -135,6 +136,7 @@ pub struct ConnectOptions {
     pub(crate) channel_binding: ChannelBinding,
     pub(crate) accepted_methods: Vec<AuthenticationMethod>,
     pub(crate) clear_text_allowed: bool,
+    pub(crate) plaintext_credentials_allowed: bool,
     pub(crate) application_name: String,
     pub(crate) connect_timeout: Option<Duration>,
     pub(crate) keepalives: Option<KeepaliveOptions>,
@@ -270,6 +272,7 @@ impl FromStr for ConnectOptions {
             channel_binding: parse_channel_binding(url.take("channel_binding").as_deref())?,
             accepted_methods,
             clear_text_allowed,
+            plaintext_credentials_allowed: false,
             application_name: url.take("application_name").unwrap_or_else(|| "pgsluice".to_owned()),
             connect_timeout: url.take_number("connect_timeout")?.map_or(Some(Duration::from_secs(10)), seconds),
             keepalives: parse_keepalives(&mut url)?,

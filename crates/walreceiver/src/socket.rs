@@ -19,7 +19,7 @@ use tokio::{
 use tokio_rustls::{TlsConnector, client::TlsStream};
 
 use crate::{
-    ConnectOptions, Error, Host,
+    ConnectOptions, Error, Host, SslMode,
     tls::{self, TlsSettings},
 };
 
@@ -174,6 +174,9 @@ async fn encrypt(
             Ok(Socket::Tls(Box::new(stream)))
         }
         (1, b'N') if !tls.required => Ok(Socket::Tcp(stream)),
+        (1, b'N') if options.ssl_mode == SslMode::Prefer => {
+            Err(Error::PlaintextCredentials { server: Arc::clone(server), ssl_mode: options.ssl_mode })
+        }
         (1, b'N') => Err(Error::TlsNotOffered { server: Arc::clone(server), ssl_mode: options.ssl_mode }),
         // An error's text is not shown: it is not authenticated (CVE-2024-10977).
         (_, b'E') => Err(Error::protocol(server, "it answered the request for TLS with an error; is this PostgreSQL?")),

@@ -6,7 +6,7 @@
 use std::{fmt::Display, fs, path::Path, sync::Arc};
 
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
+    AlertDescription, CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme,
     client::{
         WebPkiServerVerifier,
         danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
@@ -39,6 +39,9 @@ impl ConnectOptions {
     /// How to encrypt; `None` for a connection that never is: over a Unix socket, or with `sslmode=disable`. Reads the
     /// files that the URL names.
     pub(crate) fn tls(&self) -> Result<Option<TlsSettings>, Error> {
+        if self.exposes_password() {
+            return Err(Error::PlaintextCredentials { server: self.server(), ssl_mode: self.ssl_mode });
+        }
         if self.ssl_mode == SslMode::Disable || matches!(self.host, Host::Unix(_)) {
             return Ok(None);
         }
@@ -57,7 +60,7 @@ impl ConnectOptions {
                 builder.with_client_auth_cert(chain, key).map_err(|error| unusable("sslkey", &files.key, error))?
             }
         };
-        Ok(Some(TlsSettings { config, required: self.ssl_mode != SslMode::Prefer }))
+        Ok(Some(TlsSettings { config, required: !self.takes_plaintext() }))
     }
 
     fn verifier(&self, provider: Arc<CryptoProvider>) -> Result<Arc<dyn ServerCertVerifier>, Error> {
@@ -101,11 +104,44 @@ pub(crate) fn hint(error: &std::io::Error) -> &'static str {
         rustls::Error::InvalidCertificate(CertificateError::Expired | CertificateError::ExpiredContext { .. }) => {
             "; the certificate has expired: renew it on the server"
         }
+        rustls::Error::InvalidCertificate(
+            CertificateError::NotValidYet | CertificateError::NotValidYetContext { .. },
+        ) => {
+            "; the certificate is not valid yet: set the clock of this machine right, or renew the certificate on the server"
+        }
+        rustls::Error::AlertReceived(alert) if is_about_our_certificate(*alert) => {
+            "; the server does not accept the client's certificate: name one in sslcert and sslkey that an authority in the server's \
+             ssl_ca_file has signed and that has not expired"
+        }
         rustls::Error::InvalidCertificate(CertificateError::Other(_)) => {
             "; a certificate that is its own authority is not accepted: let an authority sign one for the server"
         }
         _ => "",
     }
+}
+
+/// Whether a connection has failed since the server refuses the client's certificate. Under TLS 1.3 it says so when the client takes the handshake for
+/// done.
+pub(crate) fn is_client_refused(error: &std::io::Error) -> bool {
+    let error = error.get_ref().and_then(|source| source.downcast_ref::<rustls::Error>());
+    matches!(error, Some(rustls::Error::AlertReceived(alert)) if is_about_our_certificate(*alert))
+}
+
+/// Whether the certificate that was shown, or not shown, is what the alert is about. Source: RFC 8446, section 6.2.
+fn is_about_our_certificate(alert: AlertDescription) -> bool {
+    matches!(
+        alert,
+        AlertDescription::BadCertificate
+            | AlertDescription::UnsupportedCertificate
+            | AlertDescription::CertificateRevoked
+            | AlertDescription::CertificateExpired
+            | AlertDescription::CertificateUnknown
+            | AlertDescription::UnknownCA
+            | AlertDescription::AccessDenied
+            // Its authority has the name of one that is trusted, and another key.
+            | AlertDescription::DecryptError
+            | AlertDescription::CertificateRequired
+    )
 }
 
 /// The hash of the server's certificate that SCRAM is bound to, `tls-server-end-point` (RFC 5929, section 4.1): made

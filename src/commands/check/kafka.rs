@@ -7,18 +7,18 @@ use std::{
 };
 
 use publisher::{
-    Checkpoint, CheckpointTopic, Cluster, ClusterProbe, Held, KafkaSettings, PublishError, TopicSettings, Verdict,
+    Cause, Checkpoint, CheckpointTopic, Cluster, ClusterProbe, Held, KafkaSettings, PublishError, TopicSettings,
+    Verdict,
 };
 use tokio::{runtime::Handle, task::spawn_blocking};
 
 use super::{
     REQUEST_TIMEOUT, STEP_TIMEOUT,
     id::{CheckId, Id},
-    postgres::is_loopback,
     report::{Findings, Problem, Severity, System, seconds_text},
 };
 use crate::{
-    config::{Config, SchemaRegistry},
+    config::{Config, SchemaRegistry, broker_host, has_sasl_without_tls},
     failure::Code,
 };
 
@@ -171,10 +171,23 @@ impl Kafka {
     }
 
     fn encryption(&mut self) {
-        let protocol = self.settings.properties.get("security.protocol").map(|text| text.to_ascii_lowercase());
+        let property = |name: &str| self.settings.properties.get(name).map(|text| text.trim().to_ascii_lowercase());
+        let protocol = property("security.protocol").unwrap_or_default();
         let servers = self.settings.bootstrap_servers.split(',').map(str::trim);
-        let is_local = servers.map(host_of).all(is_loopback);
-        if protocol.as_deref() == Some("sasl_plaintext") && !is_local {
+        let is_local = servers.map(broker_host).all(walreceiver::is_loopback);
+        let unverified =
+            [("enable.ssl.certificate.verification", "false"), ("ssl.endpoint.identification.algorithm", "none")]
+                .into_iter()
+                .find(|(name, value)| property(name).as_deref() == Some(value));
+        if let Some((name, value)) = unverified.filter(|_| protocol.ends_with("ssl") && !is_local) {
+            self.findings.warning(Problem {
+                id: CheckId::KafkaTls.into(),
+                found: format!("TLS with Kafka proves nothing about the brokers ({name} is {value})"),
+                why: "whoever sits between can pose as a broker, and read and change every row".into(),
+                fix: format!("leave \"{name}\" out of kafka.properties, and set \"ssl.ca.location\" to the file of the brokers' authority"),
+            });
+        }
+        if protocol == "sasl_plaintext" && !is_local {
             self.findings.warning(Problem {
                 id: CheckId::KafkaTls.into(),
                 found: "security.protocol is sasl_plaintext".into(),
@@ -187,17 +200,33 @@ impl Kafka {
     async fn reach(&mut self) -> Option<Reached> {
         let settings = self.settings.clone();
         let runtime = Handle::current();
+        let kafka = &self.config.kafka;
+        let must_stay = has_sasl_without_tls(&kafka.properties) && !kafka.allow_plaintext_credentials;
         let asking = spawn_blocking(move || {
-            let probe = ClusterProbe::new(&settings, runtime, REQUEST_TIMEOUT)?;
-            let cluster = probe.cluster()?;
+            // Where there is more to a connection than that it is open, it is asked first what is in its way.
+            if settings.proves_something() {
+                match settings.diagnose(REQUEST_TIMEOUT) {
+                    Err(Some(cause @ (Cause::Untrusted { .. } | Cause::Denied { .. }))) => {
+                        return Err(Unreached::Refused(cause));
+                    }
+                    Ok(hosts) if must_stay => {
+                        if let Some(host) = hosts.into_iter().find(|host| !walreceiver::is_loopback(host)) {
+                            return Err(Unreached::Elsewhere(host));
+                        }
+                    }
+                    _ => {}
+                }
+            }
+            let probe = ClusterProbe::new(&settings, runtime, REQUEST_TIMEOUT).map_err(Unreached::Failed)?;
+            let cluster = probe.cluster().map_err(Unreached::Failed)?;
             let broker = cluster.brokers.first().map_or(Ok(BTreeMap::new()), |broker| probe.broker_settings(*broker));
-            Ok::<_, PublishError>((probe, cluster, broker))
+            Ok((probe, cluster, broker))
         });
         let servers = self.settings.bootstrap_servers.clone();
         let (probe, cluster, broker) = match asking.await {
             Ok(Ok(reached)) => reached,
-            Ok(Err(error)) => {
-                self.findings.error(unreachable(&servers, &error));
+            Ok(Err(unreached)) => {
+                self.findings.error(unreached.problem(&servers));
                 return None;
             }
             Err(panicked) => {
@@ -332,15 +361,6 @@ pub(super) fn number(settings: &BTreeMap<String, String>, name: &str) -> Option<
     settings.get(name).and_then(|text| text.parse().ok())
 }
 
-/// The host of `[protocol://]host[:port]`.
-fn host_of(server: &str) -> &str {
-    let server = server.split_once("://").map_or(server, |(_, rest)| rest);
-    match server.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => host,
-        _ => server,
-    }
-}
-
 fn checkpoint_text(checkpoint: &Checkpoint) -> String {
     let written = UNIX_EPOCH + Duration::from_millis(checkpoint.written_at_ms.unsigned_abs());
     let age = SystemTime::now().duration_since(written).unwrap_or_default().as_secs();
@@ -352,23 +372,56 @@ fn checkpoint_text(checkpoint: &Checkpoint) -> String {
     )
 }
 
-fn unreachable(servers: &str, error: &PublishError) -> Problem {
-    let why = "nothing can be published".to_owned();
-    if error.is_unauthorized() || error.to_string().contains("SASL") {
-        return Problem {
-            id: CheckId::KafkaAuthentication.into(),
-            found: format!("Kafka at {servers} does not let this client in: {}", words(error)),
-            why,
-            fix: "correct \"sasl.username\", \"sasl.password\" and \"sasl.mechanisms\" in kafka.properties or kafka.properties_file".into(),
+/// Why nothing more can be asked.
+enum Unreached {
+    /// The brokers are not trusted, or do not let this client in.
+    Refused(Cause),
+    /// They send clients to another machine, to which the credentials would go without TLS.
+    Elsewhere(String),
+    /// Something else, as far as it is known.
+    Failed(PublishError),
+}
+
+impl Unreached {
+    fn problem(&self, servers: &str) -> Problem {
+        let why = "nothing can be published".to_owned();
+        let denied = match self {
+            Self::Refused(Cause::Untrusted { found, fix }) => {
+                return Problem { id: Code::KafkaUntrusted.into(), found: found.clone(), why, fix: (*fix).to_owned() };
+            }
+            Self::Elsewhere(host) => {
+                return Problem {
+                    id: Code::PlaintextCredentials.into(),
+                    found: format!(
+                        "the brokers send clients to {host} (advertised.listeners), where the SASL credentials go without TLS"
+                    ),
+                    why: "whoever is on the network comes to know them".into(),
+                    fix: "set \"security.protocol\" = \"sasl_ssl\" in kafka.properties, with the port of an encrypted listener; and \
+                          change the password"
+                        .into(),
+                };
+            }
+            Self::Refused(Cause::Denied { found } | Cause::Unreachable { found }) => found.clone(),
+            Self::Failed(error) if error.is_unauthorized() || error.to_string().contains("SASL") => words(error),
+            Self::Failed(error) => {
+                return Problem {
+                    id: CheckId::KafkaUnreachable.into(),
+                    found: format!("Kafka at {servers} cannot be reached: {}", words(error)),
+                    why,
+                    fix: "start the brokers, or correct kafka.bootstrap_servers; for an encrypted listener set \"security.protocol\" in \
+                          kafka.properties"
+                        .into(),
+                };
+            }
         };
-    }
-    Problem {
-        id: CheckId::KafkaUnreachable.into(),
-        found: format!("Kafka at {servers} cannot be reached: {}", words(error)),
-        why,
-        fix: "start the brokers, or correct kafka.bootstrap_servers; for an encrypted listener set \"security.protocol\" in \
-              kafka.properties"
-            .into(),
+        Problem {
+            id: CheckId::KafkaAuthentication.into(),
+            found: format!("Kafka at {servers} does not let this client in: {denied}"),
+            why,
+            fix: "correct \"sasl.username\", \"sasl.password\" and \"sasl.mechanisms\" in kafka.properties or kafka.properties_file, or what is \
+                  in kafka.oauthbearer_token_file"
+                .into(),
+        }
     }
 }
 
@@ -406,19 +459,5 @@ pub(super) fn incomplete(found: &str) -> Problem {
         found: format!("not everything could be looked at: {found}"),
         why: "what was not looked at may be wrong as well".into(),
         fix: "see the brokers' logs, and run the check again".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_host_of_a_server_is_found() {
-        for (server, host) in
-            [("a:9092", "a"), ("a", "a"), ("[::1]:9092", "[::1]"), ("[::1]", "[::1]"), ("PLAINTEXT://b:9092", "b")]
-        {
-            assert_eq!(host_of(server), host, "{server}");
-        }
     }
 }

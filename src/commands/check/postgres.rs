@@ -1,6 +1,6 @@
 //! PostgreSQL: both connections, and then what each of the other files looks at.
 
-use std::{collections::BTreeSet, io, net::IpAddr, sync::Arc};
+use std::{collections::BTreeSet, io, sync::Arc};
 
 use pgoutput::Oid;
 use walreceiver::{ConnectOptions, Error, Host, ReplicationClient, SslMode};
@@ -161,7 +161,7 @@ impl Postgres {
 
     fn encryption(&mut self, encrypted: bool) {
         let Host::Tcp(host) = self.options.host() else { return };
-        if is_loopback(host) {
+        if self.options.host().is_loopback() {
             return;
         }
         let mode = self.options.ssl_mode();
@@ -205,12 +205,6 @@ impl Postgres {
     }
 }
 
-/// Whether what is sent to the host stays on this machine.
-pub(super) fn is_loopback(host: &str) -> bool {
-    let address = host.trim_start_matches('[').trim_end_matches(']');
-    host.eq_ignore_ascii_case("localhost") || address.parse::<IpAddr>().is_ok_and(|address| address.is_loopback())
-}
-
 /// What it means that the replication connection cannot be made.
 fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
     let (user, database) = (options.user(), options.database());
@@ -222,6 +216,10 @@ fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
             CheckId::PostgresUnreachable.into(),
             format!("see whether PostgreSQL listens at {} and a firewall lets this machine through", options.server()),
         ),
+        Error::PlaintextCredentials { .. } => {
+            problem(Code::PlaintextCredentials.into(), Code::PlaintextCredentials.fix().to_owned())
+        }
+        Error::Unbound { .. } => problem(Code::PostgresUntrusted.into(), Code::PostgresUntrusted.fix().to_owned()),
         Error::TlsNotOffered { .. } | Error::Tls { .. } | Error::CertificateFile { .. } | Error::Options { .. } => {
             problem(
                 CheckId::PostgresTls.into(),
@@ -298,20 +296,5 @@ fn unreachable_fix(source: &io::Error, options: &ConnectOptions) -> String {
         }
         (_, Host::Tcp(host)) => format!("correct the host {host} in postgres.url, or its name service and the network"),
         (_, Host::Unix(_)) => "see whether this user may use the socket".into(),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_stays_on_the_machine_is_told_from_what_does_not() {
-        for host in ["localhost", "LOCALHOST", "127.0.0.1", "127.8.0.1", "::1", "[::1]"] {
-            assert!(is_loopback(host), "{host}");
-        }
-        for host in ["db", "10.0.0.1", "localhost.example.com", "::2", ""] {
-            assert!(!is_loopback(host), "{host}");
-        }
     }
 }

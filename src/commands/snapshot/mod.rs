@@ -70,7 +70,7 @@ enum Verb {
 impl SnapshotCommand {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let config = self.config.load()?;
-        let instance = Instance::new(self.instance.unwrap_or(config.http.listen), config.http.token);
+        let instance = Instance::new(self.instance.unwrap_or(config.http.listen), Some(&config.http));
         runtime()?.block_on(self.verb.run(&instance))?;
         Ok(ExitCode::SUCCESS)
     }

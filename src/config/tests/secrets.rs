@@ -68,18 +68,98 @@ fn a_file_of_a_secret_that_everybody_can_read_is_a_warning() {
     assert_eq!(config.warnings(), [expect]);
 }
 
-#[test]
-fn credentials_over_plain_http_are_a_warning_but_on_this_machine() {
-    let told = "schema_registry.url: the credentials cross the network unencrypted; use https";
-    for (url, warnings) in [
-        ("http://ann:x@registry:8081", [told].as_slice()),
-        ("https://ann:x@registry", &[]),
-        ("http://ann:x@localhost:8081", &[]),
-        ("http://ann:x@[::1]:8081", &[]),
-        ("http://registry:8081", &[]),
-    ] {
-        assert_eq!(valid(&least_with("http://registry:8081", url), &[]).warnings(), warnings, "{url}");
+/// What is refused is told by the end of its fix.
+#[track_caller]
+fn is_refused_unless_allowed(text: &str, key: &str, expect: Option<&str>) {
+    match expect {
+        None => drop(valid(text, &[])),
+        Some(expect) => {
+            let found = problems(text, &[]);
+            let ending = format!("; or, where nobody else is on the network, {key} = true");
+            assert!(found.contains(expect) && found.ends_with(&ending), "{found}");
+            let variable = format!("PGSLUICE_{}", key.replace('.', "__").to_uppercase());
+            valid(text, &[(&variable, "true")]);
+            assert_eq!(problems(text, &[(&variable, "false")]), found);
+        }
     }
+}
+
+#[test]
+fn a_password_of_postgresql_does_not_leave_the_machine_without_tls() {
+    let told = Some(
+        "line 3: postgres.url: the password would go to db:5432 without TLS (sslmode=disable); give sslmode=verify-full",
+    );
+    for (url, expect) in [
+        ("postgres://ann:x@db/shop?sslmode=disable", told),
+        ("postgres://db/shop?user=ann&password=x&sslmode=disable", told),
+        // Connecting refuses a server that has no TLS.
+        ("postgres://ann:x@db/shop", None),
+        ("postgres://ann:x@db/shop?sslmode=require", None),
+        ("postgres://ann@db/shop?sslmode=disable", None),
+        ("postgres://ann:x@localhost/shop?sslmode=disable", None),
+        ("postgres://ann:x@127.0.0.2/shop?sslmode=disable", None),
+        ("postgres://ann:x@[::1]/shop?sslmode=disable", None),
+        ("postgres://ann:x@/shop?host=/run/pg&sslmode=disable", None),
+        ("postgres://ann:x@localhost.example/shop?sslmode=disable", Some("localhost.example:5432")),
+    ] {
+        let text = least_with("postgres://ann@db/shop", url);
+        is_refused_unless_allowed(&text, "postgres.allow_plaintext_credentials", expect);
+    }
+    let file = secret_file(SECRET);
+    let path = file.path().display();
+    let text = least_with(
+        "postgres://ann@db/shop\"",
+        &format!("postgres://ann@db/shop?sslmode=disable\"\npassword_file = \"{path}\""),
+    );
+    is_refused_unless_allowed(&text, "postgres.allow_plaintext_credentials", told);
+}
+
+#[test]
+fn what_sasl_proves_does_not_leave_the_machine_without_tls() {
+    let told = Some(
+        "kafka.bootstrap_servers: the SASL credentials would go to kafka:9092 without TLS (\"security.protocol\" is sasl_plaintext)",
+    );
+    for (servers, protocol, expect) in [
+        ("kafka:9092", "sasl_plaintext", told),
+        ("kafka:9092", "SASL_PLAINTEXT", told),
+        ("localhost:9092, kafka:9092", "Sasl_Plaintext", told),
+        ("SASL_PLAINTEXT://kafka:9092", "sasl_plaintext", Some("would go to SASL_PLAINTEXT://kafka:9092")),
+        ("kafka:9092", "sasl_ssl", None),
+        ("kafka:9092", "plaintext", None),
+        ("localhost:9092,127.0.0.1:9093,[::1]:9094,[::1]", "sasl_plaintext", None),
+    ] {
+        let file = secret_file(protocol);
+        let in_place = format!("properties = {{ \"security.protocol\" = \"{protocol}\" }}");
+        let in_file = format!("properties_file = {{ \"security.protocol\" = \"{}\" }}", file.path().display());
+        for properties in [in_place, in_file] {
+            let text = least_with("[kafka]", &format!("[kafka]\n{properties}")).replace("kafka:9092", servers);
+            is_refused_unless_allowed(&text, "kafka.allow_plaintext_credentials", expect);
+        }
+    }
+}
+
+#[test]
+fn credentials_of_the_registry_do_not_leave_the_machine_without_tls() {
+    let told =
+        Some("line 8: schema_registry.url: the password would go to registry without TLS; give an https:// address");
+    for (url, expect) in [
+        ("http://ann:x@registry:8081", told),
+        ("https://ann:x@registry", None),
+        ("http://ann:x@localhost:8081", None),
+        ("http://ann:x@127.1.2.3:8081", None),
+        ("http://ann:x@[::1]:8081", None),
+        ("http://registry:8081", None),
+    ] {
+        let text = least_with("http://registry:8081", url);
+        is_refused_unless_allowed(&text, "schema_registry.allow_plaintext_credentials", expect);
+    }
+    is_refused_unless_allowed(
+        &least_and("user = \"ann\"\npassword = \"x\""),
+        "schema_registry.allow_plaintext_credentials",
+        told,
+    );
+    let told = Some("the token would go to registry without TLS");
+    is_refused_unless_allowed(&least_and("token = \"x\""), "schema_registry.allow_plaintext_credentials", told);
 }
 
 #[test]
@@ -123,7 +203,7 @@ bootstrap_servers = "kafka:9092"
 properties = {{ "ssl.key.password" = "{SECRET}", "sasl.oauthbearer.config" = "{SECRET}", "compression.type" = "lz4", "unheard.of" = "{SECRET}" }}
 properties_file = {{ "sasl.password" = "{path}" }}
 [schema_registry]
-url = "http://ann:{SECRET}@registry:8081"
+url = "https://ann:{SECRET}@registry:8081"
 "#
     );
     let config = valid(&text, &[]);
@@ -145,9 +225,9 @@ url = "http://ann:{SECRET}@registry:8081"
         ("postgres://ann:", "postgres://ann:1/x?user=ann&"),
         ("postgres://ann:", "postgres://ann:1?"),
         ("postgres://ann:", "ann:"),
-        ("http://ann:", "ftp://ann:"),
+        ("https://ann:", "ftp://ann:"),
         ("@registry:8081", "@registry:port"),
-        ("http://ann:", "http://ann:1/"),
+        ("https://ann:", "https://ann:1/"),
         ("postgres://ann:", "postgres://ann:1/"),
         ("\"sasl.oauthbearer.config\"", "\"acks\""),
         ("\"unheard.of\" =", "\"unheard.of\" = x"),
@@ -168,4 +248,60 @@ url = "http://ann:{SECRET}@registry:8081"
         let error = parse(&text, &[(variable, SECRET)]).expect_err("the variable's value is of no use");
         assert!(!format!("{error} {error:?}").contains(SECRET), "{error}");
     }
+}
+
+#[test]
+fn a_token_of_oauthbearer_goes_with_its_mechanism() {
+    let file = secret_file("token");
+    let path = file.path().display();
+    let with = |lines: &str| least_with("[kafka]", &format!("[kafka]\n{lines}"));
+    let token = format!("oauthbearer_token_file = \"{path}\"");
+    let protocol = "properties.\"security.protocol\" = \"sasl_ssl\"";
+    let mechanism = |name: &str| format!("properties.\"sasl.mechanism\" = \"{name}\"");
+    for lines in [format!("{token}\n{protocol}"), format!("{token}\n{protocol}\n{}", mechanism("oauthbearer"))] {
+        let config = valid(&with(&lines), &[]);
+        assert_eq!(config.kafka.oauthbearer_token_file.as_deref(), Some(file.path()), "{lines}");
+        assert!(config.warnings().is_empty());
+    }
+    for (lines, expect) in [
+        (token.clone(), "there is no SASL in \"security.protocol\""),
+        (format!("{token}\n{protocol}\n{}", mechanism("PLAIN")), "\"sasl.mechanisms\" is another one"),
+        (format!("{protocol}\n{}", mechanism("OAUTHBEARER")), "missing, and \"sasl.mechanisms\" is OAUTHBEARER"),
+    ] {
+        let told = problems(&with(&lines), &[]);
+        assert!(told.contains(&format!("kafka.oauthbearer_token_file: {expect}")), "{told}");
+    }
+    let unsecured = with("properties.\"enable.sasl.oauthbearer.unsecure.jwt\" = true");
+    assert!(problems(&unsecured, &[]).contains("kafka.oauthbearer_token_file instead"));
+}
+
+#[test]
+fn private_keys_that_everybody_can_read_are_a_warning_and_those_that_are_not_there_are_not() {
+    let (key, token) = (secret_file("key"), secret_file("token"));
+    let text = |key: &str, token: &str| {
+        least_with("postgres://ann@db/shop", &format!("postgres://ann@db/shop?sslcert=/c.pem&sslkey={key}")).replace(
+            "[kafka]",
+            &format!(
+                "[kafka]\noauthbearer_token_file = \"{token}\"\n\
+                 properties = {{ \"security.protocol\" = \"sasl_ssl\", \"ssl.key.location\" = \"{key}\" }}"
+            ),
+        )
+    };
+    let paths = [&key, &token].map(|file| file.path().display().to_string());
+    let text_of_files = text(&paths[0], &paths[1]);
+    assert!(valid(&text_of_files, &[]).warnings().is_empty());
+    for file in [&key, &token] {
+        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644)).expect("the file is ours");
+    }
+    let config = valid(&text_of_files, &[]);
+    let told = |key: &str, path: &str| {
+        format!("{key}: {path} can be read by everybody on this machine; take the right away with chmod o-r")
+    };
+    let expect = [
+        told("kafka.oauthbearer_token_file", &paths[1]),
+        told("postgres.url: sslkey", &paths[0]),
+        told("kafka.properties.\"ssl.key.location\"", &paths[0]),
+    ];
+    assert_eq!(config.warnings(), expect);
+    assert!(valid(&text("/nowhere.key", "/nowhere.token"), &[]).warnings().is_empty());
 }

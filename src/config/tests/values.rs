@@ -476,7 +476,7 @@ fn the_registry_is_the_built_in_one_unless_it_has_a_url() {
 
 #[test]
 fn the_registry_is_authenticated_at_in_one_way() {
-    let token = valid(&least_and("token = \"t\""), &[]);
+    let token = valid(&least_and("token = \"t\"").replace("http://registry", "https://registry"), &[]);
     assert!(matches!(remote(&token).auth, Auth::Bearer(ref token) if token.expose_secret() == "t"));
     let in_url = valid(&least_with("http://registry:8081", "https://an%40n:p%25w@registry/apis/ccompat/v7"), &[]);
     assert_eq!(remote(&in_url).url.as_str(), "https://registry/apis/ccompat/v7");

@@ -42,6 +42,7 @@ use crate::{
         quarantine::warn_of_stale_quarantine,
         relations::{KnownRelations, Relations, SessionTopics},
         topics::SideTopics,
+        unreachable::look_at_kafka,
     },
     quarantine::Quarantine,
     snapshot::{Progress, Request, StreamRecord},
@@ -67,6 +68,9 @@ impl Starting<'_> {
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);
         self.yield_to_a_successor(&topic).await?;
+        if !self.shared.has_owned.load(Ordering::Relaxed) {
+            look_at_kafka(config).await?;
+        }
         let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
         let mut attachments = held.removals();
         warn_of_stale_quarantine(held.stale());

@@ -83,7 +83,8 @@ impl Stack {
         Self { variables }
     }
 
-    fn variable(&self, name: &str) -> &str {
+    /// What `dev/stack env` says, by its name after `PGSLUICE_TEST_`.
+    pub(crate) fn variable(&self, name: &str) -> &str {
         let name = format!("PGSLUICE_TEST_{name}");
         self.variables.get(&name).unwrap_or_else(|| panic!("the stack says nothing of {name}"))
     }

@@ -207,6 +207,11 @@ impl PrivateServer {
         server
     }
 
+    /// Where it listens on 127.0.0.1.
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Over the Unix socket, where everybody is trusted.
     pub(crate) fn socket_url(&self) -> String {
         format!("postgres://postgres@/postgres?host={}&port={}", self.folder.path().display(), self.port)
