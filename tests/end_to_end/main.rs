@@ -34,12 +34,12 @@ mod kafka_crash;
 mod logical_messages;
 mod network_faults;
 mod origin;
+mod outages;
 mod parity;
 mod postgres_crash;
 mod publication;
 #[cfg(feature = "fault-points")]
 mod quarantine;
-mod registry_down;
 mod replay;
 mod round_trip;
 mod sigkill;
