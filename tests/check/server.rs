@@ -1,6 +1,12 @@
 //! The server: its settings, its clock, its other slots, and who runs it.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::PathBuf, process::Command};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    panic::{self, AssertUnwindSafe},
+    path::PathBuf,
+    process::Command,
+};
 
 use crate::{
     case::{Case, Checked},
@@ -141,49 +147,40 @@ fn clocks_that_differ_are_named() {
     assert_eq!(checked.exit_code, 0, "{}", checked.text);
 }
 
-/// Makes a standby of the server, one that waits for a primary which never comes, and undoes that however the test ends.
-struct Standby(PathBuf);
-
-impl Standby {
-    fn make(case: &Case) -> Self {
-        let signal = PathBuf::from(case.value("SHOW data_directory")).join("standby.signal");
-        case.lease.stop(Server::Postgres);
-        fs::write(&signal, "").expect("written");
-        // The server is another user's.
-        fs::set_permissions(&signal, fs::Permissions::from_mode(0o666)).expect("its mode is set");
-        case.lease.start(Server::Postgres);
-        Self(signal)
-    }
-
-    fn undo(self, case: &Case) {
-        case.lease.stop(Server::Postgres);
-        drop(self);
-        case.lease.start(Server::Postgres);
-    }
-}
-
-impl Drop for Standby {
-    fn drop(&mut self) {
-        let _it_may_be_gone = fs::remove_file(&self.0);
+/// Makes a standby of the server for as long as something is looked at, one that waits for a primary which never comes. However that ends, the server is
+/// its own master again: others use it.
+fn as_standby(case: &mut Case, look: impl FnOnce(&mut Case)) {
+    let signal = PathBuf::from(case.value("SHOW data_directory")).join("standby.signal");
+    case.lease.stop(Server::Postgres);
+    fs::write(&signal, "").expect("written");
+    // The server is another user's.
+    fs::set_permissions(&signal, fs::Permissions::from_mode(0o666)).expect("its mode is set");
+    case.lease.start(Server::Postgres);
+    let looked = panic::catch_unwind(AssertUnwindSafe(|| look(case)));
+    case.lease.stop(Server::Postgres);
+    fs::remove_file(&signal).expect("it is still there");
+    case.lease.start(Server::Postgres);
+    if let Err(panicked) = looked {
+        panic::resume_unwind(panicked);
     }
 }
 
 #[test]
 fn a_standby_is_refused_as_run_refuses_it() {
     let mut case = Case::with(Stack::exclusive(), "standby");
-    let standby = Standby::make(&case);
-    assert_eq!(case.value("SELECT pg_is_in_recovery()"), "t");
-    // Of a publication that somebody else keeps there would be one.
-    for manage in [true, false] {
-        case.postgres = format!("manage = {manage}");
-        let checked = case.check();
-        checked.refuses("standby", "the server is a standby", "set the host in postgres.url to the primary");
-        let refused = case.pgsluice(&["run"]).output().expect("it runs");
-        assert_eq!(refused.status.code(), Some(3));
-        let told = String::from_utf8_lossy(&refused.stderr);
-        assert!(told.contains("[postgres-settings] the server is a standby"), "{told}");
-    }
-    standby.undo(&case);
+    as_standby(&mut case, |case| {
+        assert_eq!(case.value("SELECT pg_is_in_recovery()"), "t");
+        // Of a publication that somebody else keeps there would be one.
+        for manage in [true, false] {
+            case.postgres = format!("manage = {manage}");
+            let checked = case.check();
+            checked.refuses("standby", "the server is a standby", "set the host in postgres.url to the primary");
+            let refused = case.pgsluice(&["run"]).output().expect("it runs");
+            assert_eq!(refused.status.code(), Some(3));
+            let told = String::from_utf8_lossy(&refused.stderr);
+            assert!(told.contains("[postgres-settings] the server is a standby"), "{told}");
+        }
+    });
     case.postgres.clear();
     case.check().has_only_errors(&[]);
 }
