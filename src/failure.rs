@@ -289,6 +289,8 @@ struct Place {
     lsn: Option<Lsn>,
     /// The topic.
     topic: Option<String>,
+    /// Kafka's brokers, as they are configured.
+    brokers: Option<String>,
 }
 
 impl Failure {
@@ -321,6 +323,13 @@ impl Failure {
     #[must_use]
     pub fn for_topic(mut self, topic: impl Into<String>) -> Self {
         self.place.topic = Some(topic.into());
+        self
+    }
+
+    /// Says which brokers it was.
+    #[must_use]
+    pub fn at_brokers(mut self, servers: impl Into<String>) -> Self {
+        self.place.brokers = Some(servers.into());
         self
     }
 
@@ -361,12 +370,13 @@ impl Failure {
 
 impl Place {
     fn words(&self, with_key: bool) -> String {
-        let Self { table, key, lsn, topic } = self;
+        let Self { table, key, lsn, topic, brokers } = self;
         let places = [
             table.as_ref().map(|table| format!("table {table}")),
             key.as_ref().filter(|_| with_key).map(|key| format!("key {key}")),
             lsn.map(|lsn| format!("LSN {lsn}")),
             topic.as_ref().map(|topic| format!("topic {topic}")),
+            brokers.as_ref().map(|brokers| format!("brokers {brokers}")),
         ];
         let places: Vec<_> = places.into_iter().flatten().collect();
         if places.is_empty() { String::new() } else { format!(" ({})", places.join(", ")) }

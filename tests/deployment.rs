@@ -79,3 +79,58 @@ fn configurations_can_be_used() {
         Config::load(Some(&file)).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
+
+/// The arguments of an instruction of a Dockerfile, one for each time that it is there.
+fn instructions<'t>(dockerfile: &'t str, name: &str) -> Vec<&'t str> {
+    dockerfile.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix(' ')).collect()
+}
+
+fn is_pinned(image: &str) -> bool {
+    image.rsplit_once(':').is_some_and(|(_, tag)| tag != "latest")
+}
+
+#[test]
+fn images_are_pinned_and_run_as_nobody_in_particular() {
+    let dockerfile = read("docker/Dockerfile");
+    let bases = instructions(&dockerfile, "FROM");
+    assert!(
+        bases.len() == 2 && bases.iter().all(|base| is_pinned(base.split(' ').next().expect("an image"))),
+        "{bases:?}"
+    );
+    // It is built by the compiler that everything else is.
+    let toolchain = read("rust-toolchain.toml");
+    let channel =
+        toolchain.lines().find_map(|line| line.strip_prefix("channel = ")).expect("a channel").trim_matches('"');
+    assert!(bases[0].starts_with(&format!("rust:{channel}-")), "{} and {channel}", bases[0]);
+    // What is last is what counts; a number, so that Kubernetes can see that it is not root.
+    let user: u32 = instructions(&dockerfile, "USER").pop().expect("a user").parse().expect("a number");
+    assert!(user > 0);
+    assert_eq!(instructions(&dockerfile, "HEALTHCHECK").len(), 1);
+    assert_eq!(instructions(&dockerfile, "ADD"), Vec::<&str>::new(), "COPY fetches and unpacks nothing");
+    let compose = read("docker/compose.yaml");
+    let images: Vec<&str> = compose.lines().filter_map(|line| line.trim().strip_prefix("image: ")).collect();
+    assert!(images.len() > 3);
+    let unpinned: Vec<_> = images.iter().filter(|image| **image != "pgsluice" && !is_pinned(image)).collect();
+    assert!(unpinned.is_empty(), "{unpinned:?}");
+}
+
+#[test]
+fn the_package_is_made_of_what_there_is() {
+    let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");
+    let package = &manifest["package"]["metadata"]["deb"];
+    let assets = package["assets"].as_array().expect("assets");
+    let built = ["target/release/", "target/debian/"];
+    for asset in assets {
+        let source = asset[0].as_str().expect("a file");
+        if built.iter().any(|folder| source.starts_with(folder)) {
+            continue;
+        }
+        let found = path(source.trim_end_matches("*.md"));
+        assert!(found.exists(), "{source} is not there");
+    }
+    let installed: Vec<&str> = assets.iter().filter_map(|asset| asset[1].as_str()).collect();
+    for file in package["conf-files"].as_array().expect("a list") {
+        let file = file.as_str().expect("a file").trim_start_matches('/');
+        assert!(installed.contains(&file), "{file} is a conffile, and in no package");
+    }
+}

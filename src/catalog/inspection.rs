@@ -27,19 +27,6 @@ pub struct ReplicationRole {
     pub may_connect: bool,
 }
 
-/// Who runs a server, where that makes a difference in how it is set up.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Hosting {
-    /// Its own administrator.
-    Own,
-    /// Amazon RDS or Aurora.
-    AmazonRds,
-    /// Google Cloud SQL.
-    CloudSql,
-    /// Azure Database for PostgreSQL.
-    Azure,
-}
-
 /// What the role lacks on a table.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TablePrivileges {
@@ -84,6 +71,23 @@ pub struct SlotState {
     pub inactive_since: Option<String>,
     /// Whether standbys keep a copy (17).
     pub failover: Option<bool>,
+}
+
+/// A replication slot of somebody else's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OtherSlot {
+    /// Its name.
+    pub name: String,
+    /// Whether it is a standby's, or another that takes the log as it is.
+    pub is_physical: bool,
+    /// Whether somebody reads from it.
+    pub is_active: bool,
+    /// `wal_status`.
+    pub wal_status: Option<String>,
+    /// Log that is kept for it, in bytes; none before anybody has read from it.
+    pub retained_bytes: Option<i64>,
+    /// How many transactions ago those began whose dead rows it keeps from VACUUM, in tables or in the catalog.
+    pub xmin_age: Option<i64>,
 }
 
 /// Something of the name that a pattern gives, which the pattern does not match.
@@ -147,25 +151,6 @@ impl Catalog {
             may_replicate: row.get(1),
             may_connect: row.get(2),
         }))
-    }
-
-    /// Who runs the server, by the roles that are there.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub async fn hosting(&mut self) -> Result<Hosting, Failure> {
-        let rows = self
-            .query(
-                "SELECT rolname::text FROM pg_roles WHERE rolname IN ('rds_superuser', 'cloudsqlsuperuser', 'azure_pg_admin')",
-                &[],
-            )
-            .await?;
-        Ok(match rows.first().map(|row| row.get::<_, &str>(0)) {
-            Some("rds_superuser") => Hosting::AmazonRds,
-            Some("cloudsqlsuperuser") => Hosting::CloudSql,
-            Some(_) => Hosting::Azure,
-            None => Hosting::Own,
-        })
     }
 
     /// What a role may do with each table.
@@ -258,6 +243,41 @@ impl Catalog {
             )
             .await?;
         rows.first().map(|row| parse("pg_replication_slots", row.get(0))).transpose()
+    }
+
+    /// All slots but one that is gone already, and this.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn other_slots(&mut self, name: &str) -> Result<Vec<OtherSlot>, Failure> {
+        let rows = self
+            .query(
+                "SELECT slot_name::text, slot_type = 'physical', active, wal_status,
+                        pg_wal_lsn_diff(
+                            CASE WHEN pg_is_in_recovery() THEN pg_last_wal_replay_lsn() ELSE pg_current_wal_lsn() END, restart_lsn)::int8,
+                        greatest(age(xmin), age(catalog_xmin))::int8
+                 FROM pg_replication_slots WHERE slot_name <> $1 AND wal_status IS DISTINCT FROM 'lost' ORDER BY slot_name",
+                &[&name],
+            )
+            .await?;
+        let slot = |row: &tokio_postgres::Row| OtherSlot {
+            name: row.get(0),
+            is_physical: row.get(1),
+            is_active: row.get(2),
+            wal_status: row.get(3),
+            retained_bytes: row.get(4),
+            xmin_age: row.get(5),
+        };
+        Ok(rows.iter().map(slot).collect())
+    }
+
+    /// The server's clock, in microseconds since 1970.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn clock_unix_us(&mut self) -> Result<i64, Failure> {
+        let row = self.query_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::int8", &[]).await?;
+        Ok(row.get(0))
     }
 
     /// The age of the oldest snapshot that other connections of this role and program hold in this database, in seconds; 0 for none.

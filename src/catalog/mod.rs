@@ -12,13 +12,15 @@ mod snapshot;
 mod copy_statement;
 mod server;
 mod tables;
+mod hosting;
 mod inspection;
 
 pub use connection::Catalog;
 pub use copy_statement::{CopyStatement, KeyRange};
 pub use facts::PrimaryKey;
 pub(crate) use facts::{KeySeen, KeysSeen};
-pub use inspection::{Hosting, NearMiss, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
+pub use hosting::{Hosting, LOGICAL, Wish};
+pub use inspection::{NearMiss, OtherSlot, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;
 pub(crate) use rows::{Lines, RowReader};

@@ -18,7 +18,9 @@ use walreceiver::ConnectOptions;
 
 use super::{ConfigFile, runtime};
 use crate::{
-    catalog::{Catalog, Hosting, MatchedTable, PublicationShape, PublishedTable, ReplicationRole, TablePrivileges},
+    catalog::{
+        Catalog, Hosting, LOGICAL, MatchedTable, PublicationShape, PublishedTable, ReplicationRole, TablePrivileges,
+    },
     config::Config,
     failure::{Code, Failure},
     failures,
@@ -168,11 +170,11 @@ impl Plan {
                 self.statements.push(format!("ALTER ROLE {name} LOGIN"));
             }
             if !may.may_replicate && !is_rds {
-                self.statements.push(format!("ALTER ROLE {name} REPLICATION"));
+                self.statements.push(hosting.let_replicate(role));
             }
         }
         if !may.may_replicate && is_rds {
-            self.statements.push(format!("GRANT rds_replication TO {name}"));
+            self.statements.push(hosting.let_replicate(role));
         }
         if !may.may_connect {
             self.statements.push(format!("GRANT CONNECT ON DATABASE {} TO {name}", escape_identifier(database)));
@@ -203,13 +205,7 @@ impl Plan {
 
     fn server(&mut self, Found { hosting, wal_level, slot, .. }: &Found) {
         if wal_level != "logical" {
-            let how = match hosting {
-                Hosting::Own => "ALTER SYSTEM SET wal_level = 'logical'",
-                Hosting::AmazonRds => "set rds.logical_replication = 1 in the parameter group",
-                Hosting::CloudSql => "set the flag cloudsql.logical_decoding = on",
-                Hosting::Azure => "set the server parameter wal_level = logical",
-            };
-            self.notes.push(format!("wal_level is {wal_level}: {how}, and restart the server"));
+            self.notes.push(format!("wal_level is {wal_level}: {}", hosting.set(&LOGICAL)));
         }
         if let Some(slot) = slot {
             self.notes.push(format!(
@@ -309,7 +305,7 @@ mod tests {
             (Hosting::Own, "ALTER SYSTEM"),
             (Hosting::AmazonRds, "rds.logical_replication"),
             (Hosting::CloudSql, "cloudsql.logical_decoding"),
-            (Hosting::Azure, "server parameter wal_level"),
+            (Hosting::Azure, "--name wal_level --value logical"),
         ] {
             found.hosting = hosting;
             assert!(Plan::of(&found).notes.iter().any(|note| note.contains(how)), "{hosting:?}");

@@ -6,16 +6,14 @@
 mod failures;
 pub mod history;
 mod made;
+mod positions;
 mod readiness;
 mod reference;
 pub(crate) mod status;
 pub(crate) mod verdict;
 
 use std::{
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicI64, AtomicU64, Ordering},
-    },
+    sync::{Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
@@ -31,6 +29,7 @@ use self::{
     failures::Failures,
     history::{History, Levels},
     made::Made,
+    positions::Positions,
     readiness::Readiness,
     status::{Held, Lag, Slot},
 };
@@ -75,6 +74,7 @@ pub struct Metrics {
     slot_safe_bytes: Gauge,
     slot_loss_seconds: Gauge,
     snapshot_seconds: Gauge,
+    registry_up: Gauge,
     commit_seconds: Histogram,
     encode_seconds: Histogram,
     queue_seconds: Histogram,
@@ -93,18 +93,6 @@ struct Seen {
     quarantine: Vec<Held>,
     failures: Failures,
     history: History,
-}
-
-/// The positions as numbers, to take differences of.
-#[derive(Default)]
-struct Positions {
-    received: AtomicU64,
-    committed: AtomicU64,
-    server: AtomicU64,
-    /// When the oldest transaction that Kafka has not committed was committed at the source, as far as is known; 0 for none.
-    behind_since_unix_us: AtomicI64,
-    /// Since when the source task has been at work on one chunk, 0 while it waits for the server.
-    source_works_since_unix_us: AtomicI64,
 }
 
 /// What the server says of the slot, and of the snapshots beside it.
@@ -235,6 +223,10 @@ impl Metrics {
                 "snapshot_seconds",
                 "Age of the oldest snapshot that copies of rows of before hold at the server, which keeps VACUUM from what is newer; 0 for none, NaN where the server cannot be asked.",
             ),
+            registry_up: made.real(
+                "registry_up",
+                "1 while the schema registry answers, which it is asked for every few seconds, and 0 while it does not, whether anything waits for it or not; NaN where there is none, or it is built in.",
+            ),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(
                 "encode_seconds",
@@ -265,6 +257,7 @@ impl Metrics {
         for status in SLOT_STATUSES {
             metrics.slot_status.with_label_values(&[status]);
         }
+        metrics.registry_up.set(f64::NAN);
         metrics.slot_safe_bytes.set(f64::INFINITY);
         metrics.slot_loss_seconds.set(f64::INFINITY);
         metrics.queue_limit_bytes.set(signed(queue_limit_bytes));
@@ -354,31 +347,10 @@ impl Metrics {
         self.received(position.end_lsn);
         self.committed_lsn.set(number(position.end_lsn));
         self.positions.committed.store(position.end_lsn.into(), Ordering::Relaxed);
+        self.positions.is_committing.store(false, Ordering::Relaxed);
         let mut readiness = self.lock();
-        readiness.paused = None;
+        (readiness.paused, readiness.silent) = (None, None);
         readiness.progressed_at = Some(Instant::now());
-    }
-
-    /// The stream waits, for a reason that may pass.
-    pub fn paused(&self, failure: &Failure) {
-        self.count_failure(failure);
-        self.lock().paused = Some(failure.told());
-    }
-
-    /// The stream does not wait any more.
-    pub fn resumed(&self) {
-        self.lock().paused = None;
-    }
-
-    /// A session has failed.
-    pub fn failed(&self, failure: &Failure) {
-        self.count_failure(failure);
-        let mut readiness = self.lock();
-        readiness.last_failure = Some(failure.told());
-        readiness.paused = None;
-        // Nothing is read any more, so that nobody sees what is committed at the source from here on.
-        let behind = &self.positions.behind_since_unix_us;
-        let _ = behind.compare_exchange(0, unix_us(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     /// So many rows were read from a table, of which so many were not written.
@@ -422,59 +394,6 @@ impl Metrics {
         self.positions.source_works_since_unix_us.store(unix_us(), Ordering::Relaxed);
     }
 
-    /// Everything before this position is in a Kafka transaction.
-    pub fn published(&self, end_lsn: Lsn) {
-        self.published_lsn.set(number(end_lsn));
-    }
-
-    /// A transaction that ends here was received.
-    pub fn received(&self, end_lsn: Lsn) {
-        self.positions.received.store(end_lsn.into(), Ordering::Relaxed);
-        self.received_lsn.set(number(end_lsn));
-        self.server_position(end_lsn);
-    }
-
-    /// The server's log reaches this far at least.
-    pub fn server_position(&self, lsn: Lsn) {
-        let before = self.positions.server.fetch_max(lsn.into(), Ordering::Relaxed);
-        self.server_lsn.set(number(lsn.max(before.into())));
-    }
-
-    /// A batch was encoded.
-    pub fn batch_encoded(&self, transactions: u64, oldest_commit_unix_us: i64, queued_bytes: usize) {
-        self.source_transactions.inc_by(transactions);
-        self.queue_bytes.set(signed(queued_bytes as u64));
-        if oldest_commit_unix_us != i64::MAX {
-            // An older one that is not committed yet stays.
-            let behind = &self.positions.behind_since_unix_us;
-            let _ = behind.compare_exchange(0, oldest_commit_unix_us, Ordering::Relaxed, Ordering::Relaxed);
-        }
-    }
-
-    /// A Kafka transaction was committed. `newest_commit_unix_us` is about when its last transaction was committed at the source.
-    pub fn kafka_committed(
-        &self,
-        end_lsn: Lsn,
-        records: u64,
-        took: Duration,
-        queued_bytes: usize,
-        newest_commit_unix_us: i64,
-    ) {
-        self.kafka_transactions.inc();
-        self.kafka_records.inc_by(records);
-        self.commit_seconds.observe(took.as_secs_f64());
-        self.committed_lsn.set(number(end_lsn));
-        // A position without records is published by being committed.
-        self.published_lsn.set(self.published_lsn.get().max(number(end_lsn)));
-        self.queue_bytes.set(signed(queued_bytes as u64));
-        self.positions.committed.store(end_lsn.into(), Ordering::Relaxed);
-        // What was received since was committed no earlier than the last of this.
-        let behind = self.positions.received.load(Ordering::Relaxed) > u64::from(end_lsn);
-        let since = if behind { newest_commit_unix_us } else { 0 };
-        self.positions.behind_since_unix_us.store(since, Ordering::Relaxed);
-        self.lock().progressed_at = Some(Instant::now());
-    }
-
     /// How long a batch took from its first byte to its last record.
     pub fn encoded(&self, took: Duration) {
         self.encode_seconds.observe(took.as_secs_f64());
@@ -505,16 +424,6 @@ impl Metrics {
     /// How many Kafka transactions were committed.
     pub fn commits(&self) -> u64 {
         self.kafka_transactions.get()
-    }
-
-    fn lag(&self) -> Lag {
-        let server = self.positions.server.load(Ordering::Relaxed);
-        let committed = self.positions.committed.load(Ordering::Relaxed);
-        let since = self.positions.behind_since_unix_us.load(Ordering::Relaxed);
-        let ms = if since == 0 { 0 } else { (unix_us().saturating_sub(since) / 1000).max(0) };
-        // Where nothing is committed yet, nobody knows.
-        let bytes = if committed == 0 { 0 } else { signed(server.saturating_sub(committed)) };
-        Lag { ms, bytes }
     }
 
     /// Takes note of how it is now.

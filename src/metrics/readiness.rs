@@ -7,9 +7,9 @@ use std::{
 };
 
 use super::{Metrics, unix_ms, unix_us};
-use crate::failure::Told;
+use crate::failure::{Failure, Told};
 
-/// How long without progress the program is called ready: a heartbeat is committed every 10 s even when nothing happens.
+/// How long without progress the program is called ready: a heartbeat is committed every 5 s even when nothing happens.
 const PROGRESS_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Why the program is not ready, if it is not.
@@ -17,6 +17,10 @@ pub(super) struct Readiness {
     pub(super) state: &'static str,
     pub(super) since_ms: i64,
     pub(super) paused: Option<Told>,
+    /// That Kafka owes an answer and gives none.
+    pub(super) silent: Option<Told>,
+    /// That the registry does not answer. Nothing waits for it, unless the stream is paused as well.
+    pub(super) registry_away: Option<Told>,
     pub(super) last_failure: Option<Told>,
     /// When a position was last committed in Kafka.
     pub(super) progressed_at: Option<Instant>,
@@ -42,17 +46,79 @@ impl fmt::Display for Unready {
 
 impl Readiness {
     pub(super) fn new() -> Self {
-        Self { state: "starting", since_ms: unix_ms(), paused: None, last_failure: None, progressed_at: None }
+        Self {
+            state: "starting",
+            since_ms: unix_ms(),
+            paused: None,
+            silent: None,
+            registry_away: None,
+            last_failure: None,
+            progressed_at: None,
+        }
     }
 }
 
 impl Metrics {
-    /// Why the program is not ready, if it is not: it is while it streams and makes progress.
+    /// Why the program is not ready, if it is not: it is while it streams and makes progress. A registry that is away and that nothing waits for is
+    /// told of, and keeps nothing from progress.
     ///
     /// # Errors
     /// One sentence for whoever looks at the probe.
     pub fn ready(&self) -> Result<String, String> {
-        self.unready().map_or_else(|| Ok("streaming".to_owned()), |unready| Err(unready.to_string()))
+        if let Some(unready) = self.unready() {
+            return Err(unready.to_string());
+        }
+        Ok(match &self.lock().registry_away {
+            None => "streaming".to_owned(),
+            Some(told) => format!("streaming, and nothing waits for the schema registry yet: {told}"),
+        })
+    }
+
+    /// The stream waits, for a reason that may pass.
+    pub fn paused(&self, failure: &Failure) {
+        self.count_failure(failure);
+        self.lock().paused = Some(failure.told());
+    }
+
+    /// The stream does not wait any more.
+    pub fn resumed(&self) {
+        self.lock().paused = None;
+    }
+
+    /// Kafka owes an answer, and gives none.
+    pub fn kafka_silent(&self, failure: &Failure) {
+        self.count_failure(failure);
+        self.lock().silent = Some(failure.told());
+    }
+
+    /// Kafka owes nothing, or gives answers again.
+    pub fn kafka_answers(&self) {
+        self.lock().silent = None;
+    }
+
+    /// The registry does not answer, whether anything waits for it or not.
+    pub fn registry_away(&self, failure: &Failure) {
+        self.count_failure(failure);
+        self.registry_up.set(0.0);
+        self.lock().registry_away = Some(failure.told());
+    }
+
+    /// The registry answers.
+    pub fn registry_answers(&self) {
+        self.registry_up.set(1.0);
+        self.lock().registry_away = None;
+    }
+
+    /// A session has failed.
+    pub fn failed(&self, failure: &Failure) {
+        self.count_failure(failure);
+        self.positions.is_committing.store(false, Ordering::Relaxed);
+        let mut readiness = self.lock();
+        readiness.last_failure = Some(failure.told());
+        (readiness.paused, readiness.silent) = (None, None);
+        // Nothing is read any more, so that nobody sees what is committed at the source from here on.
+        let behind = &self.positions.behind_since_unix_us;
+        let _ = behind.compare_exchange(0, unix_us(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn unready(&self) -> Option<Unready> {
@@ -61,7 +127,8 @@ impl Metrics {
         let because = |text: &str, failure: Option<&Told>| {
             Some(Unready { state, text: text.to_owned(), failure: failure.cloned() })
         };
-        if let Some(told) = &readiness.paused {
+        // Without Kafka nothing gets on, whatever else is waited for.
+        if let Some(told) = readiness.silent.as_ref().or(readiness.paused.as_ref()) {
             return because("the stream waits", Some(told));
         }
         if state != "streaming" {
@@ -90,6 +157,24 @@ mod tests {
     use crate::failure::{Code, Failure};
 
     #[test]
+    fn a_registry_that_nothing_waits_for_is_told_of_and_no_more() {
+        let metrics = Metrics::new(0);
+        metrics.state("streaming");
+        metrics.resumed_at(Position::at(1.into()));
+        assert!(metrics.render().contains("pgsluice_registry_up NaN"), "there may be none");
+        metrics.registry_away(&Failure::new(Code::RegistryUnavailable, "connection refused"));
+        let said = metrics.ready().expect("it streams");
+        assert!(said.contains("[registry-unavailable] connection refused"), "{said}");
+        let text = metrics.render();
+        for line in ["pgsluice_ready 1", "pgsluice_registry_up 0", "errors_total{code=\"registry-unavailable\"} 1"] {
+            assert!(text.contains(line), "{line} is not in {text}");
+        }
+        metrics.registry_answers();
+        assert_eq!(metrics.ready().as_deref(), Ok("streaming"));
+        assert!(metrics.render().contains("pgsluice_registry_up 1"));
+    }
+
+    #[test]
     fn it_is_ready_only_while_it_streams_and_does_not_wait() {
         let metrics = Metrics::new(0);
         assert!(metrics.ready().is_err());
@@ -101,7 +186,17 @@ mod tests {
         assert!(metrics.render().contains("pgsluice_ready 1"));
         metrics.paused(&Failure::new(Code::RegistryUnavailable, "the registry is down"));
         assert!(metrics.ready().expect_err("it waits").contains("registry-unavailable"));
+        metrics.kafka_silent(&Failure::new(Code::KafkaUnavailable, "no answer"));
+        assert!(metrics.ready().expect_err("both are away").contains("kafka-unavailable"));
+        // What the one has to say says nothing of the other.
+        metrics.kafka_answers();
+        assert!(metrics.ready().expect_err("the registry is still away").contains("registry-unavailable"));
+        metrics.kafka_silent(&Failure::new(Code::KafkaUnavailable, "no answer"));
         metrics.resumed();
+        assert!(metrics.ready().expect_err("Kafka is still away").contains("kafka-unavailable"));
+        // A session that ends has a failure of its own to tell.
+        metrics.failed(&Failure::new(Code::PostgresUnavailable, "it is away"));
+        metrics.state("streaming");
         assert!(metrics.ready().is_ok());
         metrics.state("waiting to start again");
         assert!(metrics.ready().is_err());

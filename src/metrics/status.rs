@@ -262,12 +262,14 @@ impl Metrics {
     pub(crate) fn status(&self, name: &str, copies: Option<Copies>) -> Status {
         let lag = self.lag();
         let unready = self.unready();
+        let registry_away = self.lock().registry_away.clone();
         let (tables, seen) = (self.tables(), self.seen());
         let in_quarantine = self.quarantined.get();
         let known = Known {
             unready: unready.as_ref(),
             wal_status: seen.slot.as_ref().and_then(|slot| slot.status.as_deref()),
             seconds_to_loss: seen.slot.as_ref().and_then(|slot| slot.seconds_to_loss),
+            registry_away: registry_away.as_ref(),
             in_quarantine,
             lag_ms: lag.ms,
         };

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::readiness::Unready;
-use crate::failure::Code;
+use crate::failure::{Code, Told};
 
 /// A slot that is lost sooner than this is worth a warning, as in the log.
 const SOON_SECONDS: f64 = 3600.0;
@@ -43,6 +43,7 @@ pub(super) struct Known<'a> {
     pub(super) unready: Option<&'a Unready>,
     pub(super) wal_status: Option<&'a str>,
     pub(super) seconds_to_loss: Option<f64>,
+    pub(super) registry_away: Option<&'a Told>,
     pub(super) in_quarantine: i64,
     pub(super) lag_ms: i64,
 }
@@ -57,7 +58,7 @@ impl Verdict {
     }
 
     pub(super) fn of(known: Known<'_>) -> Self {
-        let Known { unready, wal_status, seconds_to_loss, in_quarantine, lag_ms } = known;
+        let Known { unready, wal_status, seconds_to_loss, registry_away, in_quarantine, lag_ms } = known;
         if wal_status == Some("lost") {
             let code = Code::SlotLost;
             let verdict =
@@ -77,6 +78,14 @@ impl Verdict {
         if seconds_to_loss.is_some_and(|seconds| seconds < SOON_SECONDS) {
             return Self::new(Level::Warning, "The stream runs, but the server may give the slot up within the hour.")
                 .advising("See why the stream is behind, or raise max_slot_wal_keep_size.");
+        }
+        if let Some(told) = registry_away {
+            return Self {
+                detail: Some(told.text.clone()),
+                code: Some(told.code.as_str().to_owned()),
+                ..Self::new(Level::Warning, "The stream runs, but the schema registry does not answer: a table that is new or altered will wait for it.")
+                    .advising(told.code.fix())
+            };
         }
         if in_quarantine > 0 {
             let text = match in_quarantine {
@@ -123,10 +132,10 @@ fn sentence(phrase: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::failure::Told;
 
     #[test]
     fn what_is_worst_is_said() {
+        let registry = Told { code: Code::RegistryUnavailable, text: "connection refused".into() };
         let failing = Unready {
             state: "waiting to start again",
             text: String::new(),
@@ -142,6 +151,8 @@ mod tests {
             (Known { lag_ms: 11_000, in_quarantine: 2, ..well }, Level::Warning, "2 tables"),
             (Known { in_quarantine: 1, seconds_to_loss: Some(60.0), ..well }, Level::Warning, "within the hour"),
             (Known { seconds_to_loss: Some(7200.0), ..well }, Level::Well, "All is well"),
+            (Known { registry_away: Some(&registry), in_quarantine: 1, ..well }, Level::Warning, "schema registry"),
+            (Known { registry_away: Some(&registry), unready: Some(&stuck), ..well }, Level::Problem, "no progress"),
             (
                 Known { seconds_to_loss: Some(0.0), wal_status: Some("unreserved"), ..well },
                 Level::Problem,

@@ -14,6 +14,7 @@
 mod collections;
 mod copier;
 mod discard;
+mod kafka_watch;
 mod keys;
 mod letters;
 mod memory;
@@ -21,6 +22,7 @@ mod fitness;
 mod membership;
 mod publish;
 mod quarantine;
+mod registry_watch;
 mod relations;
 mod release;
 mod session;

@@ -8,7 +8,8 @@
 //!   transaction of any length. The checkpoint then names the place inside, see [`Split`](publisher::Split);
 //! - without records, to let the server free log that holds nothing for us: at most every [`QUIET_INTERVAL`], unless
 //!   the server waits for it. The position goes through Kafka like any other, before it is confirmed;
-//! - at least every [`HEARTBEAT_INTERVAL`], so that a fenced instance notices, and the transactional id does not expire.
+//! - at least every [`HEARTBEAT_INTERVAL`], so that a fenced instance notices, that Kafka is away is seen (`kafka_watch.rs`), and the transactional
+//!   id does not expire.
 //!
 //! While a commit is under way, the source goes on encoding into the queue, up to the memory budget.
 
@@ -48,7 +49,9 @@ const URGENT_INTERVAL: Duration = Duration::from_millis(100);
 /// A position this far ahead is committed sooner, to let the server free log.
 const QUIET_DISTANCE_BYTES: u64 = 64 << 20;
 /// How often something is committed, at least.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(10);
+const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+/// How often librdkafka is let speak while nothing happens.
+const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often delivery reports are looked for while a transaction is open.
 const REPORT_INTERVAL: Duration = Duration::from_millis(1);
 
@@ -198,7 +201,11 @@ impl Publisher {
             }
             Some(Writer::Closed(producer)) => {
                 producer.poll();
-                let wait = if self.quiet.is_some() { URGENT_INTERVAL } else { Duration::from_secs(1) };
+                let wait = match self.quiet {
+                    Some(_) => URGENT_INTERVAL,
+                    // Nothing of a heartbeat's delay is to be lost where it shows that Kafka is away.
+                    None => HEARTBEAT_INTERVAL.saturating_sub(self.committed_at.elapsed()).min(IDLE_INTERVAL),
+                };
                 Ok(self.wait(runtime, wait))
             }
             None => Err(Failure::new(Code::Internal, "the producer was used after it had failed")),
@@ -450,6 +457,7 @@ impl Publisher {
         let checkpoint = self.publishing.checkpoint.moved_to(position, unix_ms());
         let (records, age) = (transaction.records(), transaction.age());
         let began = Instant::now();
+        self.publishing.metrics.kafka_commits();
         let copies = self.attachments.iter();
         let copies = copies.map(|(suffix, value)| Attachment { suffix: suffix.clone(), value: value.clone() });
         let quarantine = self.new_quarantine.iter().map(|topic| self.publishing.quarantine.attachment(topic));
@@ -473,7 +481,7 @@ impl Publisher {
         let committed = self.progress.commit(position).map_err(out_of_order)?;
         let metrics = &self.publishing.metrics;
         metrics.kafka_committed(
-            position.end_lsn,
+            position,
             records,
             began.elapsed(),
             self.publishing.budget.used_bytes(),

@@ -18,6 +18,7 @@ use walreceiver::{ConnectOptions, Feedback, WalReader};
 use self::starting::Starting;
 use super::{
     copier::{self, CopierParts},
+    kafka_watch,
     membership::Membership,
     memory::{self, Memory},
     publish::{self, Confirm, Publishing},
@@ -160,6 +161,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
 
     shared.metrics.state("streaming");
     let (parts, requests) = copier;
+    let watched_budget = Arc::clone(&budget);
     let source = Source::new(relations, resume, budget, sender, Arc::clone(&shared.metrics));
     let memory_limit = usize::try_from(shared.config.memory_limit_bytes).unwrap_or(usize::MAX);
     let mut source = source.copying(requests, moved, owed, copier::noted_bytes(memory_limit));
@@ -169,6 +171,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         () = keep_membership(shared, &topic) => Ok(()),
         copied = copier::run(parts) => copied,
         () = remind_of(&quarantine, &admin, shared.kafka.letter_max_bytes()) => Ok(()),
+        () = kafka_watch::watch(&shared.kafka.bootstrap_servers, &watched_budget, &shared.metrics) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

@@ -278,6 +278,8 @@ impl Source {
             (Covered::Nothing, 0)
         };
         self.transactions_begun += 1;
+        // The server has come that far at least, and says nothing more of it while a large transaction is on its way.
+        self.metrics.server_position(begin.commit_lsn);
         self.copies.begin(begin.xid);
         self.transaction = Some(OpenTransaction {
             context: TransactionContext::new(&begin),

@@ -15,6 +15,7 @@ use walreceiver::Backoff;
 use super::{
     membership::Membership,
     memory::Memory,
+    registry_watch,
     session::{self, Shared},
     slot_watch, standby,
     unreachable::explain,
@@ -63,6 +64,9 @@ pub async fn supervise(
     let mut beside = JoinSet::new();
     let slot = shared.config.postgres.slot.clone();
     beside.spawn(slot_watch::watch(Arc::clone(&shared.connect), slot, Arc::clone(&metrics)));
+    if shared.config.needs_registry() {
+        beside.spawn(registry_watch::watch(shared.schemas.clone(), Arc::clone(&metrics)));
+    }
     if launch.stands_by {
         tokio::select! {
             waited = standby::wait(&shared) => {
@@ -85,6 +89,12 @@ pub async fn supervise(
             Err(failure) => failure,
         };
         let failure = session_failure(&shared, failure, &mut stop).await;
+        let failure = match failure.code() {
+            Code::KafkaUnavailable | Code::KafkaDenied | Code::KafkaRefused | Code::ProducerTimedOut => {
+                failure.at_brokers(&shared.kafka.bootstrap_servers)
+            }
+            _ => failure,
+        };
         metrics.failed(&failure);
         if failure.code().recovery() == Recovery::Stop {
             error!(code = failure.code().as_str(), "stopping: {failure}");

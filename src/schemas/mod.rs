@@ -70,6 +70,27 @@ impl Schemas {
         }
     }
 
+    /// Whether the registry answers, whatever it says, within so long. The built-in one is in Kafka, and is not asked.
+    ///
+    /// # Errors
+    /// It does not, or only that it cannot serve anybody.
+    pub async fn answers_within(&self, limit: Duration) -> Result<(), Refusal> {
+        let Self::Remote(client) = self else { return Ok(()) };
+        let asked = tokio::time::timeout(limit, client.global_level()).await;
+        let away = |found: String| Refusal { code: Code::RegistryUnavailable, found, retry_after: None };
+        match asked {
+            Ok(Err(error))
+                if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable) =>
+            {
+                Err(away(error.to_string()))
+            }
+            Ok(_) => Ok(()),
+            Err(_elapsed) => {
+                Err(away(format!("schema registry at {}: no answer within {} ms", client.url(), limit.as_millis())))
+            }
+        }
+    }
+
     /// Registers an Avro schema under a subject and returns its id, which is the earlier one when it is registered already.
     ///
     /// # Errors

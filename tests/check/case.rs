@@ -17,8 +17,8 @@ pub(crate) const SECRETS: [&str; 4] =
 
 /// A database of its own, and a configuration that is good until a test spoils it.
 pub(crate) struct Case {
-    lease: Lease,
-    runtime: tokio::runtime::Runtime,
+    pub(crate) lease: Lease,
+    pub(crate) runtime: tokio::runtime::Runtime,
     pub(crate) name: String,
     pub(crate) url: String,
     pub(crate) tables: String,
@@ -28,6 +28,8 @@ pub(crate) struct Case {
     pub(crate) registry_url: String,
     /// The topic of the built-in registry, in the place of the URL.
     pub(crate) schema_topic: Option<String>,
+    /// Of the program.
+    pub(crate) environment: Vec<(String, String)>,
     folder: tempfile::TempDir,
 }
 
@@ -40,7 +42,10 @@ pub(crate) struct Checked {
 
 impl Case {
     pub(crate) fn new(name: &str) -> Self {
-        let lease = Stack::shared();
+        Self::with(Stack::shared(), name)
+    }
+
+    pub(crate) fn with(lease: Lease, name: &str) -> Self {
         let name = format!("check_{name}_{}", std::process::id());
         let case = Self {
             runtime: tokio::runtime::Runtime::new().expect("a runtime"),
@@ -51,6 +56,7 @@ impl Case {
             bootstrap_servers: lease.bootstrap_servers().to_owned(),
             registry_url: lease.registry_url().to_owned(),
             schema_topic: None,
+            environment: Vec::new(),
             folder: tempfile::tempdir().expect("a folder"),
             lease,
             name,
@@ -86,6 +92,11 @@ impl Case {
 
     pub(crate) fn value(&self, sql: &str) -> String {
         self.query_in(&self.name, sql).pop().unwrap_or_default()
+    }
+
+    /// The server's major version.
+    pub(crate) fn major(&self) -> i32 {
+        self.value("SELECT current_setting('server_version_num')::int / 10000").parse().expect("a number")
     }
 
     /// Connects as a role of the test's own, with these attributes.
@@ -134,7 +145,7 @@ impl Case {
 
     pub(crate) fn pgsluice(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_pgsluice"));
-        command.args(arguments).arg("--config").arg(self.config());
+        command.args(arguments).arg("--config").arg(self.config()).envs(self.environment.iter().cloned());
         command
     }
 

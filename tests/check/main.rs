@@ -8,6 +8,7 @@
 mod stack;
 mod case;
 mod postgres;
+mod server;
 mod setup;
 mod tables;
 mod schemas;

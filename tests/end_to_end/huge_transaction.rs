@@ -1,17 +1,22 @@
 //! Faults 30 and 31: one COPY of a million rows, which share LSNs by the hundred, killed in its middle.
 
-use std::{io::Write, time::Duration};
+use std::{
+    io::Write,
+    time::{Duration, Instant},
+};
 
 use rdkafka::Message;
 
 use crate::harness::{
     avro::Decoder,
-    kafka::{self, Checkpoints},
+    database::lsn,
+    http_get,
+    kafka::{self, Checkpoints, end_lsn},
     memory::Memory,
     proxy::Proxy,
     setting,
     stack::Stack,
-    stream::{START_TIMEOUT, Stream},
+    stream::{Program, START_TIMEOUT, Stream},
     wait_until,
     watcher::Watcher,
 };
@@ -32,8 +37,8 @@ fn a_million_rows_in_one_transaction_killed_half_way() {
     let watcher = Watcher::start(&stream);
     let mut checkpoints = Checkpoints::open(&stream.bootstrap_servers, &stream.checkpoint_topic, &stream.name);
     let memory = Memory::watch(program.id());
-    copy(&stream, rows);
-    let ordinal = checkpoints.await_ordinal(rows / 2, Duration::from_mins(3));
+    let committed = copy(&stream, rows);
+    let ordinal = lag_is_told_while_it_comes(&stream, &program, &mut checkpoints, committed, rows / 2);
     program.kill();
     let first = memory.finish();
     assert!(ordinal < rows, "the transaction was over before it could be killed inside");
@@ -42,6 +47,10 @@ fn a_million_rows_in_one_transaction_killed_half_way() {
     let memory = Memory::watch(program.id());
     program.await_ready();
     stream.drain();
+    wait_until(Duration::from_mins(1), "there is no lag any more", || {
+        // Others write to the server's log, and the stream passes that every few seconds.
+        (lag(&program)? == (0, 0)).then_some(())
+    });
     let second = memory.finish();
     program.terminate();
     watcher.finish();
@@ -135,13 +144,73 @@ fn stopped_inside_one_transaction() {
     every_row_is_there_once(&stream, rows);
 }
 
-fn copy(stream: &Stream, rows: u64) {
+/// Returns between which times it was committed.
+fn copy(stream: &Stream, rows: u64) -> (Instant, Instant) {
     let mut client = stream.database.client();
     let mut copy = client.copy_in("copy public.item from stdin").expect("COPY begins");
     for id in 1..=rows {
         writeln!(copy, "{id}\tvalue of {id}").expect("it takes rows");
     }
+    let before = Instant::now();
     copy.finish().expect("it commits");
+    (before, Instant::now())
+}
+
+/// The lag in milliseconds and in bytes, from one answer.
+fn lag(program: &Program) -> Option<(u64, u64)> {
+    let status: serde_json::Value = serde_json::from_str(&http_get(program.address()?, "/status").ok()?.body).ok()?;
+    Some((status["lag"]["ms"].as_u64()?, status["lag"]["bytes"].as_u64()?))
+}
+
+/// While a transaction comes in, the lag is as old as its commit, and as long as all log since the position before it, however much of it is in Kafka.
+/// What is told lies between what it must have been when it was asked for, and what it must have been when it was answered. Returns how far the
+/// stream is, once that is `ordinal` or beyond it.
+fn lag_is_told_while_it_comes(
+    stream: &Stream,
+    program: &Program,
+    checkpoints: &mut Checkpoints,
+    committed: (Instant, Instant),
+    ordinal: u64,
+) -> u64 {
+    /// Two clocks are compared, and both are cut to milliseconds.
+    const EXACT_TO_MS: u128 = 100;
+    checkpoints.await_ordinal(1, Duration::from_mins(3));
+    let newest = checkpoints.newest();
+    // It stays there until the transaction is over. What is in Kafka the program knows a moment later.
+    let (begin, commit) = (end_lsn(newest), lsn(newest["split"]["commit_lsn"].as_str().expect("an LSN")));
+    wait_until(START_TIMEOUT, "the program knows that it is inside", || {
+        #[expect(clippy::cast_precision_loss, reason = "positions of a new server are small")]
+        program.metric("committed_lsn").filter(|committed| *committed >= begin as f64)
+    });
+    let mut looks = 0;
+    loop {
+        let mut told = Vec::new();
+        for _ in 0..30 {
+            let least_ms = committed.1.elapsed().as_millis();
+            let (ms, bytes) = lag(program).expect("it answers");
+            let most_ms = committed.0.elapsed().as_millis();
+            told.push((least_ms, u128::from(ms), most_ms, bytes));
+        }
+        let most_lsn = stream.database.wal_lsn();
+        let reached = checkpoints.newest()["split"]["ordinal"].as_u64().expect("the stream is inside the transaction");
+        for (least_ms, ms, most_ms, bytes) in &told {
+            assert!(
+                ms + EXACT_TO_MS >= *least_ms && *ms <= most_ms + EXACT_TO_MS,
+                "a lag of {ms} ms, of a transaction that was committed {least_ms} to {most_ms} ms ago"
+            );
+            assert!(
+                (commit - begin..=most_lsn - begin).contains(bytes),
+                "a lag of {bytes} bytes, of {} to {}",
+                commit - begin,
+                most_lsn - begin
+            );
+        }
+        looks += told.len();
+        if reached >= ordinal {
+            println!("{looks} looks at the lag, in the end {:?}", told.last());
+            return reached;
+        }
+    }
 }
 
 /// The rows were written in the order of their ids, so that an event's ordinal is its row's id.

@@ -6,7 +6,8 @@
 //!
 //! From the environment: `PGSLUICE_TEST_PG`, PostgreSQL's version; `PGSLUICE_TEST_SEED`, to repeat what was random;
 //! `PGSLUICE_TEST_KILL_ROUNDS`, `PGSLUICE_TEST_HUGE_ROWS`, `PGSLUICE_TEST_REPLAY_EVENTS` and `PGSLUICE_TEST_SNAPSHOT_ROWS`, `_KILLS`, `_CRASHES` and `_TABLES`, to do
-//! more or less; `PGSLUICE_TEST_PYTHON_CLIENT=required`, to fail without Confluent's Python client.
+//! more or less; `PGSLUICE_TEST_PYTHON_CLIENT=required`, to fail without Confluent's Python client; `PGSLUICE_TEST_PROMETHEUS`, where a Prometheus is, for the
+//! dashboard's queries.
 
 mod harness;
 /// Pages of docs/ that show what commands say.
@@ -24,6 +25,7 @@ mod checkpoint_guards;
 mod choosing;
 mod confluent_client;
 mod copy_rows;
+mod dashboard;
 mod ddl;
 #[cfg(feature = "fault-points")]
 mod fault_points;
@@ -37,13 +39,13 @@ mod logical_messages;
 mod migration;
 mod network_faults;
 mod origin;
+mod outages;
 mod parity;
 mod postgres_crash;
 mod publication;
 #[cfg(feature = "fault-points")]
 mod quarantine;
 mod quick_start;
-mod registry_down;
 mod replay;
 mod round_trip;
 mod sigkill;

@@ -65,9 +65,9 @@ fn too_few_replicas_are_waited_for() {
     proxy.report_too_few_replicas(true);
     let before = stream.database.wal_lsn();
     stream.database.execute("insert into public.item values (1, 'one'), (2, 'two')");
-    wait_until(BOUND, "the probe says that nothing is committed", || {
+    wait_until(BOUND, "the probe says that Kafka takes nothing", || {
         assert!(program.is_running(), "it ended, for a replica that may come back");
-        program.readiness().filter(|answer| answer.status == 503 && answer.body.contains("committed in Kafka"))
+        program.readiness().filter(|answer| answer.status == 503 && answer.body.contains("[kafka-unavailable]"))
     });
     // It has tried again and again.
     proxy.await_refusals(10, BOUND);

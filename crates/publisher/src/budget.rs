@@ -2,7 +2,7 @@
 
 use std::sync::{
     Arc,
-    atomic::{AtomicBool, AtomicUsize, Ordering},
+    atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
 };
 
 use tokio::sync::Notify;
@@ -38,6 +38,7 @@ pub fn headers_cost(headers: impl Iterator<Item = (usize, usize)>) -> usize {
 pub struct MemoryBudget {
     limit_bytes: usize,
     used_bytes: AtomicUsize,
+    releases: AtomicU64,
     somebody_waits: AtomicBool,
     freed: Notify,
 }
@@ -48,6 +49,7 @@ impl MemoryBudget {
         Self {
             limit_bytes,
             used_bytes: AtomicUsize::new(0),
+            releases: AtomicU64::new(0),
             somebody_waits: AtomicBool::new(false),
             freed: Notify::new(),
         }
@@ -84,6 +86,7 @@ impl MemoryBudget {
     pub fn release(&self, bytes: usize) {
         let before = self.used_bytes.fetch_sub(bytes, Ordering::SeqCst);
         debug_assert!(before >= bytes, "more was given back than had been charged");
+        self.releases.fetch_add(1, Ordering::Relaxed);
         if self.somebody_waits.swap(false, Ordering::SeqCst) {
             // All of them, since what is freed may be enough for another than the first; whoever finds too little waits again. One that has taken
             // its `notified()` and not polled it yet is woken too.
@@ -100,6 +103,11 @@ impl MemoryBudget {
     pub async fn hold(self: &Arc<Self>, bytes: usize) -> Charge {
         self.acquire(bytes).await;
         Charge { budget: Arc::clone(self), bytes }
+    }
+
+    /// How often something was given back: while something is charged and this stands still, nobody acknowledges anything.
+    pub fn releases(&self) -> u64 {
+        self.releases.load(Ordering::Relaxed)
     }
 
     /// How many bytes are charged now.

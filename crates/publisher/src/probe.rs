@@ -29,18 +29,18 @@ use crate::{
 };
 
 /// How many topics are asked for in one request.
-const TOPICS_PER_REQUEST: usize = 200;
+pub(crate) const TOPICS_PER_REQUEST: usize = 200;
 /// How long they are listened to. They are queued before the failure is returned.
 const LAST_WORDS_WAIT: Duration = Duration::from_millis(50);
 
 /// Clients that only ask. Their calls block, each for at most the time limit.
 pub struct ClusterProbe {
-    admin: AdminClient<DefaultClientContext>,
+    pub(crate) admin: AdminClient<DefaultClientContext>,
     /// Never sends a record. Of the clients it is the one that hears why a broker cannot be reached: an administrative client's
     /// log is read by nobody.
     listener: BaseProducer<Listening>,
     runtime: tokio::runtime::Handle,
-    timeout: Duration,
+    pub(crate) timeout: Duration,
 }
 
 /// A cluster as one of its brokers describes it.
@@ -63,6 +63,17 @@ pub struct TopicShape {
     pub replication_factor: usize,
     /// Partitions that no broker leads just now, so that nothing can be written to them.
     pub leaderless: usize,
+}
+
+/// What would become of a topic that is to be created.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Creation {
+    /// It would be there.
+    Possible,
+    /// It is there.
+    Exists,
+    /// The brokers have this against it.
+    Refused(String),
 }
 
 /// A property that librdkafka does not take. Holds no value of any property: passwords are among them.
@@ -161,7 +172,7 @@ impl ClusterProbe {
     }
 
     /// Asks whether topics could be created, without creating any (`validate_only` of the request): each name with what
-    /// the brokers have against it, if anything.
+    /// would become of it.
     ///
     /// # Errors
     /// The brokers cannot be reached.
@@ -169,7 +180,7 @@ impl ClusterProbe {
         &self,
         topics: &[&str],
         settings: &TopicSettings,
-    ) -> Result<Vec<(String, Option<String>)>, PublishError> {
+    ) -> Result<Vec<(String, Creation)>, PublishError> {
         let options = AdminOptions::new().request_timeout(Some(self.timeout)).validate_only(true);
         let mut verdicts = Vec::with_capacity(topics.len());
         for topics in topics.chunks(TOPICS_PER_REQUEST) {
@@ -186,8 +197,9 @@ impl ClusterProbe {
                 .block_on(self.admin.create_topics(&new, &options))
                 .map_err(|error| self.failure("asking whether topics could be created", error))?;
             verdicts.extend(answers.into_iter().map(|answer| match answer {
-                Ok(topic) | Err((topic, Code::TopicAlreadyExists)) => (topic, None),
-                Err((topic, code)) => (topic, Some(code.to_string())),
+                Ok(topic) => (topic, Creation::Possible),
+                Err((topic, Code::TopicAlreadyExists)) => (topic, Creation::Exists),
+                Err((topic, code)) => (topic, Creation::Refused(code.to_string())),
             }));
         }
         Ok(verdicts)
@@ -204,7 +216,7 @@ impl ClusterProbe {
             .map_err(|error| self.failure(doing, error))
     }
 
-    fn failure(&self, doing: &'static str, error: KafkaError) -> PublishError {
+    pub(crate) fn failure(&self, doing: &'static str, error: KafkaError) -> PublishError {
         self.listener.poll(LAST_WORDS_WAIT);
         PublishError::Kafka { doing, error, reason: self.listener.context().words() }
     }

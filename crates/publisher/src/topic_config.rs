@@ -3,15 +3,15 @@
 //! Kafka has an older request as well, which sets the whole configuration: what it does not name goes back to the broker's default. It is the
 //! only one that rdkafka has, so that this one is asked of librdkafka itself.
 
-use std::{
-    ffi::{CStr, CString},
-    ptr::{self, NonNull},
-    time::Duration,
-};
+use std::{ffi::CString, ptr, time::Duration};
 
 use rdkafka::{bindings as native, error::KafkaError, types::RDKafkaErrorCode as Code};
 
-use crate::{error::PublishError, topics::TopicAdmin};
+use crate::{
+    error::PublishError,
+    native::{Owned, milliseconds, owned_text},
+    topics::TopicAdmin,
+};
 
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long the answer is waited for: librdkafka gives one in any case once its own time is over.
@@ -91,45 +91,5 @@ impl TopicAdmin {
                 code => Err(refused(code.into(), owned_text(native::rd_kafka_ConfigResource_error_string(answer)))),
             }
         }
-    }
-}
-
-fn milliseconds(duration: Duration) -> i32 {
-    i32::try_from(duration.as_millis()).unwrap_or(i32::MAX)
-}
-
-/// A text that librdkafka owns; none for none.
-///
-/// # Safety
-/// It is null, or ends with a null byte and is alive.
-unsafe fn owned_text(text: *const std::ffi::c_char) -> Option<String> {
-    // SAFETY: what the caller says.
-    (!text.is_null()).then(|| unsafe { CStr::from_ptr(text) }.to_string_lossy().into_owned())
-}
-
-/// What is to be given back to librdkafka.
-struct Owned<T> {
-    pointer: NonNull<T>,
-    destroy: unsafe extern "C" fn(*mut T),
-}
-
-impl<T> Owned<T> {
-    /// None for null.
-    ///
-    /// # Safety
-    /// `destroy` is for what the pointer came from, and nobody else calls it.
-    unsafe fn new(pointer: *mut T, destroy: unsafe extern "C" fn(*mut T)) -> Option<Self> {
-        Some(Self { pointer: NonNull::new(pointer)?, destroy })
-    }
-
-    fn get(&self) -> *mut T {
-        self.pointer.as_ptr()
-    }
-}
-
-impl<T> Drop for Owned<T> {
-    fn drop(&mut self) {
-        // SAFETY: see `new`.
-        unsafe { (self.destroy)(self.pointer.as_ptr()) }
     }
 }

@@ -71,11 +71,14 @@ ids! {
         WalLevel "wal-level" [Ok Error] "Whether the server's log has what changes are decoded from.";
         ReplicationAttribute "replication-attribute" [Ok Error] "Whether the role may open a replication connection.";
         WalSenders "wal-senders" [Ok Error] "Whether the server has a connection left for replication.";
-        Standby "standby" [Warning Error] "The server is a standby.";
+        Standby "standby" [Error] "The server is a standby.";
         WalSenderTimeout "wal-sender-timeout" [Ok Warning] "How long the server waits for a sign of life before it ends the connection.";
         ServerEncoding "server-encoding" [Ok Warning] "Whether all text in the database can be made into UTF-8.";
         MaxSlotWalKeepSize "max-slot-wal-keep-size" [Ok Warning] "How much log the server keeps for a stream that is down.";
         IdleReplicationSlotTimeout "idle-replication-slot-timeout" [Ok Warning] "Whether the server invalidates a slot that nobody reads from for a while.";
+        ClockSkew "clock-skew" [Ok Warning] "How far the server's clock is from this machine's.";
+        SessionTimeouts "session-timeouts" [Ok Warning] "Whether the server ends transactions of the role that take their time.";
+        OtherSlots "other-slots" [Ok Warning] "Whether slots of others keep log, or dead rows, that the server cannot remove.";
         LogicalDecodingWorkMem "logical-decoding-work-mem" [Ok] "From which size on the server spills a transaction to its disk.";
         Failover "failover" [Ok Warning] "Whether the slot, and all that is in Kafka, would be on the server that takes over.";
         ReplicationSlots "replication-slots" [Ok Error] "Whether the server has room for the slot that is to be created.";
@@ -115,6 +118,7 @@ ids! {
         LettersRetention "letters-retention" [Error] "The topic of dead letters of a table in quarantine may remove them before they are released.";
         TopicPartitions "topic-partitions" [Warning] "A topic has another number of partitions than is configured.";
         TopicLeader "topic-leader" [Error] "Partitions of a topic have no leader.";
+        TopicRights "topic-rights" [Ok Warning Error] "Whether the brokers let this client write to the topics that are there.";
         TopicMinInsyncReplicas "topic-min-insync-replicas" [Warning Error] "How many brokers have a record when it is acknowledged.";
         TopicReplicationFactor "topic-replication-factor" [Warning] "Topics have one replica only.";
         MessageMaxBytes "message-max-bytes" [Ok Warning] "How large a record may be, by the client and by the topics.";

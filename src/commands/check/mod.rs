@@ -1,8 +1,8 @@
 //! `pgsluice check`: everything that can be found wrong before the first start, at once.
 //!
 //! It only asks. Sessions of PostgreSQL are read-only, topics are created with `validate_only`, schemas are compared and not
-//! registered, and no transactional producer is connected: that would fence a running instance. What follows from that: whether Kafka
-//! grants WRITE on the topics and on the transactional id cannot be told here, since the only way to ask is to write.
+//! registered, and no transactional producer is connected: that would fence a running instance. What Kafka grants on topics that are there the
+//! brokers say themselves; on the transactional id, and on topics that are to be created, the only way to ask is to write.
 //!
 //! The order keeps a running instance from looking broken. The slot is read before the checkpoint, since a confirmed position is
 //! in Kafka first; the end of the server's log is read after it, since what is in Kafka was in the log first.
@@ -14,12 +14,17 @@ pub(super) mod id;
 pub(super) mod report;
 mod postgres;
 mod server;
+mod clock;
+mod timeouts;
+mod other_slots;
+mod failover;
 mod tables;
 mod slot;
 mod schemas;
 mod kafka;
 mod quarantine;
 mod topics;
+mod rights;
 mod registry;
 
 use std::{

@@ -14,7 +14,7 @@ use super::{
     tables::Tables,
 };
 use crate::{
-    catalog::{Catalog, Role, ServerSettings},
+    catalog::{Catalog, Hosting, Role, ServerSettings, Wish},
     checkpoint::start::Wanted,
     config::{Config, SnapshotMode},
     failure::{Code, Failure},
@@ -43,6 +43,7 @@ pub(super) struct Session<'a> {
     pub(super) catalog: Catalog,
     pub(super) settings: ServerSettings,
     pub(super) role: Role,
+    pub(super) hosting: Hosting,
 }
 
 impl Session<'_> {
@@ -102,12 +103,21 @@ impl Postgres {
         let ordinary = ordinary
             .map_err(|_elapsed| format!("{} did not answer within {}", self.options.server(), seconds_text(limit)))
             .and_then(|outcome| outcome.map_err(|failure| failure.found().to_owned()));
-        self.connections(&ordinary, replication);
+        let by_name = match self.options.host() {
+            Host::Tcp(host) => Hosting::of_host(host),
+            Host::Unix(_) => Hosting::Own,
+        };
+        // Behind a name of one's own, or an address, the server knows better.
+        let hosting = match &ordinary {
+            Ok(()) if by_name == Hosting::Own => catalog.hosting().await?,
+            _ => by_name,
+        };
+        self.connections(&ordinary, replication, hosting);
         if ordinary.is_err() {
             return Ok(());
         }
         let (settings, role) = (catalog.server_settings().await?, catalog.role().await?);
-        let mut session = Session { config: &self.config, options: &self.options, catalog, settings, role };
+        let mut session = Session { config: &self.config, options: &self.options, catalog, settings, role, hosting };
         super::server::examine(&mut session, &mut self.findings).await?;
         let slot = SlotView::read(&mut session, &self.stream_application, &mut self.findings).await?;
         self.slot = Some(slot);
@@ -119,7 +129,12 @@ impl Postgres {
     }
 
     /// Both connections may fail for one reason, and then it is one finding.
-    fn connections(&mut self, ordinary: &Result<(), String>, replication: Result<ReplicationClient, Error>) {
+    fn connections(
+        &mut self,
+        ordinary: &Result<(), String>,
+        replication: Result<ReplicationClient, Error>,
+        hosting: Hosting,
+    ) {
         let options = Arc::clone(&self.options);
         match replication {
             Ok(client) => {
@@ -138,7 +153,7 @@ impl Postgres {
                 }
                 self.replication = Some(client);
             }
-            Err(error) => self.findings.error(refusal(&error, &options)),
+            Err(error) => self.findings.error(refusal(&error, &options, hosting)),
         }
         let Err(found) = ordinary else { return };
         // Both fail for one reason, unless that is one that only a replication connection can have.
@@ -206,7 +221,7 @@ impl Postgres {
 }
 
 /// What it means that the replication connection cannot be made.
-fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
+fn refusal(error: &Error, options: &ConnectOptions, hosting: Hosting) -> Problem {
     let (user, database) = (options.user(), options.database());
     let no_stream = "without it nothing can be streamed".to_owned();
     let problem = |id: Id, fix: String| Problem { id, found: error.to_string(), why: no_stream.clone(), fix };
@@ -231,32 +246,39 @@ fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
             format!("set the password of role {user} in postgres.url or postgres.password_file"),
         ),
         Error::Server { error: said, .. } => match said.code() {
-            _ if said.message().contains("pg_hba.conf") => problem(
-                CheckId::PostgresHba.into(),
-                format!(
-                    "add to pg_hba.conf, and SELECT pg_reload_conf(): host {database} {user} ADDRESS-OF-THIS-MACHINE/32 scram-sha-256"
-                ),
-            ),
+            _ if said.message().contains("pg_hba.conf") => {
+                problem(CheckId::PostgresHba.into(), hba(hosting, user, database))
+            }
             "28P01" => problem(
                 CheckId::PostgresAuthentication.into(),
                 format!("correct the password of role {user} in postgres.url or postgres.password_file"),
             ),
             "28000" => problem(
                 CheckId::PostgresAuthentication.into(),
-                format!("CREATE ROLE {user} LOGIN REPLICATION PASSWORD '...', or correct the user in postgres.url"),
+                match hosting {
+                    Hosting::AmazonRds => format!(
+                        "CREATE ROLE {user} LOGIN PASSWORD '...' and GRANT rds_replication TO {user}, or correct the user in postgres.url"
+                    ),
+                    _ => format!(
+                        "CREATE ROLE {user} LOGIN REPLICATION PASSWORD '...', or correct the user in postgres.url"
+                    ),
+                },
             ),
             "3D000" => problem(
                 CheckId::PostgresDatabase.into(),
                 "correct the database in postgres.url: it comes after the last /".into(),
             ),
             // Before the database is entered, only the attribute is looked at.
-            "42501" if !said.message().contains("database") => replication_attribute(user, &error.to_string()),
+            "42501" if !said.message().contains("database") => replication_attribute(user, &error.to_string(), hosting),
             "42501" => {
                 problem(CheckId::PostgresPrivilege.into(), format!("GRANT CONNECT ON DATABASE {database} TO {user}"))
             }
             "53300" => problem(
                 CheckId::WalSenders.into(),
-                "raise max_wal_senders (and max_connections) with ALTER SYSTEM, and restart the server".into(),
+                format!(
+                    "raise max_wal_senders, and max_connections if it is not higher: {}",
+                    hosting.set(&Wish { name: "max_wal_senders", value: "20", raw: "20", takes_restart: true })
+                ),
             ),
             "57P03" => problem(
                 CheckId::PostgresUnreachable.into(),
@@ -271,16 +293,30 @@ fn refusal(error: &Error, options: &ConnectOptions) -> Problem {
     }
 }
 
+/// What lets a connection in that nothing lets in.
+fn hba(hosting: Hosting, user: &str, database: &str) -> String {
+    match hosting {
+        Hosting::Own => format!(
+            "add to pg_hba.conf, and SELECT pg_reload_conf(): host {database} {user} ADDRESS-OF-THIS-MACHINE/32 scram-sha-256"
+        ),
+        // There is no such file to be edited. Whoever has come so far was let through by the network.
+        Hosting::AmazonRds => "set sslmode=verify-full in postgres.url: rds.force_ssl takes no connection without TLS".into(),
+        Hosting::CloudSql => {
+            "set sslmode=verify-ca in postgres.url, with sslrootcert, sslcert and sslkey if the instance asks for a client's certificate".into()
+        }
+        Hosting::Azure => {
+            "set sslmode=verify-full in postgres.url, and let this machine's address in: az postgres flexible-server firewall-rule create".into()
+        }
+    }
+}
+
 /// That the role may not replicate, however it came out.
-pub(super) fn replication_attribute(user: &str, found: &str) -> Problem {
+pub(super) fn replication_attribute(user: &str, found: &str, hosting: Hosting) -> Problem {
     Problem {
         id: CheckId::ReplicationAttribute.into(),
         found: found.to_owned(),
         why: "only a role with REPLICATION may open a replication connection".into(),
-        fix: format!(
-            "ALTER ROLE {} REPLICATION (on Amazon RDS: GRANT rds_replication TO it)",
-            postgres_protocol::escape::escape_identifier(user)
-        ),
+        fix: format!("{}; -- as {}", hosting.let_replicate(user), hosting.administrator()),
     }
 }
 

@@ -1,12 +1,15 @@
 //! PostgreSQL's settings.
 
 use super::{
+    clock, failover,
     id::{CheckId, Id},
+    other_slots,
     postgres::{Session, replication_attribute},
     report::{Findings, Problem, bytes_text, seconds_text},
+    timeouts,
 };
 use crate::{
-    catalog::{ServerSettings, Setting},
+    catalog::{Hosting, LOGICAL, ServerSettings, Setting, Wish},
     failure::Failure,
 };
 
@@ -17,16 +20,24 @@ const SLOT_KEEP_MIN_BYTES: i64 = 1 << 30;
 /// With less patience than this, a pause of the network ends the connection.
 const SENDER_TIMEOUT_MIN_MS: i64 = 5000;
 
+/// What settings are to be set to.
+const SENDERS: Wish = Wish { name: "max_wal_senders", value: "10", raw: "10", takes_restart: true };
+const SENDER_TIMEOUT: Wish = Wish { name: "wal_sender_timeout", value: "60s", raw: "60000", takes_restart: false };
+pub(super) const SLOT_KEEP_SIZE: Wish =
+    Wish { name: "max_slot_wal_keep_size", value: "50GB", raw: "51200", takes_restart: false };
+const IDLE_SLOT_TIMEOUT: Wish =
+    Wish { name: "idle_replication_slot_timeout", value: "0", raw: "0", takes_restart: false };
+
 pub(super) async fn examine(session: &mut Session<'_>, findings: &mut Findings) -> Result<(), Failure> {
     version(session, findings);
-    wal_level(&session.settings, findings);
+    wal_level(&session.settings, session.hosting, findings);
     if session.settings.may_replicate {
         findings.ok(CheckId::ReplicationAttribute, format!("role {} may replicate", session.role.name));
     } else if !findings.has(CheckId::ReplicationAttribute) {
         let found = format!("role {} has no REPLICATION attribute", session.role.name);
-        findings.error(replication_attribute(&session.role.name, &found));
+        findings.error(replication_attribute(&session.role.name, &found, session.hosting));
     }
-    senders(&session.settings, findings);
+    senders(&session.settings, session.hosting, findings);
     standby(session, findings);
     sender_timeout(session, findings);
     encoding(&session.settings, findings);
@@ -38,10 +49,10 @@ pub(super) async fn examine(session: &mut Session<'_>, findings: &mut Findings) 
     ];
     let settings = session.catalog.settings(&names).await?;
     if let Some(setting) = settings.get("max_slot_wal_keep_size") {
-        slot_keep_size(setting, findings);
+        slot_keep_size(setting, session.hosting, findings);
     }
     if let Some(setting) = settings.get("idle_replication_slot_timeout") {
-        idle_slot_timeout(setting, findings);
+        idle_slot_timeout(setting, session.hosting, findings);
     }
     if let Some(setting) = settings.get("logical_decoding_work_mem") {
         findings.ok(
@@ -49,9 +60,11 @@ pub(super) async fn examine(session: &mut Session<'_>, findings: &mut Findings) 
             format!("{}: the server spills larger transactions to its disk until they commit", setting.shown),
         );
     }
-    if session.config.postgres.failover {
-        failover(session, settings.get("synchronized_standby_slots"), findings);
-    }
+    clock::examine(session, findings).await?;
+    timeouts::examine(session, findings).await?;
+    let others = session.catalog.other_slots(&session.config.postgres.slot).await?;
+    other_slots::examine(&others, findings);
+    failover::examine(session, settings.get("synchronized_standby_slots"), &others, findings);
     Ok(())
 }
 
@@ -84,7 +97,7 @@ fn version(session: &Session<'_>, findings: &mut Findings) {
     }
 }
 
-fn wal_level(settings: &ServerSettings, findings: &mut Findings) {
+fn wal_level(settings: &ServerSettings, hosting: Hosting, findings: &mut Findings) {
     if settings.wal_level == "logical" {
         findings.ok(CheckId::WalLevel, "logical");
     } else {
@@ -92,52 +105,38 @@ fn wal_level(settings: &ServerSettings, findings: &mut Findings) {
             id: CheckId::WalLevel.into(),
             found: format!("wal_level is {}", settings.wal_level),
             why: "the log lacks what changes are decoded from".into(),
-            fix: "ALTER SYSTEM SET wal_level = 'logical', and restart the server".into(),
+            fix: hosting.set(&LOGICAL),
         });
     }
 }
 
-fn senders(settings: &ServerSettings, findings: &mut Findings) {
+fn senders(settings: &ServerSettings, hosting: Hosting, findings: &mut Findings) {
     let (max, used) = settings.senders;
     if max == 0 {
         findings.error(Problem {
             id: CheckId::WalSenders.into(),
             found: "max_wal_senders is 0".into(),
             why: "the server opens no replication connection at all".into(),
-            fix: "ALTER SYSTEM SET max_wal_senders = 10, and restart the server".into(),
+            fix: hosting.set(&SENDERS),
         });
     } else if !findings.has(CheckId::WalSenders) {
         findings.ok(CheckId::WalSenders, format!("{used} of {max} in use, this check's own included"));
     }
 }
 
+/// `run` streams from primaries alone, whatever the version: a standby's timeline changes under the connection when it is promoted.
 fn standby(session: &Session<'_>, findings: &mut Findings) {
     if !session.settings.in_recovery {
         return;
     }
-    let fix = "set the host in postgres.url to the primary".to_owned();
-    if session.major() < 16 || session.config.postgres.manage {
-        let found = if session.major() < 16 {
-            "the server is a standby, which can decode changes from version 16 on only".into()
-        } else {
-            "the server is a standby, on which no publication can be created or altered".to_owned()
-        };
-        findings.error(Problem {
-            id: CheckId::Standby.into(),
-            found,
-            why: "the stream cannot start here as configured".into(),
-            fix,
-        });
-    } else {
-        findings.warning(Problem {
-            id: CheckId::Standby.into(),
-            found: "the server is a standby".into(),
-            why: "the primary may remove rows of the catalog that decoding needs, which invalidates the slot; and creating a slot waits \
-                  for activity on the primary"
-                .into(),
-            fix: "set hot_standby_feedback = on and a physical slot for this standby, or stream from the primary".into(),
-        });
-    }
+    findings.error(Problem {
+        id: CheckId::Standby.into(),
+        found: "the server is a standby".into(),
+        why: "run streams from the primary alone: no publication can be made here, and whoever streamed from a standby would not see that it \
+              is promoted"
+            .into(),
+        fix: "set the host in postgres.url to the primary, by a name that follows it".into(),
+    });
 }
 
 fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
@@ -149,7 +148,7 @@ fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
             id: CheckId::WalSenderTimeout.into(),
             found: "wal_sender_timeout is 0".into(),
             why: "the server never gives up a connection that has died silently, and until then no other can read from the slot".into(),
-            fix: "ALTER SYSTEM SET wal_sender_timeout = '60s'; SELECT pg_reload_conf();".into(),
+            fix: session.hosting.set(&SENDER_TIMEOUT),
         });
     } else if timeout_ms < SENDER_TIMEOUT_MIN_MS {
         findings.warning(Problem {
@@ -157,7 +156,7 @@ fn sender_timeout(session: &Session<'_>, findings: &mut Findings) {
             found: format!("wal_sender_timeout is {}", seconds_text(timeout)),
             why: "a short pause of the network or of this machine ends the connection, and the stream starts again"
                 .into(),
-            fix: "ALTER SYSTEM SET wal_sender_timeout = '60s'; SELECT pg_reload_conf();".into(),
+            fix: session.hosting.set(&SENDER_TIMEOUT),
         });
     } else {
         // The receiver answers at least thrice within the server's patience, whatever is configured.
@@ -182,12 +181,10 @@ fn encoding(settings: &ServerSettings, findings: &mut Findings) {
     }
 }
 
-fn slot_keep_size(setting: &Setting, findings: &mut Findings) {
+fn slot_keep_size(setting: &Setting, hosting: Hosting, findings: &mut Findings) {
     const MIB: i64 = 1 << 20;
     let id = Id::from(CheckId::MaxSlotWalKeepSize);
-    let fix = "ALTER SYSTEM SET max_slot_wal_keep_size = '50GB'; SELECT pg_reload_conf(); -- what the longest outage writes, and the disk \
-               can spare"
-        .to_owned();
+    let fix = format!("{} -- what the longest outage writes, and the disk can spare", hosting.set(&SLOT_KEEP_SIZE));
     match setting.raw.parse::<i64>() {
         Ok(megabytes) if megabytes < 0 => findings.warning(Problem {
             id,
@@ -205,7 +202,7 @@ fn slot_keep_size(setting: &Setting, findings: &mut Findings) {
     }
 }
 
-fn idle_slot_timeout(setting: &Setting, findings: &mut Findings) {
+fn idle_slot_timeout(setting: &Setting, hosting: Hosting, findings: &mut Findings) {
     if setting.raw == "0" {
         findings.ok(CheckId::IdleReplicationSlotTimeout, "0: a slot that nobody reads from is kept");
         return;
@@ -215,35 +212,12 @@ fn idle_slot_timeout(setting: &Setting, findings: &mut Findings) {
         found: format!("idle_replication_slot_timeout is {}", setting.shown),
         why: "the server invalidates the slot when the stream is down for longer, and the changes since are lost to it"
             .into(),
-        fix: "ALTER SYSTEM SET idle_replication_slot_timeout = 0; SELECT pg_reload_conf();".into(),
+        fix: hosting.set(&IDLE_SLOT_TIMEOUT),
     });
 }
 
-fn failover(session: &Session<'_>, standby_slots: Option<&Setting>, findings: &mut Findings) {
-    if session.major() < 17 {
-        findings.warning(Problem {
-            id: CheckId::Failover.into(),
-            found: format!("postgres.failover is on, and version {} has no failover slots", session.major()),
-            why: "after a failover the slot is not on the new primary, and changes are lost to the stream".into(),
-            fix: "upgrade to 17, or set postgres.failover = false".into(),
-        });
-    } else if standby_slots.is_some_and(|setting| setting.raw.is_empty()) {
-        findings.warning(Problem {
-            id: CheckId::Failover.into(),
-            found: "postgres.failover is on, and synchronized_standby_slots is empty".into(),
-            why: "the stream may be ahead of the standby that takes over, which then lacks changes that are in Kafka"
-                .into(),
-            fix: "ALTER SYSTEM SET synchronized_standby_slots = 'SLOT-OF-THE-STANDBY'; SELECT pg_reload_conf(); and \
-                  sync_replication_slots = on at the standby"
-                .into(),
-        });
-    } else {
-        findings.ok(CheckId::Failover, "standbys keep a copy of the slot, and the stream waits for them");
-    }
-}
-
 /// Whether a slot can be created.
-pub(super) fn free_slots(settings: &ServerSettings, findings: &mut Findings) {
+pub(super) fn free_slots(settings: &ServerSettings, hosting: Hosting, findings: &mut Findings) {
     let (max, used) = settings.slots;
     if used < max {
         findings.ok(CheckId::ReplicationSlots, format!("{used} of {max} in use"));
@@ -253,9 +227,8 @@ pub(super) fn free_slots(settings: &ServerSettings, findings: &mut Findings) {
             found: format!("all {max} replication slots are in use, and the stream needs one"),
             why: "the slot cannot be created".into(),
             fix: format!(
-                "ALTER SYSTEM SET max_replication_slots = {}, and restart the server; or drop one that nobody needs, of SELECT \
-                 slot_name, active FROM pg_replication_slots",
-                max + 10
+                "{}; or drop one that nobody needs, of SELECT slot_name, active FROM pg_replication_slots",
+                hosting.set(&Wish { name: "max_replication_slots", value: "20", raw: "20", takes_restart: true })
             ),
         });
     }
@@ -264,4 +237,40 @@ pub(super) fn free_slots(settings: &ServerSettings, findings: &mut Findings) {
 /// How much room there is, in words.
 pub(super) fn room(bytes: i64) -> String {
     if bytes > 0 { format!("{} more may be written", bytes_text(bytes)) } else { "nothing more may be written".into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::check::report::{Report, System};
+
+    /// What a server cannot be made to be beside others that stream from it.
+    #[test]
+    fn a_server_that_is_run_by_others_is_mended_in_their_way() {
+        let settings = ServerSettings {
+            version_num: 160_000,
+            wal_level: "replica".into(),
+            slots: (5, 5),
+            senders: (0, 0),
+            wal_sender_timeout_ms: 60_000,
+            max_slot_wal_keep_size: "-1".into(),
+            encoding: "UTF8".into(),
+            may_replicate: true,
+            in_recovery: false,
+        };
+        for (hosting, logical, slots) in [
+            (Hosting::Own, "ALTER SYSTEM SET wal_level", "ALTER SYSTEM SET max_replication_slots = '20'"),
+            (Hosting::AmazonRds, "ParameterName=rds.logical_replication", "ParameterName=max_replication_slots"),
+            (Hosting::CloudSql, "cloudsql.logical_decoding=on", "max_replication_slots=20"),
+            (Hosting::Azure, "--name wal_level --value logical", "--name max_replication_slots --value 20"),
+        ] {
+            let mut findings = Findings::new(System::Postgres);
+            wal_level(&settings, hosting, &mut findings);
+            senders(&settings, hosting, &mut findings);
+            free_slots(&settings, hosting, &mut findings);
+            let text = Report::new([findings]).to_text(false);
+            assert!(text.contains(logical) && text.contains(slots) && text.contains("3 errors"), "{text}");
+            assert_eq!(text.contains("ALTER SYSTEM"), hosting == Hosting::Own, "{text}");
+        }
+    }
 }

@@ -10,7 +10,7 @@ use super::{
     server,
 };
 use crate::{
-    catalog::SlotState,
+    catalog::{Hosting, SlotState},
     checkpoint::start::{Server, Slot, Start, TimelineEnd, Wanted, anew, decide},
     failure::{Code, Failure},
 };
@@ -32,12 +32,12 @@ impl SlotView {
         let slot = session.catalog.slot(&name).await?;
         let state = session.catalog.slot_state(&name).await?;
         if slot.is_none() && session.config.postgres.manage {
-            server::free_slots(&session.settings, findings);
+            server::free_slots(&session.settings, session.hosting, findings);
         }
         if let (Some(slot), Some(state)) = (&slot, &state) {
             if slot.plugin.as_deref() == Some("pgoutput") {
                 reader(&name, state, stream_application, findings);
-                retained(&name, slot, state, findings);
+                retained(&name, slot, state, session.hosting, findings);
             }
             if session.config.postgres.failover && state.failover == Some(false) {
                 findings.warning(Problem {
@@ -142,7 +142,7 @@ fn reader(name: &str, state: &SlotState, stream_application: &str, findings: &mu
     }
 }
 
-fn retained(name: &str, slot: &Slot, state: &SlotState, findings: &mut Findings) {
+fn retained(name: &str, slot: &Slot, state: &SlotState, hosting: Hosting, findings: &mut Findings) {
     if slot.lost.is_some() {
         return;
     }
@@ -150,9 +150,10 @@ fn retained(name: &str, slot: &Slot, state: &SlotState, findings: &mut Findings)
     let room = state.safe_wal_size.map(|bytes| format!(", {}", server::room(bytes))).unwrap_or_default();
     let status = state.wal_status.as_deref().unwrap_or("unknown");
     let found = format!("{kept} of log kept for slot {name}{room}; wal_status is {status}");
-    let fix = "start the stream, or see why it does not advance; to gain time, raise max_slot_wal_keep_size with ALTER SYSTEM, and \
-               SELECT pg_reload_conf()"
-        .to_owned();
+    let fix = format!(
+        "start the stream, or see why it does not advance; to gain time, raise max_slot_wal_keep_size: {}",
+        hosting.set(&server::SLOT_KEEP_SIZE)
+    );
     match status {
         "unreserved" => findings.error(Problem {
             id: CheckId::SlotWal.into(),

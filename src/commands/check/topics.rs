@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use publisher::{TopicSettings, TopicShape};
+use publisher::{Creation, PublishError, TopicSettings, TopicShape};
 use tokio::task::spawn_blocking;
 
 use super::{
@@ -23,6 +23,7 @@ impl Kafka {
         let is_there = |topic: &&str| reached.cluster.topics.contains_key(*topic);
         let (existing, missing): (Vec<&str>, Vec<&str>) = topics.into_iter().partition(is_there);
         self.existing(&reached, &existing, schemas).await;
+        self.rights(&reached, &existing).await;
         self.letters_max_bytes(schemas);
         for (partitions, missing) in grouped(missing.into_iter().map(|topic| (schemas.partitions(topic), topic))) {
             self.missing(&reached, &missing, partitions).await;
@@ -110,10 +111,14 @@ impl Kafka {
         let names: Vec<String> = topics.iter().map(ToString::to_string).collect();
         let asking = spawn_blocking(move || {
             let names: Vec<&str> = names.iter().map(String::as_str).collect();
-            probe.validate_topics(&names, &settings)
+            let verdicts = probe.validate_topics(&names, &settings)?;
+            // An instance that runs may have made some of them since it was asked which there are.
+            let is_hidden = verdicts.iter().any(|(_, found)| *found == Creation::Exists);
+            let now = if is_hidden { probe.cluster()?.topics } else { BTreeMap::new() };
+            Ok::<_, PublishError>((verdicts, now))
         });
-        let verdicts = match asking.await {
-            Ok(Ok(verdicts)) => verdicts,
+        let (verdicts, now) = match asking.await {
+            Ok(Ok(answers)) => answers,
             Ok(Err(error)) => {
                 self.findings.error(incomplete(&error.to_string()));
                 return false;
@@ -123,7 +128,16 @@ impl Kafka {
                 return false;
             }
         };
-        let refused = grouped(verdicts.into_iter().filter_map(|(topic, reason)| Some((reason?, topic))));
+        let is_hidden = |(topic, found): &&(String, Creation)| *found == Creation::Exists && !now.contains_key(topic);
+        let hidden: Vec<&String> = verdicts.iter().filter(is_hidden).map(|(topic, _)| topic).collect();
+        if !hidden.is_empty() {
+            self.hidden(&hidden);
+        }
+        let is_hidden = !hidden.is_empty();
+        let refused = grouped(verdicts.into_iter().filter_map(|(topic, found)| match found {
+            Creation::Refused(reason) => Some((reason, topic)),
+            Creation::Possible | Creation::Exists => None,
+        }));
         for (reason, topics) in &refused {
             self.findings.error(Problem {
                 id: CheckId::TopicCreation.into(),
@@ -133,7 +147,7 @@ impl Kafka {
                     .into(),
             });
         }
-        refused.is_empty()
+        refused.is_empty() && !is_hidden
     }
 
     pub(super) async fn topic_settings(

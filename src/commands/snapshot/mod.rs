@@ -2,13 +2,17 @@
 
 mod show;
 
-use std::{net::SocketAddr, process::ExitCode, time::Duration};
+use std::{process::ExitCode, time::Duration};
 
 use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::json;
 
-use super::{ConfigFile, instance::Instance, runtime};
+use super::{
+    ConfigFile,
+    instance::{Address, Instance},
+    runtime,
+};
 use crate::{
     config::CONNECTIONS_MAX,
     failure::{Code, Failure},
@@ -28,7 +32,7 @@ pub(super) struct SnapshotCommand {
     config: ConfigFile,
     /// Where the instance listens, if not at `http.listen`.
     #[arg(long, value_name = "HOST:PORT", global = true)]
-    instance: Option<SocketAddr>,
+    instance: Option<Address>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -70,7 +74,8 @@ enum Verb {
 impl SnapshotCommand {
     pub(super) fn run(self) -> Result<ExitCode, Failure> {
         let config = self.config.load()?;
-        let instance = Instance::new(self.instance.unwrap_or(config.http.listen), Some(&config.http));
+        let address = self.instance.unwrap_or_else(|| config.http.listen.into());
+        let instance = Instance::new(address, Some(&config.http));
         runtime()?.block_on(self.verb.run(&instance))?;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,9 +1,6 @@
 //! One frame.
 
-use std::{
-    net::SocketAddr,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use indicatif::HumanCount;
 use ratatui::{
@@ -16,6 +13,7 @@ use ratatui::{
 
 use super::words::{bytes, rate, time};
 use crate::{
+    commands::instance::Address,
     failure::Failure,
     metrics::{
         status::{Copies, Copy, Position, Status},
@@ -30,7 +28,7 @@ const FAILURES_MAX: usize = 3;
 
 /// What is shown.
 pub(super) struct View {
-    address: SocketAddr,
+    address: Address,
     /// What a key does, where there are keys.
     hint: &'static str,
     status: Option<Status>,
@@ -41,7 +39,7 @@ pub(super) struct View {
 
 impl View {
     /// Before there is an answer.
-    pub(super) fn unknown(address: SocketAddr, hint: &'static str) -> Self {
+    pub(super) fn unknown(address: Address, hint: &'static str) -> Self {
         Self { address, hint, status: None, answered: None, problem: None }
     }
 

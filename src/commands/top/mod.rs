@@ -5,7 +5,6 @@ mod words;
 
 use std::{
     io::{self, IsTerminal, Write},
-    net::SocketAddr,
     process::ExitCode,
     time::Duration,
 };
@@ -23,7 +22,11 @@ use tokio::{
 };
 
 use self::draw::View;
-use super::{ConfigFile, instance::Instance, runtime};
+use super::{
+    ConfigFile,
+    instance::{Address, Instance},
+    runtime,
+};
 use crate::{
     failure::{Code, Failure},
     http::status::PATH,
@@ -45,7 +48,7 @@ pub(super) struct Top {
     config: ConfigFile,
     /// Where the instance listens, if not at `http.listen`. With it no configuration is needed.
     #[arg(long, value_name = "HOST:PORT")]
-    instance: Option<SocketAddr>,
+    instance: Option<Address>,
     /// Print one frame as text, and end.
     #[arg(long)]
     once: bool,
@@ -56,12 +59,12 @@ impl Top {
         let instance = match self.instance {
             // What it shows is for whoever may read: no token is needed.
             Some(address) => Instance::new(address, None),
-            None => Instance::new(self.config.load()?.http.listen, None),
+            None => Instance::new(self.config.load()?.http.listen.into(), None),
         };
         let runtime = runtime()?;
         if self.once {
             let status = runtime.block_on(instance.get::<Status>(PATH))?;
-            let mut view = View::unknown(instance.address(), "");
+            let mut view = View::unknown(instance.address().clone(), "");
             view.take(Ok(status));
             print(&frame(&view, FRAME_COLUMNS, FRAME_LINES))?;
         } else if io::stdout().is_terminal() && io::stdin().is_terminal() {
@@ -123,7 +126,7 @@ async fn watch(instance: &Instance) -> Result<(), Failure> {
     let mut terminal = ratatui::try_init().map_err(|error| broken(&error))?;
     let _restored = Restored;
     let mut keys = keys();
-    let mut view = View::unknown(instance.address(), "q quits ");
+    let mut view = View::unknown(instance.address().clone(), "q quits ");
     let mut asking = Box::pin(ask(instance, Duration::ZERO));
     loop {
         terminal.draw(|frame| draw::draw(frame, &view)).map_err(|error| broken(&error))?;

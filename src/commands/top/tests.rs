@@ -8,8 +8,8 @@ use crate::{
     snapshot::control,
 };
 
-fn address() -> SocketAddr {
-    ([127, 0, 0, 1], 9187).into()
+fn address() -> Address {
+    "db.internal:9187".parse().expect("an address")
 }
 
 fn status() -> Status {
@@ -17,7 +17,7 @@ fn status() -> Status {
     metrics.state("streaming");
     metrics.resumed_at(publisher::Position::at(0x10.into()));
     metrics.server_position(0x1_0000_0010.into());
-    metrics.kafka_committed(0x10.into(), 1, Duration::from_millis(3), 0, unix_ms() * 1000);
+    metrics.kafka_committed(publisher::Position::at(0x10.into()), 1, Duration::from_millis(3), 0, unix_ms() * 1000);
     metrics.table("public", "orders").count(&Change::Truncate, 1_234_567);
     metrics.table("public", "\u{1b}[2Jevil\u{7}").count(&Change::Truncate, 1);
     metrics.copy_failed(&Failure::new(Code::PostgresUnavailable, "the server does not answer"));
@@ -46,7 +46,7 @@ fn everything_that_matters_is_in_the_smallest_terminal() {
     let text = frame(&view, 80, 24);
     for part in [
         "shop",
-        "127.0.0.1:9187",
+        "db.internal:9187",
         "All is well",
         "Lag",
         "4 GiB of log",

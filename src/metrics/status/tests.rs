@@ -172,7 +172,7 @@ fn everything() -> Metrics {
     metrics.confirmed(0x10.into());
     metrics.encoded(std::time::Duration::from_millis(3));
     metrics.queued(std::time::Duration::from_millis(3));
-    metrics.kafka_committed(0x10.into(), 1, std::time::Duration::from_millis(3), 0, unix_ms() * 1000);
+    metrics.kafka_committed(Resumed::at(0x10.into()), 1, std::time::Duration::from_millis(3), 0, unix_ms() * 1000);
     metrics.received_to_committed(std::time::Duration::from_millis(3));
     metrics.source_to_committed(unix_ms() * 1000);
     metrics.server_position(0x1_0000_0010.into());
@@ -227,7 +227,7 @@ fn the_names_of_the_document_do_not_change() {
 fn no_step_is_behind_a_later_one() {
     let metrics = Metrics::new(1);
     metrics.resumed_at(Resumed::at(0x10.into()));
-    metrics.kafka_committed(0x30.into(), 0, std::time::Duration::ZERO, 0, 0);
+    metrics.kafka_committed(Resumed::at(0x30.into()), 0, std::time::Duration::ZERO, 0, 0);
     metrics.confirmed(0x20.into());
     let positions = metrics.status("shop", None).positions;
     let told = [positions.server, positions.received, positions.published, positions.committed, positions.confirmed];

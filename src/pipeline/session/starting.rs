@@ -35,6 +35,7 @@ use crate::{
     failures, fault,
     pipeline::{
         copier::{CopierParts, SignalSource, moved_bytes, noted_bytes, waiting_bytes},
+        kafka_watch,
         keys::kept::Place,
         membership::{Beginning, Scope},
         memory,
@@ -67,11 +68,15 @@ impl Starting<'_> {
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);
-        self.yield_to_a_successor(&topic).await?;
-        if !self.shared.has_owned.load(Ordering::Relaxed) {
-            look_at_kafka(config).await?;
-        }
-        let (producer, held, topics) = self.open_kafka(&budget, &topic, &admin).await?;
+        let opening = async {
+            self.yield_to_a_successor(&topic).await?;
+            if !self.shared.has_owned.load(Ordering::Relaxed) {
+                look_at_kafka(config).await?;
+            }
+            self.open_kafka(&budget, &topic, &admin).await
+        };
+        let (producer, held, topics) =
+            kafka_watch::tell_of_delay(opening, &self.shared.kafka.bootstrap_servers, metrics).await?;
         let mut attachments = held.removals();
         warn_of_stale_quarantine(held.stale());
         let mut progress = Progress::read(&held.attachments)?;

@@ -360,12 +360,21 @@ impl Checkpoints {
         }
     }
 
-    fn poll(&mut self) {
-        if let Some(Ok(message)) = self.consumer.poll(Duration::from_millis(50))
+    /// The newest checkpoint that can be read at once; there must be one.
+    pub(crate) fn newest(&mut self) -> &serde_json::Value {
+        while self.poll() {}
+        self.newest.as_ref().expect("there is a checkpoint")
+    }
+
+    /// Reads on, and returns whether there was something to be read.
+    fn poll(&mut self) -> bool {
+        let polled = self.consumer.poll(Duration::from_millis(50));
+        if let Some(Ok(message)) = &polled
             && message.key() == Some(self.stream.as_bytes())
         {
             self.newest = message.payload().map(checkpoint);
         }
+        matches!(polled, Some(Ok(_)))
     }
 }
 
