@@ -11,6 +11,8 @@ STACK := dev/stack
 CARGO := cargo
 # What all tests are built with: the places where a test can make the program die.
 TEST := $(CARGO) test --locked --features fault-points
+# Tests against servers wait more than they compute, so that two cores have room for a third.
+export RUST_TEST_THREADS ?= 3
 # How long `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
 # How much `make test-long` does; `make test` does 60 rounds and a million rows.
