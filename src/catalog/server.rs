@@ -128,12 +128,8 @@ impl Catalog {
                     "SELECT pg_current_snapshot()::text,
                             CASE WHEN current_setting('track_commit_timestamp')::bool THEN
                                 (SELECT (extract(epoch FROM committed_at.timestamp) * 1000000)::int8
-                                 FROM pg_xact_commit_timestamp_origin($1::text::xid) committed_at WHERE committed_at.roident = 0) END,
-                            EXISTS (SELECT FROM pg_locks own JOIN pg_locks held USING (virtualtransaction)
-                                    WHERE own.locktype = 'transactionid' AND own.transactionid = $1::text::xid AND own.granted
-                                          AND held.locktype = 'relation' AND held.relation = $2 AND held.granted
-                                          AND held.mode = 'AccessExclusiveLock')",
-                    &[&number, &oid],
+                                 FROM pg_xact_commit_timestamp_origin($1::text::xid) committed_at WHERE committed_at.roident = 0) END",
+                    &[&number],
                 )
                 .await?;
             let snapshot: Visibility =
@@ -141,10 +137,18 @@ impl Catalog {
             if snapshot.has_ended(xid) {
                 return Ok(row.get::<_, Option<i64>>(1).map(Timestamp::from_unix_micros));
             }
-            if !row.get::<_, bool>(2) {
-                // The locks are looked at after the snapshot is taken: it may have ended in between, and then the next snapshot has it.
-                let ended = self.current_snapshot().await?.has_ended(xid);
-                if !ended {
+            let row = self
+                .query_one(
+                    "SELECT EXISTS (SELECT FROM pg_locks own JOIN pg_locks held USING (virtualtransaction)
+                                    WHERE own.locktype = 'transactionid' AND own.transactionid = $1::text::xid AND own.granted
+                                          AND held.locktype = 'relation' AND held.relation = $2 AND held.granted
+                                          AND held.mode = 'AccessExclusiveLock')",
+                    &[&number, &oid],
+                )
+                .await?;
+            if !row.get::<_, bool>(0) {
+                // It may have ended before its locks were looked at, and they are held for no longer than that.
+                if !self.current_snapshot().await?.has_ended(xid) {
                     return Ok(None);
                 }
                 continue;

@@ -77,7 +77,7 @@
 //! committed in Kafka is past the first look at the next one, are forgotten; not before, since a session that fails reads again from there.
 //!
 //! What cannot be known: a key that came and went between two looks at one and the same key, one before and one after it, or before a first look that finds
-//! none; names that were changed about between two looks, so that another column has the key's; of a table that appeared
+//! none; the rows that a transaction wrote to a table that it has made itself, before it gave that another key; names that were changed about between two looks, so that another column has the key's; of a table that appeared
 //! while the stream ran, what was seen in the moments before a process died that had committed nothing since; and of a partitioned table, when ATTACH PARTITION
 //! of an index completed its key, which locks out nobody.
 
@@ -117,6 +117,8 @@ pub(super) struct KeyHistory {
     gone_at: Option<Lsn>,
     /// Whether all of this stands beside the checkpoint, or is on its way there. The newest state's last look does not count, which is that of all tables.
     is_kept: bool,
+    /// Whether what does not is more than where the table was looked at no more.
+    has_news: bool,
     /// States are remembered for longer than the ids of the stream last.
     newest: NewestLook,
 }
@@ -138,11 +140,14 @@ struct State {
 struct Key {
     columns: Vec<String>,
     /// The OID of its constraint, and its columns by their numbers, which a rename leaves as they are.
+    #[serde(default)]
     constraint: u32,
+    #[serde(default)]
     numbers: Vec<i16>,
     /// Who made it.
     made_by: FullXid,
     /// Whether it was made with its table.
+    #[serde(default)]
     is_born: bool,
     /// When that was committed, in microseconds since 1970, if the server says so by its own clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -319,8 +324,9 @@ impl KeyHistory {
             if newest.columns() == key.as_ref().map(|key| &key.columns) {
                 if newest.first.is_none() && newest.last.is_none() {
                     // What was seen before is distrusted.
-                    (newest.first, newest.found_at) = (Some(Arc::clone(&seen)), Some(found_at));
-                    self.is_kept = false;
+                    *newest = State { key, first: Some(Arc::clone(&seen)), last: Some(seen), found_at: Some(found_at) };
+                    (self.is_kept, self.has_news) = (false, true);
+                    return;
                 }
                 newest.last = Some(seen);
                 if let (Some(held), Some(key)) = (&mut newest.key, key)
@@ -328,7 +334,7 @@ impl KeyHistory {
                 {
                     // It was made again with the same columns, as a change of their types does.
                     (held.constraint, held.numbers) = (key.constraint, key.numbers);
-                    self.is_kept = false;
+                    (self.is_kept, self.has_news) = (false, true);
                 }
                 return;
             }
@@ -342,7 +348,7 @@ impl KeyHistory {
             last: Some(seen),
             found_at: Some(found_at),
         });
-        self.is_kept = false;
+        (self.is_kept, self.has_news) = (false, true);
     }
 
     fn forget_oldest(&mut self) {
@@ -372,12 +378,13 @@ impl KeyHistory {
 
     /// Takes note that it is handed on, and says whether it was not before.
     pub(super) fn keep(&mut self) -> bool {
+        self.has_news = false;
         !std::mem::replace(&mut self.is_kept, true)
     }
 
-    /// Whether something of it does not stand beside the checkpoint yet.
-    pub(super) fn is_unkept(&self) -> bool {
-        !self.is_kept
+    /// Whether something was found of its key that does not stand beside the checkpoint yet.
+    pub(super) fn has_news(&self) -> bool {
+        self.has_news
     }
 
     /// Takes note of what stands beside the checkpoint of it.
@@ -390,6 +397,7 @@ impl KeyHistory {
                 && states.all(|(kept, own)| kept.key == own.key && kept.found_at == own.found_at)
         };
         self.is_kept = kept.is_some_and(|kept| kept.is_kept && is_same(kept));
+        self.has_news = !self.is_kept;
     }
 
     /// Takes the looks for nothing: they were at a server whose transactions may have had other numbers.
@@ -397,7 +405,7 @@ impl KeyHistory {
         for state in &mut self.states {
             (state.first, state.last, state.found_at) = (None, None, None);
         }
-        self.is_kept = false;
+        (self.gone_at, self.is_kept) = (None, false);
     }
 
     /// The key of rows. Where nothing decides, `word` does.

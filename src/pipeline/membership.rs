@@ -227,7 +227,13 @@ impl Membership {
             Err(failure) if failure.code() == Code::TablesMissing => return Ok(()),
             outcome => outcome?,
         };
-        memory::look_ahead(&mut self.catalog, &publishable(&matched), &self.memory).await
+        self.look_at(&matched).await
+    }
+
+    async fn look_at(&mut self, matched: &[MatchedTable]) -> Result<(), Failure> {
+        let horizon = self.catalog.catalog_xmin(&self.postgres.slot).await?;
+        memory::lock(&self.memory).see_horizon(horizon);
+        memory::look_ahead(&mut self.catalog, &publishable(matched), &self.memory).await
     }
 
     /// Looks again, as it is done while the stream runs. Before anything is changed, `is_ours` is asked whether the stream is still this
@@ -261,7 +267,7 @@ impl Membership {
     async fn try_again(&mut self, is_ours: impl AsyncFn() -> bool) -> Result<(), Failure> {
         self.look_at_server().await;
         let matched = self.catalog.matching_tables(&self.postgres.tables).await?;
-        memory::look_ahead(&mut self.catalog, &publishable(&matched), &self.memory).await?;
+        self.look_at(&matched).await?;
         let plan = self.plan(&matched).await?;
         if let Err(failure) = excluded_partitions(&self.postgres, &matched, &plan) {
             self.tell(failure.to_string());

@@ -31,6 +31,10 @@ pub(super) struct Memory {
     looked: Option<Arc<Visibility>>,
     /// Whether something was found that does not stand there, and is not on its way.
     has_found: bool,
+    /// Whether something was found since the session began, so that it may not stand there yet.
+    has_found_since: bool,
+    /// How many sessions have begun.
+    session: u64,
     /// The number by which the first state of the next table is known.
     next_number: u64,
     /// Those that were announced, and of which the catalog knew what they were.
@@ -95,6 +99,8 @@ impl Default for Memory {
             keys: FxHashMap::default(),
             looked: None,
             has_found: false,
+            has_found_since: false,
+            session: 0,
             next_number: 0,
             streamed: FxHashSet::default(),
             keyed: FxHashMap::default(),
@@ -119,7 +125,8 @@ impl Memory {
         for (table, key) in found.keys {
             self.history(table).observe(key);
         }
-        self.has_found |= self.keys.values().any(KeyHistory::is_unkept);
+        let has_news = self.keys.values().any(KeyHistory::has_news);
+        self.find(has_news);
         for (table, facts) in facts {
             // What is there already is of the rows that are still to come.
             self.facts.entry(table).or_insert(facts);
@@ -143,6 +150,7 @@ impl Memory {
     ) -> Result<Vec<Attachment>, Failure> {
         self.horizon = horizon;
         self.committed = Lsn::INVALID;
+        self.session += 1;
         match self.place.replace(here) {
             Some(before) if before != here => {
                 let Place { system_identifier, timeline } = here;
@@ -175,7 +183,8 @@ impl Memory {
             history.number_from(numbers(&mut self.next_number));
             self.keys.entry(table).or_insert(history);
         }
-        self.has_found = self.keys.values().any(KeyHistory::is_unkept);
+        let has_news = self.keys.values().any(KeyHistory::has_news);
+        self.find(has_news);
         Ok(kept.strangers)
     }
 
@@ -184,9 +193,33 @@ impl Memory {
         self.has_found
     }
 
-    /// Takes note of what is in Kafka for good.
-    pub(super) fn commit(&mut self, position: Lsn) {
+    fn find(&mut self, has_news: bool) {
+        self.has_found |= has_news;
+        self.has_found_since |= has_news;
+    }
+
+    /// Takes note that the session has begun at this position, with all that was found before beside its checkpoint. Returns its number.
+    pub(super) fn begin(&mut self, position: Lsn) -> u64 {
+        self.has_found_since = false;
         self.committed = position;
+        self.session
+    }
+
+    /// Takes note of what a session has in Kafka for good. One that is over has nothing more to say.
+    pub(super) fn commit(&mut self, session: u64, position: Lsn) {
+        if session == self.session {
+            self.committed = position;
+        }
+    }
+
+    /// Takes note of the oldest transaction whose catalog the slot needs.
+    pub(super) fn see_horizon(&mut self, horizon: Option<FullXid>) {
+        self.horizon = horizon.or(self.horizon);
+    }
+
+    /// Whether something was found that may not stand beside the checkpoint, since only the beginning of a session says for certain that it does.
+    pub(super) fn may_lose(&self) -> bool {
+        self.has_found_since
     }
 
     /// What is to stand beside the next checkpoint, and does not yet. What no row can have that is still to come is forgotten.
@@ -241,12 +274,14 @@ impl Memory {
             if let Some(key) = key {
                 let history = self.history(relation.id);
                 history.observe(key);
-                let is_unkept = history.is_unkept();
-                self.has_found |= is_unkept;
+                let has_news = history.has_news();
+                self.find(has_news);
             }
+            // Where each column of the rows is there now, none was renamed, and what is there besides is not published.
+            let is_as_now = relation.columns.iter().all(|its| is_known(&found, its));
             let rows = Rows {
                 has_column: &|column| relation.columns.iter().any(|its| its.name == column),
-                exists: &|column| found.column(column).is_some(),
+                exists: &|column| is_as_now && found.column(column).is_some(),
                 horizon: self.horizon,
             };
             let nothing = KeyHistory::default();
@@ -288,12 +323,14 @@ impl Memory {
 
 /// Whether these are the facts of the table as the stream has it, as far as one can tell: each of its columns, and the key if there is one.
 fn describes(facts: &TableFacts, relation: &Relation) -> bool {
-    let is_known =
-        |column: &RelationColumn| facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid);
     // The stream names the key itself, but for whole rows.
     let key_is_known =
         relation.replica_identity != ReplicaIdentity::Full || facts.primary_key.is_none() || has_key(facts, relation);
-    key_is_known && relation.columns.iter().all(is_known)
+    key_is_known && relation.columns.iter().all(|column| is_known(facts, column))
+}
+
+fn is_known(facts: &TableFacts, column: &RelationColumn) -> bool {
+    facts.column(&column.name).is_some_and(|facts| facts.type_oid == column.type_oid)
 }
 
 /// What the catalog says of the columns that are still what they were, and what it said before of the others; likewise the key.
@@ -318,6 +355,7 @@ fn has_key(facts: &TableFacts, relation: &Relation) -> bool {
 mod tests {
     use std::sync::Arc;
 
+    use encoder::ColumnFacts;
     use pgoutput::Xid;
 
     use super::*;
@@ -493,11 +531,12 @@ mod tests {
         memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         memory.take(look("code", 200, "250:250:"), FxHashMap::default());
-        memory.commit(Lsn::from(249));
+        memory.commit(memory.session, Lsn::from(249));
         let _handed_on = memory.unkept();
         expect(&mut memory, 140, "id", false);
-        memory.commit(Lsn::from(250));
+        memory.commit(memory.session, Lsn::from(250));
         assert!(memory.unkept().is_empty(), "it waits for the next look");
+        memory.commit(memory.session - 1, Lsn::INVALID);
         memory.take(look("code", 200, "260:260:"), FxHashMap::default());
         assert_eq!(memory.unkept().len(), 2, "the table's, and the look");
         assert_eq!(
@@ -509,6 +548,49 @@ mod tests {
         );
     }
 
+    /// What is handed on in the middle of a transaction may be aborted with it.
+    #[test]
+    fn what_was_found_in_a_session_may_be_lost_until_the_next_has_begun() {
+        let mut memory = Memory::default();
+        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.take(look("id", 100, "150:150:"), FxHashMap::default());
+        let _with_the_checkpoint = memory.unkept();
+        memory.begin(Lsn::from(1));
+        assert!(!memory.may_lose());
+        // That a table is looked at no more, and then is again, is no news of its key.
+        memory.take(gone("160:160:", 5000), FxHashMap::default());
+        memory.take(look("id", 100, "170:170:"), FxHashMap::default());
+        memory.take(look("code", 200, "250:250:"), FxHashMap::default());
+        let handed_on = memory.unkept();
+        assert!(!handed_on.is_empty() && !memory.has_found() && memory.may_lose());
+        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.take(look("code", 200, "260:260:"), FxHashMap::default());
+        let _with_the_checkpoint = memory.unkept();
+        memory.begin(Lsn::from(1));
+        memory.take(gone("270:270:", 6000), FxHashMap::default());
+        memory.take(look("code", 200, "280:280:"), FxHashMap::default());
+        assert!(!memory.may_lose());
+    }
+
+    /// A name that a column has lost is no column that is not published.
+    #[test]
+    fn a_key_that_was_renamed_before_anybody_looked_is_in_doubt() {
+        let columns = |names: &[&str]| TableFacts {
+            columns: names.iter().map(|name| ColumnFacts::new(*name, Oid::from(23), "int4")).collect(),
+            primary_key: None,
+        };
+        for (now, is_doubtful) in [(["uid", "code", ""], true), (["uid", "code", "id"], false)] {
+            let mut memory = Memory::default();
+            memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+            let mut look = look("uid", 100, "150:150:");
+            look.keys.values_mut().filter_map(|key| key.key.as_mut()).for_each(|key| key.is_born = true);
+            memory.take(look, FxHashMap::default());
+            let when = When::In(Writer { xid: Xid::from(140), committed_at: None }, Announced::default());
+            let then = memory.recall(columns(&now), None, &relation(), when, OnUncertainKey::Stop).1.expect("a key");
+            assert_eq!((then.columns.is_none(), then.doubt.is_some()), (true, is_doubtful), "{now:?}");
+        }
+    }
+
     /// Rows of a table that is gone may be still to come, until the log is read up to there.
     #[test]
     fn a_table_that_is_gone_is_known_until_its_last_row() {
@@ -517,17 +599,17 @@ mod tests {
         memory.begin_at(HERE, None, &stands).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         memory.take(gone("200:200:", 5000), FxHashMap::default());
-        memory.commit(Lsn::from(4999));
+        memory.commit(memory.session, Lsn::from(4999));
         commit(&mut stands, memory.unkept());
         let mut memory = Memory::default();
         memory.begin_at(HERE, None, &stands).expect("it is readable");
         memory.take(gone("300:300:", 9000), FxHashMap::default());
         expect(&mut memory, 180, "id", false);
-        memory.commit(Lsn::from(4999));
+        memory.commit(memory.session, Lsn::from(4999));
         commit(&mut stands, memory.unkept());
         assert!(stands.contains_key(&format!("keys/{TABLE}")));
         memory.take(gone("310:310:", 9100), FxHashMap::default());
-        memory.commit(Lsn::from(5000));
+        memory.commit(memory.session, Lsn::from(5000));
         commit(&mut stands, memory.unkept());
         assert_eq!(stands.keys().collect::<Vec<_>>(), ["keys", &format!("keys/{}", TABLE + 1)]);
         // One that comes back is there again.
@@ -536,7 +618,7 @@ mod tests {
         memory.take(gone("400:400:", 9200), FxHashMap::default());
         memory.take(look("id", 100, "410:410:"), FxHashMap::default());
         memory.take(gone("420:420:", 9300), FxHashMap::default());
-        memory.commit(Lsn::from(9299));
+        memory.commit(memory.session, Lsn::from(9299));
         commit(&mut stands, memory.unkept());
         assert!(stands.contains_key(&format!("keys/{TABLE}")));
         // It was announced after those were looked at that there were.
@@ -544,7 +626,7 @@ mod tests {
         memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "500:500:"), FxHashMap::default());
         memory.take(gone("490:490:", 9000), FxHashMap::default());
-        memory.commit(Lsn::from(9999));
+        memory.commit(memory.session, Lsn::from(9999));
         assert_eq!(memory.unkept().len(), 3, "both tables, and the look");
     }
 }

@@ -66,6 +66,8 @@ pub(super) struct Shared {
 
 /// A session that has started.
 struct Started {
+    /// Its number among those of the process.
+    session: u64,
     producer: Producer,
     checkpoint: Checkpoint,
     reader: WalReader,
@@ -123,6 +125,7 @@ pub(super) async fn stopped(stop: &mut watch::Receiver<bool>) {
 /// Streams until it is asked to stop, or either side fails.
 async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bool>) -> Result<(), Failure> {
     let Started {
+        session,
         producer,
         checkpoint,
         mut reader,
@@ -154,7 +157,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
     std::thread::Builder::new()
         .name("publisher".into())
         .spawn(move || {
-            let confirm = Box::new(ToServer { feedback, memory });
+            let confirm = Box::new(ToServer { feedback, session, memory });
             let _nobody_waits_any_more = told.send(publish::run(publishing, producer, receiver, confirm, &runtime));
         })
         .map_err(|error| Failure::caused(Code::Internal, error))?;
@@ -229,12 +232,13 @@ fn ended(outcome: Result<Result<(), Failure>, tokio::sync::oneshot::error::RecvE
 /// Tells the server, and who remembers what may still come.
 struct ToServer {
     feedback: Feedback,
+    session: u64,
     memory: Arc<Mutex<Memory>>,
 }
 
 impl Confirm for ToServer {
     fn confirm(&self, committed: Committed) -> Result<(), Failure> {
-        memory::lock(&self.memory).commit(committed.flush_lsn());
+        memory::lock(&self.memory).commit(self.session, committed.flush_lsn());
         self.feedback.advance(committed.flush_lsn()).map_err(|error| failures::of_walreceiver(&error))
     }
 }

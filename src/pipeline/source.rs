@@ -157,7 +157,7 @@ impl Source {
         let mut asked = stop.clone();
         loop {
             if *asked.borrow_and_update() && self.transaction.is_none() {
-                return Ok(());
+                return self.keep_keys().await;
             }
             self.metrics.source_waits_for_server();
             let chunk = tokio::select! {

@@ -49,6 +49,10 @@ impl Written {
             &stream.bootstrap_servers,
             |topic| topic.starts_with(&prefix) || topic == stream.checkpoint_topic,
             |message| {
+                if message.topic() == stream.checkpoint_topic && message.key() != Some(stream.name.as_bytes()) {
+                    // What stands beside the checkpoint comes and goes with it.
+                    return;
+                }
                 written.places.insert(place(message));
                 if message.topic() == stream.checkpoint_topic {
                     let checkpoint = kafka::checkpoint(message.payload().expect("nobody has removed it"));

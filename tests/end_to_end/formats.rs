@@ -41,6 +41,7 @@ fn a_table_without_a_key_stops_upserts_with_a_name() {
     let stack = Stack::shared();
     let mut stream = Stream::create(&stack, "keyless");
     stream.set("events.envelope", "upsert");
+    stream.set("postgres.on_uncertain_key", "likely");
     let keyless = "create table public.item (v text not null); create unique index item_v on public.item (v);
                    alter table public.item replica identity full";
     stream.database.execute(keyless);

@@ -20,7 +20,7 @@ use crate::harness::{
     workload::{TABLES, Workload},
 };
 
-/// What is required of a quiet machine, with the default configuration. Here others may be at work as well.
+/// What is documented, with the default configuration; tests run beside each other, so that each may take three times that.
 const REQUIRED: Duration = Duration::from_secs(10);
 const BOUND: Duration = REQUIRED.saturating_mul(3);
 const RECOVERY_BOUND: Duration = Duration::from_mins(2);

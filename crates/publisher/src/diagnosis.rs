@@ -65,7 +65,8 @@ impl KafkaSettings {
         let unreachable = |error: KafkaError| Some(Cause::Unreachable { found: without_value(error).to_string() });
         let listener = BaseProducer::from_config_and_context(&config, Listening::new(self)).map_err(unreachable)?;
         if let Some(token) = self.token() {
-            token.hand(listener.client()).map_err(|error| Some(Cause::Denied { found: error.to_string() }))?;
+            // Whoever keeps it fresh may be late.
+            token.hand(listener.client()).map_err(|error| Some(Cause::Unreachable { found: error.to_string() }))?;
         }
         let began = Instant::now();
         loop {
@@ -94,6 +95,9 @@ impl KafkaSettings {
                  brokers has signed and that has not expired, and to its key",
             );
         }
+        // Before that is the broker's address, as in `sasl_ssl://host:9093/bootstrap: SASL authentication error: ...`.
+        let said =
+            said.split_once("://").and_then(|(_, rest)| rest.split_once(": ")).map_or(said.as_str(), |(_, rest)| rest);
         if said.contains("sasl") && ["authentication", "mechanism", "token"].iter().any(|word| said.contains(word)) {
             return Cause::Denied { found: words.to_owned() };
         }

@@ -15,7 +15,7 @@ use super::{
     table::{Copying, Step, words},
 };
 use crate::{
-    failure::{Code, Failure, Recovery},
+    failure::{Code, Failure},
     failures,
     pipeline::publish::{failure_of, unix_ms, unix_ns},
     snapshot::{Emptied, Happened, Notice, Request, Spoilt, TableRecord},
@@ -243,10 +243,13 @@ fn tell_left(record: &TableRecord, why: &str) {
     );
 }
 
-/// Whether trying again cannot help, or would help only once somebody has mended what may never be mended for a table that is gone.
+/// Whether it is the table itself that cannot be written, which nobody may ever mend for one that is gone. Whatever else is wrong passes, and then nothing
+/// is to stay of it.
 fn is_for_good(failure: &Failure) -> bool {
-    let code = failure.code();
-    code != Code::Internal && (code.recovery() == Recovery::Stop || code == Code::RegistryIncompatible)
+    matches!(
+        failure.code(),
+        Code::SchemaUnrepresentable | Code::ColumnRuleUnfit | Code::ValueUnrepresentable | Code::RegistryIncompatible
+    )
 }
 
 /// That of an event which no row is read for.

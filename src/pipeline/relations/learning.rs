@@ -30,7 +30,7 @@ impl Relations {
     /// Why a session ends at a row of which nothing says which key it had. What was found of keys is to stand beside the checkpoint before the stream
     /// stops, so that no more is in doubt for whoever starts later: so a session begins first, which writes that.
     pub(in crate::pipeline) fn keep_before(&self, failure: Failure) -> Failure {
-        if !self.has_found_keys() {
+        if !memory::lock(&self.memory).may_lose() {
             return failure;
         }
         let found = "the key of a table was changed, and which key some rows had is in doubt: the session begins again, to write down what was found";

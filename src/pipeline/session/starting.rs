@@ -139,7 +139,7 @@ impl Starting<'_> {
             self.take_position(start, template, &attachments, &mut client, producer, &topic).await?;
         self.shared.has_owned.store(true, Ordering::Relaxed);
         let position = checkpoint.position();
-        memory::lock(&self.shared.memory).commit(position.end_lsn);
+        let session = memory::lock(&self.shared.memory).begin(position.end_lsn);
         if matches!(start, Start::CreateSlot { .. } | Start::Anew(_)) {
             // The server may have waited for long, and no row comes of what was before.
             membership.look_ahead().await?;
@@ -169,7 +169,20 @@ impl Starting<'_> {
             self.prepare_signals(topic.as_str(), &topics, &admin).await?;
         }
         let heartbeat = relations.heartbeat_topic().await?.zip(config.metadata.heartbeat_interval);
-        Ok(Started { producer, checkpoint, reader, feedback, relations, topic, budget, heartbeat, moved, owed, copier })
+        Ok(Started {
+            session,
+            producer,
+            checkpoint,
+            reader,
+            feedback,
+            relations,
+            topic,
+            budget,
+            heartbeat,
+            moved,
+            owed,
+            copier,
+        })
     }
 
     /// Decides which tables are not to be copied, where that was not decided before: those that the stream had already. It is asked before
