@@ -84,15 +84,15 @@ fn a_hidden_value_leaves_no_trace() {
     let program = stream.start_ready();
     stream.drain();
     let write =
-        "insert into public.person select 'HUSH' || i, 'Zoë HUSH', 70707, 'HUSH' || i from generate_series(1, 20) i;
-                 update public.person set password = 'HUSHnew', pin = 80808;
+        "insert into public.person select 'HUSH' || i, 'Zoë HUSH', 1707070707, 'HUSH' || i from generate_series(1, 20) i;
+                 update public.person set password = 'HUSHnew', pin = 1808080808;
                  update public.person set email = email || 'moved';
                  delete from public.person where email like '%1moved'";
     stream.database.execute(write);
     stream.drain();
     program.signal("STOP");
     stream.database.execute(
-        "alter table public.person_1 add check (true); update public.person set pin = 90909; drop table public.person",
+        "alter table public.person_1 add check (true); update public.person set pin = 1909090909; drop table public.person",
     );
     program.signal("CONT");
     stream.drain();
@@ -103,7 +103,7 @@ fn a_hidden_value_leaves_no_trace() {
     let mut hashes = BTreeSet::new();
     for record in &records {
         let text = format!("{record:?}");
-        for hidden in ["HUSH", "70707", "80808", "90909", "password"] {
+        for hidden in ["HUSH", "1707070707", "1808080808", "1909090909", "password"] {
             assert!(!text.contains(hidden), "{hidden} in {text}");
         }
         hashes.insert(record.key.as_ref().expect("it has a key")["email"].clone().expect("it is not null"));
@@ -115,7 +115,8 @@ fn a_hidden_value_leaves_no_trace() {
     assert_eq!(hashes, expected.iter().map(|row| row.get(0)).collect());
     let text = format!("{records:?}");
     assert!(text.contains("*****") && text.contains("\"Zoë\""), "{}", &text[..2000]);
-    for hidden in ["HUSH", "70707", "80808", "90909", "salt-of-the-test"] {
+    // They are long, since a moment in a log has six digits of its second.
+    for hidden in ["HUSH", "1707070707", "1808080808", "1909090909", "salt-of-the-test"] {
         assert!(!log.contains(hidden), "{hidden} is in the log");
     }
 }
