@@ -145,10 +145,9 @@ impl Memory {
     pub(super) fn begin_at(
         &mut self,
         here: Place,
-        horizon: Option<FullXid>,
         attachments: &BTreeMap<String, Vec<u8>>,
     ) -> Result<Vec<Attachment>, Failure> {
-        self.horizon = horizon;
+        self.horizon = None;
         self.committed = Lsn::INVALID;
         self.session += 1;
         match self.place.replace(here) {
@@ -427,10 +426,10 @@ mod tests {
         for (system_identifier, timeline) in [(7, 1), (7, 2), (8, 1)] {
             let place = Place { system_identifier, timeline };
             let mut memory = Memory::default();
-            memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+            memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
             memory.take(look("id", 100, "150:150:"), FxHashMap::from_iter([(Oid::from(TABLE), TableFacts::default())]));
             assert_eq!(memory.note_key(Oid::from(TABLE), true), Keyless::Old);
-            memory.begin_at(place, None, &BTreeMap::new()).expect("nothing stands there");
+            memory.begin_at(place, &BTreeMap::new()).expect("nothing stands there");
             assert_eq!(memory.facts.is_empty(), place != HERE, "{place:?}");
             memory.take(look("code", 200, "250:250:"), FxHashMap::default());
             expect(&mut memory, 300, "code", false);
@@ -452,7 +451,7 @@ mod tests {
         let mut stands = BTreeMap::new();
         let begin = |stands: &BTreeMap<String, Vec<u8>>, place| {
             let mut memory = Memory::default();
-            let strangers = memory.begin_at(place, None, stands).expect("it is readable");
+            let strangers = memory.begin_at(place, stands).expect("it is readable");
             (memory, strangers)
         };
         let (mut memory, _) = begin(&stands, HERE);
@@ -477,12 +476,12 @@ mod tests {
         }
         // What a session handed on and did not commit is handed on again by the next.
         let lost = memory.unkept();
-        memory.begin_at(HERE, None, &stands).expect("it is readable");
+        memory.begin_at(HERE, &stands).expect("it is readable");
         memory.take(look("code", 200, "260:260:"), FxHashMap::default());
         let again = memory.unkept();
         assert_eq!(again[0], lost[0], "the table's");
         commit(&mut stands, again);
-        memory.begin_at(HERE, None, &stands).expect("it is readable");
+        memory.begin_at(HERE, &stands).expect("it is readable");
         memory.take(look("code", 200, "270:270:"), FxHashMap::default());
         assert_eq!(memory.unkept().len(), 1, "it was committed");
         let (mut memory, _) = begin(&stands, HERE);
@@ -499,7 +498,7 @@ mod tests {
         assert!(memory.keys.is_empty());
         for (suffix, value) in [("keys", "{}"), ("keys/1", "{}"), ("keys/x", "{}"), ("keys/1", "no JSON")] {
             let stands = BTreeMap::from([(suffix.to_owned(), value.as_bytes().to_vec())]);
-            let failure = Memory::default().begin_at(HERE, None, &stands).expect_err("it cannot be used");
+            let failure = Memory::default().begin_at(HERE, &stands).expect_err("it cannot be used");
             assert_eq!(failure.code(), crate::failure::Code::CheckpointCorrupt, "{suffix}");
         }
     }
@@ -508,7 +507,7 @@ mod tests {
     #[test]
     fn of_a_table_that_nobody_has_seen_nothing_is_kept() {
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
         memory.take(gone("150:150:", 5000), FxHashMap::default());
         assert_eq!(memory.unkept().len(), 2, "the other table, and the look");
         let when = When::In(Writer { xid: Xid::from(140), committed_at: None }, Announced::default());
@@ -520,7 +519,7 @@ mod tests {
         // A record that says nothing is taken away.
         let nothing = r#"{"version":1,"place":{"system_identifier":7,"timeline":1},"is_partitioned":false,"is_current":false,"states":[]}"#;
         let stands = BTreeMap::from([(format!("keys/{TABLE}"), nothing.as_bytes().to_vec())]);
-        let removals = Memory::default().begin_at(HERE, None, &stands).expect("it is readable");
+        let removals = Memory::default().begin_at(HERE, &stands).expect("it is readable");
         assert_eq!(removals, [Attachment::removal(format!("keys/{TABLE}"))]);
     }
 
@@ -528,7 +527,7 @@ mod tests {
     #[test]
     fn a_state_is_forgotten_once_what_came_before_is_committed() {
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         memory.take(look("code", 200, "250:250:"), FxHashMap::default());
         memory.commit(memory.session, Lsn::from(249));
@@ -552,7 +551,7 @@ mod tests {
     #[test]
     fn what_was_found_in_a_session_may_be_lost_until_the_next_has_begun() {
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         let _with_the_checkpoint = memory.unkept();
         memory.begin(Lsn::from(1));
@@ -563,7 +562,7 @@ mod tests {
         memory.take(look("code", 200, "250:250:"), FxHashMap::default());
         let handed_on = memory.unkept();
         assert!(!handed_on.is_empty() && !memory.has_found() && memory.may_lose());
-        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("code", 200, "260:260:"), FxHashMap::default());
         let _with_the_checkpoint = memory.unkept();
         memory.begin(Lsn::from(1));
@@ -581,7 +580,7 @@ mod tests {
         };
         for (now, is_doubtful) in [(["uid", "code", ""], true), (["uid", "code", "id"], false)] {
             let mut memory = Memory::default();
-            memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+            memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
             let mut look = look("uid", 100, "150:150:");
             look.keys.values_mut().filter_map(|key| key.key.as_mut()).for_each(|key| key.is_born = true);
             memory.take(look, FxHashMap::default());
@@ -596,13 +595,13 @@ mod tests {
     fn a_table_that_is_gone_is_known_until_its_last_row() {
         let mut stands = BTreeMap::new();
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &stands).expect("nothing stands there");
+        memory.begin_at(HERE, &stands).expect("nothing stands there");
         memory.take(look("id", 100, "150:150:"), FxHashMap::default());
         memory.take(gone("200:200:", 5000), FxHashMap::default());
         memory.commit(memory.session, Lsn::from(4999));
         commit(&mut stands, memory.unkept());
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &stands).expect("it is readable");
+        memory.begin_at(HERE, &stands).expect("it is readable");
         memory.take(gone("300:300:", 9000), FxHashMap::default());
         expect(&mut memory, 180, "id", false);
         memory.commit(memory.session, Lsn::from(4999));
@@ -614,7 +613,7 @@ mod tests {
         assert_eq!(stands.keys().collect::<Vec<_>>(), ["keys", &format!("keys/{}", TABLE + 1)]);
         // One that comes back is there again.
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &stands).expect("it is readable");
+        memory.begin_at(HERE, &stands).expect("it is readable");
         memory.take(gone("400:400:", 9200), FxHashMap::default());
         memory.take(look("id", 100, "410:410:"), FxHashMap::default());
         memory.take(gone("420:420:", 9300), FxHashMap::default());
@@ -623,7 +622,7 @@ mod tests {
         assert!(stands.contains_key(&format!("keys/{TABLE}")));
         // It was announced after those were looked at that there were.
         let mut memory = Memory::default();
-        memory.begin_at(HERE, None, &BTreeMap::new()).expect("nothing stands there");
+        memory.begin_at(HERE, &BTreeMap::new()).expect("nothing stands there");
         memory.take(look("id", 100, "500:500:"), FxHashMap::default());
         memory.take(gone("490:490:", 9000), FxHashMap::default());
         memory.commit(memory.session, Lsn::from(9999));

@@ -115,8 +115,7 @@ impl Starting<'_> {
             ReplicationClient::connect(&self.shared.connect).await.map_err(|error| failures::of_walreceiver(&error))?;
         let server = identify(&mut client, held.as_ref()).await?;
         let here = Place { system_identifier: server.system_identifier, timeline: server.timeline };
-        let horizon = catalog.catalog_xmin(&postgres.slot).await?;
-        attachments.extend(memory::lock(&self.shared.memory).begin_at(here, horizon, &kept)?);
+        attachments.extend(memory::lock(&self.shared.memory).begin_at(here, &kept)?);
         let start = match decide(&self.shared.wanted, &server, slot.as_ref(), held.as_ref()) {
             Err(refusal) if config.snapshot.mode == SnapshotMode::WhenNeeded => {
                 let found = (slot.as_ref(), held.as_ref());
