@@ -402,6 +402,7 @@ impl Unreached {
                 };
             }
             Self::Refused(Cause::Denied { found } | Cause::Unreachable { found }) => found.clone(),
+            Self::Failed(PublishError::Token { why }) => why.clone(),
             Self::Failed(error) if error.is_unauthorized() || error.to_string().contains("SASL") => words(error),
             Self::Failed(error) => {
                 return Problem {
