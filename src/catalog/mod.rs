@@ -5,6 +5,7 @@
 
 mod connection;
 mod facts;
+mod membership;
 mod publication;
 mod rows;
 mod relation;
@@ -21,10 +22,10 @@ pub use facts::PrimaryKey;
 pub(crate) use facts::{KeySeen, KeysSeen};
 pub use hosting::{Hosting, LOGICAL, Wish};
 pub use inspection::{NearMiss, OtherSlot, ReplicationRole, Role, Setting, SlotState, TablePrivileges};
+pub(crate) use membership::{MEMBER, may_have_been_out};
 pub use publication::{Publication, PublicationPlan, PublicationShape};
 pub use relation::DescribedTable;
 pub(crate) use rows::{Lines, RowReader};
 pub use server::ServerSettings;
-pub(crate) use snapshot::MEMBER;
 pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
 pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

@@ -10,7 +10,7 @@ use postgres_protocol::escape::escape_identifier;
 use rustc_hash::FxHashMap;
 use tokio_postgres::Row;
 
-use super::{Catalog, CopyStatement, DescribedTable, PublishedTable};
+use super::{Catalog, CopyStatement, DescribedTable, PublishedTable, membership::membership};
 use crate::failure::Failure;
 
 /// A table whose rows are to be copied.
@@ -22,7 +22,7 @@ pub struct SnapshotTable {
     pub filter: Option<String>,
     /// What its rows can be read in the order of, if there is anything.
     pub read_order: Option<ReadOrder>,
-    /// How it has come into the publication, as a text that is another once it was taken out and put back, or its rows are chosen otherwise.
+    /// How it has come into the publication, as a text: see [`membership`](super::membership).
     pub membership: String,
     /// Whether it is partitioned, with or without leaves.
     pub is_partitioned: bool,
@@ -108,27 +108,6 @@ fn fingerprint_of(oid: &str) -> String {
     )
 }
 
-/// The word of a membership without anything that says which.
-pub(crate) const MEMBER: &str = "member";
-
-/// An expression for how the table `class` has come into `publication`: by rows of the catalog that are others once it was taken out and put back,
-/// or its rows are chosen otherwise, those of what it is a partition of among them. Of a publication of all tables there are none.
-fn membership(with_schemas: bool) -> String {
-    let line = "(SELECT class.oid UNION SELECT relid FROM pg_partition_ancestors(class.oid))";
-    let schemas = if with_schemas {
-        format!(
-            ", (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_namespace
-                WHERE pnpubid = publication.oid AND pnnspid IN (SELECT relnamespace FROM pg_class WHERE oid IN {line}))"
-        )
-    } else {
-        String::new()
-    };
-    format!(
-        "concat_ws(' ', '{MEMBER}', (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_rel
-                                     WHERE prpubid = publication.oid AND prrelid IN {line}){schemas})"
-    )
-}
-
 impl Catalog {
     /// What the table is like, to be compared with what it is like later.
     ///
@@ -165,6 +144,14 @@ impl Catalog {
         let table =
             |row: &Row| (Oid::from(row.get::<_, u32>(0)), PublishedTable { schema: row.get(1), name: row.get(2) });
         Ok(rows.iter().map(table).collect())
+    }
+
+    /// Whether there is such a publication, with tables or without.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn has_publication(&mut self, publication: &str) -> Result<bool, Failure> {
+        Ok(!self.query("SELECT FROM pg_publication WHERE pubname = $1", &[&publication]).await?.is_empty())
     }
 
     /// Those of these tables that there are.
@@ -257,21 +244,7 @@ impl Catalog {
         Ok(described.into_iter().filter_map(table).collect())
     }
 
-    /// How each of these tables has come into the publication: [`SnapshotTable::membership`]. Those that are gone are left out.
-    ///
-    /// # Errors
-    /// The server cannot be asked.
-    pub async fn memberships(&mut self, publication: &str, tables: &[Oid]) -> Result<FxHashMap<Oid, String>, Failure> {
-        let membership = membership(self.version_num().await? >= 150_000);
-        let sql = format!(
-            "SELECT class.oid, {membership}
-             FROM pg_publication publication JOIN pg_class class ON class.oid = ANY($2) WHERE publication.pubname = $1"
-        );
-        let rows = self.query(&sql, &[&publication, &oids(tables)]).await?;
-        Ok(rows.iter().map(|row| (table_of(row, 0), row.get(1))).collect())
-    }
-
-    async fn version_num(&mut self) -> Result<i32, Failure> {
+    pub(super) async fn version_num(&mut self) -> Result<i32, Failure> {
         Ok(self.query_one("SELECT current_setting('server_version_num')::int4", &[]).await?.get(0))
     }
 
@@ -368,11 +341,11 @@ impl Catalog {
     }
 }
 
-fn oids(tables: &[Oid]) -> Vec<u32> {
+pub(super) fn oids(tables: &[Oid]) -> Vec<u32> {
     tables.iter().copied().map(u32::from).collect()
 }
 
-fn table_of(row: &Row, column: usize) -> Oid {
+pub(super) fn table_of(row: &Row, column: usize) -> Oid {
     row.get::<_, u32>(column).into()
 }
 

@@ -40,7 +40,7 @@ use self::{
 };
 use super::relations::Relations;
 use crate::{
-    catalog::{Catalog, MEMBER, RowReader},
+    catalog::{Catalog, MEMBER, RowReader, may_have_been_out},
     config::{self, CONNECTIONS_MAX, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
@@ -238,9 +238,14 @@ impl Copier {
         }
         let tables: Vec<Oid> = copied.iter().map(|(table, _)| *table).collect();
         let now = catalog.memberships(&self.publication, &tables).await?;
-        // One that is out of it, or in it with all others, is for the look that follows.
-        let is_back = |table: &Oid, then: &str| now.get(table).is_some_and(|now| now != MEMBER && now != then);
-        for (oid, _) in copied.iter().filter(|(table, then)| is_back(table, then)) {
+        let mut in_other_ways = Vec::new();
+        for (oid, then) in &copied {
+            // One that is out of it, or in it with all others, is for the look that follows.
+            let Some(now) = now.get(oid).filter(|now| *now != MEMBER && *now != then) else { continue };
+            if !may_have_been_out(then, now) {
+                in_other_ways.push((*oid, now));
+                continue;
+            }
             let (record, is_copied_anew) = {
                 let state = self.state();
                 (state.progress.tables.get(&u32::from(*oid)).cloned(), state.is_copied_unasked(*oid))
@@ -270,6 +275,21 @@ impl Copier {
                 self.state().progress.tables.insert((*oid).into(), record);
             }
         }
+        self.note_memberships(&in_other_ways).await
+    }
+
+    /// These copied tables are in the publication in these ways now.
+    async fn note_memberships(&self, tables: &[(Oid, &String)]) -> Result<(), Failure> {
+        let records: Vec<(Oid, TableRecord)> = {
+            let state = self.state();
+            let record = |(oid, now): &(Oid, &String)| {
+                let record = state.progress.tables.get(&(*oid).into())?;
+                Some((*oid, record.clone().in_publication_as(now)))
+            };
+            tables.iter().filter_map(record).collect()
+        };
+        self.record(records.iter().map(|(oid, record)| record.attachment(*oid)).collect()).await?;
+        self.state().progress.tables.extend(records.into_iter().map(|(oid, record)| (oid.into(), record)));
         Ok(())
     }
 
@@ -290,6 +310,10 @@ impl Copier {
     async fn look(&self, catalog: &mut Catalog) -> Result<(), Failure> {
         let _turn = self.looking.lock().await;
         let tables = catalog.published_tables(&self.publication).await?;
+        if tables.is_empty() && !catalog.has_publication(&self.publication).await? {
+            // That is not the tables' doing. The stream finds it out itself, and ends.
+            return Ok(());
+        }
         let gone = {
             let state = &mut *self.state();
             let gone = state.look(&tables);

@@ -11,7 +11,7 @@
 //! not: a row was copied then, or is remembered, and only the latter take that along to another key.
 //!
 //! What is remembered is bounded: how many rows of a table, and how many bytes of all tables, which have their share of `memory_limit`. A table that
-//! would pass either is copied once more, and its keys are not needed any more.
+//! would pass the one, or has most of the other where that is used up, is copied once more, and its keys are not needed any more.
 
 use std::collections::BTreeMap;
 
@@ -50,7 +50,7 @@ struct OfTable {
 
 #[derive(Debug)]
 struct Moved {
-    /// Empty once all of the table is copied again.
+    /// Empty where it stands for all of the table.
     key: Vec<String>,
     /// Whether a copy that begins anew reads it: it was remembered before the window of its first chunk was opened.
     is_before: bool,
@@ -130,49 +130,60 @@ impl MovedRows {
         table: Oid,
         (old, new): (&[String], Vec<String>),
         place: (Lsn, u64),
-    ) -> Option<Attachment> {
-        let of_table = self.tables.get(&table)?;
-        if of_table.is_at_end && !of_table.rows.values().any(|moved| moved.key == old) {
-            return None;
+    ) -> Vec<Attachment> {
+        let is_remembered = |of_table: &OfTable| of_table.rows.values().any(|moved| moved.key == old);
+        match self.tables.get(&table) {
+            Some(of_table) if !of_table.is_at_end || is_remembered(of_table) => self.remember(table, new, place),
+            _ => Vec::new(),
         }
-        self.remember(table, new, place)
     }
 
-    /// Remembers a row by its key, under a name that begins with a position of the log and a number.
-    pub(crate) fn remember(
-        &mut self,
-        table: Oid,
-        key: Vec<String>,
-        (lsn, mut number): (Lsn, u64),
-    ) -> Option<Attachment> {
-        let rows = &mut self.tables.get_mut(&table)?.rows;
-        if rows.get(ALL).is_some_and(|all| !all.is_before) {
-            return None;
+    /// Remembers a row by its key, under a name that begins with a position of the log and a number. Where there is no room, the table of which most is
+    /// remembered gives way, whichever it is: a table that does not get on must not have others copied again for ever.
+    pub(crate) fn remember(&mut self, table: Oid, key: Vec<String>, (lsn, mut number): (Lsn, u64)) -> Vec<Attachment> {
+        let Some(of_table) = self.tables.get(&table).filter(|of_table| !of_table.is_read_whole()) else {
+            return Vec::new();
+        };
+        if of_table.rows.values().filter(|moved| !moved.is_before).count() >= MOVED_MAX {
+            return self.give_way(table);
         }
         let moved = Moved { key, is_before: false };
-        let is_too_much = self.bytes + moved.cost_bytes() > self.bytes_max
-            || rows.values().filter(|moved| !moved.is_before).count() >= MOVED_MAX;
-        let (name, moved) = if is_too_much {
-            for moved in rows.values_mut() {
-                let key_bytes = moved.key_bytes();
-                moved.key = Vec::new();
-                self.bytes = self.bytes.saturating_sub(key_bytes);
+        let mut attachments = Vec::new();
+        while self.bytes + moved.cost_bytes() > self.bytes_max {
+            let cost_with_it = |(oid, of_table): &(&Oid, &OfTable)| {
+                let own = if **oid == table { moved.cost_bytes() } else { 0 };
+                (of_table.cost_bytes() + own, u32::from(**oid))
+            };
+            let of_others = self.tables.iter().filter(|(_, of_table)| !of_table.is_read_whole());
+            let largest = of_others.max_by_key(cost_with_it).map_or(table, |(oid, _)| *oid);
+            attachments.extend(self.give_way(largest));
+            if largest == table {
+                return attachments;
             }
-            (ALL.to_owned(), Moved { key: Vec::new(), is_before: false })
-        } else {
-            let name = |number| format!("{:X}-{number}", u64::from(lsn));
-            // What has this name already is another row.
-            while rows.contains_key(&name(number)) {
-                number += 1;
-            }
-            (name(number), moved)
-        };
-        let attachment = MovedRecord::new(moved.key.clone()).attachment(table, &name);
-        self.bytes += moved.cost_bytes();
-        if let Some(before) = rows.insert(name, moved) {
-            self.bytes = self.bytes.saturating_sub(before.cost_bytes());
         }
-        Some(attachment)
+        let rows = &mut self.tables.entry(table).or_default().rows;
+        let name = |number| format!("{:X}-{number}", u64::from(lsn));
+        // What has this name already is another row.
+        while rows.contains_key(&name(number)) {
+            number += 1;
+        }
+        attachments.push(MovedRecord::new(moved.key.clone()).attachment(table, &name(number)));
+        self.bytes += moved.cost_bytes();
+        rows.insert(name(number), moved);
+        attachments
+    }
+
+    /// All of the table is read again, instead of what is remembered of it.
+    fn give_way(&mut self, table: Oid) -> Vec<Attachment> {
+        let of_table = self.tables.entry(table).or_default();
+        self.bytes = self.bytes.saturating_sub(of_table.cost_bytes());
+        let names = std::mem::take(&mut of_table.rows).into_keys().filter(|name| name != ALL);
+        let mut attachments: Vec<_> = names.map(|name| Attachment::removal(moved_suffix(table, &name))).collect();
+        let all = Moved { key: Vec::new(), is_before: false };
+        self.bytes += all.cost_bytes();
+        of_table.rows.insert(ALL.to_owned(), all);
+        attachments.push(MovedRecord::new(Vec::new()).attachment(table, ALL));
+        attachments
     }
 
     /// Forgets what a chunk has settled; the attachments say so.
@@ -197,6 +208,11 @@ impl MovedRows {
 }
 
 impl OfTable {
+    /// Whether it is copied once more, from a window on that is not open yet.
+    fn is_read_whole(&self) -> bool {
+        self.rows.get(ALL).is_some_and(|all| !all.is_before)
+    }
+
     fn cost_bytes(&self) -> usize {
         self.rows.values().map(Moved::cost_bytes).sum()
     }
@@ -222,6 +238,29 @@ mod tests {
         MovedRows::new([], 4 << 20)
     }
 
+    fn suffixes(attachments: &[Attachment]) -> Vec<&str> {
+        attachments.iter().map(|attachment| attachment.suffix.as_str()).collect()
+    }
+
+    /// What stands beside the checkpoint.
+    #[derive(Default)]
+    struct Kept {
+        names: std::collections::BTreeSet<String>,
+    }
+
+    impl Kept {
+        /// How much stands there then.
+        fn take(&mut self, attachments: Vec<Attachment>) -> usize {
+            for Attachment { suffix, value } in attachments {
+                match value {
+                    Some(_) => self.names.insert(suffix),
+                    None => self.names.remove(&suffix),
+                };
+            }
+            self.names.len()
+        }
+    }
+
     fn rows(moved: &MovedRows) -> Vec<String> {
         match moved.left(Oid::from(TABLE)) {
             None => Vec::new(),
@@ -234,16 +273,16 @@ mod tests {
     fn what_is_remembered_is_settled_once() {
         let table = Oid::from(TABLE);
         let mut moved = none();
-        assert_eq!(moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)), None, "it is not copied");
+        assert_eq!(moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)), [], "it is not copied");
         moved.begin(table, true);
-        let first = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
-        assert_eq!(first.suffix, "snapshot/7/moved/10-1");
-        let second = moved.remember(table, vec!["2".into()], (Lsn::from(16), 1)).expect("it is copied");
+        let first = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1));
+        assert_eq!(suffixes(&first), ["snapshot/7/moved/10-1"]);
+        let second = moved.remember(table, vec!["2".into()], (Lsn::from(16), 1));
         assert_eq!(rows(&moved), ["10-1 1", "10-2 2"]);
         let settled = moved.settle(table, &Settles::Rows(vec!["10-1".into(), "x".into()]));
-        assert_eq!(settled, [Attachment::removal(first.suffix)]);
+        assert_eq!(suffixes(&settled), suffixes(&first));
         assert_eq!(rows(&moved), ["10-2 2"]);
-        assert_eq!(moved.end(table), [Attachment::removal(second.suffix)]);
+        assert_eq!(suffixes(&moved.end(table)), suffixes(&second));
         assert!(!moved.watch(table));
     }
 
@@ -253,7 +292,7 @@ mod tests {
         let mut moved = none();
         moved.begin(table, true);
         let change = |moved: &mut MovedRows, old: &str, new: &str| {
-            moved.change_key(table, (&[old.to_owned()], vec![new.to_owned()]), (Lsn::from(16), 1)).is_some()
+            moved.change_key(table, (&[old.to_owned()], vec![new.to_owned()]), (Lsn::from(16), 1)).len() == 1
         };
         assert!(change(&mut moved, "1", "2"));
         moved.reach_end(table);
@@ -269,61 +308,67 @@ mod tests {
         let table = Oid::from(TABLE);
         let mut moved = none();
         moved.begin(table, false);
-        let before = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1)).expect("it is copied");
+        let before = moved.remember(table, vec!["1".into()], (Lsn::from(16), 1));
         moved.begin(table, true);
-        moved.remember(table, vec!["2".into()], (Lsn::from(32), 1)).expect("it is copied");
-        assert_eq!(moved.settle(table, &Settles::AllBefore), [Attachment::removal(before.suffix)]);
+        assert_eq!(moved.remember(table, vec!["2".into()], (Lsn::from(32), 1)).len(), 1);
+        assert_eq!(suffixes(&moved.settle(table, &Settles::AllBefore)), suffixes(&before));
         assert_eq!(rows(&moved), ["20-1 2"]);
     }
 
     #[test]
     fn a_table_of_which_too_many_rows_move_is_copied_again() {
         let table = Oid::from(TABLE);
+        let mut kept = Kept::default();
         let mut moved = none();
         moved.begin(table, true);
-        let remember = |moved: &mut MovedRows, numbers: std::ops::Range<u64>| {
-            let remember = |number: u64| moved.remember(table, vec![number.to_string()], (Lsn::from(16), number));
-            numbers.filter_map(remember).count()
+        let mut remember = |moved: &mut MovedRows, numbers: std::ops::Range<u64>| {
+            numbers
+                .map(|number| kept.take(moved.remember(table, vec![number.to_string()], (Lsn::from(16), number))))
+                .last()
         };
-        assert_eq!(remember(&mut moved, 0..20_000), MOVED_MAX + 1);
-        assert_eq!(rows(&moved), ["all"]);
+        assert_eq!(remember(&mut moved, 0..10_000), Some(MOVED_MAX));
+        assert_eq!(remember(&mut moved, 10_000..20_000), Some(1));
+        assert_eq!((rows(&moved), moved.len(table)), (vec!["all".to_owned()], 1));
         // While it is copied again, others move, and too many again.
         moved.begin(table, true);
-        assert_eq!(remember(&mut moved, 20_000..20_005), 5);
-        assert_eq!(remember(&mut moved, 20_005..40_000), MOVED_MAX - 5 + 1);
-        assert_eq!(moved.settle(table, &Settles::AllBefore).len(), MOVED_MAX);
+        assert_eq!(remember(&mut moved, 20_000..20_005), Some(1 + 5));
+        assert_eq!(remember(&mut moved, 20_005..40_000), Some(1));
+        assert_eq!(moved.settle(table, &Settles::AllBefore), [], "what was before is in what is still to be read");
         assert_eq!(rows(&moved), ["all"]);
         moved.begin(table, true);
-        moved.settle(table, &Settles::AllBefore);
-        assert_eq!(moved.left(table), None);
-        assert_eq!(moved.len(table), 0);
+        assert_eq!(kept.take(moved.settle(table, &Settles::AllBefore)), 0);
+        assert_eq!((moved.left(table), moved.len(table), moved.bytes), (None, 0, 0));
     }
 
+    /// One that does not get on keeps what is remembered of it for as long as that lasts.
     #[test]
-    fn keys_that_are_long_are_fewer_of_all_tables_together() {
-        let tables = [TABLE, TABLE + 1].map(Oid::from);
+    fn where_there_is_no_room_the_table_gives_way_of_which_most_is_remembered() {
+        let (stuck, other) = (Oid::from(TABLE), Oid::from(TABLE + 1));
+        let mut kept = Kept::default();
         let mut moved = none();
-        for table in tables {
-            moved.begin(table, true);
-        }
-        let remember = |moved: &mut MovedRows, table: Oid, number: u64| {
-            moved.remember(table, vec![number.to_string().repeat(500)], (Lsn::from(16), number)).is_some()
+        let mut remember = |moved: &mut MovedRows, table: Oid, number: u64| {
+            let attachments = moved.remember(table, vec![number.to_string().repeat(500)], (Lsn::from(16), number));
+            assert!(moved.bytes <= 4 << 20, "{}", moved.bytes);
+            kept.take(attachments)
         };
-        let mut remembered = [0, 0];
-        for number in 1000..4000 {
-            for (table, remembered) in tables.iter().zip(&mut remembered) {
-                *remembered += u32::from(remember(&mut moved, *table, number));
-                assert!(moved.bytes < 5 << 20, "{}", moved.bytes);
-            }
+        moved.begin(stuck, true);
+        moved.begin(other, true);
+        let mut number = 1000;
+        while (4 << 20) - moved.bytes > 20_000 {
+            remember(&mut moved, stuck, number);
+            number += 1;
         }
-        assert!(tables.iter().all(|table| moved.left(*table) == Some(Left::All)));
-        let (first, last) = (remembered.iter().min(), remembered.iter().max());
-        assert!(first.is_some_and(|first| (900..1100).contains(first)), "{remembered:?}");
-        assert!(last.is_some_and(|last| *last > 1500), "the one has made room for the other: {remembered:?}");
-        for table in tables {
-            let settled = moved.end(table).len();
-            assert_eq!(settled, remembered[(u32::from(table) - TABLE) as usize] as usize, "each is taken back");
+        for number in 1000..2000 {
+            remember(&mut moved, other, number);
         }
-        assert_eq!(moved.bytes, 0);
+        assert_eq!((moved.left(stuck), moved.len(other)), (Some(Left::All), 1000));
+        for number in 2000..4000 {
+            remember(&mut moved, other, number);
+        }
+        assert_eq!(moved.left(other), Some(Left::All), "it has most itself now");
+        for table in [stuck, other] {
+            kept.take(moved.end(table));
+        }
+        assert_eq!((moved.bytes, kept.names.len()), (0, 0));
     }
 }

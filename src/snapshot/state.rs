@@ -322,6 +322,14 @@ impl TableRecord {
         self.key.last().filter(rows_of_catalog).map(String::as_str)
     }
 
+    /// The same of a table that has stayed in the publication, though in another way.
+    pub(crate) fn in_publication_as(mut self, membership: &str) -> Self {
+        if let Some(word) = self.key.last_mut() {
+            membership.clone_into(word);
+        }
+        self
+    }
+
     /// Whether rows are still to be copied.
     pub(crate) fn is_going_on(&self) -> bool {
         self.ended_at_ms.is_none() && self.stopped_at_ms.is_none()

@@ -31,7 +31,7 @@ use super::{
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
-    catalog::{KeyColumn, KeyRange, ReadOrder, RowReader, SnapshotTable},
+    catalog::{KeyColumn, KeyRange, ReadOrder, RowReader, SnapshotTable, may_have_been_out},
     failure::{Code, Failure},
     failures,
     metrics::TableMetrics,
@@ -466,9 +466,15 @@ impl Copying {
     fn go_by(&mut self, described: &Described) {
         let columns = described.order.columns.iter().map(KeyColumn::words);
         let words = columns.chain(described.key.names().iter().cloned());
-        // What was taken out of a publication and put back was not streamed in between.
-        let words = words.chain([described.table.membership.clone()]).collect();
-        if self.ahead.key != words {
+        let words: Vec<String> = words.chain([described.table.membership.clone()]).collect();
+        let is_same = match (self.ahead.key.split_last(), words.split_last()) {
+            // What was taken out of a publication and put back was not streamed in between.
+            (Some((then, before)), Some((now, by))) => before == by && !may_have_been_out(then, now),
+            _ => false,
+        };
+        if is_same {
+            self.ahead.key = words;
+        } else {
             self.ahead.key = words;
             self.ahead.after = None;
             (self.ahead.rows, self.ahead.bytes) = (0, 0);

@@ -149,10 +149,6 @@ impl State {
         let look = self.looks;
         self.looks += 1;
         self.leaving.retain(|_, left| matches!(left.try_recv(), Err(TryRecvError::Empty)));
-        if tables.is_empty() {
-            // That there is none at all is not the tables' doing.
-            return Vec::new();
-        }
         self.published = tables.iter().map(|(oid, name)| (u32::from(*oid), name.clone())).collect();
         let rests = |oid: &u32| self.resting.get(oid).is_some_and(|(_, until)| *until > Instant::now());
         let published = &self.published;

@@ -104,7 +104,7 @@ impl Copies {
         change: Change<'_>,
         key: Option<&RowKey>,
         place: (Lsn, u64),
-    ) -> Option<Attachment> {
+    ) -> Vec<Attachment> {
         let (old, new) = match change {
             Change::Insert(insert) => (None, Some(&insert.new)),
             Change::Update(update) => (
@@ -120,7 +120,7 @@ impl Copies {
             },
             Change::Truncate => {
                 self.windows.spoil(table, Spoilt::Truncated);
-                return None;
+                return Vec::new();
             }
         };
         let has_all = matches!(change, Change::Update(update) if matches!(update.old, OldTuple::Full(_)));
@@ -131,7 +131,7 @@ impl Copies {
         let write =
             |row: Option<&Tuple>, out: &mut Vec<u8>| row.is_none_or(|row| key.is_some_and(|key| key.write(row, out)));
         let is_known = write(old, &mut old_key) && write(new, &mut new_key) && (old.is_some() || new.is_some());
-        let mut moved = None;
+        let mut moved = Vec::new();
         if is_known {
             if old.is_some() && old_key != new_key {
                 self.windows.note(table, &old_key, false);
