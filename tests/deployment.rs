@@ -114,6 +114,32 @@ fn images_are_pinned_and_run_as_nobody_in_particular() {
     assert!(unpinned.is_empty(), "{unpinned:?}");
 }
 
+/// Sources of the program, and files that the compiler puts into it.
+#[test]
+fn the_image_is_built_from_all_that_the_program_is_made_of() {
+    let ignored = read("docker/Dockerfile.dockerignore");
+    let let_in: Vec<PathBuf> = ignored.lines().filter_map(|line| line.strip_prefix('!')).map(path).collect();
+    let (mut folders, mut included) = (vec![path("src"), path("crates")], Vec::new());
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
+            let found = entry.expect("an entry").path();
+            if found.is_dir() {
+                folders.push(found);
+            } else if found.extension().is_some_and(|extension| extension == "rs") {
+                let source = fs::read_to_string(&found).expect("a source");
+                for name in ["include_str!(\"", "include_bytes!(\""] {
+                    let files = source.split(name).skip(1).map(|rest| rest.split_once('"').expect("an end").0);
+                    included.extend(files.map(|file| folder.join(file).canonicalize().expect("it is there")));
+                }
+            }
+        }
+    }
+    assert!(included.len() > 4, "{included:?}");
+    let is_let_in = |file: &&PathBuf| let_in.iter().any(|folder| file.starts_with(folder));
+    let left_out: Vec<&PathBuf> = included.iter().filter(|file| !is_let_in(file)).collect();
+    assert!(left_out.is_empty(), "docker/Dockerfile.dockerignore leaves out {left_out:?}");
+}
+
 #[test]
 fn the_package_is_made_of_what_there_is() {
     let manifest: toml::Table = read("Cargo.toml").parse().expect("TOML");
