@@ -262,10 +262,8 @@ impl Publisher {
     /// Rows that were copied are in the open Kafka transaction like those that were streamed before them; the position stays where it is.
     fn publish_copied(&mut self, copied: Copied) -> Result<(), Failure> {
         self.open()?;
-        if let Some(Emptied { batch, partitions }) = &copied.emptied {
-            for partition in 0..*partitions {
-                self.send_to(partition, batch, 0..batch.len())?;
-            }
+        if let Some(Emptied { batch }) = &copied.emptied {
+            self.send(batch, 0..batch.len())?;
         }
         self.send(&copied.batch, 0..copied.batch.len())?;
         self.attach(copied.attachments);
@@ -298,11 +296,6 @@ impl Publisher {
     }
 
     fn send(&mut self, batch: &RecordBatch, range: std::ops::Range<usize>) -> Result<(), Failure> {
-        self.send_to(0, batch, range)
-    }
-
-    /// Records without a key go to this partition.
-    fn send_to(&mut self, partition: i32, batch: &RecordBatch, range: std::ops::Range<usize>) -> Result<(), Failure> {
         if range.is_empty() {
             return Ok(());
         }
@@ -321,7 +314,11 @@ impl Publisher {
                 is_letter: may_be_dead_letter_topic(record.topic),
                 lsn: record.lsn,
             };
-            sent = transaction.send_to(partition, &outgoing);
+            sent = if record.is_for_all_partitions {
+                transaction.send_everywhere(&outgoing)
+            } else {
+                transaction.send(&outgoing)
+            };
             // Reports give memory back, so that they are not left for too long.
             if sent.is_ok() && index % 512 == 511 {
                 sent = transaction.poll();

@@ -348,8 +348,12 @@ impl Release {
                     cost,
                 ));
                 let (topic, key, value, lsn) = (&**record.topic, record.key, record.value, record.lsn);
-                let record = OutgoingRecord { topic, key, value, headers: &headers, is_letter: false, lsn };
-                let sent = transaction.send(&record);
+                let outgoing = OutgoingRecord { topic, key, value, headers: &headers, is_letter: false, lsn };
+                let sent = if record.is_for_all_partitions {
+                    transaction.send_everywhere(&outgoing)
+                } else {
+                    transaction.send(&outgoing)
+                };
                 let outcome = if index % 512 == 511 { sent.and_then(|()| transaction.poll()) } else { sent };
                 if let Err(error) = outcome {
                     transaction.abort();

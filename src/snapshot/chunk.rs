@@ -116,8 +116,6 @@ pub(crate) struct Ending {
 pub(crate) struct Emptied {
     /// The record.
     pub(crate) batch: RecordBatch,
-    /// How many partitions there are.
-    pub(crate) partitions: i32,
 }
 
 /// What became of a chunk.

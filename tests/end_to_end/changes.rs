@@ -168,6 +168,9 @@ fn every_operation_has_its_records() {
             ("tombstone", id("3"), None, None),
             ("c", id("6"), None, None),
             ("c", id("8"), None, None),
+            // In each partition.
+            ("t", None, None, None),
+            ("t", None, None, None),
             ("t", None, None, None),
             ("c", id("1"), None, None),
         ]

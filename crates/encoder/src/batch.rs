@@ -27,6 +27,8 @@ pub struct Record<'a> {
     pub value: Option<&'a [u8]>,
     /// The position of the change that it came from.
     pub lsn: Lsn,
+    /// Whether it belongs into each partition of its topic, since it is about all rows that are there: a truncation.
+    pub is_for_all_partitions: bool,
     headers: &'a [HeaderEntry],
     data: &'a [u8],
 }
@@ -45,6 +47,7 @@ struct Entry {
     key: Option<Range<usize>>,
     value: Option<Range<usize>>,
     lsn: Lsn,
+    is_for_all_partitions: bool,
     headers: Range<usize>,
 }
 
@@ -83,6 +86,7 @@ impl RecordBatch {
             key: entry.key.as_ref().map(bytes),
             value: entry.value.as_ref().map(bytes),
             lsn: entry.lsn,
+            is_for_all_partitions: entry.is_for_all_partitions,
             headers: &self.headers[entry.headers.clone()],
             data: &self.data,
         })
@@ -153,7 +157,15 @@ impl RecordBatch {
         }
         let first_header = self.records.last().map_or(0, |last| last.headers.end);
         let headers = first_header..self.headers.len();
-        self.records.push(Entry { topic: self.topics.len() - 1, key, value, lsn, headers });
+        let topic = self.topics.len() - 1;
+        self.records.push(Entry { topic, key, value, lsn, is_for_all_partitions: false, headers });
+    }
+
+    /// Says of the record that was pushed last that it belongs into each partition.
+    pub(crate) fn is_for_all_partitions(&mut self) {
+        if let Some(last) = self.records.last_mut() {
+            last.is_for_all_partitions = true;
+        }
     }
 
     /// Adds a header, whose value was appended to [`data`](Self::data), to the record that is pushed next.

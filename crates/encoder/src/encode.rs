@@ -70,7 +70,7 @@ impl BoundPlan {
     /// | Update | an event with `op` `u`; `before` is filled if the whole old row was sent |
     /// | Update of the key | an event with `op` `d` for the old key, a tombstone for it, an event with `op` `c` for the new one |
     /// | Delete | an event with `op` `d`, a tombstone |
-    /// | Truncate | an event with `op` `t` and no key |
+    /// | Truncate | an event with `op` `t` and no key, for each partition |
     ///
     /// With [`Envelope::Upsert`] the events are the same, as headers; the value is the new row, or none, and there are no tombstones beside.
     ///
@@ -292,7 +292,10 @@ impl Encoder<'_> {
         if self.plan.envelope == Envelope::Upsert {
             return Err(self.plan.error(EncodeErrorKind::Truncated, None, self.context.lsn));
         }
-        self.event(None, Operation::Truncate, Row::Null, Row::Null)
+        self.event(None, Operation::Truncate, Row::Null, Row::Null)?;
+        // Order is that of a partition. Who reads the rows of one must come to this in its place among them.
+        self.batch.is_for_all_partitions();
+        Ok(())
     }
 
     /// Whether an event is not to be written; it has its place in the order then.

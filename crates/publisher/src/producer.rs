@@ -35,7 +35,7 @@ use tracing::debug;
 
 use crate::{
     attachment::Attachment,
-    budget::{MemoryBudget, record_cost},
+    budget::{MemoryBudget, headers_cost, record_cost},
     checkpoint::Checkpoint,
     error::{PublishError, UndeliveredRecord, Verdict, code_of},
     reports::{Origin, Reports},
@@ -57,6 +57,9 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// rdkafka's `poll` takes a time to wait, but waits in whole milliseconds and spins for what is left of the last one. So it is
 /// only ever asked what is there, and the waiting is done here.
 const REPORT_INTERVAL: Duration = Duration::from_micros(500);
+
+/// How long the brokers may take to say what a topic is like.
+const METADATA_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// How long the cause of an effect may take to be told.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -168,11 +171,40 @@ impl Transaction {
         self.send_to(0, record)
     }
 
-    /// The same, to a partition of its topic if it has no key.
+    /// Queues a record without a key for each partition of its topic, which exists. The cost of one must have been charged. The brokers are asked how
+    /// many partitions there are, and waited for.
     ///
     /// # Errors
-    /// As with [`send`](Self::send).
-    pub fn send_to(&mut self, partition: i32, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
+    /// As with [`send`](Self::send); and the brokers do not say it.
+    pub fn send_everywhere(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
+        let asked = self.inner.client().fetch_metadata(Some(record.topic), METADATA_TIMEOUT);
+        let metadata = asked.map_err(|error| fail(&self.inner, "asking for the partitions of a topic", error))?;
+        let topic = metadata.topics().iter().find(|topic| topic.name() == record.topic);
+        let partitions = match topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len()))
+        {
+            Some((None, partitions)) if partitions > 0 => i32::try_from(partitions).unwrap_or(i32::MAX),
+            None | Some((None | Some(RDKafkaErrorCode::UnknownTopicOrPartition), _)) => {
+                // As a record for it would be.
+                let gone = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition);
+                return Err(refused(record, gone));
+            }
+            Some((Some(code), _)) => {
+                return Err(fail(&self.inner, "asking for the partitions of a topic", KafkaError::MetadataFetch(code)));
+            }
+        };
+        let headers = headers_cost(record.headers.iter().map(|(name, value)| (name.len(), value.len())));
+        let cost = record_cost(record.key.map_or(0, <[u8]>::len), record.value.map_or(0, <[u8]>::len), headers);
+        for partition in 0..partitions {
+            if partition > 0 {
+                self.inner.context().budget.charge(cost);
+            }
+            self.send_to(partition, record)?;
+        }
+        Ok(())
+    }
+
+    /// To a partition of its topic if it has no key.
+    fn send_to(&mut self, partition: i32, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
         if !record.is_letter {
             // librdkafka's own limit is that of letters.
             record.refuse_beyond(self.inner.context().record_max_bytes)?;

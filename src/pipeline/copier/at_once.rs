@@ -55,8 +55,8 @@ struct Whole<'a> {
     table: &'a SnapshotTable,
     fingerprint: &'a str,
     encoding: Encoding,
-    /// In how many partitions it is to be said that the table was empty; none if that need not be said.
-    emptied_in: Option<i32>,
+    /// Whether it is to be said before that the table was empty.
+    is_emptied_first: bool,
 }
 
 /// What is read, row after row.
@@ -127,9 +127,9 @@ impl Copier {
             return Ok(Step::Impossible(why));
         }
         self.owe(copying, shape, &table.membership).await?;
-        let emptied_in = self.partitions_to_empty(&encoding, *is_dirty).await?;
+        let is_emptied_first = self.holds_anything(&encoding, *is_dirty).await?;
         let window = self.next_window();
-        let whole = Whole { window, table: &table, fingerprint: &fingerprint, encoding, emptied_in };
+        let whole = Whole { window, table: &table, fingerprint: &fingerprint, encoding, is_emptied_first };
         let outcome = self.read_at_once(copying, whole, is_dirty).await;
         if !matches!(outcome, Ok(Step::Done)) {
             self.request(Request::Abandon { window, snapshot: None }).await?;
@@ -223,8 +223,8 @@ impl Copier {
             self.pay_rate(rows).await;
             let record = copying.ahead.advanced(None, rows as u64, batch.bytes() as u64);
             *is_dirty = true;
-            let partitions = whole.emptied_in.take();
-            let emptied = partitions.map(|partitions| emptied(&whole.encoding, &reading.context, partitions));
+            let is_emptied_first = std::mem::take(&mut whole.is_emptied_first);
+            let emptied = is_emptied_first.then(|| emptied(&whole.encoding, &reading.context));
             let emptied = emptied.transpose()?;
             let happened = if is_first { Happened::Started } else { Happened::InProgress };
             let ended = is_last.then(|| record.ended(unix_ms()));

@@ -59,13 +59,11 @@ impl Copier {
                 );
                 None
             }
-            None => match self.partitions_to_empty(encoding, false).await? {
-                None => None,
-                Some(partitions) => {
-                    let lsn = self.asking.lock().await.flush_lsn().await?;
-                    Some(emptied(encoding, &context_at(lsn), partitions)?)
-                }
-            },
+            None if self.holds_anything(encoding, false).await? => {
+                let lsn = self.asking.lock().await.flush_lsn().await?;
+                Some(emptied(encoding, &context_at(lsn))?)
+            }
+            None => None,
         };
         let record = copying.record.emptied();
         let (attachment, (is_emptied, answer)) = (record.attachment(copying.oid), oneshot::channel());
@@ -85,12 +83,8 @@ impl Copier {
         Ok(config.get("cleanup.policy").is_some_and(|policy| policy.contains("compact")))
     }
 
-    /// How many partitions the topic has, if it holds anything: whatever was to be written to it is.
-    pub(super) async fn partitions_to_empty(
-        &self,
-        encoding: &Encoding,
-        is_dirty: bool,
-    ) -> Result<Option<i32>, Failure> {
+    /// Whether the topic holds anything: what was to be written to it is.
+    pub(super) async fn holds_anything(&self, encoding: &Encoding, is_dirty: bool) -> Result<bool, Failure> {
         let admin = Arc::clone(&self.topics);
         let (topic, name) = (encoding.plan.plan().topic(), encoding.plan.plan().topic().to_string());
         let (partitions, is_unwritten) = blocking(topic, move || {
@@ -101,8 +95,7 @@ impl Copier {
         if partitions == 0 {
             return Err(Failure::new(Code::KafkaUnavailable, "the topic is not known yet").for_topic(&**topic));
         }
-        let must_be_emptied = is_dirty || !is_unwritten;
-        Ok(must_be_emptied.then(|| i32::try_from(partitions).unwrap_or(i32::MAX)))
+        Ok(is_dirty || !is_unwritten)
     }
 
     /// A table is not streamed any more.
@@ -217,8 +210,8 @@ impl Copier {
             return Ok(Err(format!("it would be one {obstacle}")));
         }
         // Rows of it may still be on their way.
-        let partitions = self.partitions_to_empty(&encoding, true).await?;
-        partitions.map(|partitions| emptied(&encoding, &context_at(until), partitions)).transpose().map(Ok)
+        let emptied = self.holds_anything(&encoding, true).await?.then(|| emptied(&encoding, &context_at(until)));
+        emptied.transpose().map(Ok)
     }
 
     /// An end of the log, which the stream comes to by itself.
@@ -259,11 +252,11 @@ fn context_at(lsn: Lsn) -> SnapshotContext {
 }
 
 /// What takes out of each partition what was there before.
-pub(super) fn emptied(encoding: &Encoding, context: &SnapshotContext, partitions: i32) -> Result<Emptied, Failure> {
+pub(super) fn emptied(encoding: &Encoding, context: &SnapshotContext) -> Result<Emptied, Failure> {
     let mut batch = RecordBatch::new();
     let encoded = encoding.plan.encode_emptied(context, unix_ns(), &mut batch);
     encoded.map_err(|error| failures::of_encode(&error))?;
-    Ok(Emptied { batch, partitions })
+    Ok(Emptied { batch })
 }
 
 /// Asks Kafka about a topic.

@@ -3,7 +3,7 @@
 //! It is pure, so that it can be shown to find each kind of harm; see the tests below, which do harm.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     fmt,
 };
 
@@ -81,6 +81,8 @@ pub(crate) enum Violation {
     KeyMoved { table: String, key: Row },
     /// A delete has no tombstone behind it, or a tombstone has no delete before it.
     Tombstone { table: String, partition: i32, offset: i64 },
+    /// A truncation is not once in each partition.
+    Truncation { identity: Identity, partitions: Vec<i32> },
     /// Applying all events in order does not give the table.
     Fold { table: String, why: String },
 }
@@ -103,9 +105,14 @@ impl Verdict {
 /// Compares what was read with the source's own word.
 pub(crate) fn judge(tables: &[Table], records: &[Record], history: &History) -> Verdict {
     let tables: HashMap<&str, &Table> = tables.iter().map(|table| (table.name, table)).collect();
-    let events: Vec<(&Record, &Event)> =
+    let all: Vec<(&Record, &Event)> =
         records.iter().filter_map(|record| record.event.as_ref().map(|event| (record, event))).collect();
     let mut violations = Vec::new();
+    truncations_are_in_each_partition(&all, &mut violations);
+    // Each of these is one event, whatever number of partitions it is in.
+    let mut truncations = HashSet::new();
+    let is_first = |(_, event): &(&Record, &Event)| event.operation != "t" || truncations.insert(event.identity);
+    let events: Vec<_> = all.into_iter().filter(is_first).collect();
     identities_occur_once(&events, &mut violations);
     partitions_are_in_order(records, &mut violations);
     tombstones_follow_deletes(records, &mut violations);
@@ -118,7 +125,26 @@ pub(crate) fn judge(tables: &[Table], records: &[Record], history: &History) -> 
     }
     transactions_are_complete(&tables, &by_transaction, history, &mut violations);
     folds_give_the_tables(&tables, &by_transaction, history, &mut violations);
+    partitions_fold_by_themselves(&tables, records, history, &mut violations);
     Verdict { events: events.len(), transactions: by_transaction.len(), violations }
+}
+
+/// Whoever reads one partition alone comes to it at its place, once.
+fn truncations_are_in_each_partition(events: &[(&Record, &Event)], violations: &mut Vec<Violation>) {
+    let mut of_table: HashMap<&str, BTreeSet<i32>> = HashMap::new();
+    let mut seen: BTreeMap<(&str, Identity), Vec<i32>> = BTreeMap::new();
+    for (record, event) in events {
+        of_table.entry(&record.table).or_default().insert(record.partition);
+        if event.operation == "t" {
+            seen.entry((&record.table, event.identity)).or_default().push(record.partition);
+        }
+    }
+    for ((table, identity), mut partitions) in seen {
+        partitions.sort_unstable();
+        if !partitions.iter().eq(&of_table[table]) {
+            violations.push(Violation::Truncation { identity, partitions });
+        }
+    }
 }
 
 fn identities_occur_once(events: &[(&Record, &Event)], violations: &mut Vec<Violation>) {
@@ -351,6 +377,36 @@ fn folds_give_the_tables(
     }
 }
 
+/// The keys that each partition comes to for who reads it alone are the table's.
+fn partitions_fold_by_themselves(
+    tables: &HashMap<&str, &Table>,
+    records: &[Record],
+    history: &History,
+    violations: &mut Vec<Violation>,
+) {
+    let mut folded: HashMap<&str, BTreeMap<&Row, i32>> = HashMap::new();
+    let mut in_order: Vec<&Record> = records.iter().collect();
+    in_order.sort_by_key(|record| (record.partition, record.offset));
+    for record in in_order {
+        let keys = folded.entry(&record.table).or_default();
+        match (&record.key, record.event.as_ref().map(|event| event.operation.as_str())) {
+            (_, Some("t")) => keys.retain(|_, partition| *partition != record.partition),
+            (Some(key), Some("d")) => drop(keys.remove(key)),
+            (Some(key), Some(_)) => drop(keys.insert(key, record.partition)),
+            _ => {}
+        }
+    }
+    for (name, rows) in &history.contents {
+        let table = tables[name.as_str()];
+        let real: BTreeSet<Row> = rows.iter().filter_map(|row| key_of(table, Some(row))).collect();
+        let read = folded.remove(name.as_str()).unwrap_or_default();
+        if !table.key.is_empty() && !read.keys().copied().eq(&real) {
+            let why = format!("the partitions have {} keys, of {}", read.len(), real.len());
+            violations.push(Violation::Fold { table: name.clone(), why });
+        }
+    }
+}
+
 fn short(value: Option<&String>) -> String {
     value.map_or("null".into(), |text| text.chars().take(60).collect())
 }
@@ -539,6 +595,39 @@ mod tests {
     #[test]
     fn a_key_in_two_partitions_is_found() {
         finds(|records, _| records[3].partition = 1, |violation| matches!(violation, Violation::KeyMoved { .. }));
+    }
+
+    #[test]
+    fn a_truncation_that_a_partition_lacks_is_found() {
+        let emptied = |records: &mut Vec<Record>, history: &mut History, partitions: &[i32]| {
+            history.transactions.insert(12, vec![change(Operation::Truncate, None, None)]);
+            history.contents.insert("item".to_owned(), Vec::new());
+            for record in &mut *records {
+                // Each key has one partition.
+                record.partition = i32::from(record.key == Some(key(1)));
+            }
+            for partition in partitions {
+                let mut record = records[0].clone();
+                (record.partition, record.key, record.offset) = (*partition, None, 1000);
+                let event = record.event.as_mut().expect("an event");
+                (event.identity, event.xid) = (Identity { commit_lsn: 300, ordinal: 1 }, 12);
+                (event.operation, event.after) = ("t".to_owned(), None);
+                records.push(record);
+            }
+        };
+        let (mut whole, mut source) = (records(), history());
+        emptied(&mut whole, &mut source, &[0, 1]);
+        judge(TABLES, &whole, &source).assert_flawless();
+        for partitions in [&[0][..], &[1], &[0, 0, 1]] {
+            finds(
+                |records, history| emptied(records, history, partitions),
+                |violation| matches!(violation, Violation::Truncation { .. }),
+            );
+        }
+        finds(
+            |records, history| emptied(records, history, &[0]),
+            |violation| matches!(violation, Violation::Fold { .. }),
+        );
     }
 
     #[test]

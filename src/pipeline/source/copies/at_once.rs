@@ -195,6 +195,5 @@ impl Source {
 }
 
 pub(super) fn cost_of_emptied(emptied: &Emptied) -> usize {
-    let partitions = usize::try_from(emptied.partitions).unwrap_or_default();
-    emptied.batch.iter().map(|record| cost_of(&record) * partitions).sum()
+    emptied.batch.iter().map(|record| cost_of(&record)).sum()
 }
