@@ -181,6 +181,14 @@ impl Relations {
             .shaping
             .plan(&relation, &identity, &facts, &self.naming)
             .map_err(|error| place(failures::of_plan(error)))?;
+        if let Some(error) = plan.unfit() {
+            warn!(
+                code = Code::SchemaUnrepresentable.as_str(),
+                schema = relation.schema,
+                table = relation.name,
+                "the table cannot be written as it is: {error}. Each of its changes is a dead letter, as events.unrepresentable says"
+            );
+        }
         let topic = Arc::clone(plan.topic());
         self.refuse_shared_topic(&topic, &relation).await.map_err(place)?;
         self.ensure_topic(&topic, TopicKind::OfTable { partitions: self.shaping.partitions(&identity) })

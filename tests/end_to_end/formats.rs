@@ -121,8 +121,17 @@ fn what_cannot_be_written_is_a_dead_letter_in_its_place() {
         "insert into public.item values (1, 1.5, '{1}'), (2, 'NaN', '{2}'), (3, 3, '{{3}}'), (4, 4, '{4}'); \
          update public.item set id = 5 where id = 2; delete from public.item where id = 5",
     );
+    // Two names that Avro takes for one, until one of them is gone.
+    stream.database.execute("alter table public.item add \"b c\" int, add \"b-c\" int");
+    stream.database.execute(
+        "insert into public.item values (6, 6, '{6}', 60, 600); update public.item set v = 7 where id = 6; \
+         delete from public.item where id = 6; truncate public.item",
+    );
+    stream.database.execute("alter table public.item drop \"b c\"");
+    stream.database.execute("insert into public.item values (8, 8, '{8}', 800)");
     stream.drain();
-    assert_eq!(program.metric("events_total{op=\"dead_letter\",schema=\"public\",table=\"item\"}"), Some(3.0));
+    assert_eq!(program.metric("events_total{op=\"dead_letter\",schema=\"public\",table=\"item\"}"), Some(3.0 + 4.0));
+    assert!(program.log().contains("schema-unrepresentable"), "{}", program.log());
     program.terminate();
     let mut letters: Vec<Value> = Vec::new();
     let topic = format!("{}.dead-letters", stream.topic("item"));
@@ -138,16 +147,26 @@ fn what_cannot_be_written_is_a_dead_letter_in_its_place() {
     let letter = |op: &str, code: &str, ordinal: u64| (op.into(), code.into(), ordinal.into());
     assert_eq!(
         seen,
-        [letter("c", "not_a_number", 2), letter("c", "array_shape", 3), letter("u", "not_a_number", 5)],
-        "the deletion has a place in its record, since it says the key alone"
+        [
+            letter("c", "not_a_number", 2),
+            letter("c", "array_shape", 3),
+            letter("u", "not_a_number", 5),
+            letter("c", "unfit_table", 1),
+            letter("u", "unfit_table", 2),
+            letter("d", "unfit_table", 3),
+            letter("t", "unfit_table", 4),
+        ],
+        "the deletion of before has a place in its record, since it says the key alone"
     );
     assert_eq!(letters[0]["new"], serde_json::json!(["2", "NaN", "{2}"]));
+    assert_eq!(letters[3]["new"], serde_json::json!(["6", "6.00", "{6}", "60", "600"]));
+    assert!(letters[3]["error"].as_str().is_some_and(|error| error.contains("b c")), "{}", letters[3]);
 
     let records = stream.records();
     let events: Vec<_> = records.iter().filter(|it| it.table == "item").filter_map(|it| it.event.as_ref()).collect();
     let mut ordinals: Vec<u64> = events.iter().map(|event| event.identity.ordinal).collect();
     ordinals.sort_unstable();
-    assert_eq!(ordinals, [1, 4, 6], "what is a dead letter has its ordinal");
+    assert_eq!(ordinals, [1, 1, 4, 6], "what is a dead letter has its ordinal");
 }
 
 fn streams_the_tables(envelope: &str, format: &str) {

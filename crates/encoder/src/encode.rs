@@ -99,6 +99,9 @@ impl BoundPlan {
         order: &mut EventOrder,
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
+        if self.plan.unfit.is_some() {
+            return self.bury_unfit(&change.into(), context, Some(order), batch);
+        }
         let (mut advanced, records) = (*order, batch.len());
         let result = batch.append(|batch| {
             let mut encoder = self.encoder(context, Some(&mut advanced), batch);
@@ -128,6 +131,22 @@ impl BoundPlan {
         Encoder { bound: self, plan: &self.plan, context, order, batch }
     }
 
+    /// Of a table that cannot be written.
+    #[cold]
+    fn bury_unfit(
+        &self,
+        dead: &Dead<'_>,
+        context: &EventContext<'_>,
+        order: Option<&mut EventOrder>,
+        batch: &mut RecordBatch,
+    ) -> Result<Encoded, EncodeError> {
+        if self.plan.skipped.contains(dead.operation()) {
+            order.map(EventOrder::advance);
+            return Ok(Encoded::Skipped);
+        }
+        self.bury(dead, context, order, self.plan.error(EncodeErrorKind::UnfitTable, None, context.lsn), batch)
+    }
+
     #[cold]
     fn bury(
         &self,
@@ -141,7 +160,8 @@ impl BoundPlan {
             return Err(error);
         };
         let ordinal = order.map(EventOrder::advance);
-        let reason = Reason { code: error.kind().as_str(), error: &error.to_string() };
+        let words = self.plan.unfit.as_ref().map_or_else(|| error.to_string(), PlanError::to_string);
+        let reason = Reason { code: error.kind().as_str(), error: &words };
         letters.append(dead, context, (ordinal, b""), &reason, &self.plan.columns, batch);
         Ok(Encoded::DeadLetter(error))
     }

@@ -136,6 +136,14 @@ pub enum PlanError {
 }
 
 impl PlanError {
+    /// Whether it is the table itself, its names or its lack of a key, and not what was asked for: what cannot be written of it may be kept as it came.
+    pub(crate) fn is_about_the_table(&self) -> bool {
+        matches!(
+            self,
+            Self::CollidingColumns { .. } | Self::IllegalName { .. } | Self::InvalidSchema { .. } | Self::NoKey { .. }
+        )
+    }
+
     /// Whether it is about [what is done to columns](crate::EncodeOptions::columns), which has to be changed then.
     pub fn is_about_column_rules(&self) -> bool {
         matches!(
@@ -244,6 +252,8 @@ pub enum EncodeErrorKind {
     Truncated,
     /// An Update or a Delete without the old row that it must have.
     MissingOldRow,
+    /// No change of the table can be written, whatever its values are: see [`TablePlan::unfit`](crate::TablePlan::unfit).
+    UnfitTable,
 }
 
 impl EncodeErrorKind {
@@ -259,7 +269,8 @@ impl EncodeErrorKind {
             | Self::UnavailableKey
             | Self::ArrayShape
             | Self::NullElement
-            | Self::Truncated => true,
+            | Self::Truncated
+            | Self::UnfitTable => true,
             Self::NullInNotNull | Self::ColumnCount | Self::BinaryValue | Self::MissingOldRow => false,
         }
     }
@@ -280,6 +291,7 @@ impl EncodeErrorKind {
             Self::NullElement => "null_element",
             Self::Truncated => "truncated",
             Self::MissingOldRow => "missing_old_row",
+            Self::UnfitTable => "unfit_table",
         }
     }
 
@@ -311,6 +323,7 @@ impl EncodeErrorKind {
                  have them written as dead letters"
             }
             Self::MissingOldRow => "the old row is missing",
+            Self::UnfitTable => "the table cannot be written as it is",
         }
     }
 }

@@ -1,6 +1,6 @@
 //! What is decided once for a table, so that a row needs no decisions: topic, schemas, and for each column how its text becomes Avro.
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pgoutput::{Relation, RelationColumn, ReplicaIdentity};
 
@@ -47,6 +47,8 @@ pub struct TablePlan {
     pub(crate) unavailable_value: Box<str>,
     /// Where changes go that cannot be written, if they are not to stop the stream.
     pub(crate) dead_letters: Option<DeadLetters>,
+    /// Why all changes are dead letters, if they are.
+    pub(crate) unfit: Option<PlanError>,
     /// Where all changes go, while its schemas are not accepted.
     pub(crate) held_back: Option<DeadLetters>,
     key_schema: Option<Schema>,
@@ -89,6 +91,9 @@ impl TablePlan {
     /// optional. Compile again for every Relation message, and after
     /// [`TableFacts::make_optional`](crate::TableFacts::make_optional).
     ///
+    /// With [`Unrepresentable::DeadLetter`] a table that cannot be written for its names, or for want of a key, has a plan by which every change is a dead
+    /// letter: see [`unfit`](Self::unfit).
+    ///
     /// # Errors
     /// The table has names that Kafka or Avro cannot have, or that become the same.
     pub fn compile(
@@ -97,7 +102,33 @@ impl TablePlan {
         naming: &Naming,
         options: &EncodeOptions,
     ) -> Result<Self, PlanError> {
-        let schema_name = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
+        match Self::compile_fit(relation, facts, naming, options) {
+            Err(error) if error.is_about_the_table() && options.unrepresentable == Unrepresentable::DeadLetter => {
+                // As much of it as needs no names but the topic's.
+                let nothing = Relation { columns: Vec::new(), ..relation.clone() };
+                let bare = EncodeOptions {
+                    envelope: Envelope::Debezium,
+                    format: Format::Json,
+                    key: None,
+                    columns: BTreeMap::new(),
+                    ..options.clone()
+                };
+                let plan = Self::compile_fit(&nothing, &TableFacts::default(), naming, &bare)?;
+                let letters = DeadLetters::new(relation, schema_of(relation), options, letters_topic(&plan.topic)?);
+                let columns = relation.columns.iter().map(|column| Column::omitted(&column.name)).collect();
+                Ok(Self { unfit: Some(error), dead_letters: Some(letters), columns, ..plan })
+            }
+            plan => plan,
+        }
+    }
+
+    fn compile_fit(
+        relation: &Relation,
+        facts: &TableFacts,
+        naming: &Naming,
+        options: &EncodeOptions,
+    ) -> Result<Self, PlanError> {
+        let schema_name = schema_of(relation);
         let table = format!("{schema_name}.{}", relation.name);
         let topic = match &options.topic {
             Some(topic) => checked_topic(topic)?,
@@ -156,12 +187,12 @@ impl TablePlan {
         let dead_letters = match options.unrepresentable {
             Unrepresentable::Stop => None,
             Unrepresentable::DeadLetter => {
-                let topic = checked_topic(&dead_letter_topic(&topic))?;
-                Some(DeadLetters::new(relation, schema_name, options, topic))
+                Some(DeadLetters::new(relation, schema_name, options, letters_topic(&topic)?))
             }
         };
         Ok(Self {
             dead_letters,
+            unfit: None,
             held_back: None,
             topic: topic.into(),
             envelope,
@@ -202,9 +233,14 @@ impl TablePlan {
         !self.key_columns.is_empty()
     }
 
+    /// Why no change of the table can be written as it should be, so that each is a dead letter; none if that is otherwise.
+    pub fn unfit(&self) -> Option<&PlanError> {
+        self.unfit.as_ref()
+    }
+
     /// Whether its topic can be told that the table is empty: not where the envelope has no record for that, or it is not to be written.
     pub fn can_empty(&self) -> bool {
-        self.envelope != Envelope::Upsert && !self.skipped.contains(Operation::Truncate)
+        self.unfit.is_none() && self.envelope != Envelope::Upsert && !self.skipped.contains(Operation::Truncate)
     }
 
     /// Whether rows that are read from the table are written.
@@ -248,6 +284,15 @@ impl TablePlan {
             Err(PlanError::SchemaIds { table: self.table, has_key: self.key_schema.is_some() })
         }
     }
+}
+
+/// That of the catalog has no name in the stream.
+pub(crate) fn schema_of(relation: &Relation) -> &str {
+    if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema }
+}
+
+fn letters_topic(topic: &str) -> Result<String, PlanError> {
+    checked_topic(&dead_letter_topic(topic))
 }
 
 impl BoundPlan {

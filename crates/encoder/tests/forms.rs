@@ -7,7 +7,10 @@
 mod common;
 
 use apache_avro::Schema as AvroSchema;
-use encoder::{BoundPlan, Change, EncodeOptions, Envelope, Format, PlanError, RecordBatch, TablePlan};
+use encoder::{
+    BoundPlan, Change, ColumnRule, EncodeOptions, Encoded, Envelope, EventOrder, Format, Operation, Operations,
+    PlanError, RecordBatch, TablePlan, Unrepresentable,
+};
 use pgoutput::{OldTuple, ReplicaIdentity};
 use serde_json::{Value, json};
 
@@ -155,6 +158,33 @@ fn a_table_without_a_key_cannot_be_upserted() {
     let (relation, facts) = (table::relation(ReplicaIdentity::Nothing, &columns), table::facts(&columns));
     let error = TablePlan::compile(&relation, &facts, &table::naming(), &upsert()).unwrap_err();
     assert!(matches!(error, PlanError::NoKey { .. }), "{error}");
+}
+
+/// The policy is about what is in the database, and not about what was asked for.
+#[test]
+fn a_table_that_cannot_be_written_is_dead_letters_where_that_is_asked_for() {
+    let columns = [column("v", 25, -1), column("secret", 25, -1)];
+    let (relation, facts) = (table::relation(ReplicaIdentity::Full, &columns), table::facts(&columns));
+    let rules = [("secret".to_owned(), ColumnRule::Exclude)].into();
+    let options = EncodeOptions { unrepresentable: Unrepresentable::DeadLetter, columns: rules, ..upsert() };
+    let plan = TablePlan::compile(&relation, &facts, &table::naming(), &options).expect("a plan");
+    assert!(matches!(plan.unfit(), Some(PlanError::NoKey { .. })) && !plan.can_empty(), "{plan:?}");
+    let plan = plan.bind(None, None).expect("it has no schemas");
+    let (mut batch, mut order) = (RecordBatch::new(), EventOrder::default());
+    let insert = table::insert(&["seen", "HUSH"]);
+    let encoded = table::append(&plan, Change::Insert(&insert), &mut order, &mut batch);
+    assert!(matches!(encoded, Ok(Encoded::DeadLetter(_))), "{encoded:?}");
+    assert_eq!((order.total, order.collection, batch.len()), (1, 1, 1));
+    let letter: Value = serde_json::from_slice(batch.iter().next().and_then(|it| it.value).expect("one")).unwrap();
+    assert_eq!(letter["new"], json!(["seen", { "hidden": true }]));
+    // What is left out of the records is left out of the letters.
+    let skipped = EncodeOptions { skipped: Operations::from_iter([Operation::Create]), ..options.clone() };
+    let plan = TablePlan::compile(&relation, &facts, &table::naming(), &skipped).expect("a plan");
+    let encoded = table::append(&plan.bind(None, None).unwrap(), Change::Insert(&insert), &mut order, &mut batch);
+    assert!(matches!(encoded, Ok(Encoded::Skipped)), "{encoded:?}");
+    assert_eq!((order.total, batch.len()), (2, 1));
+    let asked = EncodeOptions { key: Some(vec!["gone".to_owned()]), ..options };
+    assert!(TablePlan::compile(&relation, &facts, &table::naming(), &asked).is_err(), "the operator has named it");
 }
 
 /// The fields of a schema by name, each with its type that is not null.

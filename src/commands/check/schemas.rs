@@ -51,7 +51,14 @@ impl Schemas {
                     continue;
                 }
             };
-            if !plan.has_key() {
+            if let Some(error) = plan.unfit() {
+                let problem = uncompiled(relation, error);
+                let why = format!(
+                    "every change of it becomes a dead letter, as events.unrepresentable says: {}",
+                    problem.why
+                );
+                findings.about(Severity::Warning, &table, Problem { why, ..problem });
+            } else if !plan.has_key() {
                 keyless.push(table.clone());
             }
             let options = shaping.options(identity, relation.columns.iter().map(|column| column.name.as_str()));

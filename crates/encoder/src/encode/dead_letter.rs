@@ -66,6 +66,11 @@ pub(super) struct Dead<'a> {
 }
 
 impl<'a> Dead<'a> {
+    /// What was done to the row.
+    pub(super) fn operation(&self) -> Operation {
+        self.operation
+    }
+
     /// A row of a snapshot.
     pub(super) fn read(row: &'a Tuple) -> Self {
         Self { operation: Operation::Read, old: &OldTuple::Absent, new: Some(row) }

@@ -32,7 +32,7 @@ use crate::{
     EventOrder, Naming, PlanError, RecordBatch, TableFacts, TablePlan, TransactionContext, Unrepresentable, avro,
     base64, defaults, json,
     naming::{checked_topic, dead_letter_topic},
-    plan::Column,
+    plan::{Column, schema_of},
     schema::{AvroType, Physical},
     types::Codec,
 };
@@ -85,8 +85,7 @@ impl TablePlan {
         json::append(&mut more, serde_json::json!(self.shown_facts(relation, facts, &rules)));
         let shown = relation.columns.iter().zip(&rules).map(|(column, rule)| rule.shown(column)).collect();
         let topic = self.letters_topic()?;
-        let schema = if relation.schema.is_empty() { "pg_catalog" } else { &relation.schema };
-        let letters = DeadLetters::with(relation, schema, topic, shown, &more);
+        let letters = DeadLetters::with(relation, schema_of(relation), topic, shown, &more);
         self.held_back = Some(letters);
         Ok(BoundPlan::new(self, None, None))
     }

@@ -23,6 +23,9 @@ impl BoundPlan {
         batch: &mut RecordBatch,
     ) -> Result<Encoded, EncodeError> {
         let context = EventContext { transaction: &snapshot.source, lsn: snapshot.lsn, processed_unix_ns };
+        if self.plan.unfit.is_some() {
+            return self.bury_unfit(&Dead::read(row), &context, None, batch);
+        }
         let records = batch.len();
         match batch.append(|batch| self.encoder(&context, None, batch).read(row)) {
             Ok(()) if batch.len() == records => Ok(Encoded::Skipped),
@@ -41,6 +44,9 @@ impl BoundPlan {
         processed_unix_ns: i64,
         batch: &mut RecordBatch,
     ) -> Result<(), EncodeError> {
+        if self.plan.unfit.is_some() {
+            return Ok(());
+        }
         let context = EventContext { transaction: &snapshot.source, lsn: snapshot.lsn, processed_unix_ns };
         batch.append(|batch| self.encoder(&context, None, batch).truncate())
     }
