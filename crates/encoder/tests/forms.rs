@@ -98,8 +98,7 @@ fn the_rows_of_an_upsert_are_the_table() {
 
         let error = table::encode(&plan, Change::Truncate).unwrap_err();
         assert_eq!(error.kind(), encoder::EncodeErrorKind::Truncated);
-        let skipped =
-            EncodeOptions { skipped: [encoder::Operation::Truncate].into_iter().collect(), ..options.clone() };
+        let skipped = EncodeOptions { skipped: [Operation::Truncate].into_iter().collect(), ..options.clone() };
         let plan = table::bind(table::compile_with(ReplicaIdentity::Default, &columns(), &skipped));
         assert!(encode(&plan, Change::Truncate).is_empty());
     }
@@ -114,7 +113,7 @@ fn headers_say_where_an_upsert_comes_from() {
         pgoutput::Timestamp::from_unix_micros(1_700_000_000_000_001),
     );
     let context = encoder::EventContext { transaction: &transaction, lsn: 900.into(), processed_unix_ns: 0 };
-    let mut order = encoder::EventOrder { total: 41, collection: 3 };
+    let mut order = EventOrder { total: 41, collection: 3 };
     let mut batch = RecordBatch::new();
     let insert = table::insert(&["1", "a", "1", "t"]);
     plan.encode(Change::Insert(&insert), &context, &mut order, &mut batch).unwrap();
