@@ -1,4 +1,4 @@
-//! Faults 4, 5, 6 and 20: the network loses an answer, delays a request, or falls silent.
+//! The network loses an answer, delays a request, or falls silent.
 
 use std::time::Duration;
 

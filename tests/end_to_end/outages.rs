@@ -1,4 +1,4 @@
-//! Faults 9, 18 and 40: PostgreSQL, Kafka and the registry are killed under one running program, one at a time. Within 10 s that is seen wherever somebody may
+//! PostgreSQL, Kafka and the registry are killed under one running program, one at a time. Within 10 s that is seen wherever somebody may
 //! look, with the code, the place and the fix: in readiness, in the metrics, in the status that the page shows, and in the log. Once the server is back, so
 //! is the stream, by itself, and nothing is lost or doubled.
 
