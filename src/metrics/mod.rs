@@ -225,7 +225,7 @@ impl Metrics {
             ),
             registry_up: made.real(
                 "registry_up",
-                "1 while the schema registry answers, which it is asked for every few seconds, and 0 while it does not, whether anything waits for it or not; NaN where there is none, or it is built in.",
+                "1 while the schema registry can be used, of which it is asked every few seconds, and 0 while it does not answer, is not trusted, does not take the credentials, or something else answers in its place, whether anything waits for it or not; NaN where there is none, or it is built in.",
             ),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(
