@@ -49,7 +49,8 @@ macro_rules! codes {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// One or more sentences: what the operator can do.
+            /// One or more sentences: what the operator can do, of a stream and of a command that is over. Whether anything is tried again is for
+            /// whoever does that to say.
             pub const fn fix(self) -> &'static str {
                 match self { $(Self::$variant => $fix,)+ }
             }
@@ -226,25 +227,25 @@ codes! {
         "If it does not go away by itself, see pg_replication_slots.active_pid.";
     PostgresUnavailable "postgres-unavailable" Restart 1
         "PostgreSQL cannot be reached, or ended the connection.",
-        "It is tried again. Check the server and the network.";
+        "Check the server and the network.";
     KafkaUnavailable "kafka-unavailable" Restart 1
         "Kafka cannot be reached, or could not take a transaction in time.",
-        "It is tried again. Check the brokers and the network.";
+        "Check the brokers and the network.";
     KafkaUntrusted "kafka-untrusted" Restart 1
         "No TLS with Kafka: a broker did not prove to be the right one, or does not accept this client's certificate.",
-        "It is tried again. Mend what the message names: the broker's certificate, or \"ssl.ca.location\", \"ssl.certificate.location\" and the hosts in kafka.properties and kafka.bootstrap_servers.";
+        "Mend what the message names: the broker's certificate, or \"ssl.ca.location\", \"ssl.certificate.location\" and the hosts in kafka.properties and kafka.bootstrap_servers.";
     ProducerTimedOut "producer-timed-out" Restart 1
         "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
-        "It is tried again. Find out what stopped the process for so long.";
+        "Find out what stopped the process for so long.";
     ProducerFenced "producer-fenced" Restart 1
         "Kafka refuses this producer, as it does when another instance has taken over, or when the coordinator gave up on a transaction.",
-        "It looks for another instance's checkpoint: if there is one it stops with `fenced`, else it is tried again.";
+        "Nothing for once: if another instance has taken over, this one stops with `fenced` as soon as it sees that. Otherwise see that no other stream has this name.";
     RegistryUnavailable "registry-unavailable" Restart 1
         "The schema registry cannot be reached, or something that is none answers in its place.",
-        "It is tried again, and the stream waits. Check the registry, its URL and the network.";
+        "Check the registry, its URL and the network.";
     RegistryIncompatible "registry-incompatible" Restart 1
         "The schema registry does not accept the table's schema beside the subject's earlier ones.",
-        "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way. With schema_registry.on_incompatible = \"quarantine\" the other tables go on.";
+        "Lower the subject's compatibility level, or remove the version in the way: the stream waits until then. With schema_registry.on_incompatible = \"quarantine\" only this table waits.";
 }
 
 /// The codes as a table in Markdown, for docs/errors.md: each leads to its entry.
@@ -436,6 +437,8 @@ mod tests {
                     sentence.ends_with('.') && sentence.starts_with(|first: char| first.is_uppercase() || first == '`'),
                     "{text}: {sentence}"
                 );
+                // Most commands are over with their first failure.
+                assert!(!sentence.contains("tried again"), "{text}: {sentence}");
             }
             assert!((1..=4).contains(&code.exit_code()), "{text}");
         }
