@@ -89,7 +89,7 @@ codes! {
         "Changes since the checkpoint cannot be read. Drop the slot with pg_drop_replication_slot, raise `max_slot_wal_keep_size`, and start once with --accept-gap. Or set snapshot.mode = \"when_needed\", which copies every table anew.";
     SlotUnfit "slot-unfit" Stop 3
         "The replication slot is not a permanent pgoutput slot of this database.",
-        "Name another slot, or drop this one.";
+        "Name another slot in postgres.slot, or drop this one with pg_drop_replication_slot.";
     PublicationMissing "publication-missing" Stop 3
         "The publication does not exist, so the server would send nothing, or cannot decode what it has.",
         "Create it before the slot, or set postgres.manage = true. If it was dropped under a slot, changes since then cannot be read: drop the slot too, and start once with --accept-gap.";
@@ -152,7 +152,7 @@ codes! {
         "Find out who removed them, and bring their topic back if it can be. To give up all that wait of this table, stop the stream, and run `pgsluice release --discard` with the table: the others need nothing.";
     NotConfirmed "not-confirmed" Stop 2
         "Dead letters of a table in quarantine are to be given up, and nobody has said so for certain.",
-        "Look at what waits now, and run the command that is told with it, if that may be lost.";
+        "Look at what waits, which is listed; if it may be lost, run the command that is given with it.";
     TopicUnfit "topic-unfit" Stop 3
         "A topic is not as it has to be.",
         "Change it as the message says.";
@@ -206,7 +206,7 @@ codes! {
         "See why standard output takes no more: the disk may be full.";
     GroupActive "group-active" Stop 3
         "A consumer group has members, which would go on from where they are.",
-        "Stop its consumers, and run it again.";
+        "Stop its consumers, and run the command again.";
     ReplayMismatch "replay-mismatch" Stop 3
         "A replay of this name was begun with other arguments, or its target has not what it has written any more.",
         "Run it again as it was begun; or begin another one, with another --name and another --to-topic.";
