@@ -188,7 +188,7 @@ codes! {
         "Set http.token for the instance and for the command.";
     ArgumentInvalid "argument-invalid" Stop 2
         "An argument of a command cannot be used.",
-        "Correct what the message names; `pgsluice replay --help` tells how each is written.";
+        "Correct what the message names; the command with `--help` tells how each is written.";
     TopicUnknown "topic-unknown" Stop 2
         "There is no topic of this name.",
         "Name one that there is.";
