@@ -11,8 +11,8 @@ STACK := dev/stack
 CARGO := cargo
 # What all tests are built with: the places where a test can make the program die.
 TEST := $(CARGO) test --locked --features fault-points
-# Tests against servers wait more than they compute, so that two cores have room for a third.
-export RUST_TEST_THREADS ?= 3
+# Tests against servers wait more than they compute, so that two cores have room for a third. With more cores it is what cargo itself would take.
+export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 3 ? 3 : cores)))
 # How long `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
 # How much `make test-long` does; `make test` does 60 rounds and a million rows.

@@ -49,7 +49,8 @@ macro_rules! codes {
                 match self { $(Self::$variant => $meaning,)+ }
             }
 
-            /// One or more sentences: what the operator can do.
+            /// One or more sentences: what the operator can do, of a stream and of a command that is over. Whether anything is tried again is for
+            /// whoever does that to say.
             pub const fn fix(self) -> &'static str {
                 match self { $(Self::$variant => $fix,)+ }
             }
@@ -88,7 +89,7 @@ codes! {
         "Changes since the checkpoint cannot be read. Drop the slot with pg_drop_replication_slot, raise `max_slot_wal_keep_size`, and start once with --accept-gap. Or set snapshot.mode = \"when_needed\", which copies every table anew.";
     SlotUnfit "slot-unfit" Stop 3
         "The replication slot is not a permanent pgoutput slot of this database.",
-        "Name another slot, or drop this one.";
+        "Name another slot in postgres.slot, or drop this one with pg_drop_replication_slot.";
     PublicationMissing "publication-missing" Stop 3
         "The publication does not exist, so the server would send nothing, or cannot decode what it has.",
         "Create it before the slot, or set postgres.manage = true. If it was dropped under a slot, changes since then cannot be read: drop the slot too, and start once with --accept-gap.";
@@ -151,7 +152,7 @@ codes! {
         "Find out who removed them, and bring their topic back if it can be. To give up all that wait of this table, stop the stream, and run `pgsluice release --discard` with the table: the others need nothing.";
     NotConfirmed "not-confirmed" Stop 2
         "Dead letters of a table in quarantine are to be given up, and nobody has said so for certain.",
-        "Look at what waits now, and run the command that is told with it, if that may be lost.";
+        "Look at what waits, which is listed; if it may be lost, run the command that is given with it.";
     TopicUnfit "topic-unfit" Stop 3
         "A topic is not as it has to be.",
         "Change it as the message says.";
@@ -187,7 +188,7 @@ codes! {
         "Set http.token for the instance and for the command.";
     ArgumentInvalid "argument-invalid" Stop 2
         "An argument of a command cannot be used.",
-        "Correct what the message names; `pgsluice replay --help` tells how each is written.";
+        "Correct what the message names; the command with `--help` tells how each is written.";
     TopicUnknown "topic-unknown" Stop 2
         "There is no topic of this name.",
         "Name one that there is.";
@@ -205,7 +206,7 @@ codes! {
         "See why standard output takes no more: the disk may be full.";
     GroupActive "group-active" Stop 3
         "A consumer group has members, which would go on from where they are.",
-        "Stop its consumers, and run it again.";
+        "Stop its consumers, and run the command again.";
     ReplayMismatch "replay-mismatch" Stop 3
         "A replay of this name was begun with other arguments, or its target has not what it has written any more.",
         "Run it again as it was begun; or begin another one, with another --name and another --to-topic.";
@@ -226,25 +227,25 @@ codes! {
         "If it does not go away by itself, see pg_replication_slots.active_pid.";
     PostgresUnavailable "postgres-unavailable" Restart 1
         "PostgreSQL cannot be reached, or ended the connection.",
-        "It is tried again. Check the server and the network.";
+        "Check the server and the network.";
     KafkaUnavailable "kafka-unavailable" Restart 1
         "Kafka cannot be reached, or could not take a transaction in time.",
-        "It is tried again. Check the brokers and the network.";
+        "Check the brokers and the network.";
     KafkaUntrusted "kafka-untrusted" Restart 1
         "No TLS with Kafka: a broker did not prove to be the right one, or does not accept this client's certificate.",
-        "It is tried again. Mend what the message names: the broker's certificate, or \"ssl.ca.location\", \"ssl.certificate.location\" and the hosts in kafka.properties and kafka.bootstrap_servers.";
+        "Mend what the message names: the broker's certificate, or \"ssl.ca.location\", \"ssl.certificate.location\" and the hosts in kafka.properties and kafka.bootstrap_servers.";
     ProducerTimedOut "producer-timed-out" Restart 1
         "The transaction coordinator gave up on this producer, after a pause longer than the transaction timeout.",
-        "It is tried again. Find out what stopped the process for so long.";
+        "Find out what stopped the process for so long.";
     ProducerFenced "producer-fenced" Restart 1
         "Kafka refuses this producer, as it does when another instance has taken over, or when the coordinator gave up on a transaction.",
-        "It looks for another instance's checkpoint: if there is one it stops with `fenced`, else it is tried again.";
+        "Nothing for once: if another instance has taken over, this one stops with `fenced` as soon as it sees that. Otherwise see that no other stream has this name.";
     RegistryUnavailable "registry-unavailable" Restart 1
         "The schema registry cannot be reached, or something that is none answers in its place.",
-        "It is tried again, and the stream waits. Check the registry, its URL and the network.";
+        "Check the registry, its URL and the network.";
     RegistryIncompatible "registry-incompatible" Restart 1
         "The schema registry does not accept the table's schema beside the subject's earlier ones.",
-        "The stream waits until the schema is accepted: lower the subject's compatibility level, or remove the version in the way. With schema_registry.on_incompatible = \"quarantine\" the other tables go on.";
+        "Lower the subject's compatibility level, or remove the version in the way: the stream waits until then. With schema_registry.on_incompatible = \"quarantine\" only this table waits.";
 }
 
 /// The codes as a table in Markdown, for docs/errors.md: each leads to its entry.
@@ -436,6 +437,8 @@ mod tests {
                     sentence.ends_with('.') && sentence.starts_with(|first: char| first.is_uppercase() || first == '`'),
                     "{text}: {sentence}"
                 );
+                // Most commands are over with their first failure.
+                assert!(!sentence.contains("tried again"), "{text}: {sentence}");
             }
             assert!((1..=4).contains(&code.exit_code()), "{text}");
         }

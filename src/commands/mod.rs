@@ -23,7 +23,7 @@ use clap::{Args, Parser, Subcommand};
 pub use self::explain::runbook;
 use crate::{
     config::{Config, LogFormat},
-    failure::{Code, Failure},
+    failure::{Code, Failure, Recovery},
 };
 
 /// Streams PostgreSQL's committed changes into Kafka, exactly once.
@@ -103,9 +103,19 @@ impl Arguments {
         match outcome {
             Ok(code) => code,
             Err(failure) => {
-                eprintln!("pgsluice: {failure}");
+                eprintln!("{}", last_word(&failure));
                 ExitCode::from(failure.code().exit_code())
             }
+        }
+    }
+}
+
+/// What a command says that has failed. Only a stream tries again by itself, and never ends with what may pass.
+fn last_word(failure: &Failure) -> String {
+    match failure.code().recovery() {
+        Recovery::Stop => format!("pgsluice: {failure}"),
+        Recovery::Restart => {
+            format!("pgsluice: {failure} Then run the command again. (pgsluice explain {})", failure.code().as_str())
         }
     }
 }
@@ -148,4 +158,24 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
         .enable_all()
         .build()
         .map_err(|error| Failure::caused(Code::Internal, error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_that_is_over_says_that_it_does_not_try_again() {
+        let failure = Failure::new(Code::KafkaUnavailable, "no broker answers").at_brokers("kafka:9092");
+        assert_eq!(
+            last_word(&failure),
+            "pgsluice: [kafka-unavailable] no broker answers (brokers kafka:9092). Check the brokers and the network. Then run the command \
+             again. (pgsluice explain kafka-unavailable)"
+        );
+        let failure = Failure::new(Code::TopicUnknown, "there is no topic a");
+        assert_eq!(
+            last_word(&failure),
+            "pgsluice: [topic-unknown] there is no topic a. Name one that there is. (pgsluice explain topic-unknown)"
+        );
+    }
 }

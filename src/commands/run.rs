@@ -48,7 +48,8 @@ impl Run {
         };
         let runtime = runtime()?;
         let outcome = runtime.block_on(async {
-            let metrics = Arc::new(Metrics::new(config.memory_limit_bytes));
+            let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
+            let metrics = Arc::new(Metrics::new(pipeline::in_flight_bytes(memory_limit) as u64));
             let (ask, stop) = watch::channel(false);
             let signals = listen_for_signals(ask)?;
             let schemas = Schemas::new(&config, &pipeline::kafka_settings(&config))?;

@@ -90,8 +90,11 @@ impl Setup {
         };
         let database = config.postgres.connect.database();
         if options.database() != database {
-            let found = format!("--as names database {}, and the stream's is {database}", options.database());
-            return Err(Failure::new(Code::ConfigInvalid, found));
+            let found = format!(
+                "--as, or PGSLUICE_SETUP_URL, names database {}, and the stream's is {database}",
+                options.database()
+            );
+            return Err(Failure::new(Code::ArgumentInvalid, found));
         }
         let options = Arc::new(options);
         let mut catalog = Catalog::new(Arc::clone(&options));

@@ -193,14 +193,14 @@ impl Metrics {
                 "copied_rows_superseded_total",
                 "Rows that were read from tables and not written, since a newer change of the same row was in Kafka already.",
             ),
-            queue_bytes: made.gauge("queue_bytes", "Event data between the source and Kafka's acknowledgement."),
-            queue_limit_bytes: made.gauge("queue_limit_bytes", "The limit of it, memory_limit."),
+            queue_bytes: made.gauge("queue_bytes", "Event data in flight, from its encoding to Kafka's acknowledgement."),
+            queue_limit_bytes: made.gauge("queue_limit_bytes", "How much of pgsluice_queue_bytes there may be: memory_limit, less the 7/32 of it that are for copies."),
             sessions: made.counter("sessions_total", "Sessions started: one, and one more for each restart."),
             quarantined: made.gauge(
                 "quarantined_tables",
                 "Tables whose changes go to dead letters, since the registry refuses their schemas.",
             ),
-            state: made.gauges("state", "1 for the state that the program is in.", &["state"]),
+            state: made.gauges("state", "1 for the state that the program is in, and 0 for those in which it was.", &["state"]),
             ready: made.gauge("ready", "1 while the stream makes progress, as `/readyz` says with the reason if it does not."),
             slot_status: made.gauges(
                 "slot_wal_status",
@@ -217,7 +217,7 @@ impl Metrics {
             ),
             slot_loss_seconds: made.real(
                 "slot_loss_seconds",
-                "After how long that is so, as log was written and read in the last five minutes; infinite if it does not become less, 0 for a slot that is missing, and NaN while the server cannot be asked.",
+                "After how long the slot may be given up, as log was written and read in the last five minutes; infinite if that is not to be expected, 0 for a slot that is missing, and NaN while the server cannot be asked.",
             ),
             snapshot_seconds: made.real(
                 "snapshot_seconds",
@@ -225,7 +225,7 @@ impl Metrics {
             ),
             registry_up: made.real(
                 "registry_up",
-                "1 while the schema registry answers, which it is asked for every few seconds, and 0 while it does not, whether anything waits for it or not; NaN where there is none, or it is built in.",
+                "1 while the schema registry can be used, of which it is asked every few seconds, and 0 while it does not answer, is not trusted, does not take the credentials, or something else answers in its place, whether anything waits for it or not; NaN where there is none, or it is built in.",
             ),
             commit_seconds: made.latency("kafka_commit_seconds", "How long a Kafka commit took."),
             encode_seconds: made.latency(

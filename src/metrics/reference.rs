@@ -60,7 +60,7 @@ fn unit(name: &str) -> &'static str {
         "seconds"
     } else if ends_with(&["_lsn"]) {
         "position in the log, in bytes"
-    } else if ends_with(&["_info", "_ready", "_state", "_status"]) {
+    } else if ends_with(&["_info", "_ready", "_state", "_status", "_up"]) {
         "0 or 1"
     } else {
         "a count"

@@ -5,7 +5,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::readiness::Unready;
-use crate::failure::{Code, Told};
+use crate::failure::{Code, Recovery, Told};
 
 /// A slot that is lost sooner than this is worth a warning, as in the log.
 const SOON_SECONDS: f64 = 3600.0;
@@ -80,11 +80,18 @@ impl Verdict {
                 .advising("See why the stream is behind, or raise max_slot_wal_keep_size.");
         }
         if let Some(told) = registry_away {
+            let text = match told.code.recovery() {
+                Recovery::Restart => {
+                    "The stream runs, but the schema registry does not answer: a table that is new or altered will wait for it."
+                }
+                Recovery::Stop => {
+                    "The stream runs, but the schema registry cannot be used: a table that is new or altered will stop it."
+                }
+            };
             return Self {
                 detail: Some(told.text.clone()),
                 code: Some(told.code.as_str().to_owned()),
-                ..Self::new(Level::Warning, "The stream runs, but the schema registry does not answer: a table that is new or altered will wait for it.")
-                    .advising(told.code.fix())
+                ..Self::new(Level::Warning, text).advising(told.code.fix())
             };
         }
         if in_quarantine > 0 {
@@ -136,6 +143,7 @@ mod tests {
     #[test]
     fn what_is_worst_is_said() {
         let registry = Told { code: Code::RegistryUnavailable, text: "connection refused".into() };
+        let untrusted = Told { code: Code::RegistryUntrusted, text: "TLS failed".into() };
         let failing = Unready {
             state: "waiting to start again",
             text: String::new(),
@@ -152,6 +160,8 @@ mod tests {
             (Known { in_quarantine: 1, seconds_to_loss: Some(60.0), ..well }, Level::Warning, "within the hour"),
             (Known { seconds_to_loss: Some(7200.0), ..well }, Level::Well, "All is well"),
             (Known { registry_away: Some(&registry), in_quarantine: 1, ..well }, Level::Warning, "schema registry"),
+            (Known { registry_away: Some(&registry), ..well }, Level::Warning, "will wait for it"),
+            (Known { registry_away: Some(&untrusted), ..well }, Level::Warning, "will stop it"),
             (Known { registry_away: Some(&registry), unready: Some(&stuck), ..well }, Level::Problem, "no progress"),
             (
                 Known { seconds_to_loss: Some(0.0), wal_status: Some("unreserved"), ..well },

@@ -121,6 +121,11 @@ pub(super) fn noted_bytes(memory_limit: usize) -> usize {
     memory_limit / 16
 }
 
+/// What copies leave of the limit for the events that are in flight.
+pub fn in_flight_bytes(memory_limit: usize) -> usize {
+    memory_limit - waiting_bytes(memory_limit) - moved_bytes(memory_limit) - noted_bytes(memory_limit)
+}
+
 struct Copier {
     relations: tokio::sync::Mutex<Relations>,
     /// For questions that are answered at once. The stream may be waiting for whoever asks, who must not wait for tables to be made ready, of which

@@ -115,12 +115,23 @@ pub(super) struct KeyHistory {
     is_partitioned: bool,
     /// How far the log was where the table was found to be gone, or not to be asked for any more.
     gone_at: Option<Lsn>,
-    /// Whether all of this stands beside the checkpoint, or is on its way there. The newest state's last look does not count, which is that of all tables.
-    is_kept: bool,
-    /// Whether what does not is more than where the table was looked at no more.
-    has_news: bool,
+    /// What of this does not stand beside the checkpoint, and is not on its way there. The newest state's last look does not count, which is that of
+    /// all tables.
+    lacking: Lacking,
     /// States are remembered for longer than the ids of the stream last.
     newest: NewestLook,
+}
+
+/// What is lacking beside the checkpoint, from the least to the most.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+enum Lacking {
+    Nothing,
+    /// What says nothing new of its key: what was forgotten or is distrusted, where the table was looked at no more, or whether it is partitioned. It may
+    /// wait for the next look.
+    #[default]
+    Ends,
+    /// Something that was found of its key.
+    Finds,
 }
 
 /// A key, or that there was none.
@@ -305,7 +316,9 @@ impl KeyHistory {
     /// Takes note of the key that the table had in a snapshot.
     pub(super) fn observe(&mut self, KeySeen { key, is_partitioned, seen, found_at }: KeySeen) {
         self.newest.observe(&seen);
-        self.is_kept &= self.is_partitioned == is_partitioned && self.gone_at.is_none();
+        if self.is_partitioned != is_partitioned || self.gone_at.is_some() {
+            self.lack(Lacking::Ends);
+        }
         self.is_partitioned = is_partitioned;
         self.gone_at = None;
         let key = key.map(|key| Key {
@@ -325,7 +338,7 @@ impl KeyHistory {
                 if newest.first.is_none() && newest.last.is_none() {
                     // What was seen before is distrusted.
                     *newest = State { key, first: Some(Arc::clone(&seen)), last: Some(seen), found_at: Some(found_at) };
-                    (self.is_kept, self.has_news) = (false, true);
+                    self.lack(Lacking::Finds);
                     return;
                 }
                 newest.last = Some(seen);
@@ -334,7 +347,7 @@ impl KeyHistory {
                 {
                     // It was made again with the same columns, as a change of their types does.
                     (held.constraint, held.numbers) = (key.constraint, key.numbers);
-                    (self.is_kept, self.has_news) = (false, true);
+                    self.lack(Lacking::Finds);
                 }
                 return;
             }
@@ -348,13 +361,13 @@ impl KeyHistory {
             last: Some(seen),
             found_at: Some(found_at),
         });
-        (self.is_kept, self.has_news) = (false, true);
+        self.lack(Lacking::Finds);
     }
 
     fn forget_oldest(&mut self) {
         self.states.pop_front();
         self.forgotten += 1;
-        self.is_kept = false;
+        self.lack(Lacking::Ends);
     }
 
     /// Forgets states that no row behind this position can have. Returns whether no row of the table is to come at all.
@@ -372,19 +385,22 @@ impl KeyHistory {
         let last = self.states.back().and_then(|newest| newest.last.as_ref());
         if last.is_none_or(|last| last.is_before(seen)) && self.gone_at.is_none() {
             self.gone_at = Some(end);
-            self.is_kept = false;
+            self.lack(Lacking::Ends);
         }
     }
 
     /// Takes note that it is handed on, and says whether it was not before.
     pub(super) fn keep(&mut self) -> bool {
-        self.has_news = false;
-        !std::mem::replace(&mut self.is_kept, true)
+        std::mem::replace(&mut self.lacking, Lacking::Nothing) != Lacking::Nothing
+    }
+
+    fn lack(&mut self, what: Lacking) {
+        self.lacking = self.lacking.max(what);
     }
 
     /// Whether something was found of its key that does not stand beside the checkpoint yet.
     pub(super) fn has_news(&self) -> bool {
-        self.has_news
+        self.lacking == Lacking::Finds
     }
 
     /// Takes note of what stands beside the checkpoint of it.
@@ -396,8 +412,8 @@ impl KeyHistory {
             outline(kept) == outline(self)
                 && states.all(|(kept, own)| kept.key == own.key && kept.found_at == own.found_at)
         };
-        self.is_kept = kept.is_some_and(|kept| kept.is_kept && is_same(kept));
-        self.has_news = !self.is_kept;
+        let stands = kept.is_some_and(|kept| kept.lacking == Lacking::Nothing && is_same(kept));
+        self.lacking = if stands { Lacking::Nothing } else { Lacking::Finds };
     }
 
     /// Takes the looks for nothing: they were at a server whose transactions may have had other numbers.
@@ -405,7 +421,8 @@ impl KeyHistory {
         for state in &mut self.states {
             (state.first, state.last, state.found_at) = (None, None, None);
         }
-        (self.gone_at, self.is_kept) = (None, false);
+        self.gone_at = None;
+        self.lack(Lacking::Ends);
     }
 
     /// The key of rows. Where nothing decides, `word` does.

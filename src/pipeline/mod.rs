@@ -34,6 +34,7 @@ mod topics;
 mod unreachable;
 mod work;
 
+pub use copier::in_flight_bytes;
 pub use discard::{Waiting, preview_discard};
 pub(crate) use fitness::{Described, SentColumns, describe};
 pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, too_small};

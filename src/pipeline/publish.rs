@@ -49,7 +49,7 @@ const URGENT_INTERVAL: Duration = Duration::from_millis(100);
 /// A position this far ahead is committed sooner, to let the server free log.
 const QUIET_DISTANCE_BYTES: u64 = 64 << 20;
 /// How often something is committed, at least.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(5);
 /// How often librdkafka is let speak while nothing happens.
 const IDLE_INTERVAL: Duration = Duration::from_secs(1);
 /// How often delivery reports are looked for while a transaction is open.

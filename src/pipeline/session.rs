@@ -174,7 +174,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         () = keep_membership(shared, &topic) => Ok(()),
         copied = copier::run(parts) => copied,
         () = remind_of(&quarantine, &admin, shared.kafka.letter_max_bytes()) => Ok(()),
-        () = kafka_watch::watch(&shared.kafka.bootstrap_servers, &watched_budget, &shared.metrics) => Ok(()),
+        () = kafka_watch::watch(&shared.kafka.bootstrap_servers, &topic, &admin, &watched_budget, &shared.metrics) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.
             let relations = source.close();

@@ -118,7 +118,8 @@ impl Decoder {
         let text = text.map_err(|refusal| Failure::new(refusal.code, refusal.found))?;
         let unreadable = |found: String| Failure::new(Code::RecordUnreadable, found);
         let Some(text) = text else { return Ok(None) };
-        let schema = AvroSchema::parse(&text).map_err(|error| unreadable(format!("of the id {id} {error}")))?;
+        let schema = AvroSchema::parse(&text)
+            .map_err(|error| unreadable(format!("the schema with the id {id} cannot be read: {error}")))?;
         if self.known.len() >= SCHEMAS_MAX {
             self.known.clear();
         }

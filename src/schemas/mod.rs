@@ -70,23 +70,18 @@ impl Schemas {
         }
     }
 
-    /// Whether the registry answers, whatever it says, within so long. The built-in one is in Kafka, and is not asked.
+    /// Whether the registry is up, which it has to say within so long: its own API answers, over a connection that is trusted, to whom it knows
+    /// ([`RegistryClient::answers`]). The built-in one is in Kafka, and is not asked.
     ///
     /// # Errors
-    /// It does not, or only that it cannot serve anybody.
+    /// It is not, and the code is the one with which a new schema would wait, or stop the stream.
     pub async fn answers_within(&self, limit: Duration) -> Result<(), Refusal> {
         let Self::Remote(client) = self else { return Ok(()) };
-        let asked = tokio::time::timeout(limit, client.global_level()).await;
-        let away = |found: String| Refusal { code: Code::RegistryUnavailable, found, retry_after: None };
-        match asked {
-            Ok(Err(error))
-                if matches!(error.kind(), ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable) =>
-            {
-                Err(away(error.to_string()))
-            }
-            Ok(_) => Ok(()),
+        match tokio::time::timeout(limit, client.answers()).await {
+            Ok(answer) => answer.map_err(|error| Refusal::from(&error)),
             Err(_elapsed) => {
-                Err(away(format!("schema registry at {}: no answer within {} ms", client.url(), limit.as_millis())))
+                let found = format!("schema registry at {}: no answer within {} ms", client.url(), limit.as_millis());
+                Err(Refusal { code: Code::RegistryUnavailable, found, retry_after: None })
             }
         }
     }
@@ -154,5 +149,78 @@ impl Refusal {
             Verdict::Stop => pipeline::failure_of(error, Duration::ZERO, Duration::MAX).code(),
         };
         Self { code, found: format!("built-in schema registry, topic {topic}: {error}"), retry_after: None }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use registry::RegistryOptions;
+    use tokio::{
+        io::{AsyncReadExt, AsyncWriteExt},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const LIMIT: Duration = Duration::from_secs(30);
+
+    /// A server that gives the same answer to everything, or none to anything. Returns its address.
+    async fn serve(answer: Option<String>) -> String {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port is free");
+        let address = listener.local_addr().expect("the listener is bound");
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut socket, _)) = listener.accept().await {
+                let _request = socket.read(&mut vec![0; 16 << 10]).await;
+                if let Some(answer) = &answer {
+                    let _ = socket.write_all(answer.as_bytes()).await;
+                }
+                held.push(socket);
+            }
+        });
+        address.to_string()
+    }
+
+    fn answer(status: &str, body: &str) -> String {
+        let length = body.len();
+        let head = format!("HTTP/1.1 {status}\r\ncontent-length: {length}\r\nretry-after: 7\r\nconnection: close");
+        head + "\r\n\r\n" + body
+    }
+
+    async fn ask(scheme: &str, address: &str, limit: Duration) -> Result<(), Refusal> {
+        let url = format!("{scheme}://{address}").parse().expect("a URL");
+        let client = RegistryClient::new(RegistryOptions::new(url)).expect("the options are sound");
+        Schemas::Remote(Arc::new(client)).answers_within(limit).await
+    }
+
+    #[tokio::test]
+    async fn only_a_registry_that_can_be_used_is_up() {
+        for (status, body) in [
+            ("200 OK", r#"{"compatibilityLevel":"FULL"}"#),
+            ("403 Forbidden", r#"{"error_code":40301,"message":"no"}"#),
+        ] {
+            let up = ask("http", &serve(Some(answer(status, body))).await, LIMIT).await;
+            up.unwrap_or_else(|refusal| panic!("{status}: {refusal:?}"));
+        }
+        let (away, refused) = (Code::RegistryUnavailable, Code::RegistryRefused);
+        for (status, body, code) in [
+            ("200 OK", "<html>Welcome</html>", away),
+            ("404 Not Found", "<html>404</html>", away),
+            ("429 Too Many Requests", "", away),
+            ("503 Service Unavailable", "", away),
+            ("401 Unauthorized", r#"{"error_code":401,"message":"who are you?"}"#, refused),
+            ("403 Forbidden", "<html>blocked</html>", refused),
+        ] {
+            let refusal = ask("http", &serve(Some(answer(status, body))).await, LIMIT).await.expect_err(status);
+            assert_eq!(refusal.code, code, "{status}: {refusal:?}");
+            let waits = status.starts_with("429") || status.starts_with("503");
+            assert!(!waits || refusal.retry_after == Some(Duration::from_secs(7)), "{status}: {refusal:?}");
+        }
+        // What is called does not speak TLS, so that it proves nothing.
+        let address = serve(Some(answer("400 Bad Request", ""))).await;
+        assert_eq!(ask("https", &address, LIMIT).await.expect_err("no TLS").code, Code::RegistryUntrusted);
+        let silent = serve(None).await;
+        let refusal = ask("http", &silent, Duration::from_millis(1)).await.expect_err("it says nothing");
+        assert!(refusal.code == away && refusal.found.contains("no answer within 1 ms"), "{refusal:?}");
     }
 }

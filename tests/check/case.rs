@@ -160,6 +160,12 @@ impl Case {
         let findings: Vec<Value> = serde_json::from_slice(&json.stdout).unwrap_or_else(|error| {
             panic!("{error}: {}{}", String::from_utf8_lossy(&json.stdout), String::from_utf8_lossy(&json.stderr))
         });
+        for fix in findings.iter().filter_map(|finding| finding["fix"].as_str()) {
+            // Without the brokers none of Kafka's tools does anything.
+            let words: Vec<&str> = fix.split_whitespace().collect();
+            let is_called = |pair: &&[&str]| pair[0].starts_with("kafka-") && pair[1].starts_with("--");
+            assert!(words.windows(2).filter(is_called).all(|pair| pair[1] == "--bootstrap-server"), "{fix}");
+        }
         Checked { exit_code: json.status.code().expect("it ended by itself"), findings, text }
     }
 

@@ -24,7 +24,7 @@ fn kafka_that_does_not_fit_is_named() {
          [kafka.topics]\npartitions = 3\nreplication_factor = 3"
     );
     let checked = case.check();
-    checked.refuses("checkpoint-topic", "has 2 partitions", "kafka-topics.sh --delete");
+    checked.refuses("checkpoint-topic", "has 2 partitions", "--delete --topic");
     checked.refuses("transaction-timeout", "900001", "\"transaction.timeout.ms\" = \"900000\" or less");
     checked.refuses("topic-min-insync-replicas", "2 of 1", "min.insync.replicas=1");
     // One broker cannot hold three replicas.

@@ -20,8 +20,8 @@ fn a_url_that_is_no_registry_is_told() {
     let mut case = Case::new("no_registry");
     case.registry_url = case.registry_url.replace("/apis/ccompat/v7", "/nowhere");
     let checked = case.check();
-    checked.refuses("registry-refused", "404", "schema_registry.url");
-    checked.has_only_errors(&["registry-refused"]);
+    checked.refuses("registry-unreachable", "404", "schema_registry.url");
+    checked.has_only_errors(&["registry-unreachable"]);
 }
 
 #[test]

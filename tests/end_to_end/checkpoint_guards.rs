@@ -1,4 +1,4 @@
-//! Faults 15 to 17: the checkpoint is not what the program has written.
+//! The checkpoint is not what the program has written.
 
 use std::{thread, time::Duration};
 

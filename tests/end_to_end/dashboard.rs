@@ -1,7 +1,8 @@
 //! Each query of the dashboard, and each alert, asked of a Prometheus that scrapes a running program: none is an error, those which should have something
 //! to show have it, and no alert fires for a stream that is well.
 //!
-//! `deploy/check live` fetches Prometheus and sets `PGSLUICE_TEST_PROMETHEUS`. Without it the test says, on the terminal, that it shows nothing.
+//! `deploy/check live` fetches Prometheus and sets `PGSLUICE_TEST_PROMETHEUS`, and so does `.ci/run`, which fails where it cannot. Without it the test says,
+//! on the terminal, that it shows nothing.
 
 use std::{
     collections::BTreeSet,

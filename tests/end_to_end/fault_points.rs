@@ -1,4 +1,4 @@
-//! Faults 1 to 3: killed before, during and after the commit of a Kafka transaction, by fault points in the program.
+//! Killed before, during and after the commit of a Kafka transaction, by fault points in the program.
 
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -1,4 +1,4 @@
-//! Faults 7 and 8: two programs with one name, and one that wakes up too late.
+//! Two programs with one name, and one that wakes up too late.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Faults 30 and 31: one COPY of a million rows, which share LSNs by the hundred, killed in its middle.
+//! One COPY of a million rows, which share LSNs by the hundred, killed in its middle.
 
 use std::{
     io::Write,

@@ -1,4 +1,4 @@
-//! Fault 35: the published tables are idle while others are busy, and PostgreSQL can free its log all the same.
+//! The published tables are idle while others are busy, and PostgreSQL can free its log all the same.
 
 use std::time::Duration;
 

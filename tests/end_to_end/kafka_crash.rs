@@ -1,4 +1,4 @@
-//! Faults 9, 10 and 12: the broker, which leads every partition and coordinates every transaction, is killed. It is a delay, and no more.
+//! The broker, which leads every partition and coordinates every transaction, is killed. It is a delay, and no more.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Faults 18 and 19: PostgreSQL is killed right after it was told a position, and PostgreSQL is shut down.
+//! PostgreSQL is killed right after it was told a position, and PostgreSQL is shut down.
 
 use std::time::{Duration, Instant};
 

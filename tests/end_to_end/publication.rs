@@ -1,4 +1,4 @@
-//! Fault 28: the publication is dropped. Servers up to 17 end the stream with an error, 18 goes on with a warning, without changes.
+//! The publication is dropped. Servers up to 17 end the stream with an error, 18 goes on with a warning, without changes.
 
 use crate::harness::{
     kafka,

@@ -1,4 +1,4 @@
-//! Faults 1 to 3, 29 and 30 as life has them: SIGKILL at random moments, under writers that do not wait.
+//! Killed as life has it: SIGKILL at random moments, under writers of long and short transactions and of COPY that do not wait.
 
 use std::{collections::BTreeMap, thread};
 

@@ -1,4 +1,4 @@
-//! Faults 22 and 23: the slot is not where the program has left it.
+//! The slot is dropped and created again, or moved by hand: it is not where the program has left it.
 
 use crate::harness::{event::Record, stack::Stack, stream::Stream};
 

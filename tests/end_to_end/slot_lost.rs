@@ -1,4 +1,4 @@
-//! Fault 24: the server removes log that the slot still needs.
+//! The server removes log that the slot still needs.
 
 use std::{collections::BTreeSet, time::Duration};
 

@@ -1,4 +1,4 @@
-//! Faults 11, 13 and 14: a topic does not take what it is given, or is not the one that it was.
+//! A topic does not take what it is given, or is not the one that it was.
 
 use std::time::Duration;
 

@@ -178,6 +178,20 @@ impl TopicAdmin {
             .map_err(PublishError::kafka("reading a topic's offsets"))
     }
 
+    /// Whether each partition of a topic that exists has a leader, which a broker has to say within so long. Only brokers that work can say so.
+    ///
+    /// # Errors
+    /// No broker answers in time, or they deny it.
+    pub fn has_leaders_within(&self, topic: &str, limit: Duration) -> Result<bool, PublishError> {
+        let metadata = self.metadata_within(topic, limit)?;
+        Ok(metadata.topics().iter().any(|found| {
+            found.name() == topic
+                && found.error().is_none()
+                && !found.partitions().is_empty()
+                && found.partitions().iter().all(|partition| partition.leader() >= 0)
+        }))
+    }
+
     /// The topic's configuration, by key.
     ///
     /// # Errors
@@ -256,20 +270,18 @@ impl TopicAdmin {
     }
 
     fn metadata_of(&self, topic: &str) -> Result<Metadata, PublishError> {
-        self.client
+        self.metadata_within(topic, REQUEST_TIMEOUT)
+    }
+
+    fn metadata_within(&self, topic: &str, limit: Duration) -> Result<Metadata, PublishError> {
+        self.client()?
             .inner()
-            .fetch_metadata(Some(topic), REQUEST_TIMEOUT)
+            .fetch_metadata(Some(topic), limit)
             .map_err(PublishError::kafka("reading a topic's metadata"))
     }
 
     fn has_leaders(&self, topic: &str) -> Result<bool, PublishError> {
-        let metadata = self.metadata_of(topic)?;
-        Ok(metadata.topics().iter().any(|found| {
-            found.name() == topic
-                && found.error().is_none()
-                && !found.partitions().is_empty()
-                && found.partitions().iter().all(|partition| partition.leader() >= 0)
-        }))
+        self.has_leaders_within(topic, REQUEST_TIMEOUT)
     }
 }
 

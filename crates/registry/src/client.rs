@@ -227,6 +227,17 @@ impl RegistryClient {
         self.transport.array_start(&get("listing subjects", None, &["subjects"])).await
     }
 
+    /// Asks the registry something, and so learns whether it would serve: whether the API answers, as an API does, over a connection that is trusted, to
+    /// whom it knows. That it may not be asked this, or does not have it, is an answer as well.
+    ///
+    /// A page that a web server or a proxy has in its place is none, nor is a refusal of the credentials, nor one to be asked as often.
+    pub async fn answers(&self) -> Result<(), RegistryError> {
+        match self.global_level().await {
+            Err(error) if !error.is_an_answer() => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// The level that a subject has of its own.
     pub async fn subject_level(&self, subject: &str) -> Result<Option<CompatibilityLevel>, RegistryError> {
         let path = ["config", subject];

@@ -19,6 +19,8 @@ pub(crate) struct Facts {
     pub(crate) subject: Option<String>,
     pub(crate) status: Option<u16>,
     pub(crate) code: Option<i64>,
+    /// Whether the answer is a refusal in the API's form, a JSON object with a code or a message.
+    pub(crate) is_of_api: bool,
     pub(crate) found: String,
     pub(crate) retry_after: Option<Duration>,
     pub(crate) level: Option<String>,
@@ -119,6 +121,13 @@ impl RegistryError {
     /// The registry's own `error_code`, such as 40401 for an unknown subject.
     pub fn code(&self) -> Option<i64> {
         self.0.code
+    }
+
+    /// Whether a registry has said this, of a kind that says nothing against itself or against who asks: a right that is not given, or something that it
+    /// does not have. A page of a web server in its place is neither.
+    pub(crate) fn is_an_answer(&self) -> bool {
+        let is_its_word = matches!(self.0.kind, ErrorKind::Forbidden | ErrorKind::Unknown | ErrorKind::Rejected);
+        is_its_word && self.0.is_of_api
     }
 
     /// Adds the compatibility level that an incompatible schema breaks.

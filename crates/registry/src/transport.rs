@@ -207,7 +207,8 @@ impl Transport {
             let _ = write!(found, ": {words}");
         }
         let facts = self.facts(request, kind, Some(status), found);
-        RegistryError::new(Facts { code: refusal.error_code, retry_after, ..facts })
+        let is_of_api = refusal.error_code.is_some() || refusal.message.is_some();
+        RegistryError::new(Facts { code: refusal.error_code, is_of_api, retry_after, ..facts })
     }
 
     fn io_error(&self, request: &Request<'_>, error: &reqwest::Error) -> RegistryError {
@@ -251,6 +252,7 @@ impl Transport {
             subject: request.subject.map(|subject| quote(subject.as_bytes())),
             status: status.map(|status| status.as_u16()),
             code: None,
+            is_of_api: false,
             found,
             retry_after: None,
             level: None,
@@ -267,6 +269,7 @@ fn setup_error(base: &Url, kind: ErrorKind, found: String) -> RegistryError {
         subject: None,
         status: None,
         code: None,
+        is_of_api: false,
         found,
         retry_after: None,
         level: None,

@@ -451,6 +451,36 @@ async fn a_ping_takes_a_list_of_any_length_and_nothing_else() {
 }
 
 #[tokio::test]
+async fn a_registry_that_answers_is_told_from_what_stands_in_its_place() {
+    let text = |status, body: &str| ResponseTemplate::new(status).set_body_raw(body, "text/html");
+    let level = ResponseTemplate::new(200).set_body_json(json!({ "compatibilityLevel": "BACKWARD" }));
+    // Confluent's, and Karapace's, of a right that a stream does not need; and one that has no level for all.
+    let without_code = ResponseTemplate::new(403).set_body_json(json!({ "message": "Forbidden" }));
+    for answer in [level, refusal(403, 40301, "denied"), without_code, refusal(404, 40_408, "no level")] {
+        let server = server(answer).await;
+        client(&server).answers().await.expect("a registry has answered");
+    }
+    for (answer, kind) in [
+        (text(200, "<html>Welcome</html>"), ErrorKind::Malformed),
+        (ResponseTemplate::new(200).set_body_json(json!({ "status": "fine" })), ErrorKind::Malformed),
+        (text(404, "<html>404</html>"), ErrorKind::NotFound),
+        (ResponseTemplate::new(404).set_body_json(json!({ "message": "no route matched" })), ErrorKind::NotFound),
+        (text(403, "<html>blocked</html>"), ErrorKind::Forbidden),
+        (text(405, ""), ErrorKind::Rejected),
+        (text(429, "slow down"), ErrorKind::Throttled),
+        (refusal(429, 429, "too many requests"), ErrorKind::Throttled),
+        (text(302, ""), ErrorKind::Redirected),
+        (text(502, "bad gateway"), ErrorKind::Unavailable),
+        (refusal(500, 50_002, "timed out"), ErrorKind::Unavailable),
+        (refusal(401, 40101, "who are you?"), ErrorKind::Unauthenticated),
+    ] {
+        let server = server(answer.clone()).await;
+        let error = client(&server).answers().await.expect_err("nobody can register a schema there");
+        assert_eq!(error.kind(), kind, "{answer:?}: {error}");
+    }
+}
+
+#[tokio::test]
 async fn levels_are_read() {
     let server = MockServer::start().await;
     let level = |text: &str| ResponseTemplate::new(200).set_body_json(json!({ "compatibilityLevel": text }));

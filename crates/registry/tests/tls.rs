@@ -93,6 +93,8 @@ async fn a_server_that_does_not_prove_itself_is_told_by_what_is_wrong_and_hears_
         assert_eq!((error.kind(), error.action()), (ErrorKind::Tls, Action::Stop), "{error}");
         let text = error.to_string();
         assert!(text.contains("certificate") && text.contains(fix) && !text.contains("hunter2"), "{error}");
+        let error = client.answers().await.expect_err("what is not trusted is no registry");
+        assert_eq!(error.kind(), ErrorKind::Tls, "{error}");
     }
 }
 

@@ -291,7 +291,7 @@ async fn a_busy_stream_comes_whole_and_its_end_is_noticed() {
     }
 }
 
-/// Fault 21: the caller is slower than `wal_sender_timeout`.
+/// The caller is slower than `wal_sender_timeout`.
 #[tokio::test]
 async fn a_caller_that_stalls_keeps_its_connection() {
     for (url, name) in [(tcp_url(), "stall_tcp"), (socket_url(), "stall_unix")] {
@@ -314,7 +314,7 @@ async fn a_caller_that_stalls_keeps_its_connection() {
     }
 }
 
-/// Fault 20: nothing comes through any more, and nobody says so.
+/// Nothing comes through any more, and nobody says so.
 #[tokio::test]
 async fn a_black_hole_is_noticed() {
     let source = Source::new(&tcp_url(), "black_hole", ROWS).await;
@@ -383,7 +383,7 @@ async fn a_promotion_is_in_the_history() {
     assert_eq!(history.switches.len(), 1);
 }
 
-/// Fault 19, idle and busy: the server waits for its clients to have everything, and the stream ends in good order.
+/// The server is shut down, idle and busy: it waits for its clients to have everything, and the stream ends in good order.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fast_shutdown_of_the_server_is_not_held_up() {
     for rows in [0_u64, 100_000] {

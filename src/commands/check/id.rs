@@ -129,7 +129,7 @@ ids! {
     SchemaRegistry {
         SchemaRegistry "schema-registry" [Ok] "That no schema registry is needed.";
         RegistryReachable "registry-reachable" [Ok] "That the registry answered, and how fast.";
-        RegistryUnreachable "registry-unreachable" [Error] "The registry does not answer, or its topic cannot be read.";
+        RegistryUnreachable "registry-unreachable" [Error] "The registry does not answer, something else answers in its place, or its topic cannot be read.";
         RegistryTls "registry-tls" [Error] "The registry's certificate is not trusted.";
         RegistryAuthentication "registry-authentication" [Error] "The registry does not accept the credentials, or forbids the request.";
         RegistrySlow "registry-slow" [Warning] "The registry takes long to answer.";

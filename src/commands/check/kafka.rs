@@ -15,11 +15,12 @@ use tokio::{runtime::Handle, task::spawn_blocking};
 use super::{
     REQUEST_TIMEOUT, STEP_TIMEOUT,
     id::{CheckId, Id},
-    report::{Findings, Problem, Severity, System, seconds_text},
+    report::{Findings, Problem, Severity, System, counted, seconds_text},
 };
 use crate::{
     config::{Config, SchemaRegistry, broker_host, has_sasl_without_tls},
     failure::Code,
+    pipeline::configure_command,
 };
 
 /// librdkafka's default.
@@ -125,7 +126,8 @@ impl Kafka {
                 HeldCheckpoint::Known(checkpoint.map(Box::new))
             }
             Ok(Ok(Err(error))) => {
-                self.findings.error(unreadable(&error));
+                let problem = self.unreadable(&error);
+                self.findings.error(problem);
                 HeldCheckpoint::Unknown
             }
             Ok(Err(_)) | Err(_) => {
@@ -238,9 +240,8 @@ impl Kafka {
         self.findings.ok(
             CheckId::KafkaReachable,
             format!(
-                "{} broker{} at {servers}, cluster id {}{}",
-                cluster.brokers.len(),
-                if cluster.brokers.len() == 1 { "" } else { "s" },
+                "{} at {servers}, cluster id {}{}",
+                counted(cluster.brokers.len(), "broker"),
                 cluster.id.as_deref().unwrap_or("unknown"),
                 version.map(|version| format!(", protocol {version}")).unwrap_or_default()
             ),
@@ -290,13 +291,17 @@ impl Kafka {
             }
         }
         let replicas = reached.number("transaction.state.log.replication.factor");
-        let brokers = i64::try_from(reached.cluster.brokers.len()).unwrap_or(i64::MAX);
+        let up = reached.cluster.brokers.len();
+        let brokers = i64::try_from(up).unwrap_or(i64::MAX);
         if let Some(replicas) = replicas.filter(|replicas| *replicas > brokers) {
             // It is created by the first transaction of anybody.
             if !reached.cluster.topics.contains_key("__transaction_state") {
                 self.findings.error(Problem {
                     id: CheckId::TransactionStateLog.into(),
-                    found: format!("transaction.state.log.replication.factor is {replicas}, and {brokers} brokers are up"),
+                    found: format!(
+                        "transaction.state.log.replication.factor is {replicas}, and there {} up",
+                        if up == 1 { "is 1 broker".to_owned() } else { format!("are {up} brokers") }
+                    ),
                     why: "the topic that transactions are kept in cannot be created, and the producer waits for it for ever".into(),
                     fix: format!("start {replicas} brokers, or set transaction.state.log.replication.factor={brokers} at the brokers"),
                 });
@@ -322,8 +327,8 @@ impl Kafka {
                 found: format!("{topic} has {} partitions", shape.partitions),
                 why: format!("the order of {what} is kept in one partition only"),
                 fix: format!(
-                    "if no stream has run with it yet: kafka-topics.sh --delete --topic {topic}, and run creates it with one; otherwise \
-                     set {setting}"
+                    "if no stream has run with it yet: {} --delete --topic {topic}, and run creates it with one; otherwise set {setting}",
+                    self.tool("kafka-topics.sh")
                 ),
             }),
             Some(shape) => {
@@ -334,14 +339,40 @@ impl Kafka {
                         id: (*id).into(),
                         found: format!("the cleanup.policy of {topic} is {policy}"),
                         why: format!("{what} can be deleted when they grow old"),
-                        fix: format!(
-                            "kafka-configs.sh --alter --entity-type topics --entity-name {topic} --add-config cleanup.policy=compact"
-                        ),
+                        fix: configure_command(&self.settings.bootstrap_servers, topic, "cleanup.policy=compact"),
                     }),
                 }
                 self.durability(&[(topic.as_str(), shape)], &BTreeMap::from([(topic.clone(), settings)]));
             }
         }
+    }
+
+    fn unreadable(&self, error: &PublishError) -> Problem {
+        let why = "without the checkpoint nobody knows where to resume".to_owned();
+        let (id, fix) = match error {
+            PublishError::Checkpoint { .. } => {
+                (Id::from(Code::CheckpointCorrupt), Code::CheckpointCorrupt.fix().to_owned())
+            }
+            error if error.is_unauthorized() => (
+                Code::KafkaDenied.into(),
+                format!(
+                    "grant READ and DESCRIBE on the checkpoint topic: {} --add --allow-principal User:NAME --operation Read --operation Describe \
+                     --topic {}",
+                    self.tool("kafka-acls.sh"),
+                    self.config.kafka.checkpoint_topic.as_str()
+                ),
+            ),
+            error if error.verdict() == Verdict::Renew => {
+                (CheckId::CheckpointUnreadable.into(), "see the brokers' logs, and run the check again".to_owned())
+            }
+            _ => (CheckId::CheckpointUnreadable.into(), "see the brokers' logs".to_owned()),
+        };
+        Problem { id, found: error.to_string(), why, fix }
+    }
+
+    /// One of Kafka's own tools, as it is to be called.
+    pub(super) fn tool(&self, name: &str) -> String {
+        format!("{name} --bootstrap-server {}", self.settings.bootstrap_servers)
     }
 
     /// A property of librdkafka's that is a number.
@@ -435,22 +466,6 @@ fn words(error: &PublishError) -> String {
         }
         other => other.to_string(),
     }
-}
-
-fn unreadable(error: &PublishError) -> Problem {
-    let why = "without the checkpoint nobody knows where to resume".to_owned();
-    let (id, fix) = match error {
-        PublishError::Checkpoint { .. } => (Id::from(Code::CheckpointCorrupt), Code::CheckpointCorrupt.fix()),
-        error if error.is_unauthorized() => (
-            Code::KafkaDenied.into(),
-            "grant READ and DESCRIBE on the checkpoint topic (kafka-acls.sh --add --operation Read ...)",
-        ),
-        error if error.verdict() == Verdict::Renew => {
-            (CheckId::CheckpointUnreadable.into(), "see the brokers' logs, and run the check again")
-        }
-        _ => (CheckId::CheckpointUnreadable.into(), "see the brokers' logs"),
-    };
-    Problem { id, found: error.to_string(), why, fix: fix.to_owned() }
 }
 
 /// That something could not be asked.

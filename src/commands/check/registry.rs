@@ -6,7 +6,7 @@ use std::{
 };
 
 use ::registry::{
-    Compatibility, CompatibilityLevel, ErrorKind, RegistryClient, RegistryError,
+    Action, Compatibility, CompatibilityLevel, ErrorKind, RegistryClient, RegistryError,
     store::{AvroSchema, Plan, Refused},
 };
 use tokio::{sync::Semaphore, task::JoinSet};
@@ -224,9 +224,10 @@ impl Registry {
                     let problem = incompatible(table, subject, reasons, level);
                     let problem = match &self.config.schema_registry {
                         SchemaRegistry::Remote(_) => problem,
-                        SchemaRegistry::BuiltIn { topic } => {
-                            Problem { fix: set_level(topic.as_str(), subject), ..problem }
-                        }
+                        SchemaRegistry::BuiltIn { topic } => Problem {
+                            fix: set_level(&self.config.kafka.bootstrap_servers, topic.as_str(), subject),
+                            ..problem
+                        },
                     };
                     if schemas.is_held_back(table) {
                         let why =
@@ -292,9 +293,9 @@ fn incompatible(table: &str, subject: &str, reasons: &[String], level: Option<&C
 }
 
 /// How a level is set in the topic of the built-in registry.
-fn set_level(topic: &str, subject: &str) -> String {
+fn set_level(servers: &str, topic: &str, subject: &str) -> String {
     format!(
-        "lower the subject's level until the new schema is registered: give kafka-console-producer.sh --topic {topic} --property \
+        "lower the subject's level until the new schema is registered: give kafka-console-producer.sh --bootstrap-server {servers} --topic {topic} --property \
          parse.key=true --property key.separator='|' the line {{\"keytype\":\"CONFIG\",\"subject\":\"{subject}\",\"magic\":0}}|\
          {{\"compatibilityLevel\":\"NONE\"}}; or undo the change of the table"
     )
@@ -302,12 +303,11 @@ fn set_level(topic: &str, subject: &str) -> String {
 
 /// What it means that the registry cannot be asked. Its own words end with what to do.
 fn refusal(error: &RegistryError) -> Problem {
-    let id = match error.kind() {
-        ErrorKind::Unreachable | ErrorKind::TimedOut | ErrorKind::Unavailable | ErrorKind::Throttled => {
-            Id::from(CheckId::RegistryUnreachable)
-        }
-        ErrorKind::Unauthenticated | ErrorKind::Forbidden => CheckId::RegistryAuthentication.into(),
-        ErrorKind::Tls => CheckId::RegistryTls.into(),
+    let id = match (error.action(), error.kind()) {
+        // As the stream has it, which waits: what is no registry may stand in the place of one.
+        (Action::Retry { .. }, _) => Id::from(CheckId::RegistryUnreachable),
+        (_, ErrorKind::Unauthenticated | ErrorKind::Forbidden) => CheckId::RegistryAuthentication.into(),
+        (_, ErrorKind::Tls) => CheckId::RegistryTls.into(),
         _ => Code::RegistryRefused.into(),
     };
     let setting = match error.kind() {

@@ -215,6 +215,11 @@ pub(super) fn some_of<T: fmt::Display>(items: &[T], shown: usize) -> String {
     }
 }
 
+/// So many of something, in words.
+pub(super) fn counted(count: usize, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 /// The items that share a value, by value.
 pub(super) fn grouped<K: Ord, V>(items: impl IntoIterator<Item = (K, V)>) -> BTreeMap<K, Vec<V>> {
     let mut groups: BTreeMap<K, Vec<V>> = BTreeMap::new();

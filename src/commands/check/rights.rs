@@ -8,7 +8,7 @@ use tokio::task::spawn_blocking;
 use super::{
     id::CheckId,
     kafka::{Kafka, Reached},
-    report::{Problem, Severity, some_of},
+    report::{Problem, Severity, counted, some_of},
 };
 use crate::config::SchemaRegistry;
 
@@ -37,6 +37,7 @@ impl Kafka {
             Ok(Err(error)) => return self.unknown_rights(&error.to_string()),
             Err(panicked) => return self.unknown_rights(&panicked.to_string()),
         };
+        let acls = self.tool("kafka-acls.sh");
         for (topic, TopicRights { may_read, may_write }) in &rights {
             let lacking = [(!may_write, "WRITE", "Write"), (!may_read && read.contains(topic), "READ", "Read")];
             for (_, right, operation) in lacking.into_iter().filter(|(is_lacking, ..)| *is_lacking) {
@@ -45,8 +46,8 @@ impl Kafka {
                     found: format!("the brokers do not grant {right} to this client"),
                     why: "the stream stops with kafka-denied as soon as it needs it".into(),
                     fix: format!(
-                        "kafka-acls.sh --add --allow-principal User:NAME --operation {operation} --operation Describe --topic {topic}; and see \
-                         that no ACL denies it: kafka-acls.sh --list --topic {topic}"
+                        "{acls} --add --allow-principal User:NAME --operation {operation} --operation Describe --topic {topic}; and see \
+                         that no ACL denies it: {acls} --list --topic {topic}"
                     ),
                 };
                 self.findings.about(Severity::Error, topic, problem);
@@ -57,7 +58,8 @@ impl Kafka {
             let found = match rights.len() {
                 0 => "the brokers do not say what they grant".to_owned(),
                 count => format!(
-                    "WRITE on {count} topics; whether on the transactional id {name} too, only its use would tell"
+                    "WRITE on {}; whether on the transactional id {name} too, only its use would tell",
+                    counted(count, "topic")
                 ),
             };
             self.findings.ok(CheckId::TopicRights, found);
@@ -73,8 +75,10 @@ impl Kafka {
                 some_of(topics, 5)
             ),
             why: "the stream stops with kafka-denied at the first change of their tables".into(),
-            fix: "kafka-acls.sh --add --allow-principal User:NAME --operation Describe --operation Write --topic TOPIC"
-                .into(),
+            fix: format!(
+                "for each of them {} --add --allow-principal User:NAME --operation Describe --operation Write --topic TOPIC",
+                self.tool("kafka-acls.sh")
+            ),
         });
     }
 

@@ -112,7 +112,7 @@ impl Tables {
                 id: failure.code().into(),
                 found: failure.found().to_owned(),
                 why: "rows that are to be left out cannot be told from the others, and run refuses to start".into(),
-                fix: "change either key".into(),
+                fix: "take it out of postgres.exclude_tables; or set postgres.publish_via_partition_root = false, so that each partition has a topic".into(),
             });
         }
         if !postgres.manage {

@@ -8,9 +8,10 @@ use tokio::task::spawn_blocking;
 use super::{
     id::CheckId,
     kafka::{Kafka, Reached, incomplete, number},
-    report::{Problem, Severity, bytes_text, grouped, some_of},
+    report::{Problem, Severity, bytes_text, counted, grouped, some_of},
     schemas::Schemas,
 };
+use crate::pipeline::configure_command;
 
 /// librdkafka's default.
 const MESSAGE_MAX_BYTES: i64 = 1_000_000;
@@ -65,7 +66,7 @@ impl Kafka {
         let smallest = settings.values().filter_map(|settings| number(settings, "max.message.bytes")).min();
         self.message_bytes(smallest);
         let names: Vec<_> = shapes.iter().map(|(topic, _)| topic).collect();
-        self.findings.ok(CheckId::Topics, format!("{} exist: {}", names.len(), some_of(&names, 5)));
+        self.findings.ok(CheckId::Topics, format!("{} there: {}", counted(names.len(), "topic"), some_of(&names, 5)));
     }
 
     async fn missing(&mut self, reached: &Reached, topics: &[&str], partitions: Option<i32>) {
@@ -98,7 +99,7 @@ impl Kafka {
         );
         if let Some(replicas) = replicas.and_then(|replicas| usize::try_from(replicas).ok()) {
             let shape = TopicShape { partitions: 1, replication_factor: replicas, leaderless: 0 };
-            let name = format!("{} topics to be created", topics.len());
+            let name = format!("{} to be created", counted(topics.len(), "topic"));
             let settings = BTreeMap::from([(name.clone(), as_created.clone())]);
             self.durability(&[(&name, shape)], &settings);
         }
@@ -199,9 +200,7 @@ impl Kafka {
                 id: CheckId::TopicMinInsyncReplicas.into(),
                 found: format!("min.insync.replicas is more than there are replicas: {}", some_of(&closed, 5)),
                 why: "the brokers take no record".into(),
-                fix: "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config min.insync.replicas=1, or give it \
-                      more replicas"
-                    .into(),
+                fix: format!("{}, or give it more replicas", self.configure("min.insync.replicas=1")),
             });
         }
         if !single.is_empty() {
@@ -219,11 +218,17 @@ impl Kafka {
                 id: CheckId::TopicMinInsyncReplicas.into(),
                 found: format!("min.insync.replicas is 1: {}", some_of(&lonely, 5)),
                 why: "a record is acknowledged while one broker alone has it, and is lost with it".into(),
-                fix: "set config = { \"min.insync.replicas\" = \"2\" } in [kafka.topics] before the first start; later kafka-configs.sh \
-                      --alter --entity-type topics --entity-name TOPIC --add-config min.insync.replicas=2"
-                    .into(),
+                fix: format!(
+                    "set config = {{ \"min.insync.replicas\" = \"2\" }} in [kafka.topics] before the first start; later {}",
+                    self.configure("min.insync.replicas=2")
+                ),
             });
         }
+    }
+
+    /// How a topic gets a setting.
+    fn configure(&self, setting: &str) -> String {
+        configure_command(&self.settings.bootstrap_servers, "TOPIC", setting)
     }
 
     fn message_bytes(&mut self, taken: Option<i64>) {
@@ -239,8 +244,8 @@ impl Kafka {
                 ),
                 why: "a record in between is sent and refused, and stops the stream".into(),
                 fix: format!(
-                    "kafka-configs.sh --alter --entity-type topics --entity-name TOPIC --add-config max.message.bytes={sent}, or set it \
-                     in [kafka.topics] config"
+                    "for each such topic {}; for those to be created, set it in [kafka.topics] config",
+                    self.configure(&format!("max.message.bytes={sent}"))
                 ),
             });
         } else if !self.findings.has(CheckId::MessageMaxBytes) {

@@ -72,7 +72,10 @@ impl Top {
             // The thread that reads keys waits for one more.
             runtime.shutdown_background();
         } else {
-            return Err(Failure::new(Code::ConfigInvalid, "there is no terminal to draw in: --once prints one frame"));
+            return Err(Failure::new(
+                Code::ArgumentInvalid,
+                "there is no terminal to draw in: --once prints one frame",
+            ));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -154,7 +157,11 @@ async fn watch(instance: &Instance) -> Result<(), Failure> {
 async fn ask(instance: &Instance, after: Duration) -> Result<Status, Failure> {
     tokio::time::sleep(after).await;
     let answer = tokio::time::timeout(TIMEOUT, instance.get(PATH)).await;
-    answer.unwrap_or_else(|_elapsed| Err(Failure::new(Code::ControlUnavailable, "no answer within 5 s")))
+    answer.unwrap_or_else(|_elapsed| {
+        let found =
+            format!("the instance at http://{} gave no answer within {} s", instance.address(), TIMEOUT.as_secs());
+        Err(Failure::new(Code::ControlUnavailable, found))
+    })
 }
 
 fn is_end(key: event::KeyEvent) -> bool {

@@ -14,7 +14,7 @@ use publisher::Attachment;
 use rustc_hash::FxHashMap;
 use serde::{Deserialize, Serialize};
 
-use super::{KEYS_MAX, Key, KeyHistory, State};
+use super::{KEYS_MAX, Key, KeyHistory, Lacking, State};
 use crate::{
     failure::{Code, Failure},
     snapshot::{NewestLook, NoSnapshot, Visibility},
@@ -161,7 +161,7 @@ fn restored(
     let mut history = KeyHistory {
         is_partitioned: record.is_partitioned,
         gone_at: record.gone_at.map(Lsn::from),
-        is_kept: true,
+        lacking: Lacking::Nothing,
         ..KeyHistory::new(newest.clone(), 0)
     };
     for (position, state) in record.states.iter().enumerate() {

@@ -34,7 +34,7 @@ use crate::{
     failure::{Code, Failure},
     failures, fault,
     pipeline::{
-        copier::{CopierParts, SignalSource, moved_bytes, noted_bytes, waiting_bytes},
+        copier::{CopierParts, SignalSource, in_flight_bytes, moved_bytes},
         kafka_watch,
         keys::kept::Place,
         membership::{Beginning, Scope},
@@ -63,8 +63,7 @@ impl Starting<'_> {
         let Shared { config, metrics, .. } = self.shared;
         metrics.state("connecting to kafka");
         let memory_limit = usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX);
-        let of_copies = waiting_bytes(memory_limit) + moved_bytes(memory_limit) + noted_bytes(memory_limit);
-        let budget = Arc::new(MemoryBudget::new(memory_limit - of_copies));
+        let budget = Arc::new(MemoryBudget::new(in_flight_bytes(memory_limit)));
         let topic = CheckpointTopic::new(config.kafka.checkpoint_topic.as_str());
         let admin = TopicAdmin::new(&self.shared.kafka, Handle::current()).map_err(|error| kafka_failure(&error))?;
         let admin = Arc::new(admin);

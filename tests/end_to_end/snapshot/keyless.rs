@@ -183,7 +183,7 @@ fn a_table_without_a_key_is_copied_at_once() {
     counted.assert_is(&stream, "bare");
 }
 
-/// Faults 1 to 3 and 37, with writers that take rows which are still to be copied.
+/// Killed in the middle of a copy, and before, during and after a commit, with writers that take rows which are still to be copied.
 #[test]
 fn no_row_is_lost_or_doubled_whenever_it_is_killed() {
     let stack = Stack::shared();

@@ -104,7 +104,7 @@ fn a_table_that_appears_is_copied() {
     assert_eq!(late, 700, "{topic}");
 }
 
-/// Faults 37 and 1 to 3, with writers on the same rows.
+/// Killed between the chunks of a copy and inside one, and before, during and after a commit, with writers on the same rows.
 #[test]
 fn no_row_is_lost_doubled_or_stale_whenever_it_is_killed() {
     let stack = Stack::shared();

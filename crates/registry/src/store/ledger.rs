@@ -133,6 +133,7 @@ impl Refused {
             subject: Some(subject.to_owned()),
             status: Some(status),
             code: Some(code),
+            is_of_api: true,
             found,
             retry_after: None,
             level,
