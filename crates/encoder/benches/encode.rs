@@ -7,8 +7,8 @@
 use apache_avro::{reader::datum::GenericDatumReader, types::Value as Avro, writer::datum::GenericDatumWriter};
 use divan::{Bencher, counter::ItemsCount};
 use encoder::{
-    BoundPlan, Bytea, Change, ColumnFacts, EncodeOptions, EventContext, EventOrder, Hstore, Naming, RecordBatch,
-    SnapshotContext, SnapshotKind, TableFacts, TablePlan, TransactionContext, TypeKind,
+    BoundPlan, Bytea, Change, ColumnFacts, Decimals, EncodeOptions, EventContext, EventOrder, Format, Hstore, Naming,
+    RecordBatch, SnapshotContext, SnapshotKind, TableFacts, TablePlan, Times, TransactionContext, TypeKind,
 };
 use pgoutput::{
     Insert, Lsn, Oid, OldTuple, Relation, RelationColumn, ReplicaIdentity, Timestamp, Tuple, Update, Value, Xid,
@@ -53,6 +53,10 @@ fn relation(replica_identity: ReplicaIdentity) -> Relation {
 }
 
 fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
+    plan_with(replica_identity, &EncodeOptions::default())
+}
+
+fn plan_with(replica_identity: ReplicaIdentity, options: &EncodeOptions) -> BoundPlan {
     let column = |(name, type_oid, type_modifier, not_null, _): (&str, u32, i32, bool, &str)| ColumnFacts {
         not_null,
         base_type_modifier: type_modifier,
@@ -60,14 +64,9 @@ fn plan(replica_identity: ReplicaIdentity) -> BoundPlan {
     };
     let facts =
         TableFacts { columns: COLUMNS.into_iter().map(column).collect(), primary_key: Some(vec!["id".to_owned()]) };
-    let plan = TablePlan::compile(
-        &relation(replica_identity),
-        &facts,
-        &Naming::new("shop", "shop"),
-        &EncodeOptions::default(),
-    )
-    .unwrap();
-    plan.bind(Some(1), Some(2)).unwrap()
+    let plan = TablePlan::compile(&relation(replica_identity), &facts, &Naming::new("shop", "shop"), options).unwrap();
+    let (key, value) = (plan.key_schema().map(|_| 1), plan.value_schema().map(|_| 2));
+    plan.bind(key, value).unwrap()
 }
 
 fn row() -> Tuple {
@@ -109,6 +108,16 @@ fn bench_rows(bencher: Bencher<'_, '_>, plan: &BoundPlan, change: Change<'_>, ro
 fn insert(bencher: Bencher<'_, '_>) {
     let insert = Insert { xid: None, relation: Oid::from(1), new: row() };
     bench(bencher, &plan(ReplicaIdentity::Default), Change::Insert(&insert));
+}
+
+/// The same row in the other envelope and the other format.
+#[divan::bench(args = ["upsert, avro", "upsert, json", "debezium, json"])]
+fn insert_as(bencher: Bencher<'_, '_>, form: &str) {
+    let (envelope, format) = form.split_once(", ").unwrap();
+    let options = if envelope == "upsert" { EncodeOptions::upsert() } else { EncodeOptions::default() };
+    let options = EncodeOptions { format: if format == "json" { Format::Json } else { Format::Avro }, ..options };
+    let insert = Insert { xid: None, relation: Oid::from(1), new: row() };
+    bench(bencher, &plan_with(ReplicaIdentity::Default, &options), Change::Insert(&insert));
 }
 
 /// A row that was there before the stream.
@@ -180,6 +189,14 @@ impl Family {
     const fn lossless(self) -> Self {
         Self { options: EncodeOptions::lossless, ..self }
     }
+
+    const fn options(self, options: fn() -> EncodeOptions) -> Self {
+        Self { options, ..self }
+    }
+
+    const fn named(self, name: &'static str) -> Self {
+        Self { name, ..self }
+    }
 }
 
 fn made(base_type_kind: TypeKind, type_name: &str) -> ColumnFacts {
@@ -196,8 +213,19 @@ macro_rules! built_in {
     };
 }
 
+const BYTEA: Family = family("bytea", built_in!(17), r"\xdeadbeef00112233445566778899aabb");
+const TIMESTAMP: Family = family("timestamp", built_in!(1114), "2024-02-29 12:34:56.789012");
+
+fn of_bytea(bytea: Bytea) -> EncodeOptions {
+    EncodeOptions { bytea, ..EncodeOptions::default() }
+}
+
+fn of_times(times: Times) -> EncodeOptions {
+    EncodeOptions { times, ..EncodeOptions::default() }
+}
+
 /// One of each codec and form that takes a path of its own.
-const FAMILIES: [Family; 41] = [
+const FAMILIES: [Family; 52] = [
     family("boolean", built_in!(16), "t"),
     family("smallint", built_in!(21), "-12345"),
     family("integer", built_in!(23), "1234567890"),
@@ -209,23 +237,32 @@ const FAMILIES: [Family; 41] = [
     family("numeric", built_in!(1700), "123456789.125"),
     family("numeric of 60 digits", built_in!(1700), "123456789012345678901234567890.123456789012345678901234567890"),
     family("numeric as text", built_in!(1700), "123456789.125").lossless(),
+    family("numeric as double", built_in!(1700), "123456789.125")
+        .options(|| EncodeOptions { decimals: Decimals::Double, ..EncodeOptions::default() }),
     family("money", built_in!(790), "-$1,234.56"),
     family("text", built_in!(25), "left with a neighbour"),
     family("jsonb", built_in!(3802), r#"{"a": null, "b": 2}"#),
     family("inet", built_in!(869), "192.168.1.5/24"),
     family("tstzrange", built_in!(3910), r#"["2024-01-01 00:00:00+00",)"#),
-    family("bytea", built_in!(17), r"\xdeadbeef00112233445566778899aabb"),
-    Family {
-        options: || EncodeOptions { bytea: Bytea::Base64, ..EncodeOptions::default() },
-        ..family("bytea as base64", built_in!(17), r"\xdeadbeef00112233445566778899aabb")
-    },
+    BYTEA,
+    BYTEA.named("bytea as base64").options(|| of_bytea(Bytea::Base64)),
+    BYTEA.named("bytea as base64url").options(|| of_bytea(Bytea::Base64Url)),
+    BYTEA.named("bytea as hex").options(|| of_bytea(Bytea::Hex)),
     family("uuid", built_in!(2950), "123e4567-e89b-12d3-a456-426614174000"),
     family("date", built_in!(1082), "2024-02-29"),
     family("date as text", built_in!(1082), "2024-02-29").lossless(),
     family("time", built_in!(1083), "12:34:56.789012"),
     family("time as text", built_in!(1083), "12:34:56.789012").lossless(),
-    family("timestamp", built_in!(1114), "2024-02-29 12:34:56.789012"),
+    TIMESTAMP,
     family("timestamp as text", built_in!(1114), "2024-02-29 12:34:56.789012").lossless(),
+    family("timestamp(3)", built_in!(1114), "2024-02-29 12:34:56.789").modifier(3),
+    TIMESTAMP.named("timestamp as connect").options(|| of_times(Times::Connect)),
+    TIMESTAMP.named("timestamp as microseconds").options(|| of_times(Times::Microseconds)),
+    TIMESTAMP.named("timestamp as nanoseconds").options(|| of_times(Times::Nanoseconds)),
+    TIMESTAMP.named("timestamp as Avro's own").options(|| of_times(Times::Native)),
+    family("time(3)", built_in!(1083), "12:34:56.789").modifier(3),
+    family("date as Avro's own", built_in!(1082), "2024-02-29").options(|| of_times(Times::Native)),
+    family("timetz[]", built_in!(1270), "{12:34:56.789012+02,00:00:00+00}"),
     family("timestamptz", built_in!(1184), "2024-02-29 12:34:56.789012+00"),
     family("timetz", built_in!(1266), "12:34:56.789012+02"),
     family("timetz with its zone", built_in!(1266), "12:34:56.789012+02").lossless(),
@@ -240,10 +277,8 @@ const FAMILIES: [Family; 41] = [
     family("enum", || made(TypeKind::Enum, "mood"), "happy"),
     family("composite", || made(TypeKind::Composite, "address"), r#"("Main, St",12345)"#),
     family("hstore", || made(TypeKind::Base, "hstore"), r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#),
-    Family {
-        options: || EncodeOptions { hstore: Hstore::Map, ..EncodeOptions::default() },
-        ..family("hstore as a map", || made(TypeKind::Base, "hstore"), r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#)
-    },
+    family("hstore as a map", || made(TypeKind::Base, "hstore"), r#""a"=>"1", "key"=>"a \"value\"", "b"=>NULL"#)
+        .options(|| EncodeOptions { hstore: Hstore::Map, ..EncodeOptions::default() }),
     family("a type of an extension", || made(TypeKind::Base, "geometry"), "0101000000000000000000F03F0000000000000040"),
 ];
 
