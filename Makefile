@@ -17,6 +17,7 @@ export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo 
 FUZZ_SECONDS ?= 60
 # How much `make test-long` does; `make test` does 60 rounds and a million rows.
 KILL_ROUNDS ?= 600
+REPLAY_EVENTS ?= 1000000
 HUGE_ROWS ?= 10000000
 
 .PHONY: help
@@ -56,7 +57,7 @@ test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 1
 .PHONY: test-long
 test-long: dependencies ## The fault suite at length: 600 rounds of kills, 10 million rows in one transaction.
 	$(STACK) install --browser
-	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) $(TEST) --test end_to_end
+	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) PGSLUICE_TEST_REPLAY_EVENTS=$(REPLAY_EVENTS) $(TEST) --test end_to_end
 
 .PHONY: bench
 bench: dependencies ## Decode and encode per row, drain a million rows beside pg_recvlogical, copy five million beside COPY.

@@ -18,6 +18,7 @@ use std::fmt;
 
 use pgoutput::Lsn;
 use publisher::{Appetite, Isolation, KafkaSettings, TopicAdmin, TopicReader};
+use tracing::debug;
 
 use self::find::KafkaLog;
 use super::{
@@ -317,6 +318,7 @@ impl<'a> Resolver<'a> {
             )
             .for_topic(format!("{topic} partition {partition} offset {offset}")),
         })?;
+        debug!(topic, partition, lsn = %wanted, records_looked_at = answer.records, "an LSN is found");
         if let Some((earlier, later)) = answer.backwards {
             self.remarks.push(format!(
                 "in {topic} partition {partition} positions go backwards, from {} at offset {} to {} at offset {}, as where a stream began again \

@@ -367,6 +367,13 @@ fn an_lsn_in_a_large_topic_is_found_by_looking_at_few_records() {
     let found = lines(&stream, &[&topic, "--from-lsn", &lsn.to_string(), "--limit", "1"]);
     let took = began.elapsed();
     assert_eq!(found[0]["key"]["id"], id + 1);
+    let arguments = ["replay", &topic, "--from-lsn", &lsn.to_string(), "--limit", "1"];
+    let output = stream.command(&arguments, &[("PGSLUICE_LOG__LEVEL", "debug"), ("PGSLUICE_LOG__FORMAT", "json")]);
+    let log = String::from_utf8(output.stderr).expect("it is text");
+    let found_it = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let looked_at = found_it.filter_map(|line| line["records_looked_at"].as_u64()).collect::<Vec<_>>();
+    println!("{looked_at:?} records were looked at");
+    assert!(matches!(looked_at[..], [few] if few < 1000), "{looked_at:?}\n{log}");
     let began = Instant::now();
     let (table, _) = replay(&stream, &[&topic, "--from-lsn", &lsn.to_string(), "--reset-group", "replay-large"], 0);
     println!(
