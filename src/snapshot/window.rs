@@ -51,7 +51,10 @@
 use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;
 
-use super::visibility::Visibility;
+use super::{
+    sight::{Horizon, Sight, Streamed},
+    visibility::Visibility,
+};
 
 /// How many streamed transactions are remembered that no snapshot has found to have ended.
 const RECENT_MAX: usize = 1 << 16;
@@ -106,8 +109,10 @@ pub(crate) struct Windows<C> {
     epoch: Epoch,
     /// Streamed, and not known to have ended.
     recent: Vec<Xid>,
-    /// The transaction whose changes are coming in.
-    current: Option<Xid>,
+    /// The transaction whose changes are coming in, or came in last.
+    current: Option<Streamed>,
+    /// The highest id among all that were streamed.
+    highest: Option<Xid>,
     /// In the order in which they were opened.
     open: Vec<Window<C>>,
     /// What all of them have noted, and may.
@@ -127,6 +132,8 @@ struct Window<C> {
     key: Vec<String>,
     /// Transactions that were streamed before, and may not have ended.
     unnoted: Vec<Xid>,
+    /// What was streamed before, for a snapshot of a standby.
+    horizon: Horizon,
     noted: FxHashMap<Box<[u8]>, Noted>,
     noted_bytes: usize,
     spoilt: Option<Spoilt>,
@@ -137,7 +144,7 @@ struct Window<C> {
 /// enough.
 #[derive(Debug, Clone, Copy)]
 struct Noted {
-    last: Xid,
+    last: Streamed,
     /// Whether its row lacks a value that it did not touch.
     is_incomplete: bool,
 }
@@ -145,7 +152,7 @@ struct Noted {
 #[derive(Debug)]
 struct Loaded<C> {
     chunk: C,
-    snapshot: Visibility,
+    sight: Sight,
     /// The end of the log, asked for after the snapshot was taken.
     until: Lsn,
 }
@@ -167,19 +174,19 @@ pub(crate) struct Fates {
     /// The end of the log behind the chunk's snapshot.
     pub(crate) until: Lsn,
     noted: FxHashMap<Box<[u8]>, Noted>,
-    snapshot: Visibility,
+    sight: Sight,
 }
 
 impl Fates {
     /// Whether every row is to be written.
     pub(crate) fn are_all_written(&self) -> bool {
-        self.noted.values().all(|noted| self.snapshot.has_ended(noted.last))
+        self.noted.values().all(|noted| self.sight.sees(noted.last))
     }
 
     /// What becomes of the row with this key.
     pub(crate) fn of(&self, key: &[u8]) -> Fate {
         let Some(noted) = self.noted.get(key) else { return Fate::Write };
-        if self.snapshot.has_ended(noted.last) {
+        if self.sight.sees(noted.last) {
             return Fate::Write;
         }
         if noted.is_incomplete { Fate::ReadAgain } else { Fate::Superseded }
@@ -193,6 +200,7 @@ impl<C> Windows<C> {
             epoch: Epoch::default(),
             recent: Vec::new(),
             current: None,
+            highest: None,
             open: Vec::new(),
             noted_bytes: 0,
             noted_bytes_max,
@@ -206,8 +214,12 @@ impl<C> Windows<C> {
     }
 
     /// A transaction begins. What a checkpoint covers of it needs no note: it was streamed in an earlier life, so that the fence excludes it.
-    pub(crate) fn transaction(&mut self, xid: Xid) {
-        self.current = Some(xid);
+    pub(crate) fn transaction(&mut self, streamed: Streamed) {
+        let xid = streamed.xid;
+        self.current = Some(streamed);
+        if self.highest.is_none_or(|highest| is_after(xid, highest)) {
+            self.highest = Some(xid);
+        }
         if self.recent.len() >= RECENT_MAX {
             self.recent.clear();
             self.epoch.0 += 1;
@@ -215,27 +227,30 @@ impl<C> Windows<C> {
         self.recent.push(xid);
     }
 
-    /// Opens a window, between transactions. The chunk's snapshot is to be taken after this, and after the transactions that are returned
-    /// have ended. Its rows are written only if those of the window are that it comes `behind`.
+    /// Opens a window where the stream has come to `reached`. The chunk's snapshot is to be taken after this, and after the transactions that are returned
+    /// have ended, or at a standby that has come to the horizon. Its rows are written only if those of the window are that it comes `behind`.
     pub(crate) fn open(
         &mut self,
         id: WindowId,
         table: Oid,
         key: Vec<String>,
         behind: Option<WindowId>,
-    ) -> (Epoch, Vec<Xid>) {
+        reached: Lsn,
+    ) -> (Epoch, Vec<Xid>, Horizon) {
+        let horizon = Horizon::new(reached, self.current, self.highest);
         self.open.push(Window {
             id,
             table,
             behind,
             key,
             unnoted: self.recent.clone(),
+            horizon,
             noted: FxHashMap::default(),
             noted_bytes: 0,
             spoilt: None,
             loaded: None,
         });
-        (self.epoch, self.recent.clone())
+        (self.epoch, self.recent.clone(), horizon)
     }
 
     /// What was streamed in this epoch, and is not known to have ended: for a snapshot that is good without a window.
@@ -273,7 +288,7 @@ impl<C> Windows<C> {
         for window in self.open.iter_mut().filter(|window| is_noting(window)) {
             let limit = std::mem::replace(&mut bytes_max, NOTED_BYTES_MAX_BEHIND);
             // What the chunk's snapshot sees takes no row out of it.
-            if window.loaded.as_ref().is_some_and(|loaded| loaded.snapshot.has_ended(last)) {
+            if window.loaded.as_ref().is_some_and(|loaded| loaded.sight.sees(last)) {
                 continue;
             }
             if let Some(noted) = window.noted.get_mut(key) {
@@ -310,13 +325,13 @@ impl<C> Windows<C> {
 
     /// The chunk was read, in a snapshot; `until` is an end of the log that was asked for after it was taken. If the window is gone, so is the
     /// chunk.
-    pub(crate) fn load(&mut self, id: WindowId, chunk: C, snapshot: Visibility, until: Lsn) {
-        self.recent.retain(|xid| !snapshot.has_ended(*xid));
+    pub(crate) fn load(&mut self, id: WindowId, chunk: C, sight: Sight, until: Lsn) {
+        self.seen(sight.primary());
         if let Some(window) = self.open.iter_mut().find(|window| window.id == id) {
-            if !window.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
+            if !sight.sees_before(&window.horizon, &window.unnoted) {
                 window.spoil(Spoilt::StillRunning);
             }
-            window.loaded = Some(Loaded { chunk, snapshot, until });
+            window.loaded = Some(Loaded { chunk, sight, until });
         }
         self.count_noted();
     }
@@ -332,14 +347,14 @@ impl<C> Windows<C> {
         let position = self.open.iter().position(is_due)?;
         let Window { id, table, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
         self.count_noted();
-        let Loaded { chunk, snapshot, until } = loaded?;
+        let Loaded { chunk, sight, until } = loaded?;
         if behind.is_some() && behind.as_ref() != self.written.get(&table) {
             spoilt.get_or_insert(Spoilt::Behind);
         }
         if spoilt.is_none() {
             self.written.insert(table, id);
         }
-        let fates = spoilt.map_or(Ok(Fates { until, noted, snapshot }), Err);
+        let fates = spoilt.map_or(Ok(Fates { until, noted, sight }), Err);
         Some(Closed { table, chunk, fates })
     }
 }
@@ -350,6 +365,11 @@ impl<C> Window<C> {
         self.noted = FxHashMap::default();
         self.noted_bytes = 0;
     }
+}
+
+/// Whether a transaction has a higher id than another. Ids come again after 2^32 transactions, and those of a session are no farther apart than half of that.
+fn is_after(xid: Xid, other: Xid) -> bool {
+    u32::from(xid).wrapping_sub(u32::from(other)).cast_signed() > 0
 }
 
 #[cfg(test)]
