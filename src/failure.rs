@@ -237,7 +237,7 @@ codes! {
         "The standby that rows are copied from does not come to where the stream is.",
         "It is tried again. See at the standby whether it receives log (pg_stat_wal_receiver) and replays it: SELECT pg_wal_replay_resume() ends a pause, and recovery_min_apply_delay has to be shorter than the wait.";
     StandbyUnfit "standby-unfit" Restart 1
-        "Rows cannot be copied from the server that snapshot.standby_host leads to: it is not a standby of the server that is streamed from, or is not like it.",
+        "Rows cannot be copied from the server in `snapshot.standby_host`: it is not a standby of the server that is streamed from, or is not like it.",
         "It is tried again. If it was promoted, point postgres.url at it, and snapshot.standby_host at a standby of it; otherwise mend what the message names, or take snapshot.standby_host out; then start again.";
     KafkaUnavailable "kafka-unavailable" Restart 1
         "Kafka cannot be reached, or could not take a transaction in time.",

@@ -28,5 +28,5 @@ pub(crate) use rows::{Lines, RowReader};
 pub use server::ServerSettings;
 pub(crate) use snapshot::MEMBER;
 pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
-pub(crate) use standby::{Cluster, Replayed, StandbyIdentity, at_standby, unfit};
+pub(crate) use standby::{Cluster, REPLAYS_NOTHING_FOUND, Replayed, StandbyIdentity, StandbyState, at_standby, unfit};
 pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

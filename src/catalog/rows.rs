@@ -126,7 +126,7 @@ impl RowReader {
 
     /// What a failure means at this server.
     pub(super) fn failed(&self, failure: Failure) -> Failure {
-        if self.is_at_standby { at_standby(failure, &self.options) } else { failure }
+        if self.is_at_standby { at_standby(&failure, &self.options) } else { failure }
     }
 
     /// The values of the first row of a query, none of which is null; none if there is no row.
@@ -199,7 +199,7 @@ impl Lines {
     /// The server has given up, or the connection is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
         self.stream.try_next().await.map_err(|error| match &self.standby {
-            Some(options) => at_standby(failure_of(&error), options),
+            Some(options) => at_standby(&failure_of(&error), options),
             None => failure_of(&error),
         })
     }

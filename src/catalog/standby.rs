@@ -20,6 +20,12 @@ use crate::{
     snapshot::{Ceiling, Visibility},
 };
 
+/// Whether a server is no standby that replays log by itself, though it says that it is in recovery: replicas of Aurora share the primary's storage, and what their
+/// snapshots see is not said in terms of the log.
+const REPLAYS_NOTHING: &str = "pg_last_wal_replay_lsn() IS NULL OR to_regproc('pg_catalog.aurora_version') IS NOT NULL";
+/// What is said of such a one.
+pub(crate) const REPLAYS_NOTHING_FOUND: &str = "does not replay the log of the primary, as a replica of Aurora does not, which shares its storage: what a snapshot there sees cannot be told";
+
 /// The versions of what orders text. The database's own collation says that itself since version 15; before that those of the same name do.
 const TEXT_ORDER: &str =
     "SELECT coalesce(string_agg(DISTINCT concat_ws(' ', collprovider, coalesce(nullif(collcollate, ''), collname),
@@ -78,7 +84,7 @@ pub(crate) struct StandbyIdentity {
 }
 
 /// What the same failure means where the server is the standby that rows are read from.
-pub(crate) fn at_standby(failure: Failure, options: &ConnectOptions) -> Failure {
+pub(crate) fn at_standby(failure: &Failure, options: &ConnectOptions) -> Failure {
     let code = match failure.code() {
         // 40001, and 40P01 for a buffer, are how recovery ends what is in its way.
         Code::PostgresUnavailable if failure.found().contains("(SQLSTATE 40") => Code::StandbyConflict,
@@ -101,9 +107,13 @@ impl RowReader {
     /// It cannot be reached, or is no standby.
     pub(crate) async fn replayed(&mut self) -> Result<Replayed, Failure> {
         self.connect_if_needed().await?;
-        let sql = "SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), pg_current_snapshot()";
-        let row = self.row(sql).await?;
+        let sql =
+            format!("SELECT pg_is_in_recovery(), pg_last_wal_replay_lsn(), pg_current_snapshot(), {REPLAYS_NOTHING}");
+        let row = self.row(&sql).await?;
         self.verify_recovery(&row, 0)?;
+        if value(&row, 3) == "t" {
+            return Err(unfit(&self.options, REPLAYS_NOTHING_FOUND));
+        }
         Ok(Replayed { lsn: number(value(&row, 1))?, ceiling: number(value(&row, 2))? })
     }
 
@@ -217,7 +227,7 @@ impl StandbyIdentity {
         let looked = self.try_look(session).await;
         looked.map_err(|error| {
             self.client = None;
-            at_standby(failures::of_walreceiver(&error), &self.options)
+            at_standby(&failures::of_walreceiver(&error), &self.options)
         })
     }
 
@@ -237,7 +247,50 @@ impl StandbyIdentity {
     }
 }
 
+/// A standby as `check` looks at it.
+#[derive(Debug)]
+pub(crate) struct StandbyState {
+    /// Whether it is one.
+    pub(crate) in_recovery: bool,
+    /// Whether it says so, and does not replay the primary's log.
+    pub(crate) replays_nothing: bool,
+    /// `hot_standby_feedback`
+    pub(crate) has_feedback: bool,
+    /// `max_standby_streaming_delay`; -1 is no limit.
+    pub(crate) max_streaming_delay_ms: i64,
+    /// `pg_last_wal_replay_lsn()`
+    pub(crate) replayed: Option<Lsn>,
+    /// `pg_is_wal_replay_paused()`
+    pub(crate) is_paused: bool,
+    /// `recovery_min_apply_delay`
+    pub(crate) apply_delay_ms: i64,
+}
+
 impl Catalog {
+    /// What a standby is like.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub(crate) async fn standby_state(&mut self) -> Result<StandbyState, Failure> {
+        let sql = format!(
+            "SELECT pg_is_in_recovery(), current_setting('hot_standby_feedback')::bool,
+                          (SELECT setting::int8 FROM pg_settings WHERE name = 'max_standby_streaming_delay'),
+                          pg_last_wal_replay_lsn()::text, CASE WHEN pg_is_in_recovery() THEN pg_is_wal_replay_paused() ELSE false END,
+                          (SELECT setting::int8 FROM pg_settings WHERE name = 'recovery_min_apply_delay'), {REPLAYS_NOTHING}"
+        );
+        let row = self.query_one(&sql, &[]).await?;
+        let replayed = row.get::<_, Option<&str>>(3).map(str::parse).transpose();
+        Ok(StandbyState {
+            in_recovery: row.get(0),
+            replays_nothing: row.get(6),
+            has_feedback: row.get(1),
+            max_streaming_delay_ms: row.get(2),
+            replayed: replayed.map_err(|error: pgoutput::ParseLsnError| Failure::caused(Code::Internal, error))?,
+            is_paused: row.get(4),
+            apply_delay_ms: row.get(5),
+        })
+    }
+
     /// Where the primary's log ends, and what runs there.
     ///
     /// # Errors

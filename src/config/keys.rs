@@ -333,8 +333,8 @@ keys! {
         "A hot standby of the server in `postgres.url`, from which the rows of tables with a key are read: its host name, its address, or the folder of its Unix \
          socket. Role, password, database, TLS and all else are as in `[postgres]`, `allow_plaintext_credentials` too. While it is away or behind, rows wait for it: they are \
          not read from the primary in its place. Tables without a key are. docs/snapshots.md tells more.";
-    SNAPSHOT_STANDBY_PORT: "snapshot.standby_port", Kind::Integer, Presence::Derived { words: "the port in `postgres.url`", example: "5432" },
-        "The standby's port.";
+    SNAPSHOT_STANDBY_PORT: "snapshot.standby_port", Kind::Integer, Presence::Optional { example: "5433" },
+        "The standby's port; without it that in `postgres.url`.";
     SNAPSHOT_SIGNAL_TOPIC: "snapshot.signal_topic", Kind::Text, Presence::Optional { example: r#""shop.signals""# },
         "A topic of one partition from which commands are read, in the form of Debezium's Kafka signals: the key is `name`, the value as in \
          `{\"type\": \"execute-snapshot\", \"data\": {\"data-collections\": [\"public.item\"]}}`; also `stop-snapshot`, `pause-snapshot`, \

@@ -26,27 +26,49 @@
 //! What is noted in a window is bounded, and what is noted in all of them, which has its share of `memory_limit`. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
 //!
-//! # Why not from a standby
+//! # At a standby
 //!
-//! A chunk could be read there, and rule 3 would not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
-//! (`takenDuringRecovery`), so that ids say of each that it had ended. But there positions can decide. A standby replays one record after another, and a
-//! transaction is seen there from the replay of its commit record on, whatever it waits for at the primary. So what a snapshot sees is a prefix of
-//! the commits in the order of the log, which is the order of the stream:
+//! A chunk can be read there, and rule 3 does not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
+//! (`takenDuringRecovery`), so that ids say of each below its end that it had ended. But there positions decide ([`Sight`]). A standby replays one record after
+//! another, and what a transaction has done is seen there from the replay of its commit record on (`xact_redo_commit`: of all its parts at once, and of a prepared one
+//! from that of COMMIT PREPARED on), whatever it waits for at the primary. So what a snapshot sees is a prefix of the commits in the order of the log, which is the
+//! order of the stream:
 //!
-//! - Let `P` be where the stream is when the window is opened, and `L` what `pg_last_wal_replay_lsn()` says before `S` is taken. It is the end of the last
-//!   record that was replayed wholly, so that `S` sees each commit that ends at or before it. With `L >= P`, which can be waited for, `S` sees all that was
-//!   streamed before the window: that is rule 4, without a memory of transactions.
-//! - What commits behind `L` is in doubt. What is asked for after `S` is taken is no upper bound: of the record that is being replayed the effect may
-//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, and it is the `H` of rule 2.
+//! - Let `L` be what `pg_last_wal_replay_lsn()` says before `S` is taken, over the same connection. It is the end of the last record that was replayed wholly
+//!   (`lastReplayedEndRecPtr` is set behind the record's effect), so that `S` sees each commit whose record ends at or before it. A Begin says where that record
+//!   *starts*. Records do not overlap, so that one that starts before `L` ends there or before.
+//! - Everything that was streamed before the window was opened has to be seen (rule 4). In the order of the log it is what comes before `P`, where the stream is
+//!   then; and if the stream is in the middle of a transaction, that one, some of whose changes are in Kafka and in no note, and whose commit lies behind `P`. So
+//!   `L` has to have passed both ([`Horizon`]), which can be waited for: no memory of transactions is needed.
+//! - What was streamed, in whole or in part, in an earlier life, had written its commit record then, since the server sends it no sooner. So it is seen if `L` has passed an
+//!   end of the primary's log that was asked for in this life. It is asked for once nothing runs at the primary below the fence, and so it has in it whatever had
+//!   changed the table before it was published, and was not streamed.
+//! - What commits behind `L` is in doubt. What the standby says after `S` was taken is no upper bound: of the record that is being replayed the effect may
+//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, since nothing is sent to a standby before it is flushed there; and it
+//!   is the `H` of rule 2.
 //! - So every transaction that commits between `L` and `H` is noted, and each of its keys is taken for superseded, or to be read again (rule 5). If `S` does
 //!   not see it, that is rule 3; if it does, what is not written is in Kafka already, from the stream. Rows that are in doubt are never lost, since
 //!   their transactions are streamed before `H`, and none that `S` sees commits behind that.
-//! - The fence stays a transaction id of the primary, which has to find that nothing runs below it; the end of its log is asked for after that, and
-//!   `L` has to have passed it.
+//!
+//! One thing hides a commit that was replayed. A standby that is started takes over from the primary which transactions run, and what the highest id is that had ended
+//! (`xl_running_xacts`, `latestCompletedXid`). A transaction that had written its commit record, and not ended for others at the primary, as one that waits for a synchronous standby, is left out of
+//! those that run, since its commit is known; but if its id is higher than all that had ended, a snapshot takes it for one of the future, until a later
+//! one ends. So the end of `pg_current_snapshot()` counts, too ([`Ceiling`](super::Ceiling)): it has to lie above the fence, and above the highest id that was streamed before the window was
+//! opened; and what is noted is seen only if it lies below it.
+//!
+//! All this is true of a standby of the server that the stream comes from, on its timeline: another's log has the same positions for other commits. So after each `S` the
+//! standby is asked whether it is in recovery still, and of which cluster and on which timeline, for which there is a replication command; a standby goes from one timeline to a
+//! later one and never back. The primary is asked for its timeline with `H`, which must not be less than what the standby has replayed.
+//!
+//! The catalog that `S` sees may be behind, too, or ahead. The fingerprint of the table, which is made of who has written each row of the catalog that describes it, was asked for at
+//! the primary before the window was opened. Rows of the catalog are replayed like others: where it is the same in
+//! `S` and after the reading, the table is the one that was described. Where it is not, the chunk is thrown away; and since `S` sees what was streamed, no
+//! row is read in a shape from before what the stream has announced.
 //!
 //! A copy at once has no such way: what its snapshot sees must be known change by change ([`AtOnce`](super::AtOnce)), and nothing may be in doubt. It
-//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads.
-//! And each chunk would have to find the standby in recovery still, on the timeline of the stream. It is not built.
+//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads. It is made at
+//! the primary. So are rows read again: what is in doubt is a wide stretch of the log where replay lags, and a row that is changed once in each would be read
+//! again for ever.
 
 use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;

@@ -313,7 +313,7 @@ impl Copier {
             SnapshotKind::Incremental,
             taken.until,
             None,
-            Timestamp::from_unix_micros(taken.taken_unix_us),
+            Timestamp::from_unix_micros(taken.at_unix_us),
         );
         let (mut is_whole, mut rows_read, mut last, mut row_key) = (true, 0, None, Vec::new());
         while let Some(line) = lines.next().await? {

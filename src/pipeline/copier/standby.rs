@@ -71,7 +71,7 @@ pub(super) struct Taken {
     /// An end of the primary's log that was asked for after that, and whether it was flushed.
     pub(super) until: Lsn,
     pub(super) is_flushed: bool,
-    pub(super) taken_unix_us: i64,
+    pub(super) at_unix_us: i64,
 }
 
 impl Standby {
@@ -225,7 +225,7 @@ impl Copier {
                     sight: Sight::ById(taken.visibility),
                     until: taken.insert_lsn,
                     is_flushed: taken.is_flushed,
-                    taken_unix_us: taken.taken_unix_us,
+                    at_unix_us: taken.taken_unix_us,
                 }));
             }
         };
@@ -263,7 +263,7 @@ impl Copier {
             sight: Sight::ByReplay(sight),
             until: primary.log_end,
             is_flushed: primary.is_flushed,
-            taken_unix_us: taken.taken_unix_us,
+            at_unix_us: taken.taken_unix_us,
         }))
     }
 
@@ -284,7 +284,7 @@ impl Copier {
     /// What a failure means at the server that a reader reads at.
     pub(super) fn failed_at(&self, reader: &RowReader, failure: Failure) -> Failure {
         match &self.standby {
-            Some(standby) if reader.is_at_standby() => at_standby(failure, &standby.connect),
+            Some(standby) if reader.is_at_standby() => at_standby(&failure, &standby.connect),
             _ => failure,
         }
     }
