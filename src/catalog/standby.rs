@@ -26,10 +26,12 @@ const REPLAYS_NOTHING: &str = "pg_last_wal_replay_lsn() IS NULL OR to_regproc('p
 /// What is said of such a one.
 pub(crate) const REPLAYS_NOTHING_FOUND: &str = "does not replay the log of the primary, as a replica of Aurora does not, which shares its storage: what a snapshot there sees cannot be told";
 
-/// The versions of what orders text. The database's own collation says that itself since version 15; before that those of the same name do.
+/// The versions of what orders text, and settings by which values are printed that no session of ours sets. The database's own collation says its version itself since
+/// version 15; before that those of the same name do.
 const TEXT_ORDER: &str =
     "SELECT coalesce(string_agg(DISTINCT concat_ws(' ', collprovider, coalesce(nullif(collcollate, ''), collname),
                                                                        pg_collation_actual_version(oid)), ', '), '')
+            || '; lc_monetary ' || current_setting('lc_monetary') || ', quote_all_identifiers ' || current_setting('quote_all_identifiers')
      FROM pg_collation
      WHERE oid = 100 OR collcollate = (SELECT datcollate FROM pg_database WHERE datname = current_database())
         OR oid IN (SELECT unnest(indcollation) FROM pg_index WHERE indrelid >= 16384)";
@@ -151,7 +153,7 @@ impl RowReader {
         })
     }
 
-    /// How text is ordered in the indexes of the database, as [`Catalog::text_order`] has it; none where that was found to be right for this connection.
+    /// How text is ordered in the indexes of the database, and values are printed, as [`Catalog::text_order`] has it; none where that was found to be right for this connection.
     ///
     /// # Errors
     /// The connection is lost.
@@ -313,8 +315,8 @@ impl Catalog {
         })
     }
 
-    /// By which versions of which libraries text is ordered in the indexes of the database, in a word. A standby has the primary's indexes, and if its
-    /// libraries order text otherwise, rows are not found where they lie in them.
+    /// By which versions of which libraries text is ordered in the indexes of the database, and how some values are printed, in a word. A standby has the primary's
+    /// indexes, and if its libraries order text otherwise, rows are not found where they lie in them; and a key that is printed otherwise is taken for another.
     ///
     /// # Errors
     /// The server cannot be asked.

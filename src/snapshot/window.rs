@@ -59,6 +59,7 @@
 //! All this is true of a standby of the server that the stream comes from, on its timeline: another's log has the same positions for other commits. So after each `S` the
 //! standby is asked whether it is in recovery still, and of which cluster and on which timeline, for which there is a replication command; a standby goes from one timeline to a
 //! later one and never back. The primary is asked for its timeline with `H`, which must not be less than what the standby has replayed.
+//! And its libraries and settings have to order and print keys as the primary's do: it has the primary's indexes, and keys are compared as they are printed.
 //!
 //! The catalog that `S` sees may be behind, too, or ahead. The fingerprint of the table, which is made of who has written each row of the catalog that describes it, was asked for at
 //! the primary before the window was opened. Rows of the catalog are replayed like others: where it is the same in

@@ -98,7 +98,7 @@ pub(super) async fn examine(
     match there {
         Ok(there) if there != here => {
             findings.error(unfit(format!(
-                "orders text by other versions of its libraries than the primary, so that rows are not found by its indexes: {there}; and at the \
+                "orders text by other versions of its libraries than the primary, so that rows are not found by its indexes, or prints values otherwise: {there}; and at the \
                  primary {here}"
             )));
             return Ok(());

@@ -53,7 +53,7 @@ pub(super) struct Standby {
     /// For questions that are answered at once.
     asking: Mutex<Catalog>,
     identity: Mutex<StandbyIdentity>,
-    /// How text is ordered in the indexes of the primary.
+    /// How text is ordered in the indexes of the primary, and values are printed there.
     text_order: OnceCell<String>,
 }
 
@@ -267,7 +267,8 @@ impl Copier {
         }))
     }
 
-    /// A standby has the primary's indexes. Where its libraries order text otherwise, a search in them passes by what is there.
+    /// A standby has the primary's indexes. Where its libraries order text otherwise, a search in them passes by what is there; and where it prints a key otherwise,
+    /// the key is not known for that of a change which streams by.
     async fn verify_text_order(&self, copying: &mut Copying, standby: &Standby) -> Result<(), Failure> {
         let Some(there) = copying.reader.text_order_once().await? else { return Ok(()) };
         let here = standby.text_order.get_or_try_init(async || self.asking.lock().await.text_order().await).await?;
@@ -276,7 +277,7 @@ impl Copier {
             return Ok(());
         }
         let found = format!(
-            "orders text by other versions of its libraries than the primary, so that rows are not found by its indexes: {there}; and at the primary {here}"
+            "orders text by other versions of its libraries than the primary, so that rows are not found by its indexes, or prints values otherwise: {there}; and at the primary {here}"
         );
         Err(unfit(&standby.connect, &found))
     }
