@@ -228,6 +228,18 @@ codes! {
     PostgresUnavailable "postgres-unavailable" Restart 1
         "PostgreSQL cannot be reached, or ended the connection.",
         "Check the server and the network.";
+    StandbyUnavailable "standby-unavailable" Restart 1
+        "The standby that rows are copied from cannot be reached, or ended the connection.",
+        "Check the standby and the network; or take snapshot.standby_host out and start again, to have them read from the server of postgres.url.";
+    StandbyConflict "standby-conflict" Restart 1
+        "The standby gave up reading rows, since that kept it from replaying the log.",
+        "Set hot_standby_feedback = on at the standby, or raise its max_standby_streaming_delay.";
+    StandbyBehind "standby-behind" Restart 1
+        "The standby that rows are copied from does not come to where the stream is.",
+        "See at the standby whether it receives log (pg_stat_wal_receiver) and replays it: SELECT pg_wal_replay_resume() ends a pause, and recovery_min_apply_delay has to be shorter than the wait.";
+    StandbyUnfit "standby-unfit" Restart 1
+        "Rows cannot be copied from the server in `snapshot.standby_host`: it is not a standby of the server that is streamed from, or is not like it.",
+        "If it was promoted, point postgres.url at it, and snapshot.standby_host at a standby of it; otherwise mend what the message names, or take snapshot.standby_host out; then start again.";
     KafkaUnavailable "kafka-unavailable" Restart 1
         "Kafka cannot be reached, or could not take a transaction in time.",
         "Check the brokers and the network.";

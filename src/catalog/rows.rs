@@ -12,6 +12,7 @@ use walreceiver::ConnectOptions;
 use super::{
     connection::{Live, connect, failure_of},
     snapshot::fingerprint,
+    standby::at_standby,
 };
 use crate::{
     failure::{Code, Failure},
@@ -22,11 +23,15 @@ use crate::{
 ///
 /// `row_security = off` makes the server refuse to read a table whose policies would hide rows, rather than hide them.
 pub(crate) struct RowReader {
-    options: Arc<ConnectOptions>,
+    pub(super) options: Arc<ConnectOptions>,
+    /// Whether the server is a standby of the one that is streamed from.
+    is_at_standby: bool,
+    /// Whether the standby's way to order text was found to be the primary's.
+    pub(super) is_order_verified: bool,
     settings: Vec<(&'static str, String)>,
-    live: Option<Live>,
+    pub(super) live: Option<Live>,
     /// The process at the server that has read, or reads, for the connection that there is.
-    backend_pid: Option<i32>,
+    pub(super) backend_pid: Option<i32>,
 }
 
 /// What a snapshot sees, and where the log ended when that was asked for.
@@ -57,7 +62,17 @@ impl RowReader {
             // A row is wanted at once, as many as there are.
             ("cursor_tuple_fraction", "1".to_owned()),
         ];
-        Self { options, settings, live: None, backend_pid: None }
+        Self { options, is_at_standby: false, is_order_verified: false, settings, live: None, backend_pid: None }
+    }
+
+    /// The same at a standby.
+    pub(crate) fn at_standby(options: Arc<ConnectOptions>, statement_timeout: Duration) -> Self {
+        Self { is_at_standby: true, ..Self::new(options, statement_timeout) }
+    }
+
+    /// Whether it reads at a standby.
+    pub(crate) fn is_at_standby(&self) -> bool {
+        self.is_at_standby
     }
 
     /// Begins a transaction that takes the lock of a SELECT on the table, so that nobody alters it until [`end`](Self::end), and then its snapshot.
@@ -67,10 +82,7 @@ impl RowReader {
     /// # Errors
     /// The server cannot be reached, or refuses the lock.
     pub(crate) async fn begin(&mut self, schema: &str, table: &str, oid: Oid) -> Result<TakenSnapshot, Failure> {
-        if self.live.as_ref().is_none_or(Live::is_closed) {
-            let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
-            self.live = Some(connect(&self.options, &settings).await?);
-        }
+        self.connect_if_needed().await?;
         // The snapshot is taken by the first statement that needs one, which LOCK does not; and functions are evaluated after that.
         let statements = format!(
             "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; LOCK TABLE {}.{} IN ACCESS SHARE MODE; \
@@ -81,7 +93,7 @@ impl RowReader {
             fingerprint(oid)
         );
         let client = self.live.as_ref().ok_or_else(gone)?.client();
-        let answers = client.simple_query(&statements).await.map_err(|error| failure_of(&error))?;
+        let answers = client.simple_query(&statements).await.map_err(|error| self.failure_of(&error))?;
         let row = answers.iter().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => Some(row),
             _ => None,
@@ -98,13 +110,32 @@ impl RowReader {
         })
     }
 
+    pub(super) async fn connect_if_needed(&mut self) -> Result<(), Failure> {
+        if self.live.as_ref().is_none_or(Live::is_closed) {
+            let settings: Vec<_> = self.settings.iter().map(|(name, value)| (*name, value.as_str())).collect();
+            self.is_order_verified = false;
+            let connected = connect(&self.options, &settings).await;
+            self.live = Some(connected.map_err(|failure| self.failed(failure))?);
+        }
+        Ok(())
+    }
+
+    pub(super) fn failure_of(&self, error: &tokio_postgres::Error) -> Failure {
+        self.failed(failure_of(error))
+    }
+
+    /// What a failure means at this server.
+    pub(super) fn failed(&self, failure: Failure) -> Failure {
+        if self.is_at_standby { at_standby(&failure, &self.options) } else { failure }
+    }
+
     /// The values of the first row of a query, none of which is null; none if there is no row.
     ///
     /// # Errors
     /// The server refuses it.
     pub(crate) async fn first_row(&mut self, query: &str) -> Result<Option<Vec<String>>, Failure> {
-        let client = self.live.as_ref().ok_or_else(gone)?.client();
-        let answers = client.simple_query(query).await.map_err(|error| failure_of(&error))?;
+        let client = self.live.as_ref().ok_or_else(|| self.failed(gone()))?.client();
+        let answers = client.simple_query(query).await.map_err(|error| self.failure_of(&error))?;
         let values = answers.iter().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column)).collect::<Vec<_>>()),
             _ => None,
@@ -117,9 +148,9 @@ impl RowReader {
     /// # Errors
     /// The server refuses it.
     pub(crate) async fn copy(&mut self, statement: &str) -> Result<Lines, Failure> {
-        let client = self.live.as_ref().ok_or_else(gone)?.client();
-        let stream = client.copy_out(statement).await.map_err(|error| failure_of(&error))?;
-        Ok(Lines { stream: Box::pin(stream) })
+        let client = self.live.as_ref().ok_or_else(|| self.failed(gone()))?.client();
+        let stream = client.copy_out(statement).await.map_err(|error| self.failure_of(&error))?;
+        Ok(Lines { stream: Box::pin(stream), standby: self.is_at_standby.then(|| Arc::clone(&self.options)) })
     }
 
     /// Ends the transaction, and with it the lock, and returns the table's fingerprint as it is now.
@@ -127,9 +158,9 @@ impl RowReader {
     /// # Errors
     /// The connection is lost.
     pub(crate) async fn end_and_look(&mut self, table: Oid) -> Result<String, Failure> {
-        let client = self.live.as_ref().ok_or_else(gone)?.client();
+        let client = self.live.as_ref().ok_or_else(|| self.failed(gone()))?.client();
         let statements = format!("ROLLBACK; SELECT {}", fingerprint(table));
-        let answers = client.simple_query(&statements).await.map_err(|error| failure_of(&error))?;
+        let answers = client.simple_query(&statements).await.map_err(|error| self.failure_of(&error))?;
         let row = answers.iter().find_map(|answer| match answer {
             SimpleQueryMessage::Row(row) => row.get(0),
             _ => None,
@@ -143,7 +174,7 @@ impl RowReader {
     /// The connection is lost.
     pub(crate) async fn end(&mut self) -> Result<(), Failure> {
         let Some(live) = &self.live else { return Ok(()) };
-        live.client().batch_execute("ROLLBACK").await.map_err(|error| failure_of(&error))
+        live.client().batch_execute("ROLLBACK").await.map_err(|error| self.failure_of(&error))
     }
 
     /// Gives the connection up, with whatever was still to come on it, and returns the process at the server: it may go on with a statement until it
@@ -157,6 +188,8 @@ impl RowReader {
 /// The lines of a COPY, as they come.
 pub(crate) struct Lines {
     stream: Pin<Box<CopyOutStream>>,
+    /// That they come from, if they come from one.
+    standby: Option<Arc<ConnectOptions>>,
 }
 
 impl Lines {
@@ -165,11 +198,14 @@ impl Lines {
     /// # Errors
     /// The server has given up, or the connection is lost.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Failure> {
-        self.stream.try_next().await.map_err(|error| failure_of(&error))
+        self.stream.try_next().await.map_err(|error| match &self.standby {
+            Some(options) => at_standby(&failure_of(&error), options),
+            None => failure_of(&error),
+        })
     }
 }
 
-fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
+pub(super) fn number<T: std::str::FromStr>(text: &str) -> Result<T, Failure> {
     text.parse().map_err(|_| Failure::new(Code::Internal, format!("the server says {text:?} where a number is")))
 }
 
@@ -183,6 +219,6 @@ pub(super) fn record_end(insert_lsn: Lsn, page_bytes: u64) -> Lsn {
     }
 }
 
-fn gone() -> Failure {
+pub(super) fn gone() -> Failure {
     Failure::new(Code::PostgresUnavailable, "the connection that reads rows is gone")
 }

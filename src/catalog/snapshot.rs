@@ -22,7 +22,7 @@ pub struct SnapshotTable {
     pub filter: Option<String>,
     /// What its rows can be read in the order of, if there is anything.
     pub read_order: Option<ReadOrder>,
-    /// How it has come into the publication, as a text: see [`membership`](super::membership).
+    /// How it has come into the publication, as a text: the OIDs of the rows of the catalog that have it there.
     pub membership: String,
     /// Whether it is partitioned, with or without leaves.
     pub is_partitioned: bool,

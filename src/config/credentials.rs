@@ -17,12 +17,23 @@ use super::reader::{Noted, Reader, entry_path};
 pub(super) fn check_postgres(reader: &mut Reader, options: ConnectOptions) -> Result<ConnectOptions, Noted> {
     let allowed = reader.required(&keys::POSTGRES_ALLOW_PLAINTEXT_CREDENTIALS)?;
     let options = options.with_plaintext_credentials(allowed);
+    refuse_exposure(reader, options, &keys::POSTGRES_URL, "give sslmode=verify-full")
+}
+
+/// The same of those for the standby, which were made of the others and have the same leave.
+pub(super) fn check_standby(reader: &mut Reader, options: ConnectOptions) -> Result<ConnectOptions, Noted> {
+    refuse_exposure(reader, options, &keys::SNAPSHOT_STANDBY_HOST, "give sslmode=verify-full in postgres.url")
+}
+
+fn refuse_exposure(
+    reader: &mut Reader,
+    options: ConnectOptions,
+    key: &Key,
+    fix: &str,
+) -> Result<ConnectOptions, Noted> {
     if options.exposes_password() {
         let found = format!("the password would go to {} without TLS (sslmode=disable)", options.server());
-        return Err(reader.problem(
-            &keys::POSTGRES_URL,
-            refusal(found, "give sslmode=verify-full", &keys::POSTGRES_ALLOW_PLAINTEXT_CREDENTIALS),
-        ));
+        return Err(reader.problem(key, refusal(found, fix, &keys::POSTGRES_ALLOW_PLAINTEXT_CREDENTIALS)));
     }
     Ok(options)
 }

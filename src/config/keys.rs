@@ -329,6 +329,12 @@ keys! {
         "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
     SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),
         "How long PostgreSQL may take to give the rows of one chunk. From 1 s to 1 h.";
+    SNAPSHOT_STANDBY_HOST: "snapshot.standby_host", Kind::Text, Presence::Optional { example: r#""standby.internal""# },
+        "A hot standby of the server in `postgres.url`, from which the rows of tables with a key are read: its host name, its address, or the folder of its Unix \
+         socket. Role, password, database, TLS and all else are as in `[postgres]`, `allow_plaintext_credentials` too. While it is away or behind, rows wait for it: they are \
+         not read from the primary in its place. Tables without a key are. docs/snapshots.md tells more.";
+    SNAPSHOT_STANDBY_PORT: "snapshot.standby_port", Kind::Integer, Presence::Optional { example: "5433" },
+        "The standby's port; without it that in `postgres.url`.";
     SNAPSHOT_SIGNAL_TOPIC: "snapshot.signal_topic", Kind::Text, Presence::Optional { example: r#""shop.signals""# },
         "A topic of one partition from which commands are read, in the form of Debezium's Kafka signals: the key is `name`, the value as in \
          `{\"type\": \"execute-snapshot\", \"data\": {\"data-collections\": [\"public.item\"]}}`; also `stop-snapshot`, `pause-snapshot`, \

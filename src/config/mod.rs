@@ -228,6 +228,8 @@ pub struct Snapshot {
     pub rows_per_second: Option<u32>,
     /// How long a statement may take that reads rows.
     pub statement_timeout: Duration,
+    /// How to connect to the standby that rows are read from, if there is one.
+    pub standby: Option<ConnectOptions>,
     /// The topic that commands are read from.
     pub signal_topic: Option<TopicName>,
     /// The topic that is told how copies get on.

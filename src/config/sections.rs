@@ -32,7 +32,7 @@ impl Config {
         let kafka = Kafka::read(reader);
         let connect = postgres.as_ref().ok().map(|postgres| &postgres.connect);
         credentials::check_private_keys(reader, connect, kafka.as_ref().ok().map(|kafka| &kafka.properties));
-        let snapshot = Snapshot::read(reader);
+        let snapshot = Snapshot::read(reader, connect);
         let columns = Columns::read(reader);
         let events = events::read(reader);
         let metadata = Metadata::read(reader);
@@ -471,7 +471,7 @@ fn registry_auth(
 }
 
 impl Snapshot {
-    fn read(reader: &mut Reader) -> Result<Self, Noted> {
+    fn read(reader: &mut Reader, connect: Option<&ConnectOptions>) -> Result<Self, Noted> {
         let mode = reader.required(&keys::SNAPSHOT_MODE);
         let connections = reader.required(&keys::SNAPSHOT_CONNECTIONS);
         let range = (1, i64::from(super::CONNECTIONS_MAX));
@@ -484,6 +484,7 @@ impl Snapshot {
         });
         let range = (Duration::from_secs(1), Duration::from_hours(1));
         let statement_timeout = duration_from(reader, &keys::SNAPSHOT_STATEMENT_TIMEOUT, range);
+        let standby = standby(reader, connect);
         let signal_topic = reader.optional(&keys::SNAPSHOT_SIGNAL_TOPIC);
         let notification_topic = reader.optional(&keys::SNAPSHOT_NOTIFICATION_TOPIC);
         Ok(Self {
@@ -493,8 +494,30 @@ impl Snapshot {
             connections: usize::try_from(connections?).unwrap_or(1),
             rows_per_second: rows?.and_then(|rows| u32::try_from(rows).ok()),
             statement_timeout: statement_timeout?,
+            standby: standby?,
         })
     }
+}
+
+/// The standby that rows are read from: another place, and all else as in `[postgres]`.
+fn standby(reader: &mut Reader, connect: Option<&ConnectOptions>) -> Result<Option<ConnectOptions>, Noted> {
+    let host: Result<Option<String>, Noted> = reader.optional(&keys::SNAPSHOT_STANDBY_HOST);
+    let port: Option<i64> = reader.optional(&keys::SNAPSHOT_STANDBY_PORT)?;
+    let in_range = |port| reader.in_range(&keys::SNAPSHOT_STANDBY_PORT, port, (1, i64::from(u16::MAX)), i64::to_string);
+    let port = port.map(in_range).transpose()?.and_then(|port| u16::try_from(port).ok());
+    let Some(host) = host? else {
+        if port.is_some() {
+            let fault = Fault::new("there is no snapshot.standby_host", "set that too, or leave this out");
+            return Err(reader.problem(&keys::SNAPSHOT_STANDBY_PORT, fault));
+        }
+        return Ok(None);
+    };
+    // What is wrong with the URL was noted there.
+    let options = connect.ok_or(Noted)?.clone().with_server(&host, port).map_err(|error| {
+        let fault = Fault::new(error.to_string(), "give a host name, an address, or the folder of a Unix socket");
+        reader.problem(&keys::SNAPSHOT_STANDBY_HOST, fault)
+    })?;
+    credentials::check_standby(reader, options).map(Some)
 }
 
 impl Http {

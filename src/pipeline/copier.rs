@@ -14,6 +14,7 @@ mod control;
 mod emptying;
 mod limits;
 mod signals;
+mod standby;
 mod state;
 mod table;
 
@@ -32,15 +33,16 @@ use tokio::{
 use tracing::{debug, info, warn};
 use walreceiver::ConnectOptions;
 
-pub(super) use self::signals::SignalSource;
 use self::{
     ahead::Ahead,
+    standby::Standby,
     state::{End, Fence, State},
     table::Copying,
 };
+pub(super) use self::{signals::SignalSource, standby::StandbyParts};
 use super::relations::Relations;
 use crate::{
-    catalog::{Catalog, MEMBER, RowReader, may_have_been_out},
+    catalog::{Catalog, MEMBER, may_have_been_out},
     config::{self, CONNECTIONS_MAX, SnapshotMode},
     failure::{Code, Failure},
     metrics::Metrics,
@@ -59,6 +61,8 @@ const TABLES_PER_CONNECTION: u64 = 100;
 pub(super) struct CopierParts {
     pub(super) relations: Relations,
     pub(super) connect: Arc<ConnectOptions>,
+    /// Where rows are read, if not there.
+    pub(super) standby: Option<StandbyParts>,
     pub(super) publication: String,
     pub(super) settings: config::Snapshot,
     pub(super) match_interval: Duration,
@@ -134,6 +138,8 @@ struct Copier {
     /// That of the relations, for whoever must not wait for them.
     topics: Arc<TopicAdmin>,
     connect: Arc<ConnectOptions>,
+    /// Where the rows of tables with a key are read, if not there.
+    standby: Option<Standby>,
     publication: String,
     settings: config::Snapshot,
     match_interval: Duration,
@@ -171,6 +177,7 @@ impl Copier {
             relations: tokio::sync::Mutex::new(parts.relations),
             asking: tokio::sync::Mutex::new(Catalog::new(Arc::clone(&parts.connect))),
             connect: parts.connect,
+            standby: parts.standby.map(Standby::new),
             publication: parts.publication,
             match_interval: parts.match_interval,
             row_bytes_max: memory_limit / 4,
@@ -396,6 +403,9 @@ impl Copier {
                 reader.disconnect();
                 if self.state().lacking() == 0 {
                     self.asking.lock().await.disconnect();
+                    if let Some(standby) = &self.standby {
+                        standby.disconnect().await;
+                    }
                 }
                 waiting.await;
                 continue;
@@ -417,10 +427,6 @@ impl Copier {
                 }
             }
         }
-    }
-
-    fn reader(&self) -> RowReader {
-        RowReader::new(Arc::clone(&self.connect), self.settings.statement_timeout)
     }
 
     async fn settle(&self, table: Oid, look: u64, mut end: End) {
@@ -526,6 +532,7 @@ mod tests {
         Copier::new(CopierParts {
             relations: Relations::without_servers(&metrics),
             connect: Arc::new(config.postgres.connect.clone()),
+            standby: None,
             publication: "test".to_owned(),
             settings: config.snapshot.clone(),
             match_interval: Duration::from_secs(1),

@@ -280,7 +280,7 @@ impl Source {
         self.transactions_begun += 1;
         // The server has come that far at least, and says nothing more of it while a large transaction is on its way.
         self.metrics.server_position(begin.commit_lsn);
-        self.copies.begin(begin.xid);
+        self.copies.begin(&begin);
         self.transaction = Some(OpenTransaction {
             context: TransactionContext::new(&begin),
             begin,

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     moved::{Left, Settles},
     notice::Notice,
+    sight::{Horizon, Sight},
     visibility::Visibility,
     window::{Epoch, Spoilt, WindowId},
 };
@@ -26,15 +27,15 @@ pub(crate) enum Request {
         behind: Option<WindowId>,
         opened: oneshot::Sender<Opened>,
     },
-    /// The chunk of the window was read in this snapshot; `until` is an end of the log that was asked for after it was taken.
-    Load { window: WindowId, chunk: Box<Chunk>, snapshot: Visibility, until: Lsn },
+    /// The chunk of the window was read in a snapshot that sees this; `until` is an end of the log that was asked for after it was taken.
+    Load { window: WindowId, chunk: Box<Chunk>, sight: Sight, until: Lsn },
     /// The table's topic is to be emptied, if there is anything in it, and the checkpoint is to say that it was.
     /// `is_emptied` is told whether it is: one in quarantine gets nothing.
     Empty { table: Oid, emptied: Option<Emptied>, record: Attachment, is_emptied: oneshot::Sender<bool> },
     /// The table is owed a copy [at once](super::AtOnce) from here on, as the checkpoint is to say. It is told once it does.
     Owe { table: Oid, record: Attachment, committed: oneshot::Sender<()> },
-    /// The snapshot of such a copy is about to be taken.
-    Take { window: WindowId, table: Oid, opened: oneshot::Sender<Opened> },
+    /// The snapshot of such a copy is about to be taken. It is told what has to have ended then, since which epoch.
+    Take { window: WindowId, table: Oid, opened: oneshot::Sender<(Epoch, Vec<Xid>)> },
     /// It was taken; `until` is an end of the log that was asked for after that.
     Taken { window: WindowId, snapshot: Visibility, until: Lsn, accepted: oneshot::Sender<Result<(), Spoilt>> },
     /// Rows that were read in it.
@@ -62,6 +63,8 @@ pub(crate) struct Opened {
     pub(crate) epoch: Epoch,
     /// Transactions that have to end before the chunk's snapshot is taken.
     pub(crate) unnoted: Vec<Xid>,
+    /// What a snapshot of a standby has to see in their place.
+    pub(crate) horizon: Horizon,
 }
 
 /// Rows that were read and encoded. Their cost is charged to the memory budget once they are written, and until then to that of chunks.

@@ -26,32 +26,58 @@
 //! What is noted in a window is bounded, and what is noted in all of them, which has its share of `memory_limit`. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
 //!
-//! # Why not from a standby
+//! # At a standby
 //!
-//! A chunk could be read there, and rule 3 would not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
-//! (`takenDuringRecovery`), so that ids say of each that it had ended. But there positions can decide. A standby replays one record after another, and a
-//! transaction is seen there from the replay of its commit record on, whatever it waits for at the primary. So what a snapshot sees is a prefix of
-//! the commits in the order of the log, which is the order of the stream:
+//! A chunk can be read there, and rule 3 does not hold as it stands: `pg_current_snapshot()` lists no transaction that runs while a server recovers
+//! (`takenDuringRecovery`), so that ids say of each below its end that it had ended. But there positions decide ([`Sight`]). A standby replays one record after
+//! another, and what a transaction has done is seen there from the replay of its commit record on (`xact_redo_commit`: of all its parts at once, and of a prepared one
+//! from that of COMMIT PREPARED on), whatever it waits for at the primary. So what a snapshot sees is a prefix of the commits in the order of the log, which is the
+//! order of the stream:
 //!
-//! - Let `P` be where the stream is when the window is opened, and `L` what `pg_last_wal_replay_lsn()` says before `S` is taken. It is the end of the last
-//!   record that was replayed wholly, so that `S` sees each commit that ends at or before it. With `L >= P`, which can be waited for, `S` sees all that was
-//!   streamed before the window: that is rule 4, without a memory of transactions.
-//! - What commits behind `L` is in doubt. What is asked for after `S` is taken is no upper bound: of the record that is being replayed the effect may
-//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, and it is the `H` of rule 2.
+//! - Let `L` be what `pg_last_wal_replay_lsn()` says before `S` is taken, over the same connection. It is the end of the last record that was replayed wholly
+//!   (`lastReplayedEndRecPtr` is set behind the record's effect), so that `S` sees each commit whose record ends at or before it. A Begin says where that record
+//!   *starts*. Records do not overlap, so that one that starts before `L` ends there or before.
+//! - Everything that was streamed before the window was opened has to be seen (rule 4). In the order of the log it is what comes before `P`, where the stream is
+//!   then; and if the stream is in the middle of a transaction, that one, some of whose changes are in Kafka and in no note, and whose commit lies behind `P`. So
+//!   `L` has to have passed both ([`Horizon`]), which can be waited for: no memory of transactions is needed.
+//! - What was streamed, in whole or in part, in an earlier life, had written its commit record then, since the server sends it no sooner. So it is seen if `L` has passed an
+//!   end of the primary's log that was asked for in this life. It is asked for once nothing runs at the primary below the fence, and so it has in it whatever had
+//!   changed the table before it was published, and was not streamed.
+//! - What commits behind `L` is in doubt. What the standby says after `S` was taken is no upper bound: of the record that is being replayed the effect may
+//!   be seen before its end is told. An end of the *primary's* log that is asked for after that is one, since nothing is sent to a standby before it is flushed there; and it
+//!   is the `H` of rule 2.
 //! - So every transaction that commits between `L` and `H` is noted, and each of its keys is taken for superseded, or to be read again (rule 5). If `S` does
 //!   not see it, that is rule 3; if it does, what is not written is in Kafka already, from the stream. Rows that are in doubt are never lost, since
 //!   their transactions are streamed before `H`, and none that `S` sees commits behind that.
-//! - The fence stays a transaction id of the primary, which has to find that nothing runs below it; the end of its log is asked for after that, and
-//!   `L` has to have passed it.
+//!
+//! One thing hides a commit that was replayed. A standby that is started takes over from the primary which transactions run, and what the highest id is that had ended
+//! (`xl_running_xacts`, `latestCompletedXid`). A transaction that had written its commit record, and not ended for others at the primary, as one that waits for a synchronous standby, is left out of
+//! those that run, since its commit is known; but if its id is higher than all that had ended, a snapshot takes it for one of the future, until a later
+//! one ends. So the end of `pg_current_snapshot()` counts, too ([`Ceiling`](super::Ceiling)): it has to lie above the fence, and above the highest id that was streamed before the window was
+//! opened; and what is noted is seen only if it lies below it.
+//!
+//! All this is true of a standby of the server that the stream comes from, on its timeline: another's log has the same positions for other commits. So after each `S` the
+//! standby is asked whether it is in recovery still, and of which cluster and on which timeline, for which there is a replication command; a standby goes from one timeline to a
+//! later one and never back. The primary is asked for its timeline with `H`, which must not be less than what the standby has replayed.
+//! And its libraries and settings have to order and print keys as the primary's do: it has the primary's indexes, and keys are compared as they are printed.
+//!
+//! The catalog that `S` sees may be behind, too, or ahead. The fingerprint of the table, which is made of who has written each row of the catalog that describes it, was asked for at
+//! the primary before the window was opened. Rows of the catalog are replayed like others: where it is the same in
+//! `S` and after the reading, the table is the one that was described. Where it is not, the chunk is thrown away; and since `S` sees what was streamed, no
+//! row is read in a shape from before what the stream has announced.
 //!
 //! A copy at once has no such way: what its snapshot sees must be known change by change ([`AtOnce`](super::AtOnce)), and nothing may be in doubt. It
-//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads.
-//! And each chunk would have to find the standby in recovery still, on the timeline of the stream. It is not built.
+//! would have to stop the replay for the moment at which the snapshot is taken (`pg_wal_replay_pause()`), which is not for a role that reads. It is made at
+//! the primary. So are rows read again: what is in doubt is a wide stretch of the log where replay lags, and a row that is changed once in each would be read
+//! again for ever.
 
 use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;
 
-use super::visibility::Visibility;
+use super::{
+    sight::{Horizon, Sight, Streamed},
+    visibility::Visibility,
+};
 
 /// How many streamed transactions are remembered that no snapshot has found to have ended.
 const RECENT_MAX: usize = 1 << 16;
@@ -106,8 +132,10 @@ pub(crate) struct Windows<C> {
     epoch: Epoch,
     /// Streamed, and not known to have ended.
     recent: Vec<Xid>,
-    /// The transaction whose changes are coming in.
-    current: Option<Xid>,
+    /// The transaction whose changes are coming in, or came in last.
+    current: Option<Streamed>,
+    /// The highest id among all that were streamed.
+    highest: Option<Xid>,
     /// In the order in which they were opened.
     open: Vec<Window<C>>,
     /// What all of them have noted, and may.
@@ -127,6 +155,8 @@ struct Window<C> {
     key: Vec<String>,
     /// Transactions that were streamed before, and may not have ended.
     unnoted: Vec<Xid>,
+    /// What was streamed before, for a snapshot of a standby.
+    horizon: Horizon,
     noted: FxHashMap<Box<[u8]>, Noted>,
     noted_bytes: usize,
     spoilt: Option<Spoilt>,
@@ -137,7 +167,7 @@ struct Window<C> {
 /// enough.
 #[derive(Debug, Clone, Copy)]
 struct Noted {
-    last: Xid,
+    last: Streamed,
     /// Whether its row lacks a value that it did not touch.
     is_incomplete: bool,
 }
@@ -145,7 +175,7 @@ struct Noted {
 #[derive(Debug)]
 struct Loaded<C> {
     chunk: C,
-    snapshot: Visibility,
+    sight: Sight,
     /// The end of the log, asked for after the snapshot was taken.
     until: Lsn,
 }
@@ -167,19 +197,19 @@ pub(crate) struct Fates {
     /// The end of the log behind the chunk's snapshot.
     pub(crate) until: Lsn,
     noted: FxHashMap<Box<[u8]>, Noted>,
-    snapshot: Visibility,
+    sight: Sight,
 }
 
 impl Fates {
     /// Whether every row is to be written.
     pub(crate) fn are_all_written(&self) -> bool {
-        self.noted.values().all(|noted| self.snapshot.has_ended(noted.last))
+        self.noted.values().all(|noted| self.sight.sees(noted.last))
     }
 
     /// What becomes of the row with this key.
     pub(crate) fn of(&self, key: &[u8]) -> Fate {
         let Some(noted) = self.noted.get(key) else { return Fate::Write };
-        if self.snapshot.has_ended(noted.last) {
+        if self.sight.sees(noted.last) {
             return Fate::Write;
         }
         if noted.is_incomplete { Fate::ReadAgain } else { Fate::Superseded }
@@ -193,6 +223,7 @@ impl<C> Windows<C> {
             epoch: Epoch::default(),
             recent: Vec::new(),
             current: None,
+            highest: None,
             open: Vec::new(),
             noted_bytes: 0,
             noted_bytes_max,
@@ -206,8 +237,12 @@ impl<C> Windows<C> {
     }
 
     /// A transaction begins. What a checkpoint covers of it needs no note: it was streamed in an earlier life, so that the fence excludes it.
-    pub(crate) fn transaction(&mut self, xid: Xid) {
-        self.current = Some(xid);
+    pub(crate) fn transaction(&mut self, streamed: Streamed) {
+        let xid = streamed.xid;
+        self.current = Some(streamed);
+        if self.highest.is_none_or(|highest| is_after(xid, highest)) {
+            self.highest = Some(xid);
+        }
         if self.recent.len() >= RECENT_MAX {
             self.recent.clear();
             self.epoch.0 += 1;
@@ -215,27 +250,30 @@ impl<C> Windows<C> {
         self.recent.push(xid);
     }
 
-    /// Opens a window, between transactions. The chunk's snapshot is to be taken after this, and after the transactions that are returned
-    /// have ended. Its rows are written only if those of the window are that it comes `behind`.
+    /// Opens a window where the stream has come to `reached`. The chunk's snapshot is to be taken after this, and after the transactions that are returned
+    /// have ended, or at a standby that has come to the horizon. Its rows are written only if those of the window are that it comes `behind`.
     pub(crate) fn open(
         &mut self,
         id: WindowId,
         table: Oid,
         key: Vec<String>,
         behind: Option<WindowId>,
-    ) -> (Epoch, Vec<Xid>) {
+        reached: Lsn,
+    ) -> (Epoch, Vec<Xid>, Horizon) {
+        let horizon = Horizon::new(reached, self.current, self.highest);
         self.open.push(Window {
             id,
             table,
             behind,
             key,
             unnoted: self.recent.clone(),
+            horizon,
             noted: FxHashMap::default(),
             noted_bytes: 0,
             spoilt: None,
             loaded: None,
         });
-        (self.epoch, self.recent.clone())
+        (self.epoch, self.recent.clone(), horizon)
     }
 
     /// What was streamed in this epoch, and is not known to have ended: for a snapshot that is good without a window.
@@ -273,7 +311,7 @@ impl<C> Windows<C> {
         for window in self.open.iter_mut().filter(|window| is_noting(window)) {
             let limit = std::mem::replace(&mut bytes_max, NOTED_BYTES_MAX_BEHIND);
             // What the chunk's snapshot sees takes no row out of it.
-            if window.loaded.as_ref().is_some_and(|loaded| loaded.snapshot.has_ended(last)) {
+            if window.loaded.as_ref().is_some_and(|loaded| loaded.sight.sees(last)) {
                 continue;
             }
             if let Some(noted) = window.noted.get_mut(key) {
@@ -310,13 +348,13 @@ impl<C> Windows<C> {
 
     /// The chunk was read, in a snapshot; `until` is an end of the log that was asked for after it was taken. If the window is gone, so is the
     /// chunk.
-    pub(crate) fn load(&mut self, id: WindowId, chunk: C, snapshot: Visibility, until: Lsn) {
-        self.recent.retain(|xid| !snapshot.has_ended(*xid));
+    pub(crate) fn load(&mut self, id: WindowId, chunk: C, sight: Sight, until: Lsn) {
+        self.seen(sight.primary());
         if let Some(window) = self.open.iter_mut().find(|window| window.id == id) {
-            if !window.unnoted.iter().all(|xid| snapshot.has_ended(*xid)) {
+            if !sight.sees_before(&window.horizon, &window.unnoted) {
                 window.spoil(Spoilt::StillRunning);
             }
-            window.loaded = Some(Loaded { chunk, snapshot, until });
+            window.loaded = Some(Loaded { chunk, sight, until });
         }
         self.count_noted();
     }
@@ -332,14 +370,14 @@ impl<C> Windows<C> {
         let position = self.open.iter().position(is_due)?;
         let Window { id, table, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
         self.count_noted();
-        let Loaded { chunk, snapshot, until } = loaded?;
+        let Loaded { chunk, sight, until } = loaded?;
         if behind.is_some() && behind.as_ref() != self.written.get(&table) {
             spoilt.get_or_insert(Spoilt::Behind);
         }
         if spoilt.is_none() {
             self.written.insert(table, id);
         }
-        let fates = spoilt.map_or(Ok(Fates { until, noted, snapshot }), Err);
+        let fates = spoilt.map_or(Ok(Fates { until, noted, sight }), Err);
         Some(Closed { table, chunk, fates })
     }
 }
@@ -350,6 +388,11 @@ impl<C> Window<C> {
         self.noted = FxHashMap::default();
         self.noted_bytes = 0;
     }
+}
+
+/// Whether a transaction has a higher id than another. Ids come again after 2^32 transactions, and those of a session are no farther apart than half of that.
+fn is_after(xid: Xid, other: Xid) -> bool {
+    u32::from(xid).wrapping_sub(u32::from(other)).cast_signed() > 0
 }
 
 #[cfg(test)]

@@ -8,8 +8,8 @@ use postgres_protocol::message::frontend;
 use tokio::time::timeout;
 
 use crate::{
-    ConnectOptions, CreateSlot, CreatedSlot, Error, Feedback, SlotName, SnapshotAction, StreamSettings, SystemIdentity,
-    TimelineHistory, WalReader,
+    ConnectOptions, CreateSlot, CreatedSlot, Error, Feedback, ServerSession, SlotName, SnapshotAction, StreamSettings,
+    SystemIdentity, TimelineHistory, WalReader,
     authentication::{Purpose, authenticate, check_parameter},
     message::{Fields, Message, MessageStream, data_row, tag},
     quote::{identifier, literal},
@@ -75,6 +75,21 @@ impl ReplicationClient {
             })
         };
         identity().ok_or_else(|| self.stream.malformed("IDENTIFY_SYSTEM answer"))
+    }
+
+    /// Asks whether a session is one of the very server that this connection leads to, by what that session says of itself. A name may lead to
+    /// several servers.
+    pub async fn has_session(&mut self, session: &ServerSession) -> Result<bool, Error> {
+        let ServerSession { pid, began_us, server_began_us } = session;
+        // What others' sessions do is hidden from many; that they are there, and when those of the same role began, is not.
+        let row = self
+            .query_row(&format!(
+                "SELECT count(*) FROM pg_catalog.pg_stat_get_activity({pid}) session \
+                 WHERE (pg_catalog.date_part('epoch', session.backend_start) * 1000000)::pg_catalog.int8 = {began_us} \
+                 AND (pg_catalog.date_part('epoch', pg_catalog.pg_postmaster_start_time()) * 1000000)::pg_catalog.int8 = {server_began_us}"
+            ))
+            .await?;
+        Ok(column(&row, 0) == Some("1"))
     }
 
     /// Asks for the ancestors of a timeline. The first timeline has none, and no history.

@@ -120,7 +120,8 @@ pub use quote::publication_names;
 pub use reader::{Chunk, ChunkFrames, WalReader};
 pub use server_error::ServerError;
 pub use slot::{
-    CreateSlot, CreatedSlot, InvalidSlotName, SlotName, SnapshotAction, SystemIdentity, TimelineHistory, TimelineSwitch,
+    CreateSlot, CreatedSlot, InvalidSlotName, ServerSession, SlotName, SnapshotAction, SystemIdentity, TimelineHistory,
+    TimelineSwitch,
 };
 pub use sql::SqlSocket;
 pub use stream::StreamSettings;

@@ -223,6 +223,15 @@ impl ConnectOptions {
         self.tcp_user_timeout
     }
 
+    /// The same for another server of the same cluster: a host name, an address or the folder of a Unix socket, and a port unless it is the same.
+    pub fn with_server(self, host: &str, port: Option<u16>) -> Result<Self, Error> {
+        let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        if address.is_empty() || address.contains(['\0', '/']) && !address.starts_with(['/', '@']) {
+            return Err(Error::options("host", "neither a host name, nor an address, nor the folder of a Unix socket"));
+        }
+        Self { host: parse_host(address.to_owned())?, port: port.unwrap_or(self.port), ..self }.check()
+    }
+
     /// The server as messages name it: `host:port`, or the path of the Unix socket.
     pub fn server(&self) -> Arc<str> {
         match &self.host {
@@ -507,6 +516,28 @@ mod tests {
             assert_eq!(&*options.server(), "/run/pg/.s.PGSQL.5433");
             assert_eq!(options.database(), "shop");
         }
+    }
+
+    #[test]
+    fn another_server_has_all_but_its_place_from_the_first() {
+        let options = parse("postgres://ann:hunter2@h:5433/shop?sslmode=verify-full");
+        for (host, port, server) in [
+            ("standby", None, "standby:5433"),
+            ("standby", Some(6000), "standby:6000"),
+            ("[::1]", None, "[::1]:5433"),
+            ("::1", None, "[::1]:5433"),
+            ("/run/pg", Some(6000), "/run/pg/.s.PGSQL.6000"),
+        ] {
+            let other = options.clone().with_server(host, port).unwrap_or_else(|error| panic!("{host}: {error}"));
+            assert_eq!(&*other.server(), server);
+            assert_eq!((other.user(), other.database(), other.ssl_mode()), ("ann", "shop", SslMode::VerifyFull));
+            assert!(other.password().is_some());
+        }
+        for host in ["", "a,b", "[]", "a/b", "postgres://h"] {
+            options.clone().with_server(host, None).expect_err(host);
+        }
+        let bound = parse("postgres://ann@h/shop?channel_binding=require");
+        bound.with_server("/run/pg", None).expect_err("there is nothing to bind to");
     }
 
     #[test]

@@ -81,6 +81,17 @@ pub struct CreatedSlot {
     pub snapshot: Option<String>,
 }
 
+/// A session of a server, as it knows itself: enough to tell the server from others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ServerSession {
+    /// `pg_backend_pid()`
+    pub pid: i32,
+    /// When it began, in microseconds since 1970.
+    pub began_us: i64,
+    /// When the server was started, in microseconds since 1970.
+    pub server_began_us: i64,
+}
+
 /// What `IDENTIFY_SYSTEM` answers.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SystemIdentity {

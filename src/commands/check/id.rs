@@ -72,6 +72,10 @@ ids! {
         ReplicationAttribute "replication-attribute" [Ok Error] "Whether the role may open a replication connection.";
         WalSenders "wal-senders" [Ok Error] "Whether the server has a connection left for replication.";
         Standby "standby" [Error] "The server is a standby.";
+        StandbyReachable "standby-reachable" [Ok] "That rows can be copied from the standby in `snapshot.standby_host`.";
+        StandbyTls "standby-tls" [Warning] "The connection to the standby is not encrypted, or the standby did not prove to be the right one.";
+        StandbyFeedback "standby-feedback" [Ok Warning] "Whether the standby gives up reading rows as soon as that is in the way of replay.";
+        StandbyLag "standby-lag" [Ok Warning] "How far the standby is behind.";
         WalSenderTimeout "wal-sender-timeout" [Ok Warning] "How long the server waits for a sign of life before it ends the connection.";
         ServerEncoding "server-encoding" [Ok Warning] "Whether all text in the database can be made into UTF-8.";
         MaxSlotWalKeepSize "max-slot-wal-keep-size" [Ok Warning] "How much log the server keeps for a stream that is down.";

@@ -18,6 +18,7 @@ mod clock;
 mod timeouts;
 mod other_slots;
 mod failover;
+mod standby;
 mod tables;
 mod slot;
 mod schemas;

@@ -119,6 +119,7 @@ impl Postgres {
         let (settings, role) = (catalog.server_settings().await?, catalog.role().await?);
         let mut session = Session { config: &self.config, options: &self.options, catalog, settings, role, hosting };
         super::server::examine(&mut session, &mut self.findings).await?;
+        super::standby::examine(&mut session, self.replication.as_mut(), &mut self.findings).await?;
         let slot = SlotView::read(&mut session, &self.stream_application, &mut self.findings).await?;
         self.slot = Some(slot);
         let tables = Tables::find(&mut session, &mut self.findings).await?;

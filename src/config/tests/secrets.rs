@@ -85,6 +85,23 @@ fn is_refused_unless_allowed(text: &str, key: &str, expect: Option<&str>) {
 }
 
 #[test]
+fn it_does_not_go_to_a_standby_without_tls_either() {
+    let told = Some(
+        "snapshot.standby_host: the password would go to standby:5432 without TLS (sslmode=disable); give sslmode=verify-full in postgres.url",
+    );
+    for (url, host, expect) in [
+        ("postgres://ann:x@localhost/shop?sslmode=disable", "standby", told),
+        ("postgres://ann:x@localhost/shop?sslmode=disable", "localhost", None),
+        ("postgres://ann:x@localhost/shop?sslmode=disable", "/run/pg", None),
+        ("postgres://ann@localhost/shop?sslmode=disable", "standby", None),
+        ("postgres://ann:x@db/shop?sslmode=verify-full", "standby", None),
+    ] {
+        let text = format!("{}\n[snapshot]\nstandby_host = \"{host}\"", least_with("postgres://ann@db/shop", url));
+        is_refused_unless_allowed(&text, "postgres.allow_plaintext_credentials", expect);
+    }
+}
+
+#[test]
 fn a_password_of_postgresql_does_not_leave_the_machine_without_tls() {
     let told = Some(
         "line 3: postgres.url: the password would go to db:5432 without TLS (sslmode=disable); give sslmode=verify-full",

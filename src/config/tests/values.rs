@@ -579,3 +579,33 @@ fn a_file_that_is_not_there_is_told() {
          path of a file; `pgsluice config` prints a commented example"
     );
 }
+
+#[test]
+fn a_standby_has_all_but_its_place_from_the_primary() {
+    let url = "postgres://ann:x@db:6000/shop?sslmode=verify-full&application_name=copies";
+    let with = |keys: &str| format!("{}\n[snapshot]\n{keys}", least_with("postgres://ann@db/shop", url));
+    for (keys, server) in [
+        ("standby_host = \"standby\"", "standby:6000"),
+        ("standby_host = \"standby\"\nstandby_port = 5433", "standby:5433"),
+        ("standby_host = \"[::1]\"", "[::1]:6000"),
+        ("standby_host = \"/run/pg\"", "/run/pg/.s.PGSQL.6000"),
+    ] {
+        let config = valid(&with(keys), &[]);
+        let standby = config.snapshot.standby.expect("a standby");
+        assert_eq!(&*standby.server(), server);
+        assert_eq!((standby.user(), standby.database(), standby.application_name()), ("ann", "shop", "copies"));
+        assert_eq!(standby.ssl_mode(), config.postgres.connect.ssl_mode());
+        assert_eq!(standby.password().map(ExposeSecret::expose_secret), Some("x"));
+    }
+    for (keys, found) in [
+        ("standby_port = 5433", "snapshot.standby_port: there is no snapshot.standby_host"),
+        ("standby_host = \"a,b\"", "snapshot.standby_host: "),
+        ("standby_host = \"\"", "snapshot.standby_host: "),
+        ("standby_host = \"postgres://standby/shop\"", "snapshot.standby_host: "),
+        ("standby_host = \"a\"\nstandby_port = 0", "snapshot.standby_port: found 0"),
+        ("standby_host = \"a\"\nstandby_port = 65536", "snapshot.standby_port: found 65536"),
+    ] {
+        let told = problems(&with(keys), &[]);
+        assert!(told.contains(found), "{told}");
+    }
+}

@@ -170,14 +170,14 @@ impl Copier {
         let relation = &whole.table.relation;
         let (opened, answer) = oneshot::channel();
         self.request(Request::Take { window, table: oid, opened }).await?;
-        let opened = answer.await.map_err(|_| session_over())?;
-        let fence = self.fence(opened.epoch, copying.look).await?;
+        let (epoch, unnoted) = answer.await.map_err(|_| session_over())?;
+        let fence = self.fence(epoch, copying.look).await?;
         let taken = copying.reader.begin(&relation.schema, &relation.name, oid).await?;
         if taken.fingerprint != *whole.fingerprint {
             return Ok(Step::Again("the table was altered".to_owned()));
         }
         let has_ended = |xid| taken.visibility.has_ended(xid);
-        if taken.visibility.xmin() < fence || !opened.unnoted.iter().copied().all(has_ended) {
+        if taken.visibility.xmin() < fence || !unnoted.iter().copied().all(has_ended) {
             return Ok(Step::Again(Waits::for_transactions(taken.visibility).why));
         }
         let (accepted, answer) = oneshot::channel();
@@ -303,7 +303,7 @@ impl Copier {
         }
     }
 
-    fn must_pause(&self, oid: Oid) -> bool {
+    pub(super) fn must_pause(&self, oid: Oid) -> bool {
         let state = self.state();
         state.progress.is_paused || state.stopping.contains(&oid.into())
     }

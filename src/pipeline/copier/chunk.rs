@@ -6,7 +6,7 @@
 //!
 //! 1. the catalog says what the table is like, and a plan is made, as it is for the stream's own relations;
 //! 2. the window is opened: from here on the stream notes which rows change;
-//! 3. it is waited until what was streamed before has ended;
+//! 3. it is waited until what was streamed before has ended, or was replayed at the [standby](super::standby) where rows are read at one;
 //! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
 //!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
 //! 5. the chunk is read and encoded, and the transaction ends;
@@ -28,6 +28,7 @@ use super::{
     Copier,
     ahead::Found,
     session_over,
+    standby::Ready,
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
@@ -41,12 +42,12 @@ use crate::{
         work::cost_of,
     },
     quarantine::Quarantine,
-    snapshot::{Chunk, Keys, Opened, Request, RowKey, Settles, Visibility, WindowId},
+    snapshot::{Chunk, Keys, Opened, Request, RowKey, Settles, Sight, Visibility, WindowId},
 };
 
 /// How long a window is kept open for transactions to end, and how often they are looked at.
-const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
-const ENDED_POLL: Duration = Duration::from_millis(20);
+pub(super) const ENDED_TIMEOUT: Duration = Duration::from_secs(2);
+pub(super) const ENDED_POLL: Duration = Duration::from_millis(20);
 /// How many rows a chunk has at most.
 pub(super) const CHUNK_ROWS_MAX: usize = 20_000;
 /// How many rows a chunk looks at for some that are wanted, at most.
@@ -70,7 +71,8 @@ pub(super) struct Encoding {
 /// A chunk has to wait, for a reason that passes.
 pub(super) struct Waits {
     pub(super) why: String,
-    snapshot: Option<Visibility>,
+    /// One of the primary that was taken meanwhile.
+    pub(super) snapshot: Option<Visibility>,
 }
 
 impl Waits {
@@ -93,7 +95,7 @@ struct ReadChunk {
     last: Option<Vec<String>>,
     /// Whether nothing of the table comes after that.
     is_last: bool,
-    snapshot: Visibility,
+    sight: Sight,
     until: Lsn,
 }
 
@@ -125,12 +127,13 @@ impl Copier {
         {
             return Ok(impossible);
         }
+        self.choose_server(copying);
         let (window, opened) = self.open(copying, &described.key).await?;
-        let read = match self.await_ended(copying, opened).await {
-            Ok(Ok(fence)) => {
+        let read = match self.await_ready(copying, opened).await {
+            Ok(Ok(ready)) => {
                 let oid = copying.oid;
                 let read = tokio::select! {
-                    read = self.read(copying, &described, &encoding, fence) => Some(read),
+                    read = self.read(copying, &described, &encoding, ready) => Some(read),
                     () = self.stopping(oid) => None,
                 };
                 let Some(read) = read else {
@@ -183,7 +186,7 @@ impl Copier {
     /// Gives up what is being read. The server would go on with it, and hold the table's lock, until it had something to send.
     async fn give_up(&self, reader: &mut RowReader) {
         let Some(backend_pid) = reader.disconnect() else { return };
-        if let Err(failure) = self.asking.lock().await.cancel(backend_pid).await {
+        if let Err(failure) = self.asking_at(reader).lock().await.cancel(backend_pid).await {
             debug!(backend_pid, "a statement that is not waited for any more could not be ended: {failure}");
         }
     }
@@ -264,7 +267,7 @@ impl Copier {
 
     /// Waits for some time until everything has ended that was streamed before the window was opened, and returns the transaction id below which
     /// nothing may run.
-    async fn await_ended(&self, copying: &Copying, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
+    pub(super) async fn await_ended(&self, copying: &Copying, opened: Opened) -> Result<Result<u64, Waits>, Failure> {
         let fence = self.fence(opened.epoch, copying.look).await?;
         if opened.unnoted.is_empty() && copying.xmin >= fence {
             // The next snapshot sees no less than the last one.
@@ -289,18 +292,15 @@ impl Copier {
         copying: &mut Copying,
         described: &Described,
         encoding: &Encoding,
-        fence: u64,
+        ready: Ready,
     ) -> Result<Result<ReadChunk, Waits>, Failure> {
         let Described { table, order, key, fingerprint } = described;
         let Encoding { plan, metrics } = encoding;
-        let taken = copying.reader.begin(&table.relation.schema, &table.relation.name, copying.oid).await?;
-        if taken.fingerprint != *fingerprint {
-            return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
-        }
-        if taken.visibility.xmin() < fence {
-            return Ok(Err(Waits::for_transactions(taken.visibility)));
-        }
-        copying.xmin = taken.visibility.xmin();
+        let taken = match self.take(copying, (table, fingerprint), ready).await? {
+            Ok(taken) => taken,
+            Err(waits) => return Ok(Err(waits)),
+        };
+        let waits = |why: &str| Waits { why: why.to_owned(), snapshot: Some(taken.sight.primary().clone()) };
         let began = Instant::now();
         let up_to = self.last_to_look_at(copying, table, order).await?;
         let statement = statement(copying, table, order, key, up_to.as_deref())?;
@@ -311,9 +311,9 @@ impl Copier {
         let (mut batch, mut keys) = (RecordBatch::new(), Keys::default());
         let context = SnapshotContext::new(
             SnapshotKind::Incremental,
-            taken.insert_lsn,
+            taken.until,
             None,
-            Timestamp::from_unix_micros(taken.taken_unix_us),
+            Timestamp::from_unix_micros(taken.at_unix_us),
         );
         let (mut is_whole, mut rows_read, mut last, mut row_key) = (true, 0, None, Vec::new());
         while let Some(line) = lines.next().await? {
@@ -355,17 +355,17 @@ impl Copier {
             copying.reader.end_and_look(copying.oid).await?
         } else {
             copying.reader.disconnect();
-            self.asking.lock().await.fingerprint(copying.oid).await?
+            let looked = self.asking_at(&copying.reader).lock().await.fingerprint(copying.oid).await;
+            looked.map_err(|failure| self.failed_at(&copying.reader, failure))?
         };
         if fingerprint_after != *fingerprint {
             // Perhaps its name was another table's meanwhile, since a schema can be renamed without its lock.
-            return Ok(Err(Waits { why: "the table was altered".to_owned(), snapshot: Some(taken.visibility) }));
+            return Ok(Err(waits("the table was altered")));
         }
         if let (Some(again), false) = (&mut copying.again, is_whole) {
             // What was not read is not settled: fewer of them next time, the others after that.
             again.halve();
-            let why = "rows that are to be read again are too large to be read at once".to_owned();
-            return Ok(Err(Waits { why, snapshot: Some(taken.visibility) }));
+            return Ok(Err(waits("rows that are to be read again are too large to be read at once")));
         }
         if !taken.is_flushed {
             // Nobody flushes log without a commit in it, such as that of hint bits, for up to 15 s where nothing else happens; and what is not
@@ -381,8 +381,8 @@ impl Copier {
             is_last: has_all && up_to.is_none(),
             // What was looked at need not be looked at again.
             last: if has_all { up_to.or_else(|| last.as_ref().map(texts)) } else { last.as_ref().map(texts) },
-            snapshot: taken.visibility,
-            until: taken.insert_lsn,
+            sight: taken.sight,
+            until: taken.until,
         }))
     }
 
@@ -412,7 +412,7 @@ impl Copier {
 
     /// Hands a chunk to the stream.
     async fn hand_over(&self, copying: &mut Copying, window: WindowId, read: ReadChunk) -> Result<Step, Failure> {
-        let ReadChunk { batch, keys, rows, last, is_last, snapshot, until } = read;
+        let ReadChunk { batch, keys, rows, last, is_last, sight, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
         self.pay_rate(rows).await;
         let then = if let Some(again) = &copying.again {
@@ -446,7 +446,7 @@ impl Copier {
         });
         copying.behind = Some(window);
         copying.in_flight.push_back(InFlight { window, then, rows: rows as u64, answer });
-        self.request(Request::Load { window, chunk, snapshot, until }).await?;
+        self.request(Request::Load { window, chunk, sight, until }).await?;
         Ok(Step::Sent)
     }
 }

@@ -10,7 +10,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use pgoutput::Oid;
+use pgoutput::{Lsn, Oid};
 use tokio::{
     sync::oneshot::{Receiver, error::TryRecvError},
     time::sleep,
@@ -49,6 +49,8 @@ pub(super) struct Copying {
     pub(super) described: Option<Described>,
     /// Below it, nothing ran in the last snapshot.
     pub(super) xmin: u64,
+    /// A fence, and an end of the log that was asked for once nothing ran below it.
+    pub(super) passed: Option<(u64, Lsn)>,
     /// As of the last chunk that is written.
     pub(super) record: TableRecord,
     /// As of the last chunk that was read.
@@ -183,6 +185,7 @@ impl Copier {
             reader: std::mem::replace(reader, self.reader()),
             described: None,
             xmin: 0,
+            passed: None,
             ahead: record.clone(),
             record,
             is_read: false,
@@ -331,7 +334,9 @@ impl Copier {
                 Err(failure) => {
                     copying.reader.disconnect();
                     failures += 1;
-                    if failures >= FAILURES_MAX || failure.code().recovery() == Recovery::Stop {
+                    // To wait for a standby once more would be to wait as long.
+                    let is_of_standby = matches!(failure.code(), Code::StandbyUnfit | Code::StandbyBehind);
+                    if failures >= FAILURES_MAX || is_of_standby || failure.code().recovery() == Recovery::Stop {
                         return Err(failure.in_table(schema, table));
                     }
                     debug!("a chunk could not be read: {failure}");

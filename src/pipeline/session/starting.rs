@@ -28,13 +28,13 @@ use walreceiver::{
 
 use super::{Shared, Started};
 use crate::{
-    catalog::Catalog,
+    catalog::{Catalog, Cluster},
     checkpoint::start::{Anew, Server, Start, TimelineEnd, decide, verify_started},
     config::{Config, Origin, Shaping, SnapshotMode},
     failure::{Code, Failure},
     failures, fault,
     pipeline::{
-        copier::{CopierParts, SignalSource, in_flight_bytes, moved_bytes},
+        copier::{CopierParts, SignalSource, StandbyParts, in_flight_bytes, moved_bytes},
         kafka_watch,
         keys::kept::Place,
         membership::{Beginning, Scope},
@@ -158,7 +158,7 @@ impl Starting<'_> {
         let moved = progress.moved_rows(moved_bytes(memory_limit));
         let owed = progress.owed();
         let of_copies = Relations { waits: false, ..relations(Catalog::new(Arc::clone(&self.shared.connect))) };
-        let copier = self.copier(of_copies, &budget, progress, has_begun_anew);
+        let copier = self.copier(of_copies, &budget, progress, has_begun_anew, here);
         let mut relations = relations(catalog);
         if let Some(topic) = &config.snapshot.notification_topic {
             relations.notification_topic(topic.as_str()).await?;
@@ -242,12 +242,17 @@ impl Starting<'_> {
         budget: &Arc<MemoryBudget>,
         progress: Progress,
         has_begun_anew: bool,
+        here: Place,
     ) -> (CopierParts, mpsc::Receiver<Request>) {
         let config = &self.shared.config;
         let (requests, receiver) = mpsc::channel(COPY_QUEUE_LEN_MAX);
         let parts = CopierParts {
             relations,
             connect: Arc::clone(&self.shared.connect),
+            standby: config.snapshot.standby.clone().map(|connect| StandbyParts {
+                connect: Arc::new(connect),
+                cluster: Cluster { system_identifier: here.system_identifier, timeline: here.timeline },
+            }),
             publication: config.postgres.publication.clone(),
             settings: config.snapshot.clone(),
             match_interval: config.postgres.match_interval,

@@ -4,7 +4,7 @@
 //! in [`Windows`].
 
 use encoder::{Change, RecordBatch};
-use pgoutput::{Lsn, Oid, OldTuple, Tuple, Value};
+use pgoutput::{Begin, Lsn, Oid, OldTuple, Tuple, Value};
 use publisher::Attachment;
 use rustc_hash::FxHashMap;
 use tokio::sync::{
@@ -21,7 +21,7 @@ use crate::{
     },
     snapshot::{
         AtOnce, Chunk, Closed, Emptied, Ending, Fate, MovedRows, Notice, Opened, Outcome, Request, RowKey, Spoilt,
-        TableRecord, WindowId, Windows,
+        Streamed, TableRecord, WindowId, Windows,
     },
 };
 
@@ -83,8 +83,8 @@ impl Copies {
         }
     }
 
-    pub(super) fn begin(&mut self, xid: pgoutput::Xid) {
-        self.windows.transaction(xid);
+    pub(super) fn begin(&mut self, begin: &Begin) {
+        self.windows.transaction(Streamed { xid: begin.xid, commit: begin.commit_lsn });
     }
 
     pub(super) fn learn(&mut self, table: Oid, key: Option<&RowKey>) {
@@ -190,17 +190,17 @@ impl Source {
                 };
                 // What is left out is not noted.
                 let why = why.or_else(|| self.copies.owes(table).then_some(Spoilt::Altered));
-                let (epoch, unnoted) = self.copies.windows.open(window, table, key, behind);
+                let (epoch, unnoted, horizon) = self.copies.windows.open(window, table, key, behind, self.end_lsn);
                 if let Some(why) = why {
                     self.copies.windows.spoil(table, why);
                 }
-                if opened.send(Opened { epoch, unnoted }).is_err() {
+                if opened.send(Opened { epoch, unnoted, horizon }).is_err() {
                     self.copies.windows.abandon(window, None);
                 }
                 Ok(())
             }
-            Request::Load { window, chunk, snapshot, until } => {
-                self.copies.windows.load(window, chunk, snapshot, until);
+            Request::Load { window, chunk, sight, until } => {
+                self.copies.windows.load(window, chunk, sight, until);
                 self.write_copies().await
             }
             Request::Empty { table, emptied, record, is_emptied } => {

@@ -14,7 +14,7 @@ use proptest::{
 };
 
 use super::*;
-use crate::snapshot::{Epoch, Windows};
+use crate::snapshot::{Epoch, Streamed, Windows};
 
 const TABLE: u32 = 7;
 const VALUES: u8 = 2;
@@ -271,7 +271,7 @@ impl Model {
         let (transactions, changes) = self.position;
         let Some(transaction) = self.log.get(transactions).cloned() else { return };
         if changes == 0 || self.covered == self.position {
-            self.windows.transaction(xid32(transaction.xid));
+            self.windows.transaction(Streamed { xid: xid32(transaction.xid), commit: Lsn::INVALID });
             self.covered = (usize::MAX, 0);
         }
         let Some(change) = transaction.changes.get(changes) else {

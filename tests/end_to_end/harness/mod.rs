@@ -4,6 +4,7 @@
 pub(crate) mod browser;
 pub(crate) mod terminal;
 pub(crate) mod stack;
+pub(crate) mod standby;
 pub(crate) mod database;
 pub(crate) mod stream;
 pub(crate) mod kafka;

@@ -12,6 +12,7 @@ mod modes;
 mod published;
 mod signals;
 mod sizes;
+mod standby;
 mod trouble;
 mod when_needed;
 mod writers;

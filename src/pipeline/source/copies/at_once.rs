@@ -7,7 +7,7 @@
 
 use std::sync::{Arc, PoisonError};
 
-use pgoutput::{Lsn, Oid};
+use pgoutput::{Lsn, Oid, Xid};
 use publisher::Attachment;
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -20,7 +20,7 @@ use crate::{
         source::Source,
         work::{Copied, Work, cost_of},
     },
-    snapshot::{Emptied, Notice, Opened, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
+    snapshot::{Emptied, Epoch, Notice, Outcome, Passage, Rows, Spoilt, TableRecord, Visibility, WindowId},
 };
 
 /// A table that is gone, and was owed a copy: what takes out of its topic what there is of it, if anything can; what is told with that; and who
@@ -98,10 +98,10 @@ impl Source {
         Ok(())
     }
 
-    pub(super) fn take(&mut self, window: WindowId, table: Oid, opened: oneshot::Sender<Opened>) {
+    pub(super) fn take(&mut self, window: WindowId, table: Oid, opened: oneshot::Sender<(Epoch, Vec<Xid>)>) {
         let (epoch, unnoted) = self.copies.windows.streamed();
         self.copies.at_once.take(table, window, unnoted.clone());
-        if opened.send(Opened { epoch, unnoted }).is_err() {
+        if opened.send((epoch, unnoted)).is_err() {
             self.copies.at_once.abandon(window);
         }
     }
