@@ -40,6 +40,6 @@ pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, 
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Purpose, Release, Wanted};
-pub use supervisor::{Launch, kafka_settings, supervise};
+pub use supervisor::{Launch, kafka_settings, observed_kafka_settings, supervise};
 pub(crate) use topics::{SideTopics, publishable};
 pub use unreachable::look_at_kafka;
