@@ -69,6 +69,21 @@ fn panels_ask_for_metrics_that_there_are() {
 }
 
 #[test]
+fn one_of_a_pair_is_started_again_when_it_was_taken_over_from() {
+    let prevented = |name: &str| -> Vec<i32> {
+        let text = read(name);
+        let last = text.lines().filter_map(|line| line.strip_prefix("RestartPreventExitStatus=")).next_back();
+        last.expect("a list").split_whitespace().map(|code| code.parse().expect("a number")).collect()
+    };
+    assert_eq!(prevented("deploy/systemd/pgsluice@.service"), [2, 3, 4]);
+    assert_eq!(prevented("deploy/systemd/standby.conf"), [2, 3]);
+    let pair = read("deploy/systemd/standby.conf");
+    assert!(pair.contains("\nExecStart=\nExecStart=/usr/local/bin/pgsluice run --standby\n"), "it has one command");
+    // Lists go on behind those of the unit unless they are emptied.
+    assert!(pair.contains("\nRestartPreventExitStatus=\nRestartPreventExitStatus="));
+}
+
+#[test]
 fn configurations_can_be_used() {
     let folder = tempfile::tempdir().expect("a folder");
     let secret = folder.path().join("password");

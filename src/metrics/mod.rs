@@ -332,7 +332,7 @@ impl Metrics {
         self.positions.committed.store(position.end_lsn.into(), Ordering::Relaxed);
         self.positions.is_committing.store(false, Ordering::Relaxed);
         let mut readiness = self.lock();
-        (readiness.paused, readiness.silent) = (None, None);
+        readiness.waits_for_nothing();
         readiness.progressed_at = Some(Instant::now());
     }
 

@@ -20,6 +20,7 @@ mod letters;
 mod memory;
 mod fitness;
 mod membership;
+mod postgres_watch;
 mod publish;
 mod quarantine;
 mod registry_watch;

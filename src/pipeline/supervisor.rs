@@ -59,7 +59,7 @@ pub async fn supervise(
     snapshot_control: Arc<SnapshotControl>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut shared = Shared::new(config, launch.word, Arc::clone(&metrics), schemas, snapshot_control);
+    let mut shared = Shared::new(config, launch, Arc::clone(&metrics), schemas, snapshot_control);
     // It ends with this call.
     let mut beside = JoinSet::new();
     let slot = shared.config.postgres.slot.clone();
@@ -146,7 +146,7 @@ async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Re
 impl Shared {
     fn new(
         config: Config,
-        word: OperatorWord,
+        Launch { word, stands_by }: Launch,
         metrics: Arc<Metrics>,
         schemas: Schemas,
         snapshot_control: Arc<SnapshotControl>,
@@ -165,6 +165,7 @@ impl Shared {
         Self {
             transaction_timeout: kafka.transaction_timeout(),
             kafka,
+            stands_by,
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
