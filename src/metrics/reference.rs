@@ -64,6 +64,8 @@ fn unit(name: &str) -> &'static str {
         "seconds"
     } else if ends_with(&["_lsn"]) {
         "position in the log, in bytes"
+    } else if ends_with(&["_xid"]) {
+        "a transaction id"
     } else if ends_with(&["_info", "_paused", "_ready", "_state", "_status", "_up"]) {
         "0 or 1"
     } else {
