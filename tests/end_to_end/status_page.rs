@@ -102,7 +102,8 @@ fn the_page_shows_the_instance_and_says_when_it_is_gone() {
         let copied = copying(&told(&program))?;
         let (rows, estimated) = (copied["rows"].as_u64()?, copied["rows_estimated"].as_u64()?);
         let shown = browser.value(&format!("{bar} && {bar}.getAttribute('aria-valuenow')"));
-        (estimated == 4000 && shown == (rows * 100 / estimated).to_string()).then(|| rows * 100 / estimated)
+        let shown: u64 = shown.as_str()?.parse().ok()?;
+        (estimated == 4000 && shown == rows * 100 / estimated).then_some(shown)
     });
     assert!((1..100).contains(&percent), "{percent}");
     let width = format!("100 * {bar}.firstChild.getBoundingClientRect().width / {bar}.getBoundingClientRect().width");
