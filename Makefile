@@ -36,7 +36,7 @@ demo-forever: ## The same until Ctrl-C.
 
 .PHONY: build
 build: dependencies ## Build target/release/pgsluice.
-	$(CARGO) build --locked --release --bin pgsluice
+	BUILT_FROM_REVISION="$$(git rev-parse --short=12 HEAD 2>/dev/null || true)" $(CARGO) build --locked --release --bin pgsluice
 
 .PHONY: test
 test: dependencies ## Prove it: unit, property and golden tests, and tests against PostgreSQL 18 and 14, Kafka and a registry.

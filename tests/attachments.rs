@@ -30,6 +30,7 @@ impl Case {
             properties: BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
             token_file: None,
+            observer: publisher::ErrorObserver::default(),
         };
         let case = Self {
             topic: CheckpointTopic::new(format!("__checkpoints_{}", settings.name)),

@@ -52,8 +52,13 @@ fn panels_ask_for_metrics_that_there_are() {
     let known = Metrics::series();
     assert_eq!(named.difference(&known).collect::<Vec<_>>(), Vec::<&String>::new());
     // What nobody looks at was perhaps forgotten.
-    let unseen =
-        ["pgsluice_build_info", "pgsluice_state", "pgsluice_copied_rows_superseded_total", "pgsluice_slot_wal_status"];
+    let unseen = [
+        "pgsluice_build_info",
+        "pgsluice_state",
+        "pgsluice_copied_rows_superseded_total",
+        "pgsluice_slot_wal_status",
+        "pgsluice_last_transaction_xid",
+    ];
     let base = |name: &String| {
         ["_bucket", "_sum", "_count"].iter().fold(name.clone(), |name, end| name.trim_end_matches(end).to_owned())
     };
@@ -61,6 +66,21 @@ fn panels_ask_for_metrics_that_there_are() {
     let forgotten: BTreeSet<String> =
         known.iter().map(base).filter(|name| !named.contains(name) && !unseen.contains(&name.as_str())).collect();
     assert_eq!(forgotten, BTreeSet::new());
+}
+
+#[test]
+fn one_of_a_pair_is_started_again_when_it_was_taken_over_from() {
+    let prevented = |name: &str| -> Vec<i32> {
+        let text = read(name);
+        let last = text.lines().filter_map(|line| line.strip_prefix("RestartPreventExitStatus=")).next_back();
+        last.expect("a list").split_whitespace().map(|code| code.parse().expect("a number")).collect()
+    };
+    assert_eq!(prevented("deploy/systemd/pgsluice@.service"), [2, 3, 4]);
+    assert_eq!(prevented("deploy/systemd/standby.conf"), [2, 3]);
+    let pair = read("deploy/systemd/standby.conf");
+    assert!(pair.contains("\nExecStart=\nExecStart=/usr/local/bin/pgsluice run --standby\n"), "it has one command");
+    // Lists go on behind those of the unit unless they are emptied.
+    assert!(pair.contains("\nRestartPreventExitStatus=\nRestartPreventExitStatus="));
 }
 
 #[test]
@@ -119,7 +139,7 @@ fn images_are_pinned_and_run_as_nobody_in_particular() {
 fn the_image_is_built_from_all_that_the_program_is_made_of() {
     let ignored = read("docker/Dockerfile.dockerignore");
     let let_in: Vec<PathBuf> = ignored.lines().filter_map(|line| line.strip_prefix('!')).map(path).collect();
-    let (mut folders, mut included) = (vec![path("src"), path("crates")], Vec::new());
+    let (mut folders, mut included) = (vec![path("src"), path("crates")], vec![path("build.rs")]);
     while let Some(folder) = folders.pop() {
         for entry in fs::read_dir(&folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let found = entry.expect("an entry").path();

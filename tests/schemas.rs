@@ -49,6 +49,7 @@ impl Case {
             properties: BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
             token_file: None,
+            observer: publisher::ErrorObserver::default(),
         }
     }
 

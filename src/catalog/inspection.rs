@@ -245,6 +245,23 @@ impl Catalog {
         rows.first().map(|row| parse("pg_replication_slots", row.get(0))).transpose()
     }
 
+    /// Whether the walsender that reads from a slot is at work: whether it waits neither for its client nor for something to do. None if there is none.
+    ///
+    /// # Errors
+    /// The server cannot be asked.
+    pub async fn walsender_works(&mut self, slot: &str) -> Result<Option<bool>, Failure> {
+        let rows = self
+            .query(
+                // It waits for nothing while it decodes, or for files and locks.
+                "SELECT coalesce(reader.wait_event_type NOT IN ('Activity', 'Client'), true)
+                 FROM pg_replication_slots slot JOIN pg_stat_activity reader ON reader.pid = slot.active_pid
+                 WHERE slot.slot_name = $1",
+                &[&slot],
+            )
+            .await?;
+        Ok(rows.first().map(|row| row.get(0)))
+    }
+
     /// All slots but one that is gone already, and this.
     ///
     /// # Errors

@@ -52,7 +52,8 @@ impl Run {
             let metrics = Arc::new(Metrics::new(pipeline::in_flight_bytes(memory_limit) as u64));
             let (ask, stop) = watch::channel(false);
             let signals = listen_for_signals(ask)?;
-            let schemas = Schemas::new(&config, &pipeline::kafka_settings(&config))?;
+            let schemas = Schemas::new(&config, &pipeline::observed_kafka_settings(&config, &metrics))?;
+            schemas.observe(metrics.registry_errors());
             let snapshot = Arc::new(SnapshotControl::default());
             let served = Served {
                 name: config.name.as_str().to_owned(),
@@ -63,9 +64,11 @@ impl Run {
             let server = http::serve(&config.http, served, stop.clone()).await?;
             let told = tokio::spawn(service::tell(Arc::clone(&metrics)));
             let history = tokio::spawn(metrics::history::keep(Arc::clone(&metrics)));
+            let copies = tokio::spawn(metrics::copies::keep(Arc::clone(&metrics), Arc::clone(&snapshot)));
             let outcome = Box::pin(pipeline::supervise(config, launch, metrics, schemas, snapshot, stop)).await;
             told.abort();
             history.abort();
+            copies.abort();
             signals.abort();
             server.abort();
             outcome

@@ -1,7 +1,8 @@
 //! Makes and registers metrics under the program's prefix.
 
 use prometheus::{
-    Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, core::Collector,
+    Counter, Gauge, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
+    core::Collector,
 };
 
 /// From half a millisecond to a minute, each step about double.
@@ -31,6 +32,10 @@ impl Made<'_> {
 
     pub(super) fn counter(&self, name: &str, help: &str) -> IntCounter {
         self.registered(IntCounter::with_opts(Opts::new(name, help).namespace("pgsluice")))
+    }
+
+    pub(super) fn real_counter(&self, name: &str, help: &str) -> Counter {
+        self.registered(Counter::with_opts(Opts::new(name, help).namespace("pgsluice")))
     }
 
     pub(super) fn counters(&self, name: &str, help: &str, labels: &[&str]) -> IntCounterVec {

@@ -3,21 +3,23 @@
 //! Every metric is declared once, in [`Metrics::new`]. The pipeline tells facts through the methods below; handles are made
 //! beforehand, so that a row costs one relaxed addition. Beside them is what a person wants to see (`status.rs`), which is told seldom and kept bounded.
 
+mod changes;
+pub mod copies;
 mod failures;
 pub mod history;
 mod made;
 mod positions;
 mod readiness;
 mod reference;
+mod refused;
 pub(crate) mod status;
 pub(crate) mod verdict;
 
 use std::{
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError, atomic::Ordering},
+    sync::{Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
-use encoder::Change;
 use pgoutput::Lsn;
 use prometheus::{
     Encoder, Gauge, Histogram, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Registry, TextEncoder,
@@ -25,12 +27,15 @@ use prometheus::{
 };
 use publisher::Position;
 
+pub use self::changes::{LeftOut, TableMetrics};
 use self::{
+    copies::CopyMetrics,
     failures::Failures,
     history::{History, Levels},
     made::Made,
     positions::Positions,
     readiness::Readiness,
+    refused::Refused,
     status::{Held, Lag, Slot},
 };
 use crate::{
@@ -59,7 +64,13 @@ pub struct Metrics {
     kafka_transactions: IntCounter,
     kafka_records: IntCounter,
     errors: IntCounterVec,
+    refused: Refused,
+    left_out: [IntCounter; LeftOut::ALL.len()],
+    last_event: Gauge,
+    last_xid: Gauge,
+    captured_tables: IntGauge,
     tables_to_copy: IntGauge,
+    copies: CopyMetrics,
     begun_anew: IntCounter,
     copied_rows: IntCounter,
     superseded_rows: IntCounter,
@@ -106,56 +117,27 @@ pub struct SlotHealth {
     pub snapshot_seconds: f64,
 }
 
-/// Counters of one table. A series is there once it counts something: a database may have thousands of tables of which few change.
-#[derive(Clone)]
-pub struct TableMetrics {
-    events: IntCounterVec,
-    schema: String,
-    table: String,
-    insert: OnceLock<IntCounter>,
-    update: OnceLock<IntCounter>,
-    delete: OnceLock<IntCounter>,
-    truncate: OnceLock<IntCounter>,
-    dead_letter: OnceLock<IntCounter>,
-}
-
-impl TableMetrics {
-    fn counter<'c>(&self, counter: &'c OnceLock<IntCounter>, operation: &str) -> &'c IntCounter {
-        counter.get_or_init(|| self.events.with_label_values(&[self.schema.as_str(), self.table.as_str(), operation]))
-    }
-
-    /// A change could not be written, and became a dead letter. Whether it is the first of the table since the program began.
-    pub fn bury(&self) -> bool {
-        let counter = self.counter(&self.dead_letter, "dead_letter");
-        counter.inc();
-        counter.get() == 1
-    }
-
-    /// A change was encoded into so many events.
-    #[inline]
-    pub fn count(&self, change: &Change<'_>, events: u64) {
-        match change {
-            Change::Insert(_) => self.counter(&self.insert, "insert").inc_by(events),
-            // A change of the key is told as a delete and a create.
-            Change::Update(_) if events == 2 => {
-                self.counter(&self.delete, "delete").inc();
-                self.counter(&self.insert, "insert").inc();
-            }
-            Change::Update(_) => self.counter(&self.update, "update").inc_by(events),
-            Change::Delete(_) => self.counter(&self.delete, "delete").inc_by(events),
-            Change::Truncate => self.counter(&self.truncate, "truncate").inc_by(events),
-        }
-    }
-}
-
 impl Metrics {
     /// All metrics, at zero.
     #[expect(clippy::missing_panics_doc, reason = "names are checked by a test")]
     pub fn new(queue_limit_bytes: u64) -> Self {
         let registry = Registry::new();
         let made = Made(&registry);
-        let build = made.gauges("build_info", "1, labelled with the version.", &["version"]);
-        build.with_label_values(&[env!("CARGO_PKG_VERSION")]).set(1);
+        let build = made.gauges(
+            "build_info",
+            "1, labelled with the version, the revision if whoever built it has told one, the compiler's version, and that of the librdkafka that is in use.",
+            &["version", "revision", "rustc", "librdkafka"],
+        );
+        let (revision, librdkafka) =
+            (option_env!("BUILT_FROM_REVISION").unwrap_or_default(), publisher::librdkafka_version());
+        build
+            .with_label_values(&[env!("CARGO_PKG_VERSION"), revision, env!("BUILT_WITH_RUSTC"), librdkafka.as_str()])
+            .set(1);
+        let left_out = made.counters(
+            "changes_left_out_total",
+            "Changes that the server has sent and that are no events: of an operation that events.skip names, of a table that postgres.tables does not, of a table whose copy at once has them, or messages whose prefix is not asked for.",
+            &["reason"],
+        );
         registry
             .register(Box::new(ProcessCollector::for_self()))
             .expect("the process's own metrics are registered once");
@@ -182,7 +164,22 @@ impl Metrics {
             source_transactions: made.counter("source_transactions_total", "PostgreSQL transactions received."),
             kafka_transactions: made.counter("kafka_transactions_total", "Kafka transactions committed."),
             kafka_records: made.counter("kafka_records_total", "Records committed in Kafka, tombstones among them."),
+            refused: Refused::new(&made),
             errors: made.counters("errors_total", "Failures, by code.", &["code"]),
+            left_out: LeftOut::ALL.map(|reason| left_out.with_label_values(&[reason.label()])),
+            last_event: made.real(
+                "last_event_timestamp_seconds",
+                "When an event was last made of a change; NaN before the first.",
+            ),
+            last_xid: made.real(
+                "last_transaction_xid",
+                "The id of the last PostgreSQL transaction that was received; NaN before the first.",
+            ),
+            captured_tables: made.gauge(
+                "captured_tables",
+                "Tables that are asked for and published, so that their changes come, as of the last time tables were matched.",
+            ),
+            copies: CopyMetrics::new(&made),
             tables_to_copy: made.gauge("tables_to_copy", "Tables whose rows of before the stream are not all in Kafka."),
             begun_anew: made.counter(
                 "begun_anew_total",
@@ -310,20 +307,6 @@ impl Metrics {
         self.slot_loss_seconds.set(loss_seconds);
     }
 
-    /// The counters of a table.
-    pub fn table(&self, schema: &str, table: &str) -> TableMetrics {
-        TableMetrics {
-            events: self.events.clone(),
-            schema: schema.to_owned(),
-            table: table.to_owned(),
-            insert: OnceLock::new(),
-            update: OnceLock::new(),
-            delete: OnceLock::new(),
-            truncate: OnceLock::new(),
-            dead_letter: OnceLock::new(),
-        }
-    }
-
     /// The program is in another state.
     pub fn state(&self, state: &'static str) {
         let mut readiness = self.lock();
@@ -349,7 +332,7 @@ impl Metrics {
         self.positions.committed.store(position.end_lsn.into(), Ordering::Relaxed);
         self.positions.is_committing.store(false, Ordering::Relaxed);
         let mut readiness = self.lock();
-        (readiness.paused, readiness.silent) = (None, None);
+        readiness.waits_for_nothing();
         readiness.progressed_at = Some(Instant::now());
     }
 
@@ -367,6 +350,11 @@ impl Metrics {
     /// So many tables are still to be copied.
     pub fn tables_to_copy(&self, tables: usize) {
         self.tables_to_copy.set(i64::try_from(tables).unwrap_or(i64::MAX));
+    }
+
+    /// So many tables are asked for and published.
+    pub fn captured_tables(&self, tables: usize) {
+        self.captured_tables.set(i64::try_from(tables).unwrap_or(i64::MAX));
     }
 
     /// A table could not be copied, for now.
@@ -440,6 +428,10 @@ impl Metrics {
         self.lag_bytes.set(bytes);
         self.lag_milliseconds.set(ms);
         self.ready.set(self.ready().is_ok().into());
+        let last = self.last();
+        #[expect(clippy::cast_precision_loss, reason = "milliseconds are exact until long after anybody cares")]
+        self.last_event.set(last.event_ms.map_or(f64::NAN, |ms| ms as f64 / 1000.0));
+        self.last_xid.set(last.xid.map_or(f64::NAN, f64::from));
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {
             return format!("# {error}\n");
@@ -480,6 +472,8 @@ pub(crate) fn unix_ms() -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use encoder::Change;
+
     use super::*;
 
     #[test]
@@ -489,6 +483,7 @@ mod tests {
         metrics.state("streaming");
         let text = metrics.render();
         for line in [
+            "pgsluice_build_info{librdkafka=\"2.",
             "pgsluice_queue_limit_bytes 67108864",
             "pgsluice_events_total{op=\"truncate\",schema=\"public\",table=\"orders\"} 1",
             "pgsluice_errors_total{code=\"fenced\"} 0",

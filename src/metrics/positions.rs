@@ -5,14 +5,18 @@
 //! not committed in Kafka as a whole: 0 where nothing is owed, however much log there is.
 
 use std::{
-    sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicI64, AtomicU32, AtomicU64, Ordering},
     time::{Duration, Instant},
 };
 
 use pgoutput::Lsn;
 use publisher::Position;
 
-use super::{Metrics, number, signed, status::Lag, unix_us};
+use super::{
+    Metrics, number, signed,
+    status::{Lag, Last},
+    unix_us,
+};
 
 /// The positions as numbers, to take differences of.
 #[derive(Default)]
@@ -24,6 +28,10 @@ pub(super) struct Positions {
     pub(super) behind_since_unix_us: AtomicI64,
     /// Since when the source task has been at work on one chunk, 0 while it waits for the server.
     pub(super) source_works_since_unix_us: AtomicI64,
+    /// When an event was last encoded; 0 for never.
+    pub(super) last_event_unix_us: AtomicI64,
+    /// The transaction id of the last transaction that was received whole; 0, which is none, before the first.
+    pub(super) last_xid: AtomicU32,
     /// Whether the publishing thread is inside a commit.
     pub(super) is_committing: AtomicBool,
 }
@@ -47,6 +55,23 @@ impl Metrics {
         self.server_lsn.set(number(lsn.max(before.into())));
     }
 
+    /// A transaction with this id was received whole.
+    pub fn transaction_received(&self, xid: u32) {
+        self.positions.last_xid.store(xid, Ordering::Relaxed);
+    }
+
+    /// Events were encoded just now.
+    pub fn events_encoded(&self) {
+        self.positions.last_event_unix_us.store(unix_us(), Ordering::Relaxed);
+    }
+
+    /// When an event was last encoded, and the id of the last transaction.
+    pub(super) fn last(&self) -> Last {
+        let event_us = self.positions.last_event_unix_us.load(Ordering::Relaxed);
+        let xid = self.positions.last_xid.load(Ordering::Relaxed);
+        Last { event_ms: (event_us > 0).then_some(event_us / 1000), xid: (xid > 0).then_some(xid) }
+    }
+
     /// A batch was encoded.
     pub fn batch_encoded(&self, transactions: u64, oldest_commit_unix_us: i64, queued_bytes: usize) {
         self.source_transactions.inc_by(transactions);
@@ -61,6 +86,11 @@ impl Metrics {
     /// A Kafka transaction is about to be committed.
     pub fn kafka_commits(&self) {
         self.positions.is_committing.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether the source task waits for the server to send something.
+    pub fn is_source_waiting(&self) -> bool {
+        self.positions.source_works_since_unix_us.load(Ordering::Relaxed) == 0
     }
 
     /// Whether a commit is under way.

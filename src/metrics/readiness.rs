@@ -19,6 +19,8 @@ pub(super) struct Readiness {
     pub(super) paused: Option<Told>,
     /// That Kafka owes an answer and gives none.
     pub(super) silent: Option<Told>,
+    /// That PostgreSQL does not answer, though the stream waits for it alone.
+    pub(super) postgres_silent: Option<Told>,
     /// That the registry does not answer. Nothing waits for it, unless the stream is paused as well.
     pub(super) registry_away: Option<Told>,
     pub(super) last_failure: Option<Told>,
@@ -51,10 +53,16 @@ impl Readiness {
             since_ms: unix_ms(),
             paused: None,
             silent: None,
+            postgres_silent: None,
             registry_away: None,
             last_failure: None,
             progressed_at: None,
         }
+    }
+
+    /// What was waited for belongs to a session that is over.
+    pub(super) fn waits_for_nothing(&mut self) {
+        (self.paused, self.silent, self.postgres_silent) = (None, None, None);
     }
 }
 
@@ -96,6 +104,17 @@ impl Metrics {
         self.lock().silent = None;
     }
 
+    /// PostgreSQL was asked for a sign of life, and gives none.
+    pub fn postgres_silent(&self, failure: &Failure) {
+        self.count_failure(failure);
+        self.lock().postgres_silent = Some(failure.told());
+    }
+
+    /// PostgreSQL answers, or nobody waits for it.
+    pub fn postgres_answers(&self) {
+        self.lock().postgres_silent = None;
+    }
+
     /// The registry does not answer, whether anything waits for it or not.
     pub fn registry_away(&self, failure: &Failure) {
         self.count_failure(failure);
@@ -115,35 +134,41 @@ impl Metrics {
         self.positions.is_committing.store(false, Ordering::Relaxed);
         let mut readiness = self.lock();
         readiness.last_failure = Some(failure.told());
-        (readiness.paused, readiness.silent) = (None, None);
+        readiness.waits_for_nothing();
         // Nothing is read any more, so that nobody sees what is committed at the source from here on.
         let behind = &self.positions.behind_since_unix_us;
         let _ = behind.compare_exchange(0, unix_us(), Ordering::Relaxed, Ordering::Relaxed);
     }
 
     pub(super) fn unready(&self) -> Option<Unready> {
+        self.unready_at(Instant::now(), unix_us())
+    }
+
+    /// The same at this time, by both clocks.
+    fn unready_at(&self, now: Instant, now_unix_us: i64) -> Option<Unready> {
         let readiness = self.lock();
         let state = readiness.state;
         let because = |text: &str, failure: Option<&Told>| {
             Some(Unready { state, text: text.to_owned(), failure: failure.cloned() })
         };
         // Without Kafka nothing gets on, whatever else is waited for.
-        if let Some(told) = readiness.silent.as_ref().or(readiness.paused.as_ref()) {
+        let waits_for = readiness.silent.as_ref().or(readiness.paused.as_ref()).or(readiness.postgres_silent.as_ref());
+        if let Some(told) = waits_for {
             return because("the stream waits", Some(told));
         }
         if state != "streaming" {
             return because(state, readiness.last_failure.as_ref());
         }
         let works_since = self.positions.source_works_since_unix_us.load(Ordering::Relaxed);
-        let works_for = Duration::from_micros(unix_us().saturating_sub(works_since).max(0).cast_unsigned());
+        let works_for = Duration::from_micros(now_unix_us.saturating_sub(works_since).max(0).cast_unsigned());
         if works_since != 0 && works_for > PROGRESS_TIMEOUT {
             // The heartbeat goes on meanwhile, and is no progress.
             let text = format!("what was received {} s ago could not be handed on yet", works_for.as_secs());
             return because(&text, None);
         }
-        match readiness.progressed_at {
-            Some(at) if at.elapsed() < PROGRESS_TIMEOUT => None,
-            Some(at) => because(&format!("nothing was committed in Kafka for {} s", at.elapsed().as_secs()), None),
+        match readiness.progressed_at.map(|at| now.saturating_duration_since(at)) {
+            Some(ago) if ago < PROGRESS_TIMEOUT => None,
+            Some(ago) => because(&format!("nothing was committed in Kafka for {} s", ago.as_secs()), None),
             None => because("nothing was committed in Kafka yet", None),
         }
     }
@@ -172,6 +197,56 @@ mod tests {
         metrics.registry_answers();
         assert_eq!(metrics.ready().as_deref(), Ok("streaming"));
         assert!(metrics.render().contains("pgsluice_registry_up 1"));
+    }
+
+    /// Both rules of progress, by a clock that the test sets.
+    #[test]
+    fn what_makes_no_progress_for_half_a_minute_is_not_ready() {
+        let (began, began_unix_us) = (Instant::now(), unix_us());
+        let metrics = Metrics::new(0);
+        let after = |seconds: u64| {
+            let (now, now_unix_us) = (
+                began + Duration::from_secs(seconds),
+                began_unix_us + i64::try_from(seconds * 1_000_000).expect("small"),
+            );
+            metrics.unready_at(now, now_unix_us).map(|unready| unready.text)
+        };
+        metrics.state("streaming");
+        metrics.source_waits_for_server();
+        metrics.resumed_at(Position::at(1.into()));
+        assert_eq!(after(29), None);
+        assert_eq!(after(31).as_deref(), Some("nothing was committed in Kafka for 30 s"));
+        // A commit is progress, with rows or without.
+        metrics.kafka_committed(Position::at(2.into()), 0, Duration::ZERO, 0, 0);
+        metrics.lock().progressed_at = Some(began + Duration::from_secs(20));
+        assert_eq!(after(49), None);
+        assert_eq!(after(50).as_deref(), Some("nothing was committed in Kafka for 30 s"));
+        // The heartbeat goes on, and what was received does not.
+        metrics.source_works();
+        metrics.positions.source_works_since_unix_us.store(began_unix_us + 60_000_000, Ordering::Relaxed);
+        metrics.lock().progressed_at = Some(began + Duration::from_secs(89));
+        assert_eq!(after(90), None);
+        assert_eq!(after(91).as_deref(), Some("what was received 31 s ago could not be handed on yet"));
+        assert!(!metrics.is_source_waiting());
+        metrics.source_waits_for_server();
+        assert_eq!(after(91), None);
+        assert!(metrics.is_source_waiting());
+    }
+
+    #[test]
+    fn a_server_that_is_silent_is_not_ready_though_heartbeats_go_on() {
+        let metrics = Metrics::new(0);
+        metrics.state("streaming");
+        metrics.resumed_at(Position::at(1.into()));
+        metrics.postgres_silent(&Failure::new(Code::PostgresUnavailable, "it says nothing"));
+        metrics.kafka_committed(Position::at(1.into()), 0, Duration::ZERO, 0, 0);
+        assert!(metrics.ready().expect_err("it is silent").contains("[postgres-unavailable] it says nothing"));
+        metrics.postgres_answers();
+        assert!(metrics.ready().is_ok());
+        // What one session waits for, the next one does not.
+        metrics.postgres_silent(&Failure::new(Code::PostgresUnavailable, "it says nothing"));
+        metrics.resumed_at(Position::at(1.into()));
+        assert!(metrics.ready().is_ok());
     }
 
     #[test]

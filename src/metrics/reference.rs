@@ -44,6 +44,8 @@ fn families() -> Vec<MetricFamily> {
     let metrics = Metrics::new(0);
     metrics.table("", "").count(&Change::Truncate, 0);
     metrics.state("streaming");
+    metrics.copies.sample();
+    metrics.refused.sample();
     let families = metrics.registry.gather();
     families.into_iter().filter(|family| family.name().starts_with("pgsluice_")).collect()
 }
@@ -56,11 +58,15 @@ fn unit(name: &str) -> &'static str {
         "bytes"
     } else if ends_with(&["_milliseconds"]) {
         "milliseconds"
+    } else if ends_with(&["_timestamp_seconds"]) {
+        "seconds since 1970"
     } else if ends_with(&["_seconds"]) {
         "seconds"
     } else if ends_with(&["_lsn"]) {
         "position in the log, in bytes"
-    } else if ends_with(&["_info", "_ready", "_state", "_status", "_up"]) {
+    } else if ends_with(&["_xid"]) {
+        "a transaction id"
+    } else if ends_with(&["_info", "_paused", "_ready", "_state", "_status", "_up"]) {
         "0 or 1"
     } else {
         "a count"

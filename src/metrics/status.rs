@@ -42,6 +42,7 @@ pub(crate) struct Status {
     pub(crate) state: State,
     pub(crate) positions: Positions,
     pub(crate) lag: Lag,
+    pub(crate) last: Last,
     pub(crate) rates: Rates,
     pub(crate) latencies: Latencies,
     pub(crate) memory: Memory,
@@ -97,6 +98,15 @@ pub(crate) struct Lag {
     pub(crate) ms: i64,
     /// Log between what is committed in Kafka and the server's end.
     pub(crate) bytes: i64,
+}
+
+/// What came last; each is none before there was one.
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+pub(crate) struct Last {
+    /// When an event was last made of a change.
+    pub(crate) event_ms: Option<i64>,
+    /// The id of the last transaction that was received whole.
+    pub(crate) xid: Option<u32>,
 }
 
 /// Over the last interval of the history; none before there is one.
@@ -295,6 +305,7 @@ impl Metrics {
             },
             positions: self.positions_told(),
             lag,
+            last: self.last(),
             rates: Rates {
                 events_per_second: last.map(|sample| sample.events_per_second),
                 bytes_per_second: last.map(|sample| sample.bytes_per_second),

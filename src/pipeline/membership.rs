@@ -196,13 +196,15 @@ impl Membership {
                 if self.postgres.manage { "; that is mended now, for what is written from here on" } else { "" };
             self.tell(format!("{remark}{outcome}"));
         }
+        let mut added = 0;
         if self.postgres.manage {
             let fit = self.fit(&matched, &plan, !has_streamed).await?;
-            if plan.existing.is_none() {
+            added = if plan.existing.is_none() {
                 self.catalog.alter_publication(&plan.creation(&fit)).await?;
+                fit.len()
             } else {
-                self.alter(&plan, fit, beginning).await?;
-            }
+                self.alter(&plan, fit, beginning).await?
+            };
         } else if let Some(unfit) = plan.unfit.take() {
             if !has_streamed || unfit.code() == Code::PublicationMissing {
                 return Err(unfit);
@@ -214,7 +216,7 @@ impl Membership {
                 self.take_out(&plan, table).await?;
             }
         }
-        self.learn(&matched, &plan);
+        self.learn(&matched, &plan, added);
         Ok(())
     }
 
@@ -280,6 +282,7 @@ impl Membership {
             let outcome = if self.postgres.manage { "; the next start mends that" } else { "" };
             self.tell(format!("{remark}{outcome}"));
         }
+        let mut added = 0;
         if !self.postgres.manage {
             if let Some(unfit) = &plan.unfit {
                 self.tell(unfit.to_string());
@@ -287,10 +290,10 @@ impl Membership {
         } else if !plan.must_be_rewritten() {
             let fit = self.fit(&matched, &plan, false).await?;
             if !fit.is_empty() && is_ours().await {
-                self.add(&plan, fit, false).await?;
+                added = self.add(&plan, fit, false).await?;
             }
         }
-        self.learn(&matched, &plan);
+        self.learn(&matched, &plan, added);
         Ok(())
     }
 
@@ -299,15 +302,17 @@ impl Membership {
         plan: &PublicationPlan,
         fit: Vec<PublishedTable>,
         beginning: Beginning,
-    ) -> Result<(), Failure> {
+    ) -> Result<usize, Failure> {
         for statement in plan.settings() {
             self.catalog.alter_publication(&statement).await?;
         }
         if plan.must_be_rewritten() {
             let members = plan.existing.iter().flat_map(|publication| &publication.members);
             let kept = plan.wanted.iter().filter(|table| members.clone().any(|member| member == *table));
+            let added = fit.len();
             let tables: Vec<_> = kept.cloned().chain(fit).collect();
-            return self.catalog.alter_publication(&plan.rewriting(&tables)).await;
+            self.catalog.alter_publication(&plan.rewriting(&tables)).await?;
+            return Ok(added);
         }
         self.add(plan, fit, !beginning.has_streamed).await
     }
@@ -334,7 +339,14 @@ impl Membership {
     }
 
     /// Adds tables one by one, so that one which the server refuses keeps no other out.
-    async fn add(&mut self, plan: &PublicationPlan, fit: Vec<PublishedTable>, is_strict: bool) -> Result<(), Failure> {
+    /// Adds tables to the publication, and returns how many it could.
+    async fn add(
+        &mut self,
+        plan: &PublicationPlan,
+        fit: Vec<PublishedTable>,
+        is_strict: bool,
+    ) -> Result<usize, Failure> {
+        let mut added = fit.len();
         for table in fit {
             match self.catalog.alter_publication(&plan.addition(&table)).await {
                 Ok(()) if is_strict => {}
@@ -347,10 +359,13 @@ impl Membership {
                     warn!("table {table} has appeared: it is streamed from here on");
                 }
                 Err(failure) if is_strict || failure.code() == Code::PostgresUnavailable => return Err(failure),
-                Err(failure) => self.tell_not_streamed(&table, &failure),
+                Err(failure) => {
+                    added -= 1;
+                    self.tell_not_streamed(&table, &failure);
+                }
             }
         }
-        Ok(())
+        Ok(added)
     }
 
     async fn take_out(&mut self, plan: &PublicationPlan, table: &PublishedTable) -> Result<(), Failure> {
@@ -376,7 +391,8 @@ impl Membership {
         self.catalog.publication_plan(&self.postgres.publication, matched, shape).await
     }
 
-    fn learn(&mut self, matched: &[MatchedTable], plan: &PublicationPlan) {
+    fn learn(&mut self, matched: &[MatchedTable], plan: &PublicationPlan, added: usize) {
+        self.metrics.captured_tables(plan.wanted.len().saturating_sub(plan.new_tables.len()) + added);
         let new: BTreeSet<_> = plan.new_tables.iter().collect();
         self.published.extend(plan.wanted.iter().filter(|table| !new.contains(table)).cloned());
         lock(&self.scope).update(&self.postgres, matched, plan);

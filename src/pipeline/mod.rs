@@ -20,6 +20,7 @@ mod letters;
 mod memory;
 mod fitness;
 mod membership;
+mod postgres_watch;
 mod publish;
 mod quarantine;
 mod registry_watch;
@@ -41,6 +42,6 @@ pub(crate) use letters::{Found, MAX_BYTES, Unkept, configure_command, look_for, 
 pub(crate) use membership::excluded_partitions;
 pub(crate) use publish::failure_of;
 pub use release::{Done, Outcome, Purpose, Release, Wanted};
-pub use supervisor::{Launch, kafka_settings, supervise};
+pub use supervisor::{Launch, kafka_settings, observed_kafka_settings, supervise};
 pub(crate) use topics::{SideTopics, publishable};
 pub use unreachable::look_at_kafka;

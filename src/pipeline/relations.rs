@@ -318,6 +318,7 @@ impl Relations {
                     properties: BTreeMap::new(),
                     memory_limit_bytes: 1 << 20,
                     token_file: None,
+                    observer: publisher::ErrorObserver::default(),
                 };
                 let runtime = tokio::runtime::Runtime::new().expect("a runtime");
                 let topics = TopicAdmin::new(&kafka, runtime.handle().clone()).expect("a client");

@@ -21,6 +21,7 @@ use super::{
     kafka_watch,
     membership::Membership,
     memory::{self, Memory},
+    postgres_watch,
     publish::{self, Confirm, Publishing},
     quarantine::{copy_of, remind_of},
     relations::Relations,
@@ -57,6 +58,8 @@ pub(super) struct Shared {
     /// What the catalog said of each table, for rows that come after it has changed or is gone.
     pub(super) memory: Arc<Mutex<Memory>>,
     pub(super) instance: String,
+    /// Whether another instance is to have the slot soon after this one is gone.
+    pub(super) stands_by: bool,
     /// Whether this instance has written a checkpoint, so that its own is the newest unless somebody has taken over.
     pub(super) has_owned: AtomicBool,
     pub(super) transaction_timeout: Duration,
@@ -152,6 +155,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         budget: Arc::clone(&budget),
         metrics: Arc::clone(&shared.metrics),
     };
+    let heard = feedback.clone();
     let (runtime, memory) = (Handle::current(), Arc::clone(&shared.memory));
     let (told, mut outcome) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()
@@ -174,6 +178,7 @@ async fn stream(shared: &Shared, started: Started, stop: &mut watch::Receiver<bo
         () = keep_membership(shared, &topic) => Ok(()),
         copied = copier::run(parts) => copied,
         () = remind_of(&quarantine, &admin, shared.kafka.letter_max_bytes()) => Ok(()),
+        () = postgres_watch::watch(Arc::clone(&shared.connect), &shared.wanted.slot, heard, &shared.metrics) => Ok(()),
         () = kafka_watch::watch(&shared.kafka.bootstrap_servers, &topic, &admin, &watched_budget, &shared.metrics) => Ok(()),
         published = &mut outcome => {
             // It ends by itself only because it has failed. The slot is given back in good order, to be had again at once.

@@ -35,7 +35,7 @@ use super::{
 use crate::{
     failure::{Code, Failure},
     failures,
-    metrics::Metrics,
+    metrics::{LeftOut, Metrics},
 };
 
 /// A batch is handed on when it has this much, even inside a chunk: a chunk of small rows can become many times its size.
@@ -324,6 +324,7 @@ impl Source {
         }
         self.end_lsn = commit.end_lsn;
         self.metrics.received(commit.end_lsn);
+        self.metrics.transaction_received(transaction.begin.xid.into());
         self.pending.transactions += 1;
         self.pending.boundary =
             Some(Boundary { records: self.pending.batch.len(), position: Position::at(commit.end_lsn) });
@@ -387,7 +388,12 @@ impl Source {
             };
             let table = match self.relations.get(relation).map_err(|failure| failure.at(lsn))? {
                 Known::Watched(table) => table,
-                Known::Unwatched => return Ok(()),
+                Known::Unwatched => {
+                    if !is_covered {
+                        self.metrics.left_out(LeftOut::UnwatchedTable);
+                    }
+                    return Ok(());
+                }
                 Known::Uncertain(_) if is_covered => return Ok(()),
                 Known::Uncertain(failure) => {
                     let failure = std::mem::replace(&mut **failure, Failure::new(Code::KeyUncertain, "it was told"));
@@ -408,6 +414,7 @@ impl Source {
                 let events = table.plan.count_events(change, lsn).unwrap_or(1);
                 table.events += events;
                 if is_left_out {
+                    self.metrics.left_out(LeftOut::CopiedTable);
                     transaction.events += events;
                     self.pending.note_commit(transaction.begin.commit_time);
                 }
@@ -430,7 +437,7 @@ impl Source {
                     let events = order.collection - table.events;
                     match encoded {
                         // It is no event that anybody sees.
-                        Encoded::Skipped => {}
+                        Encoded::Skipped => self.metrics.left_out(LeftOut::SkippedOperation),
                         Encoded::Events => table.metrics.count(&change, events),
                         Encoded::HeldBack => {
                             table.metrics.bury();
@@ -484,6 +491,9 @@ impl Source {
             _ => self.position(),
         };
         let mut pending = std::mem::replace(&mut self.pending, Pending::new());
+        if !pending.batch.is_empty() {
+            self.metrics.events_encoded();
+        }
         pending.attachments.extend(self.relations.unkept_keys());
         let cost = pending.batch.iter().map(|record| cost_of(&record)).sum();
         self.metrics.batch_encoded(pending.transactions, pending.oldest_commit_unix_us, self.budget.used_bytes());

@@ -59,7 +59,7 @@ pub async fn supervise(
     snapshot_control: Arc<SnapshotControl>,
     mut stop: watch::Receiver<bool>,
 ) -> Result<(), Failure> {
-    let mut shared = Shared::new(config, launch.word, Arc::clone(&metrics), schemas, snapshot_control);
+    let mut shared = Shared::new(config, launch, Arc::clone(&metrics), schemas, snapshot_control);
     // It ends with this call.
     let mut beside = JoinSet::new();
     let slot = shared.config.postgres.slot.clone();
@@ -146,7 +146,7 @@ async fn session_failure(shared: &Shared, failure: Failure, stop: &mut watch::Re
 impl Shared {
     fn new(
         config: Config,
-        word: OperatorWord,
+        Launch { word, stands_by }: Launch,
         metrics: Arc<Metrics>,
         schemas: Schemas,
         snapshot_control: Arc<SnapshotControl>,
@@ -154,7 +154,7 @@ impl Shared {
         let connect = Arc::new(config.postgres.connect.clone());
         let (catalog, memory) = (Catalog::new(Arc::clone(&connect)), Arc::<Mutex<Memory>>::default());
         let membership = Membership::new(catalog, Arc::clone(&memory), &config, Arc::clone(&metrics));
-        let kafka = kafka_settings(&config);
+        let kafka = observed_kafka_settings(&config, &metrics);
         let wanted = Wanted {
             database: connect.database().to_owned(),
             slot: config.postgres.slot.clone(),
@@ -165,6 +165,7 @@ impl Shared {
         Self {
             transaction_timeout: kafka.transaction_timeout(),
             kafka,
+            stands_by,
             instance: uuid::Uuid::new_v4().to_string(),
             has_owned: AtomicBool::new(false),
             membership: tokio::sync::Mutex::new(membership),
@@ -179,6 +180,11 @@ impl Shared {
     }
 }
 
+/// The settings of the clients of a stream, of whose errors the metrics are told.
+pub fn observed_kafka_settings(config: &Config, metrics: &Metrics) -> publisher::KafkaSettings {
+    publisher::KafkaSettings { observer: metrics.kafka_errors(), ..kafka_settings(config) }
+}
+
 /// The settings of every client of Kafka.
 pub fn kafka_settings(config: &Config) -> publisher::KafkaSettings {
     publisher::KafkaSettings {
@@ -187,5 +193,6 @@ pub fn kafka_settings(config: &Config) -> publisher::KafkaSettings {
         properties: config.kafka.properties.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         memory_limit_bytes: usize::try_from(config.memory_limit_bytes).unwrap_or(usize::MAX),
         token_file: config.kafka.oauthbearer_token_file.clone(),
+        observer: publisher::ErrorObserver::default(),
     }
 }

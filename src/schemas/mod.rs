@@ -57,6 +57,13 @@ impl Schemas {
         })
     }
 
+    /// Tells this function of each request to a remote registry that fails.
+    pub fn observe(&self, observe: impl Fn(&RegistryError) + Send + Sync + 'static) {
+        if let Self::Remote(client) = self {
+            client.observe(observe);
+        }
+    }
+
     /// Makes ready for a session: the topic is created if it is missing, and read. A remote registry is not asked before it is needed.
     ///
     /// # Errors

@@ -11,7 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use crate::failure::{Code, Failure};
+use crate::{
+    catalog::PublishedTable,
+    failure::{Code, Failure},
+};
 
 /// How many questions may wait.
 const WAITING_MAX: usize = 16;
@@ -61,6 +64,9 @@ pub(crate) struct Status {
 pub(crate) struct TableStatus {
     /// `schema.table`
     pub(crate) table: String,
+    /// The two apart, for the labels of metrics; none in what was read back.
+    #[serde(skip)]
+    pub(crate) name: Option<PublishedTable>,
     pub(crate) state: State,
     /// Rows that were written.
     pub(crate) rows: u64,
@@ -104,6 +110,23 @@ pub(crate) enum State {
 }
 
 impl State {
+    /// Each of them.
+    pub(crate) const ALL: [Self; 7] =
+        [Self::NotCopied, Self::Waiting, Self::Copying, Self::PutOff, Self::Impossible, Self::Stopped, Self::Copied];
+
+    /// The state as JSON and the metrics have it.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::NotCopied => "not_copied",
+            Self::Waiting => "waiting",
+            Self::Copying => "copying",
+            Self::PutOff => "put_off",
+            Self::Impossible => "impossible",
+            Self::Stopped => "stopped",
+            Self::Copied => "copied",
+        }
+    }
+
     /// Whether it changes by itself.
     pub(crate) fn is_going_on(self) -> bool {
         matches!(self, Self::Waiting | Self::Copying | Self::PutOff)
@@ -178,6 +201,13 @@ impl SnapshotControl {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_state_has_one_name() {
+        for state in State::ALL {
+            assert_eq!(serde_json::to_value(state).expect("JSON"), state.name());
+        }
+    }
 
     #[tokio::test]
     async fn a_question_that_nobody_waits_for_is_not_answered() {

@@ -198,6 +198,7 @@ impl Case {
             properties: std::collections::BTreeMap::new(),
             memory_limit_bytes: 64 << 20,
             token_file: None,
+            observer: publisher::ErrorObserver::default(),
         }
     }
 

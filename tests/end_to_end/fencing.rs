@@ -7,7 +7,7 @@ use crate::harness::{
     proxy::Proxy,
     random::Random,
     stack::Stack,
-    stream::{START_TIMEOUT, Stream},
+    stream::{Program, START_TIMEOUT, Stream},
     wait_until,
     watcher::Watcher,
     workload::{TABLES, Workload},
@@ -71,6 +71,49 @@ fn an_instance_that_stands_by_takes_over_when_the_other_has_gone() {
     stream.drain();
     assert_eq!(instances().len(), 3);
     third.terminate();
+    watcher.finish();
+    let (_, verdict) = stream.judge(TABLES);
+    verdict.assert_flawless();
+}
+
+/// One that hangs says no goodbye, and so does one whose machine or network is lost: the server gives its connection up within seconds, and not after the minute
+/// that it would take by default, which is as long as anything is waited for here. Meanwhile, one that stands by and cannot see that says so.
+#[test]
+fn a_pair_goes_on_when_the_one_that_streams_hangs() {
+    let stack = Stack::shared();
+    let mut random = Random::new(Random::seed_of_run());
+    let stream = Stream::create(&stack, "pair");
+    Workload::create_tables(&stream);
+    let mut first = stream.start_with(&["--standby"], &[]);
+    first.await_ready();
+    let watcher = Watcher::start(&stream);
+    let workload = Workload::start(&stream, &mut random);
+    let (proxy, url) = Proxy::to_postgres(&stream.database.url);
+    let mut second = stream.start_with(&["--standby"], &[("PGSLUICE_POSTGRES__URL", url.as_str())]);
+    let says = |program: &Program, what: &str| {
+        program.readiness().filter(|answer| answer.status == 503 && answer.body.contains(what)).map(drop)
+    };
+    wait_until(START_TIMEOUT, "it stands by", || {
+        second.log().contains("another instance reads from the slot").then(|| says(&second, "standing by"))?
+    });
+    let standing_by = r#"state{state="standing by"}"#;
+    assert_eq!(second.metric(standing_by), Some(1.0));
+    proxy.fall_silent();
+    wait_until(START_TIMEOUT, "it does not see the other one", || says(&second, "[postgres-unavailable]"));
+    assert_eq!(second.metric(standing_by), Some(0.0));
+    assert!(second.metric(r#"errors_total{code="postgres-unavailable"}"#) >= Some(1.0));
+    proxy.speak();
+    wait_until(START_TIMEOUT, "it sees it again", || says(&second, "standing by"));
+    assert!(first.is_running());
+
+    first.signal("STOP");
+    second.await_ready();
+    first.signal("CONT");
+    first.exits_with(4, "fenced", Duration::from_secs(30));
+    assert!(second.is_running());
+    workload.finish();
+    stream.drain();
+    second.terminate();
     watcher.finish();
     let (_, verdict) = stream.judge(TABLES);
     verdict.assert_flawless();

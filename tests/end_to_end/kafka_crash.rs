@@ -31,6 +31,9 @@ fn a_broker_that_is_killed_is_a_delay_only() {
             program.metric("committed_lsn").filter(|now| Some(*now) != before)
         });
     }
+    // What librdkafka calls a connection that is lost, or refused.
+    let lost = program.metric(r#"kafka_client_errors_total{code="_TRANSPORT",reported="client"}"#);
+    assert!(lost >= Some(1.0), "{lost:?}");
     workload.finish();
     stream.drain();
     program.terminate();

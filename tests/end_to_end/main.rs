@@ -49,6 +49,7 @@ mod quick_start;
 mod replay;
 mod round_trip;
 mod sigkill;
+mod silence;
 mod slot_guards;
 mod service;
 mod slot_lost;

@@ -12,6 +12,7 @@ fn topics_are_asked_about_by_their_names() {
     let settings = KafkaSettings {
         bootstrap_servers: stack.bootstrap_servers().to_owned(),
         token_file: None,
+        observer: publisher::ErrorObserver::default(),
         name: format!("topic_admin_{}", std::process::id()),
         properties: BTreeMap::new(),
         memory_limit_bytes: 64 << 20,

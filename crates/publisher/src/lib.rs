@@ -36,6 +36,7 @@ mod exclusive_writer;
 mod groups;
 mod log_reader;
 mod native;
+mod observer;
 mod reader;
 mod token;
 mod diagnosis;
@@ -58,9 +59,15 @@ pub use error::{PublishError, UndeliveredRecord, Verdict};
 pub use exclusive_writer::{ExclusiveWriter, Written};
 pub use groups::{ConsumerGroup, GroupOffset};
 pub use log_reader::{Isolation, LogReader};
+pub use observer::{ErrorObserver, Reported};
 pub use probe::{Cluster, ClusterProbe, Creation, RefusedProperty, TopicShape};
 pub use producer::{ForwardedRecord, OutgoingRecord, Prepared, Producer, Transaction, record_wire_bytes};
 pub use rights::TopicRights;
 pub use settings::KafkaSettings;
 pub use topic_reader::{Appetite, FetchedRecord, Next, ReadFrom, TopicReader};
 pub use topics::{TopicAdmin, TopicSettings, ensure_compacted};
+
+/// The version of librdkafka that the program runs with, such as `2.12.1`.
+pub fn librdkafka_version() -> String {
+    rdkafka::util::get_rdkafka_version().1
+}

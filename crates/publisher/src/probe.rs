@@ -275,6 +275,7 @@ mod tests {
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             memory_limit_bytes: 64 << 20,
             token_file: None,
+            observer: crate::ErrorObserver::default(),
         };
         settings.refused_properties()
     }

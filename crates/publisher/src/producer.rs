@@ -38,6 +38,7 @@ use crate::{
     budget::{MemoryBudget, headers_cost, record_cost},
     checkpoint::Checkpoint,
     error::{PublishError, UndeliveredRecord, Verdict, code_of},
+    observer::Reported,
     reports::{Origin, Reports},
     settings::KafkaSettings,
 };
@@ -436,6 +437,7 @@ fn flush_for_a_moment(inner: &BaseProducer<Reports>) {
 }
 
 fn fail(inner: &BaseProducer<Reports>, doing: &'static str, error: KafkaError) -> PublishError {
+    inner.context().observer.tell(Reported::ForTransaction, &error);
     inner.poll(Duration::ZERO);
     if let Some(cause) = cause_of(inner, &error, doing) {
         return cause;

@@ -5,25 +5,32 @@ use rdkafka::{
     client::OAuthToken,
     config::{FromClientConfigAndContext, RDKafkaLogLevel},
     consumer::{BaseConsumer, Consumer as _, ConsumerContext},
-    error::KafkaError,
+    error::{KafkaError, RDKafkaErrorCode},
 };
 use tracing::debug;
 
-use crate::{error::PublishError, settings::KafkaSettings, token::TokenFile};
+use crate::{
+    error::PublishError,
+    observer::{ErrorObserver, Reported},
+    settings::KafkaSettings,
+    token::TokenFile,
+};
 
 pub(crate) type Reader = BaseConsumer<Quiet>;
 
 /// Leaves it to the caller to tell what went wrong: the end of the partition, which is looked for here, is an error event as well.
 pub(crate) struct Quiet {
     token: Option<TokenFile>,
+    observer: ErrorObserver,
 }
 
 impl KafkaSettings {
     /// A consumer with these properties.
     pub(crate) fn reader(&self, config: &ClientConfig, creating: &'static str) -> Result<Reader, PublishError> {
         let token = self.token();
-        let reader = Reader::from_config_and_context(config, Quiet { token: token.clone() })
-            .map_err(PublishError::kafka(creating))?;
+        let reader =
+            Reader::from_config_and_context(config, Quiet { token: token.clone(), observer: self.observer.clone() })
+                .map_err(PublishError::kafka(creating))?;
         if let Some(token) = token {
             token.hand(reader.client())?;
         }
@@ -47,6 +54,9 @@ impl ClientContext for Quiet {
 
     fn error(&self, error: KafkaError, reason: &str) {
         debug!(target: "librdkafka", %error, "{reason}");
+        if error.rdkafka_error_code() != Some(RDKafkaErrorCode::PartitionEOF) {
+            self.observer.tell(Reported::ByClient, &error);
+        }
     }
 
     fn generate_oauth_token(&self, _: Option<&str>) -> Result<OAuthToken, Box<dyn std::error::Error>> {

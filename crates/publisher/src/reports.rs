@@ -22,6 +22,7 @@ use tracing::{debug, warn};
 use crate::{
     budget::{MemoryBudget, headers_cost, record_cost},
     error::UndeliveredRecord,
+    observer::{ErrorObserver, Reported},
     producer::is_effect,
     settings::KafkaSettings,
     token::TokenFile,
@@ -65,6 +66,7 @@ pub(crate) struct Reports {
     /// one at a time, they would keep the reports behind them for ever.
     pub(crate) events_per_poll: u32,
     token: Option<TokenFile>,
+    pub(crate) observer: ErrorObserver,
 }
 
 impl Reports {
@@ -81,6 +83,7 @@ impl Reports {
             last_error: Mutex::new(None),
             events_per_poll: if settings.properties.contains_key("debug") { 100 } else { 1 },
             token: settings.token(),
+            observer: settings.observer.clone(),
         }
     }
 
@@ -149,6 +152,7 @@ impl ClientContext for Reports {
 
     fn error(&self, error: KafkaError, reason: &str) {
         warn!(target: "librdkafka", %error, "{reason}");
+        self.observer.tell(Reported::ByClient, &error);
         // That all are down follows from what was said of each, and says less.
         if error.rdkafka_error_code() == Some(RDKafkaErrorCode::AllBrokersDown) {
             return;
@@ -175,6 +179,7 @@ impl ProducerContext for Reports {
             let _only_the_first_counts = self.recreated.set((message.topic().to_owned(), message.partition()));
         }
         if let Err((error, _)) = result {
+            self.observer.tell(Reported::ForRecord, error);
             let key = message.key().unwrap_or_default();
             self.fail(UndeliveredRecord {
                 topic: message.topic().to_owned(),
@@ -200,6 +205,7 @@ mod tests {
             properties: std::collections::BTreeMap::new(),
             memory_limit_bytes: 1,
             token_file: None,
+            observer: ErrorObserver::default(),
         };
         let reports = Reports::new(&settings, Arc::new(MemoryBudget::new(1)));
         assert!(reports.grows("nothing is known", 0, 0));

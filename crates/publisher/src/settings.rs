@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, fmt, path::PathBuf, time::Duration};
 
 use rdkafka::ClientConfig;
 
-use crate::token::TokenFile;
+use crate::{observer::ErrorObserver, token::TokenFile};
 
 /// Where Kafka is, who we are there, and whatever else the user wants librdkafka to be told.
 ///
@@ -21,6 +21,8 @@ pub struct KafkaSettings {
     pub memory_limit_bytes: usize,
     /// A file that holds the bearer token of SASL OAUTHBEARER, and is read anew before the token expires.
     pub token_file: Option<PathBuf>,
+    /// Who is told of errors by their codes.
+    pub observer: ErrorObserver,
 }
 
 impl KafkaSettings {
@@ -208,6 +210,7 @@ impl fmt::Debug for KafkaSettings {
             .field("properties", &self.properties.keys().collect::<Vec<_>>())
             .field("memory_limit_bytes", &self.memory_limit_bytes)
             .field("token_file", &self.token_file)
+            .field("observer", &self.observer)
             .finish()
     }
 }
@@ -223,6 +226,7 @@ mod tests {
             properties: properties.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             memory_limit_bytes: 64 << 20,
             token_file: None,
+            observer: ErrorObserver::default(),
         }
     }
 

@@ -137,6 +137,11 @@ impl RegistryClient {
         self.transport.url()
     }
 
+    /// Tells this function of each request that fails, but of none whose answer is that something is not known. It is set once, and must not block.
+    pub fn observe(&self, observe: impl Fn(&RegistryError) + Send + Sync + 'static) {
+        self.transport.observe(observe);
+    }
+
     /// Registers an Avro schema under a subject and returns its id, which is the earlier one when the schema is registered already.
     ///
     /// Answered from the cache after the first success. When the schema breaks the subject's compatibility rule, the error carries the

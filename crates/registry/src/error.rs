@@ -76,6 +76,28 @@ pub enum ErrorKind {
     Invalid,
 }
 
+impl ErrorKind {
+    /// Its name, for programs.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Unreachable => "unreachable",
+            Self::TimedOut => "timed_out",
+            Self::Unavailable => "unavailable",
+            Self::Throttled => "throttled",
+            Self::Incompatible => "incompatible",
+            Self::Unauthenticated => "unauthenticated",
+            Self::Forbidden => "forbidden",
+            Self::NotFound => "not_found",
+            Self::Unknown => "unknown",
+            Self::Rejected => "rejected",
+            Self::Redirected => "redirected",
+            Self::Malformed => "malformed",
+            Self::Tls => "tls",
+            Self::Invalid => "invalid",
+        }
+    }
+}
+
 impl RegistryError {
     pub(crate) fn new(facts: Facts) -> Self {
         Self(Arc::new(facts))
@@ -106,6 +128,11 @@ impl RegistryError {
     /// The kind of the failure.
     pub fn kind(&self) -> ErrorKind {
         self.0.kind
+    }
+
+    /// What was asked for, in a few words that are always the same.
+    pub fn operation(&self) -> &'static str {
+        self.0.operation
     }
 
     /// The subject that was asked about.

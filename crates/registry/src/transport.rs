@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fmt::Write;
 use std::io;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use reqwest::header::{ACCEPT, CONTENT_TYPE, HeaderMap, HeaderValue, LOCATION, RETRY_AFTER};
@@ -41,7 +41,10 @@ pub(crate) struct Transport {
     http: reqwest::Client,
     base: Url,
     auth: Auth,
+    observer: OnceLock<Box<Observe>>,
 }
+
+type Observe = dyn Fn(&RegistryError) + Send + Sync;
 
 /// What is asked, in the words that an error needs and the parts that a URL needs.
 pub(crate) struct Request<'a> {
@@ -87,7 +90,7 @@ impl Transport {
         }
         let http =
             builder.build().map_err(|error| invalid(format!("no HTTP client ({})", chain(&error.without_url()))))?;
-        Ok(Self { http, base, auth })
+        Ok(Self { http, base, auth, observer: OnceLock::new() })
     }
 
     /// The base URL, without user and password.
@@ -95,8 +98,27 @@ impl Transport {
         self.base.as_str().trim_end_matches('/')
     }
 
+    /// Tells this function of each request that fails; it is set once.
+    pub(crate) fn observe(&self, observe: impl Fn(&RegistryError) + Send + Sync + 'static) {
+        let _only_the_first_counts = self.observer.set(Box::new(observe));
+    }
+
+    /// That the registry does not know what it was asked for is an answer.
+    fn observed<T>(&self, outcome: Result<T, RegistryError>) -> Result<T, RegistryError> {
+        if let (Err(error), Some(observe)) = (&outcome, self.observer.get())
+            && error.kind() != ErrorKind::Unknown
+        {
+            observe(error);
+        }
+        outcome
+    }
+
     /// Sends a request and reads its answer as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, RegistryError> {
+        self.observed(self.ask_json(request).await)
+    }
+
+    async fn ask_json<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, RegistryError> {
         let mut response = self.send(request).await?;
         let status = response.status();
         let (bytes, is_whole) =
@@ -113,6 +135,10 @@ impl Transport {
 
     /// Sends a request whose answer is a JSON array of unknown length, of which nothing but the opening bracket is looked at.
     pub(crate) async fn array_start(&self, request: &Request<'_>) -> Result<(), RegistryError> {
+        self.observed(self.ask_array_start(request).await)
+    }
+
+    async fn ask_array_start(&self, request: &Request<'_>) -> Result<(), RegistryError> {
         let mut response = self.send(request).await?;
         loop {
             let chunk = response.chunk().await.map_err(|error| self.io_error(request, &error))?;

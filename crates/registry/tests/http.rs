@@ -1,6 +1,9 @@
 //! The client against a server of the test's own: what it sends, and what it makes of each answer.
 
-use std::time::Duration;
+use std::{
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use registry::{
     Action, Auth, Compatibility, CompatibilityLevel, ErrorKind, RegistryClient, RegistryError, RegistryOptions,
@@ -39,6 +42,36 @@ fn refusal(status: u16, code: i64, message: &str) -> ResponseTemplate {
 async fn failure(answer: ResponseTemplate) -> RegistryError {
     let server = server(answer).await;
     client(&server).register("shop.public.orders-key", SCHEMA).await.expect_err("the answer is no success")
+}
+
+/// Whoever counts what fails is told what was asked for and what was answered; that something is not known is an answer.
+#[tokio::test]
+async fn whoever_counts_failures_is_told_of_each() {
+    let told: Arc<Mutex<Vec<_>>> = Arc::default();
+    for (status, code) in [(422, 42_201), (409, 409), (503, 50_001), (404, 40_403)] {
+        let server = server(refusal(status, code, "no")).await;
+        let client = client(&server);
+        let seen = Arc::clone(&told);
+        client.observe(move |error| {
+            seen.lock().expect("whole").push((error.operation(), error.status(), error.code(), error.kind().name()));
+        });
+        client.schema_by_id(SchemaId::new(1)).await.expect_err("the answer is no success");
+    }
+    let nowhere =
+        RegistryClient::new(RegistryOptions::new("http://127.0.0.1:9".parse().expect("a URL"))).expect("sound");
+    let seen = Arc::clone(&told);
+    nowhere.observe(move |error| {
+        seen.lock().expect("whole").push((error.operation(), error.status(), error.code(), error.kind().name()));
+    });
+    nowhere.ping().await.expect_err("nobody is there");
+    let operation = "reading a schema by its id";
+    let expected = [
+        (operation, Some(422), Some(42_201), "rejected"),
+        (operation, Some(409), Some(409), "incompatible"),
+        (operation, Some(503), Some(50_001), "unavailable"),
+        ("listing subjects", None, None, "unreachable"),
+    ];
+    assert_eq!(*told.lock().expect("whole"), expected);
 }
 
 #[tokio::test]

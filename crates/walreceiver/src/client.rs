@@ -14,7 +14,7 @@ use crate::{
     message::{Fields, Message, MessageStream, data_row, tag},
     quote::{identifier, literal},
     socket::Socket,
-    stream,
+    stream::{self, SenderTimeout},
     tls::TlsSettings,
 };
 
@@ -142,7 +142,7 @@ impl ReplicationClient {
         options: &[(&str, &str)],
         settings: StreamSettings,
     ) -> Result<(WalReader, Feedback), Error> {
-        let sender_timeout = self.wal_sender_timeout().await?;
+        let sender_timeout = self.bring_down_sender_timeout(settings.sender_timeout_max).await?;
         let mut command = format!("START_REPLICATION SLOT {} LOGICAL {start}", identifier(slot.as_str()));
         for (index, (name, value)) in options.iter().enumerate() {
             let before = if index == 0 { " (" } else { ", " };
@@ -199,14 +199,28 @@ impl ReplicationClient {
         }
     }
 
-    /// How long the server waits for a sign of life; `None` for ever.
-    async fn wal_sender_timeout(&mut self) -> Result<Option<Duration>, Error> {
-        let query = "SELECT setting FROM pg_catalog.pg_settings WHERE name = 'wal_sender_timeout'";
+    /// How long the server waits for a sign of life, after that was brought down to this at most if nobody has chosen it for this connection, role or
+    /// database.
+    async fn bring_down_sender_timeout(&mut self, max: Option<Duration>) -> Result<SenderTimeout, Error> {
+        let (configured, is_chosen) = self.wal_sender_timeout().await?;
+        let Some(max) = max.filter(|max| !is_chosen && configured.is_none_or(|configured| configured > *max)) else {
+            return Ok(SenderTimeout { configured, in_force: configured });
+        };
+        let server = Arc::clone(&self.stream.server);
+        let command = format!("SET wal_sender_timeout = '{}ms'", max.as_millis());
+        bounded(&server, "a replication command", self.query(&command)).await?;
+        Ok(SenderTimeout { configured, in_force: Some(max) })
+    }
+
+    /// How long the server waits for a sign of life, `None` for ever; and whether that was chosen for less than the whole server.
+    async fn wal_sender_timeout(&mut self) -> Result<(Option<Duration>, bool), Error> {
+        let query = "SELECT setting, source IN ('client', 'user', 'database', 'database user') FROM pg_catalog.pg_settings \
+                     WHERE name = 'wal_sender_timeout'";
         let row = self.query_row(query).await?;
         let milliseconds: u64 = column(&row, 0)
             .and_then(|value| value.parse().ok())
             .ok_or_else(|| self.stream.malformed("wal_sender_timeout answer"))?;
-        Ok((milliseconds > 0).then(|| Duration::from_millis(milliseconds)))
+        Ok(((milliseconds > 0).then(|| Duration::from_millis(milliseconds)), column(&row, 1) == Some("t")))
     }
 
     /// Runs a command that waits for nobody, and has exactly one row for an answer.

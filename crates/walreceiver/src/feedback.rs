@@ -72,6 +72,12 @@ impl Feedback {
         self.shared.confirmed()
     }
 
+    /// When anything was last read from the server, counted from the start of the stream. A server that is idle is asked every few seconds
+    /// ([`StreamSettings::question_after`](crate::StreamSettings::question_after)) and answers, so that this goes on for as long as somebody reads.
+    pub fn heard_after(&self) -> Duration {
+        self.shared.heard_after()
+    }
+
     /// What the server was told last.
     pub fn sent(&self) -> Positions {
         let (written, flushed) = self.shared.sent();
@@ -132,8 +138,8 @@ impl FeedbackTask {
         let regular = sent_at + self.times.status_interval;
         let confirmation = if self.shared.confirmed() > flushed { sent_at + COALESCE } else { regular };
         // A silent server is asked again and again; a single question might be lost in its long decoding.
-        let question =
-            (self.shared.heard_at() + self.times.idle_timeout / 2).max(sent_at + self.times.idle_timeout / 8);
+        let again = self.times.question_after.min(self.times.idle_timeout / 8);
+        let question = (self.shared.heard_at() + self.times.question_after).max(sent_at + again);
         regular.min(confirmation).min(question)
     }
 
@@ -146,7 +152,7 @@ impl FeedbackTask {
             flushed,
             applied: flushed,
             sent_at: Timestamp::from_unix_micros(unix_micros()),
-            reply_requested: now >= self.shared.heard_at() + self.times.idle_timeout / 2,
+            reply_requested: now >= self.shared.heard_at() + self.times.question_after,
         };
         self.message.clear();
         put_message(&mut self.message, tag::COPY_DATA, &update.encode());

@@ -62,9 +62,9 @@
 //! # A server that is gone
 //!
 //! Three things notice it. TCP itself, by keepalive probes and `TCP_USER_TIMEOUT`. The feedback task, when a status
-//! update cannot be written. And the reader: after half of [`StreamSettings::idle_timeout`] of silence each status
-//! update asks for an answer, and when none comes for all of it, reading fails. That is done for Unix sockets and for
-//! proxies that keep a dead connection open as well.
+//! update cannot be written. And the reader: after [`StreamSettings::question_after`] of silence each status
+//! update asks for an answer, and when none comes for [`StreamSettings::idle_timeout`], reading fails. That is done for Unix sockets and for
+//! proxies that keep a dead connection open as well. A caller who wants to know of silence sooner has [`Feedback::heard_after`].
 //!
 //! # Hostile bytes
 //!

@@ -28,9 +28,14 @@ pub struct StreamSettings {
     /// The server hears of the positions at least this often. A third of its `wal_sender_timeout` is used if that is
     /// less.
     pub status_interval: Duration,
-    /// Silence after which the server is given up. It is asked for a sign of life after half of it.
+    /// Silence after which the server is asked for a sign of life, and again after as long; half of the idle timeout if that is less.
+    pub question_after: Duration,
+    /// The session's `wal_sender_timeout` is brought down to this where it is longer or off, so that a server notices soon that a client is gone and gives
+    /// its slot to another. What somebody has chosen for the connection, the role or the database stays.
+    pub sender_timeout_max: Option<Duration>,
+    /// Silence after which the server is given up.
     ///
-    /// `None` for two thirds of its `wal_sender_timeout` (40 s where that is off), so that a black hole is noticed
+    /// `None` for two thirds of its `wal_sender_timeout` (40 s where that is off), as it is before it is brought down, so that a black hole is noticed
     /// before the server gives up, and not before it can have answered: while it decodes a large transaction of which
     /// nothing is to be sent, it looks at what the client says only each `wal_sender_timeout` / 2 (pg `walsender.c`,
     /// `WalSndUpdateProgress`).
@@ -39,7 +44,13 @@ pub struct StreamSettings {
 
 impl Default for StreamSettings {
     fn default() -> Self {
-        Self { frame_bytes_max: 64 << 20, status_interval: Duration::from_secs(10), idle_timeout: None }
+        Self {
+            frame_bytes_max: 64 << 20,
+            status_interval: Duration::from_secs(10),
+            question_after: Duration::from_secs(4),
+            sender_timeout_max: None,
+            idle_timeout: None,
+        }
     }
 }
 
@@ -47,16 +58,29 @@ impl Default for StreamSettings {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Times {
     pub(crate) status_interval: Duration,
+    pub(crate) question_after: Duration,
     pub(crate) idle_timeout: Duration,
 }
 
+/// The server's `wal_sender_timeout`, none where it is off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct SenderTimeout {
+    /// As it is configured.
+    pub(crate) configured: Option<Duration>,
+    /// As the session has it.
+    pub(crate) in_force: Option<Duration>,
+}
+
 impl Times {
-    fn new(settings: &StreamSettings, sender_timeout: Option<Duration>) -> Self {
-        let derived = sender_timeout.map_or(Duration::from_secs(40), |limit| limit * 2 / 3);
+    fn new(settings: &StreamSettings, sender_timeout: SenderTimeout) -> Self {
+        let derived = sender_timeout.configured.map_or(Duration::from_secs(40), |limit| limit * 2 / 3);
+        let idle_timeout = settings.idle_timeout.unwrap_or(derived).max(Duration::from_millis(100));
         Self {
             status_interval: sender_timeout
+                .in_force
                 .map_or(settings.status_interval, |limit| settings.status_interval.min(limit / 3)),
-            idle_timeout: settings.idle_timeout.unwrap_or(derived).max(Duration::from_millis(100)),
+            question_after: settings.question_after.min(idle_timeout / 2),
+            idle_timeout,
         }
     }
 }
@@ -145,7 +169,12 @@ impl Shared {
     }
 
     pub(crate) fn heard_at(&self) -> Instant {
-        self.started + Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed))
+        self.started + self.heard_after()
+    }
+
+    /// When something was last read, counted from the start of the stream.
+    pub(crate) fn heard_after(&self) -> Duration {
+        Duration::from_millis(self.heard_after_ms.load(Ordering::Relaxed))
     }
 
     pub(crate) fn stop(&self) -> Stop {
@@ -169,7 +198,7 @@ pub(crate) struct Start {
     pub(crate) server: Arc<str>,
     pub(crate) position: Lsn,
     pub(crate) settings: StreamSettings,
-    pub(crate) sender_timeout: Option<Duration>,
+    pub(crate) sender_timeout: SenderTimeout,
     pub(crate) streams_open_transactions: bool,
 }
 
@@ -210,13 +239,24 @@ mod tests {
     #[test]
     fn the_servers_timeout_is_undercut() {
         let settings = StreamSettings::default();
-        let times = |limit_ms: u64| Times::new(&settings, (limit_ms > 0).then(|| Duration::from_millis(limit_ms)));
+        let limit = |limit_ms: u64| (limit_ms > 0).then(|| Duration::from_millis(limit_ms));
+        let times = |limit_ms: u64| {
+            let limit = limit(limit_ms);
+            Times::new(&settings, SenderTimeout { configured: limit, in_force: limit })
+        };
         for limit_ms in [300, 2_000, 60_000, 600_000] {
             let (times, limit) = (times(limit_ms), Duration::from_millis(limit_ms));
             assert!(times.status_interval < limit / 2, "{times:?}");
             assert!(times.idle_timeout > limit / 2 && times.idle_timeout < limit, "{times:?}");
         }
-        assert_eq!(times(0), Times { status_interval: Duration::from_secs(10), idle_timeout: Duration::from_secs(40) });
+        let (ten, forty) = (Duration::from_secs(10), Duration::from_secs(40));
+        let asked = Duration::from_secs(4);
+        assert_eq!(times(0), Times { status_interval: ten, question_after: asked, idle_timeout: forty });
+        assert_eq!(times(3_000).question_after, Duration::from_secs(1));
+        // Brought down, it wants to hear more often, and has as long for its decoding as it had.
+        let lowered = SenderTimeout { configured: limit(60_000), in_force: limit(9_000) };
+        let expected = Times { status_interval: Duration::from_secs(3), question_after: asked, idle_timeout: forty };
+        assert_eq!(Times::new(&settings, lowered), expected);
     }
 
     #[test]

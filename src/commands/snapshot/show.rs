@@ -130,6 +130,7 @@ mod tests {
     fn table(name: &str, state: State) -> TableStatus {
         TableStatus {
             table: name.into(),
+            name: None,
             state,
             rows: 0,
             bytes: 0,

@@ -23,6 +23,7 @@ fn status() -> Status {
     metrics.copy_failed(&Failure::new(Code::PostgresUnavailable, "the server does not answer"));
     let table = |table: &str, state| control::TableStatus {
         table: table.into(),
+        name: None,
         state,
         rows: 500,
         bytes: 1000,

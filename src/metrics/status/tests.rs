@@ -62,6 +62,8 @@ history.source_to_committed_p99_ms: array
 history.source_to_committed_p99_ms[]: number
 lag.bytes: number
 lag.ms: number
+last.event_ms: number
+last.xid: number
 latencies.over_ms: number
 latencies.stages: array
 latencies.stages[].count: number
@@ -151,6 +153,7 @@ fn shape(value: &Value, path: &str, out: &mut BTreeSet<String>) {
 fn copied(table: &str, state: control::State) -> control::TableStatus {
     control::TableStatus {
         table: table.into(),
+        name: None,
         state,
         rows: 1,
         bytes: 2,
@@ -170,6 +173,8 @@ fn everything() -> Metrics {
     metrics.state("streaming");
     metrics.resumed_at(Resumed::at(0x10.into()));
     metrics.confirmed(0x10.into());
+    metrics.events_encoded();
+    metrics.transaction_received(7);
     metrics.encoded(std::time::Duration::from_millis(3));
     metrics.queued(std::time::Duration::from_millis(3));
     metrics.kafka_committed(Resumed::at(0x10.into()), 1, std::time::Duration::from_millis(3), 0, unix_ms() * 1000);
@@ -241,6 +246,8 @@ fn what_is_not_known_is_null() {
     for path in [
         "/slot",
         "/copies",
+        "/last/event_ms",
+        "/last/xid",
         "/positions/server",
         "/positions/confirmed",
         "/rates/events_per_second",

@@ -410,6 +410,7 @@ impl State {
         let rate = |turn: &Turn| rows.saturating_sub(turn.rows) as f64 / turn.began.elapsed().as_secs_f64().max(0.001);
         TableStatus {
             table: name.to_string(),
+            name: Some(name.clone()),
             state,
             rows,
             bytes: record.map_or(0, |record| record.bytes),

@@ -54,6 +54,9 @@ const COPY_QUEUE_LEN_MAX: usize = 16;
 /// How often it is said that the slot is still being created.
 const SLOT_REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How long the server may take to notice that an instance of a pair is gone without having said goodbye: its machine is, or its network, or it hangs.
+const SENDER_TIMEOUT_IN_A_PAIR: Duration = Duration::from_secs(10);
+
 pub(super) struct Starting<'a> {
     pub(super) shared: &'a Shared,
 }
@@ -469,6 +472,7 @@ impl Starting<'_> {
             // One frame is held beside its encoded form.
             frame_bytes_max: usize::try_from(config.memory_limit_bytes / 4).unwrap_or(usize::MAX),
             status_interval: config.postgres.status_interval,
+            sender_timeout_max: self.shared.stands_by.then_some(SENDER_TIMEOUT_IN_A_PAIR),
             ..StreamSettings::default()
         };
         client

@@ -8,6 +8,7 @@ use pgoutput::{LogicalMessage, Timestamp};
 use super::{Boundary, Covered, Source};
 use crate::{
     failure::{Code, Failure},
+    metrics::LeftOut,
     pipeline::publish::unix_ns,
 };
 
@@ -38,6 +39,9 @@ impl Source {
         };
         transaction.messages += 1;
         if !is_wanted {
+            if !is_covered {
+                self.metrics.left_out(LeftOut::UnwantedMessage);
+            }
             return Ok(());
         }
         if is_covered {
@@ -67,7 +71,11 @@ impl Source {
             return Err(Failure::new(Code::ProtocolViolation, found).at(message.lsn));
         }
         // It ends at or before the position, so that it starts before it.
-        if message.lsn <= self.resume.end_lsn || !self.relations.metadata.wants_message(&message.prefix) {
+        if message.lsn <= self.resume.end_lsn {
+            return Ok(());
+        }
+        if !self.relations.metadata.wants_message(&message.prefix) {
+            self.metrics.left_out(LeftOut::UnwantedMessage);
             return Ok(());
         }
         let position = self.position().quiet_until(message.lsn).ok_or_else(|| self.split_is_gone())?;

@@ -321,6 +321,7 @@ fn letters_are_not_taken_for_others() {
         properties: BTreeMap::new(),
         memory_limit_bytes: 64 << 20,
         token_file: None,
+        observer: publisher::ErrorObserver::default(),
     };
     let reader = || LogReader::new(&settings, topic.as_str(), Isolation::Committed);
     assert_eq!(reader().bounds_if_there().expect("an answer"), None);

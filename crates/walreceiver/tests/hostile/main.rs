@@ -60,6 +60,12 @@ impl Server {
 
     /// Lets the client in, and answers its commands up to the stream's start.
     async fn stream(&mut self, sender_timeout_ms: &str) {
+        let set = self.stream_with(sender_timeout_ms, "f").await;
+        assert_eq!(set, None, "nobody has asked for another timeout");
+    }
+
+    /// The same; returns what the client has set before. `is_chosen` is whether the timeout is one of the role's, of the database's or of the connection's.
+    async fn stream_with(&mut self, sender_timeout_ms: &str, is_chosen: &str) -> Option<String> {
         self.startup().await;
         let mut hello = authentication(0, b"");
         hello.extend(message(b'S', b"server_version\x0018.1\0"));
@@ -71,15 +77,24 @@ impl Server {
         assert_eq!(tag, b'Q');
         assert!(query.starts_with(b"SELECT setting"), "{query:?}");
         let mut row = BytesMut::new();
-        row.put_u16(1);
-        row.put_u32(u32::try_from(sender_timeout_ms.len()).expect("short"));
-        row.put_slice(sender_timeout_ms.as_bytes());
+        row.put_u16(2);
+        for value in [sender_timeout_ms, is_chosen] {
+            row.put_u32(u32::try_from(value.len()).expect("short"));
+            row.put_slice(value.as_bytes());
+        }
         self.send(&[message(b'D', &row), ready()].concat()).await;
 
-        let (tag, query) = self.message().await;
+        let (mut tag, mut query) = self.message().await;
+        let mut set = None;
+        if query.starts_with(b"SET ") {
+            set = Some(String::from_utf8_lossy(&query).trim_end_matches('\0').to_owned());
+            self.send(&[message(b'C', b"SET\0"), ready()].concat()).await;
+            (tag, query) = self.message().await;
+        }
         assert_eq!(tag, b'Q');
         assert!(query.starts_with(b"START_REPLICATION SLOT \"s\" LOGICAL 0/10"), "{query:?}");
         self.send(&message(b'W', &[0, 0, 0])).await;
+        set
     }
 }
 

@@ -223,6 +223,29 @@ async fn a_silent_server_is_asked_and_then_given_up() {
 }
 
 #[tokio::test]
+async fn a_timeout_that_nobody_has_chosen_is_brought_down() {
+    let max = Some(Duration::from_secs(9));
+    for (configured_ms, is_chosen, set) in [
+        ("60000", "f", Some("SET wal_sender_timeout = '9000ms'")),
+        ("0", "f", Some("SET wal_sender_timeout = '9000ms'")),
+        ("60000", "t", None),
+        ("0", "t", None),
+        ("5000", "f", None),
+    ] {
+        let (url, server) = serve(async move |mut server: Server| {
+            let set = server.stream_with(configured_ms, is_chosen).await;
+            server.rest().await;
+            set
+        })
+        .await;
+        let (reader, _feedback) =
+            start(&url, StreamSettings { sender_timeout_max: max, ..StreamSettings::default() }).await;
+        drop(reader);
+        assert_eq!(server.await.expect("no surprise").as_deref(), set, "{configured_ms} {is_chosen}");
+    }
+}
+
+#[tokio::test]
 async fn a_caller_that_stalls_does_not_take_the_server_for_dead() {
     let (url, _server) = serve(|mut server| async move {
         server.stream("60000").await;
