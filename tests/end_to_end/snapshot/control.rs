@@ -183,6 +183,8 @@ fn a_table_whose_rows_cannot_be_read_is_put_off_and_told() {
     stream.set("snapshot.statement_timeout", "1s");
     stream.set("postgres.match_interval", "1s");
     stream.set("snapshot.notification_topic", &format!("notifications-of-{}", stream.name));
+    // Only there what is told is in order.
+    stream.set("kafka.topics.partitions", "1");
     let slowly = |seconds: u32| {
         stream.database.execute(&format!(
             "create or replace function oracle.slowly(id bigint) returns bool language plpgsql as $$
