@@ -15,10 +15,11 @@ TEST := $(CARGO) test --locked --features fault-points
 export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 3 ? 3 : cores)))
 # How long `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
-# How much `make test-long` does; `make test` does 60 rounds and a million rows.
+# How much `make test-long` does; `make test` does 60 rounds and a million rows, and kills each of what has part in a copy 3 to 8 times.
 KILL_ROUNDS ?= 600
 REPLAY_EVENTS ?= 1000000
 HUGE_ROWS ?= 10000000
+SNAPSHOT_ROUNDS ?= 60
 
 .PHONY: help
 help: ## List the targets.
@@ -43,7 +44,7 @@ test: dependencies ## Prove it: unit, property and golden tests, and tests again
 	$(STACK) install --postgres 14 --browser
 	$(TEST) --workspace --no-run
 	$(STACK) run -- $(TEST) --workspace
-	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables slot_guards sigkill fault_points parity round_trip ddl
+	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- changes termination publication idle_tables slot_guards sigkill fault_points parity round_trip ddl existing_rows_are_copied a_partitioned_table_is_copied
 
 .PHONY: test-versions
 test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 16 and 17.
@@ -55,9 +56,11 @@ test-versions: dependencies ## The tests of the whole stream on PostgreSQL 15, 1
 	done
 
 .PHONY: test-long
-test-long: dependencies ## The fault suite at length: 600 rounds of kills, 10 million rows in one transaction.
-	$(STACK) install --browser
-	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) PGSLUICE_TEST_REPLAY_EVENTS=$(REPLAY_EVENTS) $(TEST) --test end_to_end
+test-long: dependencies ## The fault suite at length: 600 rounds of kills, 60 of each while rows are copied, 10 million rows in one transaction; all of copies on 14.
+	$(STACK) install --postgres 14 --browser
+	$(STACK) run -- env PGSLUICE_TEST_KILL_ROUNDS=$(KILL_ROUNDS) PGSLUICE_TEST_HUGE_ROWS=$(HUGE_ROWS) PGSLUICE_TEST_REPLAY_EVENTS=$(REPLAY_EVENTS) \
+		PGSLUICE_TEST_SNAPSHOT_KILLS=$(SNAPSHOT_ROUNDS) PGSLUICE_TEST_SNAPSHOT_CRASHES=$(SNAPSHOT_ROUNDS) $(TEST) --test end_to_end
+	$(STACK) run --postgres 14 -- $(TEST) --test end_to_end -- snapshot::
 
 .PHONY: bench
 bench: dependencies ## Decode and encode per row, drain a million rows beside pg_recvlogical, copy five million beside COPY.

@@ -183,6 +183,9 @@ codes! {
     SnapshotImpossible "snapshot-impossible" Stop 3
         "The rows of a table from before it was streamed cannot be copied.",
         "Give the table a primary key. Without one it is copied in one piece, for which `events.skip` must have neither `truncate` nor `read`, the envelope must be Debezium's, and the topic must not be compacted.";
+    SnapshotTableGone "snapshot-table-gone" Stop 3
+        "A table was dropped, or taken out of the publication, before all of its rows were copied.",
+        "Nothing, if that was meant: what was copied stays in its topic, as what was streamed does. Otherwise create it again, or put it back: all of its rows are copied then.";
     ControlDenied "control-denied" Stop 2
         "The running instance takes no commands from here.",
         "Set http.token for the instance and for the command.";

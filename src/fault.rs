@@ -18,6 +18,8 @@ pub enum Point {
     SlotCreated,
     /// A schema was written to the built-in registry's topic, and its transaction was not committed.
     BeforeSchemaCommit,
+    /// One command of a signal was carried out, and others are left of it.
+    WithinSignal,
 }
 
 /// Dies here if it was asked for.
@@ -87,6 +89,7 @@ mod armed {
             "slot-announced" => Point::SlotAnnounced,
             "slot-created" => Point::SlotCreated,
             "before-schema-commit" => Point::BeforeSchemaCommit,
+            "within-signal" => Point::WithinSignal,
             _ => return None,
         };
         Some((point, count.parse().ok()?))

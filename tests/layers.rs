@@ -13,6 +13,8 @@ const ALLOWED: &[(&str, &[&str])] = &[
 
 /// What a library must not use: it returns facts, and leaves it to the program to show them.
 const FORBIDDEN: &[&str] = &["prometheus", "clap", "axum", "anyhow", "tracing-subscriber"];
+/// What one may use and no other: whoever has no Kafka builds those without librdkafka.
+const RESERVED: &[(&str, &[&str])] = &[("rdkafka", &["publisher"]), ("rdkafka-sys", &["publisher"])];
 
 #[test]
 fn dependencies_point_one_way() {
@@ -30,6 +32,9 @@ fn dependencies_point_one_way() {
         let used = manifest["dependencies"].as_table().expect("it has dependencies");
         for dependency in used.keys() {
             assert!(!FORBIDDEN.contains(&dependency.as_str()), "{name} must not use {dependency}");
+            if let Some((_, users)) = RESERVED.iter().find(|(reserved, _)| reserved == dependency) {
+                assert!(users.contains(name), "{name} must not use {dependency}");
+            }
             assert!(dependency != "pgsluice", "{name} must not use the program");
             if expected.contains(dependency) {
                 assert!(allowed.contains(&dependency.as_str()), "{name} must not use {dependency}");

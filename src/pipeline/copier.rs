@@ -415,7 +415,14 @@ impl Copier {
                 reader.disconnect();
             }
             match self.copy_table(table, (worker, look), &mut reader).await {
-                Ok(end) => self.settle(table, look, end).await,
+                Ok(end) => {
+                    if let End::Impossible { is_news: true, .. } = end
+                        && let Err(over) = self.tell_not_copied(table, Code::SnapshotImpossible).await
+                    {
+                        return over;
+                    }
+                    self.settle(table, look, end).await;
+                }
                 Err(failure) if failure.code() == Code::Internal => return failure,
                 Err(failure) => {
                     self.metrics.copy_failed(&failure);
@@ -423,9 +430,21 @@ impl Copier {
                         code = failure.code().as_str(),
                         "a table is not copied for now, and is tried again later; the stream and other tables go on: {failure}"
                     );
+                    if let Err(over) = self.tell_not_copied(table, failure.code()).await {
+                        return over;
+                    }
                     self.settle(table, look, End::failed(&failure)).await;
                 }
             }
+        }
+    }
+
+    /// Tells whoever reads notifications, once until the table gets on or something else keeps it from that.
+    async fn tell_not_copied(&self, table: Oid, code: Code) -> Result<(), Failure> {
+        let told = self.state().not_copied(table, code);
+        match told {
+            Some((table, rows)) => self.tell(Notice::not_copied(table, rows, code.as_str())).await,
+            None => Ok(()),
         }
     }
 

@@ -10,6 +10,8 @@ pub(crate) struct Notice {
     happened: Happened,
     /// `schema.table`, and how many of its rows were copied.
     table: Option<(String, u64)>,
+    /// What it has come to, in a word.
+    status: Option<&'static str>,
 }
 
 /// What has happened.
@@ -25,6 +27,8 @@ pub(crate) enum Happened {
     Completed,
     /// Somebody has stopped a table's copy, or the table is gone.
     Aborted,
+    /// A table cannot be copied, now or at all.
+    NotCopied,
     Paused,
     Resumed,
     /// The stream goes on behind a gap, and copies every table.
@@ -42,7 +46,8 @@ impl Happened {
             Self::Aborted => "ABORTED",
             Self::Paused => "PAUSED",
             Self::Resumed => "RESUMED",
-            // Debezium has no word for it.
+            // Debezium has no words for these. Its table that could not be read is over, and ours is tried again.
+            Self::NotCopied => "NOT_COPIED",
             Self::BegunAnew => "BEGUN_ANEW",
         }
     }
@@ -50,11 +55,17 @@ impl Happened {
 
 impl Notice {
     pub(crate) fn of_table(happened: Happened, record: &TableRecord) -> Self {
-        Self { happened, table: Some((format!("{}.{}", record.schema, record.table), record.rows)) }
+        let status = (happened == Happened::TableCompleted).then_some("SUCCEEDED");
+        Self { happened, table: Some((format!("{}.{}", record.schema, record.table), record.rows)), status }
     }
 
     pub(crate) fn of_all(happened: Happened) -> Self {
-        Self { happened, table: None }
+        Self { happened, table: None, status: None }
+    }
+
+    /// A table, of which so many rows are, is not copied, for what has this code.
+    pub(crate) fn not_copied(table: String, rows: u64, code: &'static str) -> Self {
+        Self { happened: Happened::NotCopied, table: Some((table, rows)), status: Some(code) }
     }
 
     /// Whether it tells that a copy has begun.
@@ -75,8 +86,8 @@ impl Notice {
             data[current] = Value::from(table.as_str());
             data["total_rows_scanned"] = Value::from(rows.to_string());
         }
-        if self.happened == Happened::TableCompleted {
-            data["status"] = Value::from("SUCCEEDED");
+        if let Some(status) = self.status {
+            data["status"] = Value::from(status);
         }
         let value = json!({
             "id": id,
@@ -105,6 +116,11 @@ mod tests {
         assert_eq!(
             value,
             r#"{"id":"1-2-3","aggregate_type":"Incremental Snapshot","type":"TABLE_SCAN_COMPLETED","additional_data":{"connector_name":"shop","data_collections":"public.item","scanned_collection":"public.item","total_rows_scanned":"4711","status":"SUCCEEDED"},"timestamp":1700000000000}"#
+        );
+        let (_, value) = encode(&Notice::not_copied("public.item".to_owned(), 500, "postgres-refused"));
+        assert_eq!(
+            value,
+            r#"{"id":"1-2-3","aggregate_type":"Incremental Snapshot","type":"NOT_COPIED","additional_data":{"connector_name":"shop","data_collections":"public.item","current_collection_in_progress":"public.item","total_rows_scanned":"500","status":"postgres-refused"},"timestamp":1700000000000}"#
         );
         let (_, value) = encode(&Notice::of_all(Happened::Paused));
         assert_eq!(

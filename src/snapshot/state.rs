@@ -60,6 +60,9 @@ pub(crate) struct SignalsRecord {
     pub(crate) topic: String,
     /// Everything before this offset was carried out, or refused.
     pub(crate) offset: i64,
+    /// So was of the signal at this offset what it asks for these tables.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) begun: Vec<String>,
 }
 
 /// A row that is to be read before its table's copy is over.
@@ -270,7 +273,12 @@ impl ControlRecord {
 
 impl SignalsRecord {
     pub(crate) fn new(topic: &str, offset: i64) -> Self {
-        Self { version: VERSION, topic: topic.to_owned(), offset }
+        Self { version: VERSION, topic: topic.to_owned(), offset, begun: Vec::new() }
+    }
+
+    /// In the middle of the signal at the offset, which has begun these tables.
+    pub(crate) fn within(topic: &str, offset: i64, begun: Vec<String>) -> Self {
+        Self { begun, ..Self::new(topic, offset) }
     }
 
     pub(crate) fn attachment(&self) -> Attachment {
@@ -448,6 +456,14 @@ mod tests {
         let attachment = StreamRecord::new(vec![7]).attachment();
         assert_eq!(attachment.suffix, "snapshot");
         assert_eq!(attachment.value.as_deref(), Some(&br#"{"version":1,"not_copied":[7]}"#[..]));
+        let attachment = SignalsRecord::new("signals", 7).attachment();
+        assert_eq!(attachment.suffix, "signals");
+        assert_eq!(attachment.value.as_deref(), Some(&br#"{"version":1,"topic":"signals","offset":7}"#[..]));
+        let within = SignalsRecord::within("signals", 6, vec!["public.item".to_owned()]).attachment();
+        assert_eq!(
+            within.value.as_deref(),
+            Some(&br#"{"version":1,"topic":"signals","offset":6,"begun":["public.item"]}"#[..])
+        );
     }
 
     #[test]

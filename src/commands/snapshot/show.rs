@@ -6,8 +6,8 @@ use indicatif::{HumanBytes, HumanCount, HumanDuration, MultiProgress, ProgressBa
 
 use crate::snapshot::control::{State, Status, TableStatus};
 
-/// So many bars fit into a terminal.
-const BARS_MAX: usize = 16;
+/// So many bars, of two lines each, fit into a terminal.
+const BARS_MAX: usize = 10;
 
 /// A table of tables: those that are named, or all.
 pub(super) fn tables(status: &Status, named: &[String]) -> String {
@@ -106,7 +106,8 @@ impl Bars {
 }
 
 fn style() -> ProgressStyle {
-    ProgressStyle::with_template("{prefix:30!} {bar:30} {percent:>3}%  {human_pos} of about {human_len} rows, {msg}")
+    // In 80 columns a line has no room for a bar and all that is said beside it.
+    ProgressStyle::with_template("{prefix:40!} {bar:30} {percent:>3}%\n  {human_pos} of about {human_len} rows, {msg}")
         .unwrap_or_else(|_| ProgressStyle::default_bar())
 }
 

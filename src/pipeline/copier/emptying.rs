@@ -104,12 +104,17 @@ impl Copier {
         match record {
             Some(record) if record.is_owed() => self.leave_owed(oid, record).await,
             Some(record) => {
-                let told = record.is_going_on().then(|| Notice::of_table(Happened::Aborted, &record));
+                let is_cut_short = record.is_going_on();
+                let told = is_cut_short.then(|| Notice::of_table(Happened::Aborted, &record));
                 // One of which nothing was written, or that nobody copies by himself, is then as if it were new.
                 let has_written = record.rows > 0 || record.after.is_some() || record.ended_at_ms.is_some();
                 let is_kept = (has_written || record.empties_first()) && self.state().is_copied_unasked(oid);
                 if !is_kept || self.asking.lock().await.existing_tables(&[oid]).await?.is_empty() {
-                    return self.forget(oid, told).await;
+                    self.forget(oid, told).await?;
+                    if is_cut_short {
+                        self.tell_cut_short(&record);
+                    }
+                    return Ok(());
                 }
                 let TableRecord { schema, table, .. } = &record;
                 warn!(
@@ -123,6 +128,16 @@ impl Copier {
             }
             None => self.forget(oid, None).await,
         }
+    }
+
+    /// What was copied of it stays: each row was in the table, and what became of it until the table was gone was streamed. So it is with a
+    /// table that goes once all of it is copied.
+    fn tell_cut_short(&self, record: &TableRecord) {
+        let TableRecord { schema, table, rows, .. } = record;
+        let found = format!("the table is gone, of which {rows} rows were copied");
+        let failure = Failure::new(Code::SnapshotTableGone, found).in_table(schema, table);
+        self.metrics.copy_failed(&failure);
+        warn!(code = failure.code().as_str(), schema, table, rows, "the rest of the table is not copied: {failure}");
     }
 
     /// The same of one that is owed a copy at once: see [`AtOnce`](crate::snapshot::AtOnce).

@@ -12,8 +12,9 @@ use tracing::{info, warn};
 use super::Copier;
 use crate::{
     failure::{Code, Failure},
+    fault,
     pipeline::publish::failure_of,
-    snapshot::{Signal, SignalsRecord},
+    snapshot::{Signal, SignalsRecord, control::Command},
 };
 
 /// How often the topic is looked at.
@@ -107,18 +108,29 @@ impl Copier {
         // A table may have been added since the last look.
         self.look(&mut self.catalog()).await?;
         let published: Vec<String> = self.state().published.values().map(ToString::to_string).collect();
-        let behind = vec![SignalsRecord::new(topic, offset).attachment()];
         let refused = match Signal::read(value, &published) {
             Ok(Signal::Commands(commands)) => {
                 let mut is_written = false;
-                let mut commands = commands.into_iter().peekable();
+                let mut begun = self.begun_by_signal(topic, offset - 1);
+                let mut commands = without(commands, &begun).into_iter().peekable();
                 while let Some(command) = commands.next() {
                     info!(topic, ?command, "a signal asks for this");
-                    // If it ends between two of them, all are asked for again, and what goes on already goes on.
-                    let besides = if commands.peek().is_none() { behind.clone() } else { Vec::new() };
-                    let is_last = !besides.is_empty();
-                    match self.carry_out(command, besides).await {
-                        Ok(_) => is_written = is_last,
+                    begun.extend(tables_of(&command));
+                    let is_last = commands.peek().is_none();
+                    // If it ends between two of them, it goes on behind the first: what that has started may be over by then.
+                    let record = if is_last {
+                        SignalsRecord::new(topic, offset)
+                    } else {
+                        SignalsRecord::within(topic, offset - 1, begun.clone())
+                    };
+                    match self.carry_out(command, vec![record.attachment()]).await {
+                        Ok(_) => {
+                            is_written = is_last;
+                            self.state().progress.signals = Some(record);
+                            if !is_last {
+                                fault::point(fault::Point::WithinSignal);
+                            }
+                        }
                         Err(failure) if failure.code() == Code::SnapshotRefused => {
                             tell_refused(topic, offset, &failure.to_string());
                         }
@@ -139,8 +151,33 @@ impl Copier {
         if let Some(why) = refused {
             tell_refused(topic, offset, &why);
         }
-        self.record(behind).await
+        self.record(vec![SignalsRecord::new(topic, offset).attachment()]).await
     }
+
+    /// The tables that the signal at an offset has begun before the process, or the session, ended.
+    fn begun_by_signal(&self, topic: &str, offset: i64) -> Vec<String> {
+        let held = self.state().progress.signals.clone();
+        held.filter(|held| held.topic == topic && held.offset == offset).map(|held| held.begun).unwrap_or_default()
+    }
+}
+
+fn tables_of(command: &Command) -> Vec<String> {
+    match command {
+        Command::Start { tables, .. } => tables.clone(),
+        _ => Vec::new(),
+    }
+}
+
+/// What is left of a signal's commands.
+fn without(commands: Vec<Command>, begun: &[String]) -> Vec<Command> {
+    let left = |command| match command {
+        Command::Start { mut tables, condition, parallel } => {
+            tables.retain(|table| !begun.contains(table));
+            (!tables.is_empty()).then_some(Command::Start { tables, condition, parallel })
+        }
+        other => Some(other),
+    };
+    commands.into_iter().filter_map(left).collect()
 }
 
 fn tell_refused(topic: &str, behind: i64, why: &str) {

@@ -46,6 +46,8 @@ pub(super) struct State {
     unwatched: BTreeMap<u32, PublishedTable>,
     /// Those of which it was said that they cannot be copied.
     impossible: BTreeSet<u32>,
+    /// Those of which it was told for what they are not copied, and how many rows each had then.
+    told_not_copied: BTreeMap<u32, (Code, u64)>,
     /// Those that were away, as it was said, and are not copied anew by themselves.
     pub(super) told_away: BTreeSet<u32>,
     /// Those that are copied at once and could not be, for how long others come first, and until when: each attempt writes from the first row on.
@@ -121,6 +123,7 @@ impl State {
             leaving: BTreeMap::new(),
             unwatched: BTreeMap::new(),
             impossible: BTreeSet::new(),
+            told_not_copied: BTreeMap::new(),
             told_away: BTreeSet::new(),
             resting: BTreeMap::new(),
             problems: BTreeMap::new(),
@@ -263,6 +266,15 @@ impl State {
         self.impossible.insert(table.into())
     }
 
+    /// The name of a table that is not copied for what has this code, and how many of its rows are, if that is news.
+    pub(super) fn not_copied(&mut self, table: Oid, code: Code) -> Option<(String, u64)> {
+        let oid = u32::from(table);
+        let name = self.published.get(&oid)?.to_string();
+        let rows = self.progress.tables.get(&oid).map_or(0, |record| record.rows);
+        let is_news = self.told_not_copied.insert(oid, (code, rows)) != Some((code, rows));
+        is_news.then_some((name, rows))
+    }
+
     /// How many tables lack rows.
     pub(super) fn lacking(&self) -> usize {
         self.taken.len()
@@ -376,6 +388,7 @@ impl State {
     pub(super) fn start(&mut self, table: u32, record: TableRecord) {
         self.progress.tables.insert(table, record);
         self.impossible.remove(&table);
+        self.told_not_copied.remove(&table);
         self.told_away.remove(&table);
         self.resting.remove(&table);
         self.pending.push_back((table.into(), self.looks.saturating_sub(1)));

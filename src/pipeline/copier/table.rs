@@ -230,7 +230,8 @@ impl Copier {
                 if copying.record.is_owed() && self.state().is_back(oid) {
                     return Ok(End::NextTurn("it was taken out of the publication and put back".to_owned()));
                 }
-                if !copying.record.is_owed() {
+                // Of one that has rows in Kafka it is told when it is left.
+                if !self.state().progress.tables.contains_key(&oid.into()) {
                     let TableRecord { schema, table, .. } = &copying.ahead;
                     info!(schema, table, "the table is not copied, for it is not streamed");
                 }

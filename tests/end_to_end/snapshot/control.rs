@@ -1,8 +1,10 @@
 //! Commands to a running instance, by `pgsluice snapshot` and over HTTP.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
-use super::{COPY_TIMEOUT, await_copied, create, judge::Judged};
+use super::{COPY_TIMEOUT, await_copied, create, judge::Judged, signals, trouble::await_log};
 use crate::harness::{
     event::Record,
     http, kafka,
@@ -151,12 +153,71 @@ fn rows_that_meet_a_condition_are_copied_when_somebody_asks() {
     program.kill();
     let program = stream.start_ready();
     assert_eq!(state(&status(&stream, &program), "item"), "copied");
-    command(&stream, &program, &["start", "public.pair"]);
+    program.terminate();
+    // One that is killed midway goes on behind what it has, and wants what it wanted.
+    stream.set("snapshot.rows_per_second", "100");
+    let program = stream.start_ready();
+    command(&stream, &program, &["start", "public.pair", "--where", "number % 2 = 0"]);
+    await_begun(&program);
+    assert_eq!(state(&status(&stream, &program), "pair"), "copying");
+    program.kill();
+    stream.set("snapshot.rows_per_second", "1000000");
+    let program = stream.start_ready();
     await_state(&stream, &program, "pair", "copied");
     stream.drain();
     program.terminate();
     let records = stream.records();
-    assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [100, 2000, 0]);
+    assert_eq!(["item", "pair", "whole"].map(|table| copied(&records, table)), [100, 1000, 0]);
+    let numbers = records.iter().filter(|record| record.table == "pair").filter_map(|record| record.key.as_ref());
+    let numbers: BTreeSet<u32> =
+        numbers.map(|key| key["number"].as_ref().expect("it is one").parse().expect("a number")).collect();
+    assert!(numbers.iter().copied().eq((2..=2000).step_by(2)), "each once, and no other: {numbers:?}");
+}
+
+/// A chunk that cannot be read, with however few rows, leaves its table for later, and no other, and goes on where it was.
+#[test]
+fn a_table_whose_rows_cannot_be_read_is_put_off_and_told() {
+    let stack = Stack::shared();
+    let mut stream = create(&stack, "put_off", 1000);
+    stream.set("snapshot.mode", "never");
+    stream.set("snapshot.statement_timeout", "1s");
+    stream.set("postgres.match_interval", "1s");
+    stream.set("snapshot.notification_topic", &format!("notifications-of-{}", stream.name));
+    // Only there what is told is in order.
+    stream.set("kafka.topics.partitions", "1");
+    let slowly = |seconds: u32| {
+        stream.database.execute(&format!(
+            "create or replace function oracle.slowly(id bigint) returns bool language plpgsql as $$
+             begin if id > 500 then perform pg_sleep({seconds}); end if; return true; end $$"
+        ));
+    };
+    slowly(60);
+    let program = stream.start_ready();
+    command(&stream, &program, &["start", "public.item", "--where", "oracle.slowly(id)"]);
+    await_begun(&program);
+    command(&stream, &program, &["start", "public.pair"]);
+    await_log(&program, "a table is not copied for now");
+    await_state(&stream, &program, "pair", "copied");
+    stream.database.execute("update public.item set version = version + 1, note = 'second' where id in (1, 800)");
+    stream.drain();
+    let log = program.log();
+    let told = log.lines().find(|line| line.contains("a table is not copied for now")).expect("it is told");
+    assert!(told.contains("[postgres-unavailable]") && told.contains("table public.item"), "{told}");
+    let seen = command(&stream, &program, &["status"]);
+    assert!(seen.contains("postgres-unavailable: ") && seen.contains("statement timeout"), "{seen}");
+    let before: usize = copied(&stream.records(), "item");
+    assert!((1..=500).contains(&before), "{before} rows were copied");
+    slowly(0);
+    await_state(&stream, &program, "item", "copied");
+    stream.drain();
+    assert_eq!(program.metric("sessions_total"), Some(1.0), "nothing was begun anew");
+    program.terminate();
+    let records = stream.records();
+    Judged::of_tables(&stream, &records, &["item", "pair"]).assert_flawless();
+    let told = signals::told(&stream);
+    let of_item: Vec<_> = told.iter().filter(|(_, of, _)| of == "public.item").map(|(it, ..)| it.as_str()).collect();
+    let not_copied = of_item.iter().filter(|it| **it == "NOT_COPIED").count();
+    assert!(not_copied == 1 && of_item.last() == Some(&"TABLE_SCAN_COMPLETED"), "{told:?}");
 }
 
 /// Of many rows few are wanted, and to ask each whether it is takes its time. No statement looks at more rows than it has time for; one that

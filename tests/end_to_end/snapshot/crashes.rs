@@ -1,6 +1,6 @@
 //! A server is killed while rows are copied, under writers: a delay, and no more.
 //!
-//! `PGSLUICE_TEST_SNAPSHOT_CRASHES` is how often.
+//! `PGSLUICE_TEST_SNAPSHOT_CRASHES` is how often: `make test-long` does 60 of each server.
 
 use std::{thread, time::Duration};
 

@@ -1,4 +1,6 @@
 //! The judge of a stream with copies: what a consumer makes of the topics against what the tables are.
+//!
+//! It is pure but for its first step, which asks the database, so that it can be shown to find each kind of harm: see the tests below, which do harm.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -23,7 +25,10 @@ impl Judged {
 
     /// The same of tables of a test's own. Their rows need no version.
     pub(super) fn of_tables(stream: &Stream, records: &[Record], tables: &[&str]) -> Self {
-        let contents = stream.database.history(tables).contents;
+        Self::of_contents(records, stream.database.history(tables).contents)
+    }
+
+    fn of_contents(records: &[Record], contents: BTreeMap<String, Vec<Row>>) -> Self {
         let mut judged = Self { copied: 0, streamed: 0, violations: Vec::new() };
         judged.events_occur_once(records);
         judged.no_key_steps_back(records);
@@ -42,20 +47,21 @@ impl Judged {
 
     fn events_occur_once(&mut self, records: &[Record]) {
         let mut identities: BTreeSet<Identity> = BTreeSet::new();
-        let mut copied: BTreeSet<(&str, &Row)> = BTreeSet::new();
-        // A row that is given another key may be read twice: see `src/snapshot/moved.rs`.
-        let may_be_read_again: BTreeSet<(&str, &Row)> = records
-            .iter()
-            .filter(|record| record.old_key.is_some())
-            .filter_map(|record| Some((record.table.as_str(), record.key.as_ref()?)))
-            .collect();
+        // A row that is given another key may be read once more for each time: see `src/snapshot/moved.rs`.
+        let mut may_be_copied: BTreeMap<(&str, &Row), usize> = BTreeMap::new();
+        for record in records.iter().filter(|record| record.old_key.is_some()) {
+            let Some(key) = &record.key else { continue };
+            *may_be_copied.entry((record.table.as_str(), key)).or_insert(1) += 1;
+        }
         for record in records {
             let (Some(key), Some(event)) = (&record.key, &record.event) else { continue };
             let place = (record.table.as_str(), key);
             if event.operation == "r" {
                 self.copied += 1;
-                if !copied.insert(place) && !may_be_read_again.contains(&place) {
-                    self.violations.push(format!("{place:?} was copied twice"));
+                let left = may_be_copied.entry(place).or_insert(1);
+                match left.checked_sub(1) {
+                    Some(fewer) => *left = fewer,
+                    None => self.violations.push(format!("{place:?} was copied twice")),
                 }
             } else {
                 self.streamed += 1;
@@ -173,4 +179,164 @@ fn short(row: &Row) -> BTreeMap<&str, &str> {
     row.iter()
         .map(|(name, value)| (name.as_str(), value.as_deref().map_or("null", |text| &text[..cut(text)])))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::event::Event;
+
+    fn row(id: u64, version: u64, body: &str) -> Row {
+        let value = |name: &str, value: String| (name.to_owned(), Some(value));
+        [value("id", id.to_string()), value("version", version.to_string()), value("body", body.to_owned())].into()
+    }
+
+    fn key(id: u64) -> Row {
+        [("id".to_owned(), Some(id.to_string()))].into()
+    }
+
+    /// The records of a table `item`, in order.
+    #[derive(Default)]
+    struct Topic(Vec<Record>);
+
+    impl Topic {
+        fn push(&mut self, operation: &str, id: u64, after: Option<Row>) -> &mut Record {
+            let offset = i64::try_from(self.0.len()).expect("it is small");
+            // A copied row is no part of a transaction.
+            let identity = match operation {
+                "r" => Identity { commit_lsn: 0, ordinal: 0 },
+                _ => Identity { commit_lsn: 100 + offset.unsigned_abs(), ordinal: 1 },
+            };
+            let (operation, lsn) = (operation.to_owned(), identity.commit_lsn);
+            let event = Event { identity, xid: 7, operation, before: None, after, lsn, table_ordinal: 1 };
+            let (schema, table) = ("public".to_owned(), "item".to_owned());
+            let (key, event) = (Some(key(id)), Some(event));
+            self.0.push(Record { schema, table, partition: 0, offset, key, old_key: None, new_key: None, event });
+            self.0.last_mut().expect("it was pushed")
+        }
+
+        fn copied(&mut self, row: Row) {
+            let id = row["id"].as_ref().expect("an id").parse().expect("a number");
+            self.push("r", id, Some(row));
+        }
+
+        fn moved(&mut self, from: u64, row: Row) {
+            let id = row["id"].as_ref().expect("an id").parse().expect("a number");
+            self.push("d", from, None).new_key = Some(key(id));
+            self.push("c", id, Some(row)).old_key = Some(key(from));
+        }
+    }
+
+    /// Three rows are copied. One was changed before its copy and after, one is deleted, and one gets another key while it is copied.
+    fn topic() -> Topic {
+        let mut topic = Topic::default();
+        topic.push("u", 1, Some(row(1, 11, UNAVAILABLE)));
+        topic.copied(row(1, 11, "a"));
+        topic.copied(row(2, 20, "b"));
+        topic.copied(row(3, 30, "c"));
+        topic.push("u", 1, Some(row(1, 12, UNAVAILABLE)));
+        topic.push("d", 2, None);
+        topic.moved(3, row(4, 40, UNAVAILABLE));
+        topic.copied(row(4, 40, "c"));
+        topic
+    }
+
+    fn judged(topic: &Topic) -> Judged {
+        let rows = vec![row(4, 40, "c"), row(1, 12, "a")];
+        Judged::of_contents(&topic.0, [("item".to_owned(), rows)].into())
+    }
+
+    /// Does harm, and expects the judge to name it, and nothing else.
+    fn finds(what: &str, harm: impl FnOnce(&mut Topic)) {
+        let mut topic = topic();
+        harm(&mut topic);
+        let found = judged(&topic).violations;
+        let is_told = |told: &String| told.contains(what) || told.starts_with("  ");
+        assert!(found.iter().any(|told| told.contains(what)) && found.iter().all(is_told), "{what:?}: {found:?}");
+    }
+
+    #[test]
+    fn what_is_right_has_no_violation() {
+        let judged = judged(&topic());
+        judged.assert_flawless();
+        assert_eq!((judged.copied, judged.streamed), (4, 5));
+    }
+
+    /// A row that was copied and deleted, and stays.
+    #[test]
+    fn a_ghost_is_found() {
+        let comes_to = "item has 2 rows, and its topic comes to 3; missing: []; odd: [{\"body\": \"b\"";
+        finds(comes_to, |topic| drop(topic.0.remove(5)));
+        // Its copy comes behind its deletion.
+        finds(comes_to, |topic| {
+            let deleted = topic.0.remove(5);
+            topic.0.insert(2, deleted);
+        });
+        finds("odd: [{\"body\": \"c\", \"id\": \"3\"", |topic| drop(topic.0.remove(6)));
+    }
+
+    #[test]
+    fn a_row_that_is_copied_twice_is_found() {
+        finds("was copied twice", |topic| topic.0.insert(2, topic.0[1].clone()));
+        finds("was copied twice", |topic| topic.0.insert(3, topic.0[2].clone()));
+    }
+
+    /// Each time that a row is given another key excuses one copy more, and no other.
+    #[test]
+    fn a_key_that_rows_come_to_is_copied_as_often() {
+        let mut again = topic();
+        again.copied(row(4, 40, "c"));
+        judged(&again).assert_flawless();
+        finds("was copied twice", |topic| {
+            topic.copied(row(4, 40, "c"));
+            topic.copied(row(4, 40, "c"));
+        });
+        finds("was copied twice", |topic| topic.0.insert(4, topic.0[3].clone()));
+    }
+
+    #[test]
+    fn an_event_that_is_there_twice_is_found() {
+        finds("twice", |topic| topic.0.push(topic.0[4].clone()));
+    }
+
+    /// The older state of a row behind the newer one.
+    #[test]
+    fn a_key_that_steps_back_is_found() {
+        finds("steps back to 10 at", |topic| {
+            topic.0[1].event.as_mut().expect("an event").after = Some(row(1, 10, "a"));
+        });
+        let harm = |topic: &mut Topic| {
+            let newer = topic.0.remove(4);
+            topic.0.insert(1, newer);
+        };
+        let mut topic = topic();
+        harm(&mut topic);
+        let found = judged(&topic).violations;
+        assert!(found.iter().any(|told| told.contains("steps back to 11 at")), "{found:?}");
+    }
+
+    #[test]
+    fn a_lost_row_is_found() {
+        // One that only the copy has, and one that is there but for a value which only the copy has.
+        let mut topic = Topic::default();
+        topic.push("u", 1, Some(row(1, 12, "a")));
+        let found = judged(&topic).violations;
+        assert!(found.iter().any(|told| told.contains("comes to 1; missing: [{\"body\": \"c\"")), "{found:?}");
+        finds("item has 2 rows, and its topic comes to 2; missing: [{\"body\": \"a\"", |topic| {
+            topic.0.remove(1);
+        });
+    }
+
+    #[test]
+    fn another_value_is_found() {
+        finds("odd: [{\"body\": \"x\"", |topic| {
+            topic.0[1].event.as_mut().expect("an event").after = Some(row(1, 11, "x"));
+        });
+    }
+
+    #[test]
+    fn a_topic_without_records_is_not_taken_for_an_empty_table() {
+        let found = judged(&Topic::default()).violations;
+        assert!(found.iter().any(|told| told.contains("comes to 0")), "{found:?}");
+    }
 }

@@ -1,10 +1,12 @@
 //! Commands through a topic, and what another topic is told.
 
+use std::os::unix::process::ExitStatusExt as _;
+
 use rdkafka::Message as _;
 use serde_json::Value;
 
 use super::{
-    control::{await_state, copied, status},
+    control::{await_state, copied, state, status},
     create,
 };
 use crate::harness::{
@@ -44,7 +46,10 @@ fn signals_are_carried_out_once_and_notifications_tell_of_it() {
     stream.set("snapshot.signal_topic", &format!("signals-of-{}", stream.name));
     stream.set("snapshot.notification_topic", &format!("notifications-of-{}", stream.name));
     stream.set("kafka.topics.partitions", "1");
-    let program = stream.start_ready();
+    let signal_topic = format!("signals-of-{}", stream.name);
+    // It dies between the two commands of one signal.
+    let mut program = stream.start_with(&[], &[("PGSLUICE_FAULT", "within-signal:1")]);
+    program.await_ready();
     wait_until(START_TIMEOUT, "it reads signals", || {
         program.log().contains("signals are read from here on").then_some(())
     });
@@ -55,11 +60,40 @@ fn signals_are_carried_out_once_and_notifications_tell_of_it() {
     signal(
         &stream,
         &name,
+        r#"{"type":"execute-snapshot","data":{"data-collections":["public.whole"],
+            "additional-conditions":[{"data-collection":"public.whole","filter":"id <"}]}}"#,
+    );
+    signal(
+        &stream,
+        &name,
         r#"{"type":"execute-snapshot","data":{"data-collections":["public\\.(item|pair)"],"type":"INCREMENTAL",
             "additional-conditions":[{"data-collection":"public.pair","filter":"number <= 100"}]}}"#,
     );
-    await_state(&stream, &program, "item", "copied");
+    let ended = program.wait(START_TIMEOUT, "it dies within the signal");
+    assert_eq!(ended.signal(), Some(9), "it ended with {ended}");
+    // Each that is not carried out is told, with its place, and the others are.
+    let refused: Vec<_> =
+        program.log().lines().filter(|line| line.contains("not carried out")).map(str::to_owned).collect();
+    for (offset, why) in [(1, "public.nothing is not streamed"), (2, "expected"), (3, "syntax error")] {
+        let place = format!("\"offset\":{offset}}}");
+        let is_told = |line: &String| {
+            line.contains("\"snapshot-refused\"")
+                && line.contains("\"WARN\"")
+                && line.contains(&place)
+                && line.contains(why)
+        };
+        assert_eq!(refused.iter().filter(|line| is_told(line)).count(), 1, "{offset}, {why}: {refused:?}");
+    }
+    assert_eq!(refused.len(), 3, "{refused:?}");
+    // What its first command has started is over before anybody comes back to the second.
+    stream.unset("snapshot.signal_topic");
+    let program = stream.start_ready();
     await_state(&stream, &program, "pair", "copied");
+    assert_eq!(state(&status(&stream, &program), "item"), "not_copied");
+    program.terminate();
+    stream.set("snapshot.signal_topic", &signal_topic);
+    let program = stream.start_ready();
+    await_state(&stream, &program, "item", "copied");
     // Of that it is told last.
     wait_until(START_TIMEOUT, "nothing is left", || program.log().contains("every table is copied").then_some(()));
     program.kill();
@@ -85,11 +119,12 @@ fn signals_are_carried_out_once_and_notifications_tell_of_it() {
         of_table.map(|(happened, _, rows)| (happened.as_str(), rows.as_str())).collect()
     };
     let item = of("public.item");
-    assert_eq!(
-        (item.first(), item.last()),
-        (Some(&("STARTED", "500")), Some(&("TABLE_SCAN_COMPLETED", "1000"))),
-        "{told:?}"
-    );
+    let [first, more @ .., end] = &item[..] else { panic!("{told:?}") };
+    assert_eq!((*first, *end), (("STARTED", "500"), ("TABLE_SCAN_COMPLETED", "1000")), "{told:?}");
+    let is_more = |(happened, rows): &(&str, &str)| {
+        *happened == "IN_PROGRESS" && rows.parse::<u32>().is_ok_and(|rows| (501..1000).contains(&rows))
+    };
+    assert!(!more.is_empty() && more.iter().all(is_more), "{told:?}");
     // How many of them are found in its first rows is not for this test.
     let pair = of("public.pair");
     assert_eq!(

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{COPY_TIMEOUT, await_copied};
+use super::{COPY_TIMEOUT, await_copied, signals};
 use crate::harness::{
     http_get,
     stack::Stack,
@@ -91,6 +91,7 @@ fn tables_that_change_while_they_are_copied_lose_no_row() {
     stream.set("snapshot.mode", "initial");
     stream.set("snapshot.connections", "16");
     stream.set("snapshot.rows_per_second", "2500");
+    stream.set("snapshot.notification_topic", &format!("notifications-of-{}", stream.name));
     for table in TABLES {
         stream.database.execute(&format!(
             "create table public.{table} (no int not null, k int primary key, other int not null, label text collate \"C\" not null, pad text);
@@ -159,7 +160,15 @@ fn tables_that_change_while_they_are_copied_lose_no_row() {
         }
     }
     assert_eq!((rows.len(), emptied), (2500, 3));
-    assert!(seen(&stream, "dropped", "no").len() >= 500);
+    // What was copied of one that is gone stays, and it is told.
+    let rows = seen(&stream, "dropped", "no").len();
+    assert!((500..2500).contains(&rows), "{rows}");
+    let gone: Vec<_> = log.lines().filter(|line| line.contains("[snapshot-table-gone]")).collect();
+    let of_it = format!("of which {rows} rows were copied (table public.dropped)");
+    assert!(gone.len() == 1 && gone[0].contains("\"WARN\"") && gone[0].contains(&of_it), "{gone:?}");
+    let told = signals::told(&stream);
+    let aborted: Vec<_> = told.iter().filter(|(happened, ..)| happened == "ABORTED").collect();
+    assert_eq!(aborted, [&("ABORTED".to_owned(), "public.dropped".to_owned(), rows.to_string())]);
 }
 
 #[test]
