@@ -1,15 +1,25 @@
 //! Windows in a model of a server: transactions that lock rows, are sent once their commit record is written, and are seen by others only
 //! when they have ended; a stream that lags behind; chunks that are read in between; lives that end.
 //!
+//! The table is copied in two parts, each with chunks of its own. Which is written first is for the steps to say, and a life begins with what the
+//! record says that was written last.
+//!
 //! What the topic has of a key must never step back, and its fold must be the table once all of it was copied.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
+use publisher::Attachment;
 
 use super::*;
+use crate::snapshot::{Advance, By, Cursor, Happened, Notice, Parts, Progress, TableRecord, cut};
 
-const KEYS: usize = 3;
+/// Those of the first part, and of both.
+const FIRST_KEYS: usize = 2;
+const KEYS: usize = 4;
 const TABLE: u32 = 7;
 /// More than one window notes.
 const NOTED: usize = 16 << 20;
@@ -33,10 +43,11 @@ enum Step {
     Abort(usize),
     /// Streams one transaction.
     Deliver,
-    Open,
-    Read,
+    /// All for one of the parts.
+    Open(usize),
+    Read(usize),
     /// The copy hears what became of a chunk.
-    Hear,
+    Hear(usize),
     /// The life ends; the next one begins with what was not delivered, or in the middle of the transaction that was delivered last.
     Die(bool),
 }
@@ -65,6 +76,7 @@ enum Record {
 
 #[derive(Debug)]
 struct Chunk {
+    lane: usize,
     rows: Vec<(usize, Row)>,
     keys: BTreeSet<usize>,
     /// The next key behind it, unless it was read again.
@@ -85,24 +97,57 @@ struct Model {
     topic: Vec<(usize, Record)>,
     windows: Windows<Chunk>,
     windows_opened: u64,
-    /// The fence of each epoch, and the window that is open and not read.
+    /// The fence of each epoch.
     fence: Option<(Epoch, u64)>,
-    reading: Option<(WindowId, u64)>,
+    /// Who copies the two parts. If the first one is over when a life begins there are no parts, and the second one is the table.
+    lanes: [Lane; 2],
+    parts: Option<Arc<Parts>>,
+    /// What the checkpoint says: how far the table is, and keys that are to be read again.
+    record: TableRecord,
+    again: BTreeSet<usize>,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    /// The next key that is not written, and the end.
+    cursor: usize,
+    end: usize,
     /// The next key to read, and the last window that was: they run ahead of what is written.
     ahead: usize,
     behind: Option<WindowId>,
+    /// The window that is open and not read.
+    reading: Option<(WindowId, u64)>,
     /// Chunks of which the copy has not heard.
     in_flight: usize,
     heard: VecDeque<bool>,
-    /// What the checkpoint says: the next key to copy, and keys before it that are to be read again.
-    cursor: usize,
-    again: BTreeSet<usize>,
+}
+
+impl Lane {
+    fn new(cursor: usize, end: usize) -> Self {
+        Self { cursor, end, ahead: cursor, ..Self::default() }
+    }
+
+    fn go_back(&mut self) {
+        (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
+        self.heard.clear();
+    }
+}
+
+/// The key as the record has it, and the first one behind it.
+fn place(key: usize) -> Vec<String> {
+    vec![key.to_string()]
+}
+
+fn behind(place: Option<&Vec<String>>) -> usize {
+    place.map_or(0, |place| place[0].parse::<usize>().expect("a number") + 1)
 }
 
 impl Model {
     fn new(first_xid: u64) -> Self {
         let table = (0..KEYS).map(|key| (key, Row { version: 0, large: 0 })).collect();
-        Self {
+        let record = TableRecord::new("public", "t", Vec::new(), 0);
+        let parts = cut(None, &[place(FIRST_KEYS - 1)]).expect("it can be cut");
+        let mut model = Self {
             next_xid: first_xid,
             clock: 0,
             open: Vec::new(),
@@ -115,14 +160,40 @@ impl Model {
             windows: Windows::new(NOTED),
             windows_opened: 0,
             fence: None,
-            reading: None,
-            ahead: 0,
-            behind: None,
-            in_flight: 0,
-            heard: VecDeque::new(),
-            cursor: 0,
+            lanes: Default::default(),
+            parts: None,
+            record: record.at(None, parts),
             again: BTreeSet::new(),
-        }
+        };
+        model.live();
+        model
+    }
+
+    /// A life begins, by what the checkpoint says.
+    fn live(&mut self) {
+        let Attachment { suffix, value } = self.record.attachment(Oid::from(TABLE));
+        let held = [(suffix, value.expect("a value"))].into();
+        self.record = Progress::read(&held).expect("a record").tables.remove(&TABLE).expect("of the table");
+        self.parts = (!self.record.parts.is_empty()).then(|| Arc::new(Parts::new(self.record.clone())));
+        self.lanes = match &self.parts {
+            None => [Lane::new(FIRST_KEYS, FIRST_KEYS), Lane::new(behind(self.record.after.as_ref()), KEYS)],
+            Some(parts) => [By::Lead, By::Helper].map(|by| {
+                let part = parts.take(by).expect("a part").part;
+                Lane::new(
+                    behind(part.after()),
+                    behind(part.up_to().map(<[String]>::to_vec).as_ref().or(Some(&place(KEYS - 1)))),
+                )
+            }),
+        };
+    }
+
+    /// Who reads again what has to be.
+    fn is_lead(&self, lane: usize) -> bool {
+        lane == usize::from(self.parts.is_none())
+    }
+
+    fn part(&self, lane: usize) -> PartId {
+        PartId(u8::from(!self.is_lead(lane)))
     }
 
     fn xid(&mut self) -> u64 {
@@ -165,29 +236,28 @@ impl Model {
                 self.delivered += 1;
                 self.deliver(true);
             }
-            // Once all keys were read, what is left is read again when nothing is in flight.
-            Step::Open if self.reading.is_none() && (self.ahead < KEYS || self.in_flight == 0 && !self.is_copied()) => {
+            Step::Open(lane) if self.is_to_read(lane) => {
                 self.windows_opened += 1;
                 let id = WindowId(self.windows_opened);
-                let (epoch, _) = self.windows.open(id, Oid::from(TABLE), Vec::new(), self.behind);
+                let place = (Oid::from(TABLE), self.part(lane));
+                let (epoch, _) = self.windows.open(id, place, Vec::new(), self.lanes[lane].behind);
                 let fence = match self.fence {
                     Some((of, fence)) if of == epoch => fence,
                     _ => self.xid(),
                 };
                 self.fence = Some((epoch, fence));
-                self.reading = Some((id, fence));
+                self.lanes[lane].reading = Some((id, fence));
             }
-            Step::Read => self.read(),
-            Step::Hear => self.hear(),
+            Step::Read(lane) => self.read(lane),
+            Step::Hear(lane) => self.hear(lane),
             Step::Die(inside) => {
                 self.windows = Windows::new(NOTED);
-                (self.fence, self.reading) = (None, None);
-                self.heard.clear();
-                (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
+                self.fence = None;
+                self.live();
                 // The checkpoint covers it up to its last change, and the server sends it again.
                 self.comes_again |= inside && self.delivered > 0;
             }
-            Step::Commit(_) | Step::End(_) | Step::Abort(_) | Step::Deliver | Step::Open => {}
+            Step::Commit(_) | Step::End(_) | Step::Abort(_) | Step::Deliver | Step::Open(_) => {}
         }
         let reached = self.delivered - usize::from(self.comes_again);
         while let Some(closed) = self.windows.close_due(Lsn::from(reached as u64)) {
@@ -231,8 +301,15 @@ impl Model {
         }
     }
 
-    fn read(&mut self) {
-        let Some((id, fence)) = self.reading.take() else { return };
+    /// Once the keys of its part were read, the lead reads what is left again when the stream has nothing of it.
+    fn is_to_read(&self, lane: usize) -> bool {
+        let Lane { ahead, end, reading, in_flight, .. } = &self.lanes[lane];
+        reading.is_none() && (ahead < end || *in_flight == 0 && self.is_lead(lane) && !self.again.is_empty())
+    }
+
+    fn read(&mut self, at: usize) {
+        let lane = &mut self.lanes[at];
+        let Some((id, fence)) = lane.reading.take() else { return };
         let mut running: Vec<u64> = self.open.iter().chain(&self.committed).map(|it| it.xid).collect();
         running.sort_unstable();
         let xmin = running.first().copied().unwrap_or(self.next_xid);
@@ -242,51 +319,65 @@ impl Model {
             self.windows.abandon(id, Some(&snapshot));
             return;
         }
-        let keys = if self.ahead < KEYS { [self.ahead].into() } else { self.again.clone() };
+        let keys = if lane.ahead < lane.end { [lane.ahead].into() } else { self.again.clone() };
         let rows = keys.iter().filter_map(|key| Some((*key, *self.table.get(key)?))).collect();
-        let cursor = (self.ahead < KEYS).then_some(self.ahead + 1);
-        self.ahead = cursor.unwrap_or(KEYS);
-        self.behind = Some(id);
-        self.in_flight += 1;
-        let chunk = Chunk { rows, keys, cursor };
+        let cursor = (lane.ahead < lane.end).then_some(lane.ahead + 1);
+        lane.ahead = cursor.unwrap_or(lane.end);
+        lane.behind = Some(id);
+        lane.in_flight += 1;
+        let chunk = Chunk { lane: at, rows, keys, cursor };
         self.windows.load(id, chunk, snapshot, Lsn::from(self.log.len() as u64));
     }
 
     fn is_copied(&self) -> bool {
-        self.cursor == KEYS && self.again.is_empty()
+        self.lanes.iter().all(|lane| lane.cursor == lane.end) && self.again.is_empty()
     }
 
-    /// Of one chunk after another. If one was not written, the copy goes back to what was, once it has heard of all.
-    fn hear(&mut self) {
-        let Some(is_written) = self.heard.pop_front() else { return };
-        self.in_flight -= 1;
-        if !is_written && self.in_flight == self.heard.len() {
-            assert!(self.heard.iter().all(|is_written| !is_written), "none is written behind one that was not");
-            self.heard.clear();
-            (self.ahead, self.behind, self.in_flight) = (self.cursor, None, 0);
+    /// Of one chunk after another. If one was not written, the copy of the part goes back to what was, once it has heard of all.
+    fn hear(&mut self, lane: usize) {
+        let lane = &mut self.lanes[lane];
+        let Some(is_written) = lane.heard.pop_front() else { return };
+        lane.in_flight -= 1;
+        if !is_written && lane.in_flight == lane.heard.len() {
+            assert!(lane.heard.iter().all(|is_written| !is_written), "none is written behind one that was not");
+            lane.go_back();
         } else if !is_written {
-            self.heard.push_front(is_written);
-            self.in_flight += 1;
+            lane.heard.push_front(is_written);
+            lane.in_flight += 1;
         }
     }
 
     fn close(&mut self, closed: Closed<Chunk>) {
-        self.heard.push_back(closed.fates.is_ok());
+        let (at, chunk) = (closed.chunk.lane, closed.chunk);
+        self.lanes[at].heard.push_back(closed.fates.is_ok());
         let Ok(fates) = closed.fates else { return };
         let mut again = BTreeSet::new();
-        for (key, row) in closed.chunk.rows {
+        for (key, row) in chunk.rows {
             match fates.of(&key.to_be_bytes()) {
                 Fate::Write => self.topic.push((key, Record::Row(row))),
                 Fate::Superseded => {}
                 Fate::ReadAgain => drop(again.insert(key)),
             }
         }
-        if let Some(cursor) = closed.chunk.cursor {
-            assert_eq!(self.cursor + 1, cursor, "a cursor passes nothing by");
-            self.cursor = cursor;
-        }
-        self.again.retain(|key| !closed.chunk.keys.contains(key));
+        self.again.retain(|key| !chunk.keys.contains(key));
         self.again.append(&mut again);
+        let id = self.part(at);
+        let lane = &mut self.lanes[at];
+        let last = chunk.cursor.map(|cursor| place(cursor - 1));
+        if let Some(cursor) = chunk.cursor {
+            assert_eq!(lane.cursor + 1, cursor, "a cursor passes nothing by");
+            lane.cursor = cursor;
+        }
+        let is_end = last.is_some() && lane.cursor == lane.end;
+        let cursor = if let Some(parts) = &self.parts {
+            Cursor::Part(Advance { parts: Arc::clone(parts), id, last, rows: 1, bytes: 1, is_end })
+        } else {
+            let record = self.record.advanced(last, 1, 1);
+            Cursor::Whole(record.attachment(Oid::from(TABLE)), Notice::of_table(Happened::InProgress, &record))
+        };
+        let (Attachment { suffix, value }, _) = cursor.written(Oid::from(TABLE));
+        let held = [(suffix, value.expect("a value"))].into();
+        self.record = Progress::read(&held).expect("a record").tables.remove(&TABLE).expect("of the table");
     }
 
     /// Lets everything come to its end, and copies what is left.
@@ -301,14 +392,15 @@ impl Model {
             self.step(Step::Deliver);
         }
         // What was in flight may have been spoilt, and then all of it is read again.
-        for _ in 0..4 * KEYS {
-            self.step(Step::Read);
-            while !self.heard.is_empty() {
-                self.step(Step::Hear);
+        for lane in [0, 1].repeat(4 * KEYS) {
+            self.step(Step::Read(lane));
+            while !self.lanes[lane].heard.is_empty() {
+                self.step(Step::Hear(lane));
             }
-            self.step(Step::Open);
+            self.step(Step::Open(lane));
         }
         assert!(self.is_copied(), "when nothing happens any more, all of it can be copied");
+        assert_eq!((self.record.after.clone(), self.record.parts.len()), (Some(place(KEYS - 1)), 0));
     }
 
     fn check(&self) {
@@ -351,9 +443,9 @@ fn step() -> impl Strategy<Value = Step> {
         3 => (0..4_usize).prop_map(Step::End),
         1 => (0..4_usize).prop_map(Step::Abort),
         4 => Just(Step::Deliver),
-        3 => Just(Step::Open),
-        3 => Just(Step::Read),
-        2 => Just(Step::Hear),
+        4 => (0..2_usize).prop_map(Step::Open),
+        4 => (0..2_usize).prop_map(Step::Read),
+        3 => (0..2_usize).prop_map(Step::Hear),
         1 => any::<bool>().prop_map(Step::Die),
     ]
 }
@@ -377,8 +469,9 @@ proptest! {
 
 #[test]
 fn a_window_that_sees_too_much_is_spoilt() {
+    let whole = (Oid::from(TABLE), PartId(0));
     let mut windows = Windows::new(NOTED);
-    windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
+    windows.open(WindowId(1), whole, Vec::new(), None);
     windows.transaction(Xid::from(10));
     for number in 0_u64..100_000 {
         windows.note(Oid::from(TABLE), &number.to_be_bytes(), false);
@@ -388,13 +481,58 @@ fn a_window_that_sees_too_much_is_spoilt() {
     assert_eq!(closed.fates.expect_err("nobody knows all keys"), Spoilt::TooBusy);
 }
 
+/// Chunks of parts are not behind each other, and what is said of a table is said of all of its parts.
+#[test]
+fn parts_of_a_table_have_chains_of_their_own() {
+    let mut windows = Windows::new(NOTED);
+    let place = |part| (Oid::from(TABLE), PartId(part));
+    let snapshot = || "20:20:".parse().expect("a snapshot");
+    for (id, part, behind) in [(1, 0, None), (2, 1, None), (3, 0, Some(1)), (4, 1, Some(2)), (5, 1, Some(4))] {
+        windows.open(WindowId(id), place(part), Vec::new(), behind.map(WindowId));
+    }
+    let mut close = |id| {
+        windows.load(WindowId(id), id, snapshot(), Lsn::from(5));
+        windows.close_due(Lsn::from(5)).map(|closed| (closed.chunk, closed.fates.is_ok()))
+    };
+    assert_eq!(close(4), None, "the one before it is open");
+    assert_eq!([close(2), close(1), close(3)], [Some((2, true)), Some((1, true)), Some((3, true))]);
+    let then = windows.close_due(Lsn::from(5)).map(|closed| (closed.chunk, closed.fates.is_ok()));
+    assert_eq!(then, Some((4, true)), "whatever was written of the other part meanwhile");
+    windows.open(WindowId(6), place(0), Vec::new(), Some(WindowId(3)));
+    windows.spoil(Oid::from(TABLE), Spoilt::Truncated);
+    for id in [5, 6] {
+        windows.load(WindowId(id), id, snapshot(), Lsn::from(5));
+        let closed = windows.close_due(Lsn::INVALID).expect("it need not be waited for");
+        assert_eq!(closed.fates.expect_err("it is spoilt"), Spoilt::Truncated);
+    }
+}
+
+/// The first window of each part may note as much as that of a table, and is the last that makes room.
+#[test]
+fn what_comes_behind_makes_room_before_the_first_of_any_part() {
+    let mut windows = Windows::<()>::new(1 << 20);
+    for (id, part, behind) in [(1, 0, None), (2, 0, Some(1)), (3, 1, None), (4, 1, Some(3)), (5, 2, None)] {
+        windows.open(WindowId(id), (Oid::from(TABLE), PartId(part)), Vec::new(), behind.map(WindowId));
+    }
+    windows.transaction(Xid::from(10));
+    let mut order = Vec::new();
+    for number in 0_u64..30_000 {
+        windows.note(Oid::from(TABLE), &number.to_be_bytes(), false);
+        let spoilt = windows.open.iter().filter(|window| window.spoilt.is_some()).map(|window| window.id.0);
+        let news: Vec<u64> = spoilt.filter(|id| !order.contains(id)).collect();
+        order.extend(news);
+        assert!(windows.noted_bytes <= 1 << 20);
+    }
+    assert_eq!(order, [4, 2, 5, 3, 1]);
+}
+
 /// The youngest window of a table makes room for those before it, and one that is spoilt for those of others.
 #[test]
 fn what_all_windows_note_is_bounded() {
     let mut windows = Windows::new(1 << 20);
     let tables = [TABLE, TABLE, TABLE + 1].map(Oid::from);
     for (number, table) in (1..).zip(tables) {
-        windows.open(WindowId(number), table, Vec::new(), None);
+        windows.open(WindowId(number), (table, PartId(0)), Vec::new(), None);
     }
     windows.transaction(Xid::from(10));
     for number in 0_u64..10_000 {
@@ -416,13 +554,14 @@ fn what_all_windows_note_is_bounded() {
 
 #[test]
 fn the_memory_of_transactions_is_bounded_and_says_when_it_has_forgotten() {
+    let whole = (Oid::from(TABLE), PartId(0));
     let mut windows = Windows::<()>::new(NOTED);
-    let (first, _) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None);
+    let (first, _) = windows.open(WindowId(1), whole, Vec::new(), None);
     for number in 0..200_000_u32 {
         windows.transaction(Xid::from(number));
     }
     assert!(windows.recent.len() <= RECENT_MAX);
-    assert_ne!(windows.open(WindowId(2), Oid::from(TABLE), Vec::new(), None).0, first, "a new fence is needed");
+    assert_ne!(windows.open(WindowId(2), whole, Vec::new(), None).0, first, "a new fence is needed");
     windows.load(WindowId(1), (), "200000:200000:".parse().expect("a snapshot"), Lsn::from(5));
     assert!(windows.recent.is_empty(), "all have ended");
 }
