@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use publisher::Attachment;
 
 use super::*;
-use crate::snapshot::{Advance, By, Cursor, Happened, Notice, Parts, Progress, TableRecord, cut};
+use crate::snapshot::{Advance, By, Cursor, Parts, Progress, TableRecord, cut};
 
 /// Those of the first part, and of both.
 const FIRST_KEYS: usize = 2;
@@ -369,15 +369,13 @@ impl Model {
             lane.cursor = cursor;
         }
         let is_end = last.is_some() && lane.cursor == lane.end;
-        let cursor = if let Some(parts) = &self.parts {
-            Cursor::Part(Advance { parts: Arc::clone(parts), id, last, rows: 1, bytes: 1, is_end })
+        self.record = if let Some(parts) = &self.parts {
+            let advance = Advance { parts: Arc::clone(parts), id, last, rows: 1, bytes: 1, is_end };
+            Cursor::Part(advance).written(Oid::from(TABLE));
+            parts.record()
         } else {
-            let record = self.record.advanced(last, 1, 1);
-            Cursor::Whole(record.attachment(Oid::from(TABLE)), Notice::of_table(Happened::InProgress, &record))
+            self.record.advanced(last, 1, 1)
         };
-        let (Attachment { suffix, value }, _) = cursor.written(Oid::from(TABLE));
-        let held = [(suffix, value.expect("a value"))].into();
-        self.record = Progress::read(&held).expect("a record").tables.remove(&TABLE).expect("of the table");
     }
 
     /// Lets everything come to its end, and copies what is left.
