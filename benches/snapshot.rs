@@ -4,7 +4,8 @@
 //! pgsluice with as many connections, with Avro, the schema registry and Kafka transactions on. The machine is shared with the servers, so a time alone means
 //! nothing; the ratio of a round does. pgsluice's clock starts when its first rows are in Kafka, and stops when all are.
 //!
-//! `make bench` runs it. The number of rows and of rounds: `PGSLUICE_TEST_BENCH_SNAPSHOT_ROWS`, `PGSLUICE_TEST_BENCH_ROUNDS`.
+//! `make bench` runs it. The number of rows and of rounds: `PGSLUICE_TEST_BENCH_SNAPSHOT_ROWS`, `PGSLUICE_TEST_BENCH_ROUNDS`. With `PGSLUICE_TEST_BENCH_SNAPSHOT_TABLES=1`
+//! all rows are in one table, which two connections share; `COPY` has half of its key each then.
 
 use std::{
     process::{Command, Stdio},
@@ -16,15 +17,14 @@ use tokio_postgres::{Client, NoTls};
 
 mod common;
 
-/// So many tables share the rows, since one table is read by one connection.
-const TABLES: u64 = 2;
-
 fn main() {
     common::run(async { Bench::from_environment().run().await });
 }
 
 struct Bench {
     servers: Servers,
+    /// So many tables share the rows.
+    tables: u64,
     rows: u64,
     rounds: u64,
 }
@@ -32,15 +32,16 @@ struct Bench {
 impl Bench {
     fn from_environment() -> Self {
         let servers = Servers::from_environment();
-        let rows = number("PGSLUICE_TEST_BENCH_SNAPSHOT_ROWS", 5_000_000) / TABLES * TABLES;
-        Self { servers, rows, rounds: number("PGSLUICE_TEST_BENCH_ROUNDS", 3) }
+        let tables = number("PGSLUICE_TEST_BENCH_SNAPSHOT_TABLES", 2).clamp(1, 2);
+        let rows = number("PGSLUICE_TEST_BENCH_SNAPSHOT_ROWS", 5_000_000) / 2 * 2;
+        Self { servers, tables, rows, rounds: number("PGSLUICE_TEST_BENCH_ROUNDS", 3) }
     }
 
     async fn run(&self) {
         let (client, connection) =
             tokio_postgres::connect(&self.servers.url, NoTls).await.expect("PostgreSQL is there");
         tokio::spawn(connection);
-        println!("filling {TABLES} tables with {} rows of 10 columns", self.rows);
+        println!("filling {} tables with {} rows of 10 columns", self.tables, self.rows);
         self.fill(&client).await;
         println!("{:<8}{:>16}{:>12}{:>12}{:>14}{:>12}", "round", "", "connections", "rows/s", "CPU us/row", "peak MiB");
         for connections in [1, 2] {
@@ -74,8 +75,8 @@ impl Bench {
     }
 
     async fn fill(&self, client: &Client) {
-        for table in 0..TABLES {
-            let rows = self.rows / TABLES;
+        for table in 0..self.tables {
+            let rows = self.rows / self.tables;
             client
                 .batch_execute(&format!(
                     "DROP TABLE IF EXISTS bench_copy_{table};
@@ -94,15 +95,21 @@ impl Bench {
         }
     }
 
-    /// As many processes as connections; each copies its share of the tables.
+    /// As many processes as connections; each copies its share of the tables, or of the one that there is.
     fn floor(&self, connections: u64) -> Took {
         let program = postgres_program("psql");
         let copy = |connection: u64| {
-            let tables = (0..TABLES).filter(|table| table % connections == connection);
-            let statements = tables.map(|table| format!("COPY bench_copy_{table} TO STDOUT;"));
+            let statements: String = if self.tables < connections {
+                let share = self.rows / connections;
+                let (first, last) = (connection * share + 1, (connection + 1) * share);
+                format!("COPY (SELECT * FROM bench_copy_0 WHERE id BETWEEN {first} AND {last}) TO STDOUT;")
+            } else {
+                let tables = (0..self.tables).filter(|table| table % connections == connection);
+                tables.map(|table| format!("COPY bench_copy_{table} TO STDOUT;")).collect::<Vec<_>>().concat()
+            };
             let mut psql = Command::new(&program);
             psql.args(["--no-psqlrc", "--quiet", "--dbname", &self.servers.url, "--command"]);
-            psql.arg(statements.collect::<String>()).stdout(Stdio::null()).spawn().expect("psql starts")
+            psql.arg(statements).stdout(Stdio::null()).spawn().expect("psql starts")
         };
         let began = Instant::now();
         let children: Vec<_> = (0..connections).map(copy).collect();

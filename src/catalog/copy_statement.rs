@@ -55,11 +55,35 @@ impl CopyStatement<'_> {
         Some(copied(&statement))
     }
 
-    /// The key of the n-th row behind a place, whichever rows are wanted: no row if there are fewer. None if `after` is no key of the table.
-    pub fn place(&self, key: &ReadOrder, after: Option<&Tuple>, n: u64) -> Option<String> {
+    /// The key of the n-th row of a range, whichever rows are wanted: no row if there are fewer. None if one of its ends is no key of the table.
+    pub fn place(&self, key: &ReadOrder, after: Option<&Tuple>, up_to: Option<&Tuple>, n: u64) -> Option<String> {
         let collated = collated(key);
         let order = format!(" ORDER BY {collated} OFFSET {} LIMIT 1", n.saturating_sub(1));
-        Some(self.statement(&names(key), &[], &compared(key, &key.greater, after)?, &order))
+        let mut conditions = compared(key, &key.greater, after)?;
+        conditions.extend(compared(key, &key.at_most, up_to)?);
+        Some(self.statement(&names(key), &[], &conditions, &order))
+    }
+
+    /// Keys that cut what lies behind a place into so many parts of about equal length, in order; each with how many rows of a sample lie there, and how
+    /// many it has. No row if there are too few. `percent` of the blocks are read, whichever rows are wanted. None if `after` is no key of the table.
+    ///
+    /// Whole blocks are taken, by a number that the server draws for each: it looks at no others. They are sorted as the key's index has them.
+    pub fn cuts(&self, key: &ReadOrder, after: Option<&Tuple>, percent: f64, parts: usize) -> Option<String> {
+        let sample = self.statement(&names(key), &[], &[], &format!(" TABLESAMPLE SYSTEM ({percent})"));
+        let behind = compared(key, &key.greater, after)?;
+        let behind = if behind.is_empty() { "true".to_owned() } else { behind.join(" AND ") };
+        // Names of its own, whatever the columns are called.
+        let places: Vec<String> = (0..key.columns.len()).map(|position| format!("place{position}")).collect();
+        let places = places.join(", ");
+        let (columns, collated) = (names(key).join(", "), collated(key));
+        Some(format!(
+            "WITH sampled AS MATERIALIZED ({sample}),
+             ranked ({places}, position, behind) AS (
+                 SELECT {columns}, row_number() OVER (ORDER BY {collated}), count(*) OVER () FROM sampled WHERE {behind})
+             SELECT {places}, behind, (SELECT count(*) FROM sampled) FROM ranked
+             WHERE position < behind AND position * {parts} / behind > (position - 1) * {parts} / behind
+             ORDER BY ranked.position"
+        ))
     }
 
     /// The rows with these values of some columns, each with the columns of the key before its own.
@@ -207,7 +231,11 @@ a < 9 -- all
         assert_eq!(filtered.of_keys(&range).as_deref(), Some(bounded));
         // Whatever the filter, it is a place among all rows.
         let place = r#"SELECT "a", "b""b" FROM ONLY "s"."t" AS "ro""ot" WHERE ("a", "b""b") OPERATOR(pg_catalog.>) ('8'::integer, 'z'::text) ORDER BY "a", "b""b" OFFSET 99 LIMIT 1"#;
-        assert_eq!(filtered.place(&key, Some(&up_to), 100).as_deref(), Some(place));
+        assert_eq!(filtered.place(&key, Some(&up_to), None, 100).as_deref(), Some(place));
+        let in_range = filtered.place(&key, Some(&after), Some(&up_to), 100).expect("they are keys");
+        assert!(in_range.contains("OPERATOR(pg_catalog.<=) ('8'::integer, 'z'::text) ORDER BY"), "{in_range}");
+        let cuts = filtered.cuts(&key, Some(&after), 0.000_002, 16).expect("it is a key");
+        assert!(cuts.contains(r#"FROM ONLY "s"."t" AS "ro""ot" TABLESAMPLE SYSTEM (0.000002))"#), "{cuts}");
     }
 
     #[test]
@@ -240,7 +268,8 @@ a < 9 -- all
             let range = KeyRange { key: &key, after: Some(after), up_to: None, condition: None, rows_max: 1 };
             assert_eq!(statement.of_keys(&range), None, "{after:?}");
             assert_eq!(statement.of_keys(&KeyRange { after: None, up_to: Some(after), ..range }), None, "{after:?}");
-            assert_eq!(statement.place(&key, Some(after), 1), None, "{after:?}");
+            assert_eq!(statement.place(&key, Some(after), None, 1), None, "{after:?}");
+            assert_eq!(statement.cuts(&key, Some(after), 1.0, 2), None, "{after:?}");
         }
     }
 }

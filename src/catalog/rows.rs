@@ -134,13 +134,23 @@ impl RowReader {
     /// # Errors
     /// The server refuses it.
     pub(crate) async fn first_row(&mut self, query: &str) -> Result<Option<Vec<String>>, Failure> {
+        Ok(self.all_rows(query).await?.into_iter().next())
+    }
+
+    /// The same of all rows, of which there are few.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub(crate) async fn all_rows(&mut self, query: &str) -> Result<Vec<Vec<String>>, Failure> {
         let client = self.live.as_ref().ok_or_else(|| self.failed(gone()))?.client();
         let answers = client.simple_query(query).await.map_err(|error| self.failure_of(&error))?;
-        let values = answers.iter().find_map(|answer| match answer {
-            SimpleQueryMessage::Row(row) => Some((0..row.len()).map(|column| row.get(column)).collect::<Vec<_>>()),
+        let values = |answer: &SimpleQueryMessage| match answer {
+            SimpleQueryMessage::Row(row) => {
+                Some((0..row.len()).map(|column| row.get(column).unwrap_or_default().to_owned()).collect())
+            }
             _ => None,
-        });
-        Ok(values.map(|values| values.into_iter().map(|value| value.unwrap_or_default().to_owned()).collect()))
+        };
+        Ok(answers.iter().filter_map(values).collect())
     }
 
     /// The lines of `COPY ... TO STDOUT`.
@@ -151,6 +161,28 @@ impl RowReader {
         let client = self.live.as_ref().ok_or_else(|| self.failed(gone()))?.client();
         let stream = client.copy_out(statement).await.map_err(|error| self.failure_of(&error))?;
         Ok(Lines { stream: Box::pin(stream), standby: self.is_at_standby.then(|| Arc::clone(&self.options)) })
+    }
+
+    /// How many bytes the table whose lock is held has with its partitions, large values among them, and how many blocks without these: of files, whose rows
+    /// are not looked at, and which statistics may not know yet.
+    ///
+    /// # Errors
+    /// The server refuses it.
+    pub(crate) async fn size(&mut self, table: Oid) -> Result<(u64, u64), Failure> {
+        let query = format!(
+            "WITH RECURSIVE tree AS (
+                 SELECT {}::oid AS oid
+                 UNION ALL
+                 SELECT inhrelid FROM tree JOIN pg_inherits ON inhparent = tree.oid
+                 JOIN pg_class ON pg_class.oid = inhrelid AND relispartition)
+             SELECT coalesce(sum(pg_table_size(oid)), 0)::int8,
+                    coalesce(sum(pg_relation_size(oid) / current_setting('block_size')::int8), 0)::int8
+             FROM tree JOIN pg_class USING (oid) WHERE relkind = 'r'",
+            u32::from(table)
+        );
+        let row = self.first_row(&query).await?.unwrap_or_default();
+        let value = |column: usize| number(row.get(column).map_or("", String::as_str));
+        Ok((value(0)?, value(1)?))
     }
 
     /// Ends the transaction, and with it the lock, and returns the table's fingerprint as it is now.

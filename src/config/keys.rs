@@ -324,7 +324,9 @@ keys! {
          than stopped: each topic is emptied by a TRUNCATE event, and the table copied behind that; `always`, those of every table at each start; `never`, none that `pgsluice snapshot` does not ask for. A \
          stream that was there before this was `initial` copies what is added from then on. Debezium: `snapshot.mode`.";
     SNAPSHOT_CONNECTIONS: "snapshot.connections", Kind::Integer, Presence::Default("1"),
-        "How many tables are copied at a time, each over a connection of its own. 1 to 16.";
+        "How many connections read rows at a time, each those of a table of its own; where more are free than tables wait, they share the rows of a large one. 1 to 16.";
+    SNAPSHOT_SPLIT_ABOVE: "snapshot.split_above", Kind::Size, Presence::Default(r#""256MiB""#),
+        "How large a table has to be, or what is left of it, for connections to share its rows: in ranges of its key, at most 16. From 1 KiB to 1 TiB.";
     SNAPSHOT_ROWS_PER_SECOND: "snapshot.rows_per_second", Kind::Integer, Presence::Optional { example: "10000" },
         "How many rows are read in a second at most, by all connections together; as many as the source and Kafka can do, if this is absent.";
     SNAPSHOT_STATEMENT_TIMEOUT: "snapshot.statement_timeout", Kind::Duration, Presence::Default(r#""5min""#),

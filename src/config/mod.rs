@@ -214,7 +214,7 @@ pub struct Transaction {
     pub split_after_age: Duration,
 }
 
-/// How many tables can be copied at a time.
+/// How many connections can read rows of before at a time.
 pub const CONNECTIONS_MAX: u8 = 16;
 
 /// `[snapshot]`: rows that were there before.
@@ -222,8 +222,10 @@ pub const CONNECTIONS_MAX: u8 = 16;
 pub struct Snapshot {
     /// Which rows are copied.
     pub mode: SnapshotMode,
-    /// How many tables are copied at a time; 1 to [`CONNECTIONS_MAX`].
+    /// How many connections read rows at a time; 1 to [`CONNECTIONS_MAX`].
     pub connections: usize,
+    /// How large a table is whose rows several of them read.
+    pub split_above_bytes: u64,
     /// How many rows are read in a second, at most.
     pub rows_per_second: Option<u32>,
     /// How long a statement may take that reads rows.

@@ -477,6 +477,7 @@ impl Snapshot {
         let range = (1, i64::from(super::CONNECTIONS_MAX));
         let connections = connections
             .and_then(|count: i64| reader.in_range(&keys::SNAPSHOT_CONNECTIONS, count, range, i64::to_string));
+        let split_above = bytes(reader, &keys::SNAPSHOT_SPLIT_ABOVE);
         let rows = reader.optional(&keys::SNAPSHOT_ROWS_PER_SECOND).and_then(|rows: Option<i64>| {
             let in_range =
                 |rows| reader.in_range(&keys::SNAPSHOT_ROWS_PER_SECOND, rows, (1, 1_000_000_000), i64::to_string);
@@ -492,6 +493,7 @@ impl Snapshot {
             notification_topic: notification_topic?,
             mode: mode?,
             connections: usize::try_from(connections?).unwrap_or(1),
+            split_above_bytes: split_above?,
             rows_per_second: rows?.and_then(|rows| u32::try_from(rows).ok()),
             statement_timeout: statement_timeout?,
             standby: standby?,

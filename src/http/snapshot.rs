@@ -30,7 +30,7 @@ pub(crate) struct Start {
     /// Which rows, as SQL.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub(crate) condition: Option<String>,
-    /// How many tables are copied at a time.
+    /// Over how many connections tables are copied.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) parallel: Option<u8>,
 }

@@ -173,6 +173,7 @@ mod tests {
             table: format!("public.{name}"),
             name: Some(PublishedTable { schema: "public".into(), name: name.into() }),
             state,
+            connections: None,
             rows: 7,
             bytes: 0,
             rows_estimated: Some(10),

@@ -2,8 +2,8 @@
 //!
 //! Here is who copies which table when: tables are looked for again and again, and workers, of which as many are not idle as tables may be copied at a
 //! time, each take one after the other, over a connection of their own. How one
-//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; how one is that nothing tells the rows of apart,
-//! in [`at_once`]; what operators ask for, in [`control`].
+//! is copied, chunk after chunk, is in [`table`], and how a chunk is read, and why so, in [`chunk`]; how several workers share a large one, in [`parts`];
+//! how one is that nothing tells the rows of apart, in [`at_once`]; what operators ask for, in [`control`].
 //!
 //! What goes wrong with one table is told and tried again; neither the stream nor another table waits for it.
 
@@ -13,6 +13,8 @@ mod chunk;
 mod control;
 mod emptying;
 mod limits;
+mod parts;
+mod range;
 mod signals;
 mod standby;
 mod state;
@@ -398,7 +400,19 @@ impl Copier {
         let (mut reader, mut tables_read) = (self.reader(), 0);
         loop {
             let waiting = self.work.notified();
-            let next = self.state().begin(worker);
+            let (next, help) = {
+                let state = &mut *self.state();
+                let next = state.begin(worker);
+                // Whoever has a table of his own to copy helps nobody.
+                let help = if next.is_none() { state.begin_helping(worker) } else { None };
+                (next, help)
+            };
+            if let Some(help) = help {
+                if let Err(failure) = self.help(help, worker, &mut reader).await {
+                    return failure;
+                }
+                continue;
+            }
             let Some((table, look)) = next else {
                 reader.disconnect();
                 if self.state().lacking() == 0 {

@@ -8,6 +8,7 @@ use tokio::sync::oneshot;
 use super::{
     moved::{Left, Settles},
     notice::Notice,
+    parts::{Cursor, PartId},
     sight::{Horizon, Sight},
     visibility::Visibility,
     window::{Epoch, Spoilt, WindowId},
@@ -20,10 +21,11 @@ pub(crate) enum Request {
     Open {
         window: WindowId,
         table: Oid,
+        part: PartId,
         key: Vec<String>,
         /// Whether the copy begins with the first row of the table.
         is_anew: bool,
-        /// The chunk before it, if it is not known yet what became of that.
+        /// The chunk before it in its part, if it is not known yet what became of that.
         behind: Option<WindowId>,
         opened: oneshot::Sender<Opened>,
     },
@@ -74,12 +76,10 @@ pub(crate) struct Chunk {
     pub(crate) batch: RecordBatch,
     /// The row key of each record.
     pub(crate) keys: Keys,
-    /// What the checkpoint is to say in the Kafka transaction that holds them.
-    pub(crate) cursor: Attachment,
+    /// What the checkpoint is to say in the Kafka transaction that holds them, and what is told.
+    pub(crate) cursor: Cursor,
     /// What it is to say instead if they are the last ones, and nothing else is left to read.
-    pub(crate) end: Option<Attachment>,
-    /// What is told with the one, and with the other.
-    pub(crate) told: (Notice, Option<Notice>),
+    pub(crate) end: Option<Ending>,
     /// Which of the rows that have moved it settles.
     pub(crate) settles: Settles,
     /// What it costs until it is written or thrown away.
@@ -107,7 +107,7 @@ pub(crate) struct Rows {
     pub(crate) outcome: oneshot::Sender<Outcome>,
 }
 
-/// What the checkpoint is to say once a copy at once is over, and what is told with that.
+/// What the checkpoint is to say once a copy is over, and what is told with that.
 #[derive(Debug)]
 pub(crate) struct Ending {
     pub(crate) record: Attachment,

@@ -78,6 +78,9 @@ pub(crate) struct TableStatus {
     /// How many rows were written in a second, since this instance took the table up.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) rows_per_second: Option<f64>,
+    /// How many connections share its rows, if it is more than one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) connections: Option<usize>,
     /// The condition that rows have to meet.
     #[serde(default, rename = "where", skip_serializing_if = "Option::is_none")]
     pub(crate) condition: Option<String>,

@@ -10,6 +10,10 @@
 //! kind there are some too many: where the new key lies is for the server's collations to say. Once the cursor has come to its end there are
 //! not: a row was copied then, or is remembered, and only the latter take that along to another key.
 //!
+//! Where a table is copied in [parts](super::Parts), what is remembered is the table's, and one at a time reads it again. Its end is that of a chunk which is read
+//! once all parts are written, so that what was copied in whichever part is copied then; until then every such key is remembered, whichever parts the
+//! two keys lie in.
+//!
 //! What is remembered is bounded: how many rows of a table, and how many bytes of all tables, which have their share of `memory_limit`. A table that
 //! would pass the one, or has most of the other where that is used up, is copied once more, and its keys are not needed any more.
 

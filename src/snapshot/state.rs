@@ -9,7 +9,11 @@ use pgoutput::Oid;
 use publisher::Attachment;
 use serde::{Deserialize, Serialize};
 
-use super::{moved::MovedRows, shape::Shape};
+use super::{
+    moved::MovedRows,
+    parts::{Part, are_parts},
+    shape::Shape,
+};
 use crate::{
     catalog::{MEMBER, PublishedTable},
     failure::{Code, Failure},
@@ -90,9 +94,12 @@ pub(crate) struct TableRecord {
     pub(crate) table: String,
     /// What it is read in the order of, and what tells its rows apart, in words: where either is another, a place in the order says nothing.
     pub(crate) key: Vec<String>,
-    /// The values of these columns in the last row that is in Kafka; none before the first.
+    /// The values of these columns in the last row that is in Kafka with all before it; none before the first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) after: Option<Vec<String>>,
+    /// What is left of it where it is copied in [parts](super::Parts).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(crate) parts: Vec<Part>,
     /// How many rows were written.
     pub(crate) rows: u64,
     /// How many bytes their records have.
@@ -166,6 +173,9 @@ impl Progress {
                     } else {
                         let record: TableRecord = parse(suffix, value)?;
                         check_version(suffix, record.version)?;
+                        if !are_parts(&record.parts, record.after.as_ref()) {
+                            return Err(corrupt(suffix, "its parts are not those of one table"));
+                        }
                         progress.tables.insert(oid, record);
                     }
                 }
@@ -310,6 +320,7 @@ impl TableRecord {
             table: table.to_owned(),
             key,
             after: None,
+            parts: Vec::new(),
             rows: 0,
             bytes: 0,
             condition: None,
@@ -393,14 +404,24 @@ impl TableRecord {
         if other.is_owed() { Self { shape: other.shape.clone(), ..record.owed() } } else { record }
     }
 
+    /// The same at another place, with these parts.
+    pub(super) fn at(&self, after: Option<Vec<String>>, parts: Vec<Part>) -> Self {
+        Self { after, parts, ..self.clone() }
+    }
+
+    /// The same with one cursor, at the place before which all is copied.
+    pub(crate) fn without_parts(&self) -> Self {
+        Self { parts: Vec::new(), ..self.clone() }
+    }
+
     /// The same, stopped by somebody.
     pub(crate) fn stopped(&self, at_ms: i64) -> Self {
-        Self { stopped_at_ms: Some(at_ms), ..self.clone() }
+        Self { stopped_at_ms: Some(at_ms), ..self.without_parts() }
     }
 
     /// The same once nothing is left to copy.
     pub(crate) fn ended(&self, at_ms: i64) -> Self {
-        Self { ended_at_ms: Some(at_ms), shape: None, ..self.clone() }
+        Self { ended_at_ms: Some(at_ms), shape: None, ..self.without_parts() }
     }
 
     /// Removes it.

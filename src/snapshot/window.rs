@@ -21,7 +21,9 @@
 //!
 //! A copy need not wait for a chunk to be written before it reads the next one, so that several windows of a table may be open. Each is an
 //! argument of its own but for its cursor, which says that all before it was copied. So a chunk names the one that it comes behind, and is
-//! written only if that was ([`Windows::open`]).
+//! written only if that was ([`Windows::open`]). Where a table is copied in [parts](super::Parts) each of them has a cursor, and chunks that come one behind the
+//! other; and of all that is said here of a key nothing asks which part it lies in. Each window notes the keys of the whole table: which part one lies in
+//! is for the server's collations to say.
 //!
 //! What is noted in a window is bounded, and what is noted in all of them, which has its share of `memory_limit`. One that sees too many keys, or whose table gets another key or is emptied meanwhile, is
 //! spoilt: its chunk is read again. Nothing that was read is ever written in doubt.
@@ -75,14 +77,15 @@ use pgoutput::{Lsn, Oid, Xid};
 use rustc_hash::FxHashMap;
 
 use super::{
+    parts::PartId,
     sight::{Horizon, Sight, Streamed},
     visibility::Visibility,
 };
 
 /// How many streamed transactions are remembered that no snapshot has found to have ended.
 const RECENT_MAX: usize = 1 << 16;
-/// How many bytes of keys the oldest window of a table notes at most, with what each costs beside its bytes; and each of those behind it, which would
-/// otherwise note the same again.
+/// How many bytes of keys the oldest window of a part of a table notes at most, with what each costs beside its bytes; and each of those behind it, which
+/// would otherwise note the same again.
 const NOTED_BYTES_MAX: usize = 4 << 20;
 const NOTED_BYTES_MAX_BEHIND: usize = 1 << 20;
 const NOTED_OVERHEAD_BYTES: usize = 64;
@@ -141,14 +144,15 @@ pub(crate) struct Windows<C> {
     /// What all of them have noted, and may.
     noted_bytes: usize,
     noted_bytes_max: usize,
-    /// The last one of each table that closed with rows to write. Bounded by the tables that are copied.
-    written: FxHashMap<Oid, WindowId>,
+    /// The last one of each part of a table that closed with rows to write. Bounded by the tables that are copied.
+    written: FxHashMap<(Oid, PartId), WindowId>,
 }
 
 #[derive(Debug)]
 struct Window<C> {
     id: WindowId,
     table: Oid,
+    part: PartId,
     /// That of the chunk before this one, if a copy has not heard yet what became of it.
     behind: Option<WindowId>,
     /// The names of the columns of its row key.
@@ -255,7 +259,7 @@ impl<C> Windows<C> {
     pub(crate) fn open(
         &mut self,
         id: WindowId,
-        table: Oid,
+        (table, part): (Oid, PartId),
         key: Vec<String>,
         behind: Option<WindowId>,
         reached: Lsn,
@@ -264,6 +268,7 @@ impl<C> Windows<C> {
         self.open.push(Window {
             id,
             table,
+            part,
             behind,
             key,
             unnoted: self.recent.clone(),
@@ -302,14 +307,20 @@ impl<C> Windows<C> {
         let is_noting = |window: &Window<C>| window.table == table && window.spoilt.is_none();
         let noting = |windows: &[Window<C>]| windows.iter().filter(|window| is_noting(window)).count();
         while self.noted_bytes + noting(&self.open) * bytes > self.noted_bytes_max {
-            // The youngest makes room for those before it: it comes to nothing without them.
-            let Some(youngest) = self.open.iter_mut().rev().find(|window| is_noting(window)) else { return };
+            // The youngest makes room for those before it: it comes to nothing without them. The first of a part does not, and goes last.
+            let of_all = self.open.iter().enumerate().filter(|(_, window)| is_noting(window));
+            let noting: Vec<(usize, PartId)> = of_all.map(|(at, window)| (at, window.part)).collect();
+            let is_behind = |(at, part): &&(usize, PartId)| noting.iter().any(|(of, other)| other == part && of < at);
+            let Some((youngest, _)) = noting.iter().rev().find(is_behind).or(noting.last()) else { return };
+            let youngest = &mut self.open[*youngest];
             self.noted_bytes -= youngest.noted_bytes;
             youngest.spoil(Spoilt::TooBusy);
         }
-        let mut bytes_max = NOTED_BYTES_MAX;
+        let mut parts = 0_u32;
         for window in self.open.iter_mut().filter(|window| is_noting(window)) {
-            let limit = std::mem::replace(&mut bytes_max, NOTED_BYTES_MAX_BEHIND);
+            let of_part = 1_u32.rotate_left(window.part.0.into());
+            let limit = if parts & of_part == 0 { NOTED_BYTES_MAX } else { NOTED_BYTES_MAX_BEHIND };
+            parts |= of_part;
             // What the chunk's snapshot sees takes no row out of it.
             if window.loaded.as_ref().is_some_and(|loaded| loaded.sight.sees(last)) {
                 continue;
@@ -368,14 +379,14 @@ impl<C> Windows<C> {
             is_due && !is_open(window.behind)
         };
         let position = self.open.iter().position(is_due)?;
-        let Window { id, table, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
+        let Window { id, table, part, behind, noted, mut spoilt, loaded, .. } = self.open.remove(position);
         self.count_noted();
         let Loaded { chunk, sight, until } = loaded?;
-        if behind.is_some() && behind.as_ref() != self.written.get(&table) {
+        if behind.is_some() && behind.as_ref() != self.written.get(&(table, part)) {
             spoilt.get_or_insert(Spoilt::Behind);
         }
         if spoilt.is_none() {
-            self.written.insert(table, id);
+            self.written.insert((table, part), id);
         }
         let fates = spoilt.map_or(Ok(Fates { until, noted, sight }), Err);
         Some(Closed { table, chunk, fates })

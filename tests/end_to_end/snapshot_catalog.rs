@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, io::BufRead, sync::Arc};
 
 use bytes::Bytes;
 use pgoutput::{CopyRows, Decoder, Message, Oid, ProtocolVersion, Relation, Tuple, Value};
-use pgsluice::catalog::{Catalog, KeyRange, SnapshotTable};
+use pgsluice::catalog::{Catalog, CopyStatement, KeyRange, ReadOrder, SnapshotTable};
 use postgres::{Client, SimpleQueryMessage};
 
 use crate::harness::{database::Database, stack::Stack};
@@ -207,7 +207,7 @@ fn keys_are_copied_in_order_to_the_last_whatever_their_types() {
             let range = KeyRange { key, after: after.as_ref(), up_to: None, condition: None, rows_max: 3 };
             let rows = copy(&mut client, &statement.of_keys(&range).expect("a key"), &described, columns);
             // The place of the third row, where there is one, has nothing else before it.
-            let place = place(&mut client, &statement.place(key, after.as_ref(), 3).expect("a key"));
+            let place = place(&mut client, &statement.place(key, after.as_ref(), None, 3).expect("a key"));
             assert_eq!(place.as_ref(), rows.get(2).map(|(place, _)| place), "{table}");
             if place.is_some() {
                 let range = KeyRange { up_to: place.as_ref(), rows_max: 100, ..range };
@@ -223,6 +223,23 @@ fn keys_are_copied_in_order_to_the_last_whatever_their_types() {
         let expected: Vec<Tuple> = copy(&mut client, &all, &described, 0).into_iter().map(|(_, row)| row).collect();
         assert!(expected.len() > 5);
         assert_eq!(found, expected, "{table}");
+        // Cut anywhere, each row lies in one part.
+        for behind in [None, Some(0)] {
+            let after = behind.map(|_| first_place(&mut client, &statement, key, &described));
+            let query = statement.cuts(key, after.as_ref(), 100.0, 4).expect("a key");
+            let cuts = cuts(&mut client, &query, key.columns.len());
+            assert_eq!(cuts.len(), 3, "{table}");
+            let places: Vec<Option<&Tuple>> = std::iter::once(after.as_ref()).chain(cuts.iter().map(Some)).collect();
+            let mut in_parts = Vec::new();
+            for (position, after) in places.iter().enumerate() {
+                let up_to = places.get(position + 1).copied().flatten();
+                let range = KeyRange { key, after: *after, up_to, condition: None, rows_max: 100 };
+                let part = copy(&mut client, &statement.of_keys(&range).expect("a key"), &described, columns);
+                assert!(part.len().abs_diff(expected.len() / 4) <= 1, "{table}: {}", part.len());
+                in_parts.extend(part.into_iter().map(|(_, row)| row));
+            }
+            assert_eq!(in_parts, expected[behind.map_or(0, |_| 1)..], "{table}");
+        }
     }
     let mixed = describe(&database, "every_root", oid(&database, "public.by_two_orders"));
     assert_eq!(mixed.read_order, None, "no one operator compares both columns");
@@ -239,6 +256,24 @@ fn copy(client: &mut Client, statement: &str, table: &SnapshotTable, before: u16
         line.clear();
     }
     found
+}
+
+/// The key of the first row of a table.
+fn first_place(client: &mut Client, statement: &CopyStatement<'_>, key: &ReadOrder, table: &SnapshotTable) -> Tuple {
+    let range = KeyRange { key, after: None, up_to: None, condition: None, rows_max: 1 };
+    let columns = u16::try_from(key.columns.len()).expect("few");
+    copy(client, &statement.of_keys(&range).expect("a key"), table, columns).remove(0).0
+}
+
+/// Where a table is cut.
+fn cuts(client: &mut Client, query: &str, columns: usize) -> Vec<Tuple> {
+    let answers = client.simple_query(query).unwrap_or_else(|error| panic!("{error:?} in: {query}"));
+    let cut = |answer: &SimpleQueryMessage| {
+        let SimpleQueryMessage::Row(row) = answer else { return None };
+        let values = (0..columns).map(|column| Value::Text(row.get(column).expect("no null").as_bytes()));
+        Some(Tuple::from_values(values).expect("it is small"))
+    };
+    answers.iter().filter_map(cut).collect()
 }
 
 /// The first row of a query.

@@ -45,8 +45,8 @@ enum Verb {
         /// Only rows that meet this condition, as in `--where "placed >= '2026-01-01'"`. Names other than PostgreSQL's own need their schema.
         #[arg(long = "where", value_name = "SQL")]
         condition: Option<String>,
-        /// Copy so many tables at a time, these and all others, until nothing is left to copy: 1 to 16, in the place of `snapshot.connections`. The rows of
-        /// one table are read one chunk after another.
+        /// Copy over so many connections at a time, these tables and all others, until nothing is left to copy: 1 to 16, in the place of
+        /// `snapshot.connections`. Those that no table waits for share the rows of a large one.
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u8).range(1..=i64::from(CONNECTIONS_MAX)))]
         parallel: Option<u8>,
     },

@@ -30,7 +30,11 @@ pub(super) fn tables(status: &Status, named: &[String]) -> String {
         let bytes = HumanBytes(table.bytes).to_string();
         let rows = HumanCount(table.rows).to_string();
         let left = left(table).map_or(String::new(), |left| format!("  {left}"));
-        let line = format!("{:width$}  {:<17} {rows:>14} {bytes:>12}{left}", table.table, table.state.words());
+        let state = match table.connections {
+            Some(connections) => format!("{} by {connections}", table.state.words()),
+            None => table.state.words().to_owned(),
+        };
+        let line = format!("{:width$}  {state:<17} {rows:>14} {bytes:>12}{left}", table.table);
         let _ = writeln!(text, "{}", line.trim_end());
         for (word, said) in [("where", &table.condition), ("", &table.problem)] {
             if let Some(said) = said {
@@ -137,6 +141,7 @@ mod tests {
             bytes: 0,
             rows_estimated: None,
             rows_per_second: None,
+            connections: None,
             condition: None,
             started_at_ms: None,
             ended_at_ms: None,
@@ -151,6 +156,7 @@ mod tests {
             bytes: 345 << 20,
             rows_estimated: Some(5_000_000),
             rows_per_second: Some(200_000.0),
+            connections: Some(4),
             condition: Some("placed > '2026-01-01'".into()),
             ..table("public.order_item", State::Copying)
         };
@@ -163,7 +169,7 @@ mod tests {
         assert_eq!(
             tables(&status, &[]),
             "TABLE              STATE                       ROWS        BYTES  LEFT\n\
-             public.order_item  copying                1,234,567   345.00 MiB  about 19s at 200,000 rows/s\n\
+             public.order_item  copying by 4           1,234,567   345.00 MiB  about 19s at 200,000 rows/s\n\
              \u{20}                  where placed > '2026-01-01'\n\
              public.t           tried again later              0          0 B\n\
              \u{20}                  postgres-refused: permission denied\n\

@@ -29,6 +29,7 @@ fn status() -> Status {
         bytes: 1000,
         rows_estimated: Some(1000),
         rows_per_second: Some(100.0),
+        connections: None,
         condition: None,
         started_at_ms: None,
         ended_at_ms: None,

@@ -159,6 +159,7 @@ fn copied(table: &str, state: control::State) -> control::TableStatus {
         bytes: 2,
         rows_estimated: Some(3),
         rows_per_second: Some(0.5),
+        connections: None,
         condition: Some("name = 'a value'".into()),
         started_at_ms: Some(1),
         ended_at_ms: Some(2),

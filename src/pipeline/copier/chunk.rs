@@ -19,7 +19,7 @@ use std::{
 };
 
 use encoder::{BoundPlan, EncodeError, Encoded, RecordBatch, SnapshotContext, SnapshotKind};
-use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp, Tuple, Value};
+use pgoutput::{CopyRows, Lsn, Oid, ReplicaIdentity, Timestamp};
 use publisher::RECORD_OVERHEAD_BYTES;
 use tokio::{sync::oneshot, time::sleep};
 use tracing::{debug, warn};
@@ -27,12 +27,13 @@ use tracing::{debug, warn};
 use super::{
     Copier,
     ahead::Found,
+    range::{next_chunk_rows, no_key, place, statement, texts},
     session_over,
     standby::Ready,
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
-    catalog::{KeyColumn, KeyRange, ReadOrder, RowReader, SnapshotTable, may_have_been_out},
+    catalog::{KeyColumn, ReadOrder, RowReader, SnapshotTable, may_have_been_out},
     failure::{Code, Failure},
     failures,
     metrics::TableMetrics,
@@ -42,7 +43,10 @@ use crate::{
         work::cost_of,
     },
     quarantine::Quarantine,
-    snapshot::{Chunk, Keys, Opened, Request, RowKey, Settles, Sight, Visibility, WindowId},
+    snapshot::{
+        Advance, Chunk, Cursor, Ending, Happened, Keys, Notice, Opened, Request, RowKey, Settles, Sight, Visibility,
+        WindowId,
+    },
 };
 
 /// How long a window is kept open for transactions to end, and how often they are looked at.
@@ -55,11 +59,11 @@ const SCAN_ROWS_MAX: usize = 1_000_000;
 
 /// A table as the catalog has it.
 pub(super) struct Described {
-    table: SnapshotTable,
-    order: ReadOrder,
+    pub(super) table: SnapshotTable,
+    pub(super) order: ReadOrder,
     key: RowKey,
     /// Whether it is still this, in a word.
-    fingerprint: String,
+    pub(super) fingerprint: String,
 }
 
 /// How its rows are encoded.
@@ -93,7 +97,7 @@ struct ReadChunk {
     rows: usize,
     /// Where in the order the copy goes on: behind the last row, or behind the last that was looked at.
     last: Option<Vec<String>>,
-    /// Whether nothing of the table comes after that.
+    /// Whether nothing of the table, or of its part, comes after that.
     is_last: bool,
     sight: Sight,
     until: Lsn,
@@ -121,7 +125,9 @@ impl Copier {
             Ok(encoding) => encoding,
             Err(step) => return Ok(step),
         };
-        copying.go_by(&described);
+        if !copying.go_by(&described) {
+            return Ok(Step::Dissolve);
+        }
         if copying.record.empties_first()
             && let Some(impossible) = self.empty_first(copying, &encoding).await?
         {
@@ -154,6 +160,10 @@ impl Copier {
             other => other,
         };
         match read {
+            Ok(Ok(read)) if copying.cannot_stop_at(read.last.as_ref()) => {
+                self.request(Request::Abandon { window, snapshot: Some(read.sight.primary().clone()) }).await?;
+                Ok(Step::Dissolve)
+            }
             Ok(Ok(read)) => {
                 copying.described = Some(described);
                 self.hand_over(copying, window, read).await
@@ -173,7 +183,7 @@ impl Copier {
     }
 
     /// Waits until the table is to be stopped.
-    async fn stopping(&self, oid: Oid) {
+    pub(super) async fn stopping(&self, oid: Oid) {
         loop {
             let changed = self.changed.notified();
             if self.state().stopping.contains(&oid.into()) {
@@ -184,7 +194,7 @@ impl Copier {
     }
 
     /// Gives up what is being read. The server would go on with it, and hold the table's lock, until it had something to send.
-    async fn give_up(&self, reader: &mut RowReader) {
+    pub(super) async fn give_up(&self, reader: &mut RowReader) {
         let Some(backend_pid) = reader.disconnect() else { return };
         if let Err(failure) = self.asking_at(reader).lock().await.cancel(backend_pid).await {
             debug!(backend_pid, "a statement that is not waited for any more could not be ended: {failure}");
@@ -220,6 +230,9 @@ impl Copier {
         let Found { table, rows_estimated, facts, .. } = &found;
         copying.ahead.schema.clone_from(&table.relation.schema);
         copying.ahead.table.clone_from(&table.relation.name);
+        if let Some(part) = &copying.part {
+            part.parts.name(&table.relation.schema, &table.relation.name);
+        }
         self.state().estimate(oid, *rows_estimated);
         let key = RowKey::of(&table.relation, facts.primary_key.as_deref());
         let is_known = match relations.known.get(oid) {
@@ -261,7 +274,8 @@ impl Copier {
         let (opened, answer) = oneshot::channel();
         let is_anew = copying.again.is_none() && copying.settles == Settles::AllBefore;
         let (table, key, behind) = (copying.oid, key.names().to_vec(), copying.behind);
-        self.request(Request::Open { window, table, key, is_anew, behind, opened }).await?;
+        let part = copying.part.as_ref().map(|part| part.taken.id).unwrap_or_default();
+        self.request(Request::Open { window, table, part, key, is_anew, behind, opened }).await?;
         Ok((window, answer.await.map_err(|_| session_over())?))
     }
 
@@ -303,7 +317,7 @@ impl Copier {
         let waits = |why: &str| Waits { why: why.to_owned(), snapshot: Some(taken.sight.primary().clone()) };
         let began = Instant::now();
         let up_to = self.last_to_look_at(copying, table, order).await?;
-        let statement = statement(copying, table, order, key, up_to.as_deref())?;
+        let statement = statement(copying, table, order, key, up_to.as_deref().or(copying.up_to()))?;
         let mut lines = copying.reader.copy(&statement).await?;
         let columns = |columns: usize| u16::try_from(columns).unwrap_or(u16::MAX);
         let (leading, columns) = (columns(order.columns.len()), columns(table.relation.columns.len()));
@@ -399,7 +413,9 @@ impl Copier {
             return Ok(None);
         }
         let after = copying.ahead.after.as_deref().map(place).transpose()?;
-        let query = table.copy().place(order, after.as_ref(), copying.scan_rows as u64).ok_or_else(no_key)?;
+        let up_to = copying.up_to().map(place).transpose()?;
+        let query = table.copy().place(order, after.as_ref(), up_to.as_ref(), copying.scan_rows as u64);
+        let query = query.ok_or_else(no_key)?;
         copying.reader.first_row(&query).await
     }
 
@@ -415,13 +431,14 @@ impl Copier {
         let ReadChunk { batch, keys, rows, last, is_last, sight, until } = read;
         let cost = batch.iter().map(|record| cost_of(&record)).sum::<usize>() + keys.cost_bytes();
         self.pay_rate(rows).await;
-        let then = if let Some(again) = &copying.again {
+        let is_part = copying.part.is_some();
+        let (then, last, rows_passed) = if let Some(again) = &copying.again {
             // What was read again has been passed already.
             let record = copying.record.clone();
-            let end = copying.is_read.then(|| record.ended(unix_ms()));
-            Then { record, end, settles: Settles::Rows(again.names.clone()) }
+            let end = (copying.is_read && !is_part).then(|| record.ended(unix_ms()));
+            (Then { record, end, ends_part: false, settles: Settles::Rows(again.names.clone()) }, None, 0)
         } else {
-            let record = copying.ahead.advanced(last, rows as u64, batch.bytes() as u64);
+            let record = copying.ahead.advanced(last.clone(), rows as u64, batch.bytes() as u64);
             copying.is_read = is_last;
             copying.chunk_rows = next_chunk_rows(copying.chunk_rows, rows, cost, self.chunk_cost_max / 4 * 3);
             if let Some(rows_max) = self.rows_at_rate() {
@@ -429,17 +446,31 @@ impl Copier {
                 copying.chunk_rows = copying.chunk_rows.min(rows_max);
             }
             copying.ahead = record.clone();
-            let end = copying.is_read.then(|| record.ended(unix_ms()));
-            Then { record, end, settles: std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new())) }
+            let end = (copying.is_read && !is_part).then(|| record.ended(unix_ms()));
+            let settles = std::mem::replace(&mut copying.settles, Settles::Rows(Vec::new()));
+            (Then { record, end, ends_part: copying.is_read && is_part, settles }, last, rows as u64)
+        };
+        let cursor = match &copying.part {
+            None => Cursor::Whole(then.record.attachment(copying.oid), then.told()),
+            Some(part) => Cursor::Part(Advance {
+                parts: Arc::clone(&part.parts),
+                id: part.taken.id,
+                last,
+                rows: rows_passed,
+                bytes: if rows_passed > 0 { batch.bytes() as u64 } else { 0 },
+                is_end: then.ends_part,
+            }),
         };
         let charge = self.waiting.hold(cost).await;
         let (outcome, answer) = oneshot::channel();
         let chunk = Box::new(Chunk {
             batch,
             keys,
-            cursor: then.record.attachment(copying.oid),
-            end: then.end.as_ref().map(|end| end.attachment(copying.oid)),
-            told: then.told(),
+            cursor,
+            end: then.end.as_ref().map(|end| Ending {
+                record: end.attachment(copying.oid),
+                told: Notice::of_table(Happened::TableCompleted, end),
+            }),
             settles: then.settles.clone(),
             charge,
             outcome,
@@ -462,8 +493,8 @@ impl Copying {
         };
     }
 
-    /// Where a row stands by another key than before says nothing.
-    fn go_by(&mut self, described: &Described) {
+    /// Where a row stands by another key than before says nothing. False if it is a part, which is none then.
+    fn go_by(&mut self, described: &Described) -> bool {
         let columns = described.order.columns.iter().map(KeyColumn::words);
         let words = columns.chain(described.key.names().iter().cloned());
         let words: Vec<String> = words.chain([described.table.membership.clone()]).collect();
@@ -472,6 +503,9 @@ impl Copying {
             (Some((then, before)), Some((now, by))) => before == by && !may_have_been_out(then, now),
             _ => false,
         };
+        if !is_same && self.part.is_some() {
+            return false;
+        }
         if is_same {
             self.ahead.key = words;
         } else {
@@ -481,7 +515,9 @@ impl Copying {
             self.again = None;
             self.is_read = false;
             self.settles = Settles::AllBefore;
+            self.may_split = true;
         }
+        true
     }
 }
 
@@ -522,76 +558,8 @@ pub(super) fn tell_dead_letter(plan: &BoundPlan, metrics: &TableMetrics, error: 
     }
 }
 
-/// What reads the next rows, or those that are to be read again.
-fn statement(
-    copying: &Copying,
-    table: &SnapshotTable,
-    order: &ReadOrder,
-    key: &RowKey,
-    up_to: Option<&[String]>,
-) -> Result<String, Failure> {
-    if let Some(again) = &copying.again {
-        return Ok(table.copy().of_rows(order, key.names(), &again.keys));
-    }
-    let after = copying.ahead.after.as_deref().map(place).transpose()?;
-    let up_to = up_to.map(place).transpose()?;
-    let range = KeyRange {
-        key: order,
-        after: after.as_ref(),
-        up_to: up_to.as_ref(),
-        condition: copying.ahead.condition.as_deref(),
-        rows_max: copying.chunk_rows as u64,
-    };
-    table.copy().of_keys(&range).ok_or_else(no_key)
-}
-
-/// A place in the order, by its values.
-fn place(values: &[String]) -> Result<Tuple, Failure> {
-    let place = Tuple::from_values(values.iter().map(|value| Value::Text(value.as_bytes())));
-    place.map_err(|error| Failure::caused(Code::Internal, error))
-}
-
-fn no_key() -> Failure {
-    Failure::new(Code::CheckpointCorrupt, "the cursor of the copy is no key of the table")
-}
-
-/// The values of a place in the order, of which none is null.
-fn texts(place: &Tuple) -> Vec<String> {
-    let text = |value| match value {
-        // The client encoding is UTF-8.
-        Value::Text(text) => String::from_utf8_lossy(text).into_owned(),
-        Value::Null | Value::UnchangedToast | Value::Binary(_) => String::new(),
-    };
-    place.iter().map(text).collect()
-}
-
 /// Whether the stream has put the table into quarantine, before or after its plan was made here.
 fn is_quarantined(quarantine: &Mutex<Quarantine>, table: &Table) -> bool {
     let quarantine = quarantine.lock().unwrap_or_else(PoisonError::into_inner);
     table.plan.holds_back() || quarantine.get(table.plan.plan().topic()).is_some()
-}
-
-/// How many rows the next chunk is to have, by how large those of this one were.
-fn next_chunk_rows(asked: usize, rows: usize, cost: usize, meant: usize) -> usize {
-    if rows == 0 {
-        return asked;
-    }
-    let fitting = meant / (cost / rows).max(1);
-    // Not too much at once: the next rows may be larger.
-    fitting.clamp(1, CHUNK_ROWS_MAX).min(asked.saturating_mul(8))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn chunks_grow_to_the_size_that_is_meant() {
-        let next = |asked, rows, cost| next_chunk_rows(asked, rows, cost, 1 << 20);
-        assert_eq!(next(500, 500, 500 * 100), 4000);
-        assert_eq!(next(4000, 4000, 4000 * 100), (1 << 20) / 100);
-        assert_eq!(next(20_000, 20_000, 20_000), CHUNK_ROWS_MAX);
-        assert_eq!(next(500, 4, 8 << 20), 1, "rows of 2 MiB");
-        assert_eq!(next(500, 0, 0), 500);
-    }
 }

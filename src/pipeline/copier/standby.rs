@@ -108,7 +108,12 @@ impl Copier {
 
     /// Goes over to the server at which the next rows are to be read.
     pub(super) fn choose_server(&self, copying: &mut Copying) {
-        let standby = self.standby.as_ref().filter(|_| copying.again.is_none());
+        self.go_over_to(copying, copying.again.is_none());
+    }
+
+    /// Goes over to the standby, if there is one, or to the primary.
+    pub(super) fn go_over_to(&self, copying: &mut Copying, standby: bool) {
+        let standby = self.standby.as_ref().filter(|_| standby);
         if copying.reader.is_at_standby() != standby.is_some() {
             copying.reader.disconnect();
             copying.reader = self.reader_at(standby);

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -12,7 +13,7 @@ use crate::{
     catalog::PublishedTable,
     failure::{Code, Failure},
     snapshot::{
-        Epoch, Progress, TableRecord,
+        By, Epoch, Parts, Progress, TableRecord, Taken as TakenPart,
         control::{self, Status, TableStatus},
     },
 };
@@ -20,13 +21,15 @@ use crate::{
 /// For how long a table rests that is copied at once and could not be.
 const REST_FIRST: Duration = Duration::from_secs(10);
 const REST_MAX: Duration = Duration::from_hours(1);
+/// For how long nobody helps with a table, after something was wrong with it: it is its lead that finds out what.
+const REST_FROM_HELPING: Duration = Duration::from_secs(30);
 
 pub(super) struct State {
     /// As the checkpoint has it.
     pub(super) progress: Progress,
     /// Whether tables are copied that nobody has asked for.
     is_automatic: bool,
-    /// How many tables are copied at a time, unless somebody has asked for another number.
+    /// How many workers copy at a time, unless somebody has asked for another number.
     connections: usize,
     /// What the publication came to at the last look, by OID.
     pub(super) published: BTreeMap<u32, PublishedTable>,
@@ -52,11 +55,29 @@ pub(super) struct State {
     pub(super) told_away: BTreeSet<u32>,
     /// Those that are copied at once and could not be, for how long others come first, and until when: each attempt writes from the first row on.
     resting: BTreeMap<u32, (Duration, Instant)>,
+    /// Those whose rows workers share.
+    shared: BTreeMap<u32, Shared>,
     /// Why the last turn at a table ended.
     problems: BTreeMap<u32, String>,
     pub(super) looks: u64,
     pub(super) windows: u64,
     pub(super) fence: Option<Fence>,
+}
+
+/// A table whose rows workers share.
+struct Shared {
+    look: u64,
+    parts: Arc<Parts>,
+    /// Until when nobody helps.
+    rests_until: Option<Instant>,
+}
+
+/// A part of a table for somebody who has none of his own to copy.
+pub(super) struct Help {
+    pub(super) oid: Oid,
+    pub(super) look: u64,
+    pub(super) parts: Arc<Parts>,
+    pub(super) taken: TakenPart,
 }
 
 /// What is being done with a table that lacks rows.
@@ -126,6 +147,7 @@ impl State {
             told_not_copied: BTreeMap::new(),
             told_away: BTreeSet::new(),
             resting: BTreeMap::new(),
+            shared: BTreeMap::new(),
             problems: BTreeMap::new(),
             looks: 0,
             windows: 0,
@@ -216,6 +238,50 @@ impl State {
         let turn = Turn { began: Instant::now(), rows, rows_estimated: None };
         self.taken.insert(table.into(), Taken::Copying(turn));
         Some((table, look))
+    }
+
+    /// The next part that waits, of the table that fewest workers copy.
+    pub(super) fn begin_helping(&mut self, worker: usize) -> Option<Help> {
+        if self.progress.is_paused || self.is_beyond(worker) {
+            return None;
+        }
+        let may_help = |(oid, shared): &(&u32, &Shared)| {
+            let rests = shared.rests_until.is_some_and(|until| until > Instant::now());
+            !rests && !self.stopping.contains(oid)
+        };
+        let mut shared: Vec<_> = self.shared.iter().filter(may_help).collect();
+        shared.sort_by_key(|(_, shared)| shared.parts.taken());
+        shared.into_iter().find_map(|(oid, Shared { look, parts, .. })| {
+            let taken = parts.take(By::Helper)?;
+            Some(Help { oid: (*oid).into(), look: *look, parts: Arc::clone(parts), taken })
+        })
+    }
+
+    /// Whether workers may have nothing to do.
+    pub(super) fn has_idle_workers(&self) -> bool {
+        !self.is_beyond(1) && !self.do_tables_wait()
+    }
+
+    /// Whether a table waits for a worker.
+    pub(super) fn do_tables_wait(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
+    /// Workers may share the rows of a table.
+    pub(super) fn share(&mut self, table: Oid, look: u64, parts: Arc<Parts>) {
+        self.shared.insert(table.into(), Shared { look, parts, rests_until: None });
+    }
+
+    /// Nobody is to help with a table any more.
+    pub(super) fn withdraw(&mut self, table: Oid) {
+        self.shared.remove(&table.into());
+    }
+
+    /// Nobody is to help with a table for some time.
+    pub(super) fn rest_from_helping(&mut self, table: Oid) {
+        if let Some(shared) = self.shared.get_mut(&table.into()) {
+            shared.rests_until = Some(Instant::now() + REST_FROM_HELPING);
+        }
     }
 
     /// The tables whose turns come next, so many at most.
@@ -343,7 +409,10 @@ impl State {
         for (oid, table) in tables {
             let record = self.progress.tables.get(&oid);
             let is_at_start = record.map_or(condition.is_none(), |record| {
-                record.after.is_none() && record.rows == 0 && record.condition.as_deref() == condition
+                record.after.is_none()
+                    && record.parts.is_empty()
+                    && record.rows == 0
+                    && record.condition.as_deref() == condition
             });
             if self.unwatched.contains_key(&oid) {
                 let found = format!("{table} is published, and not among postgres.tables");
@@ -429,6 +498,7 @@ impl State {
             bytes: record.map_or(0, |record| record.bytes),
             rows_estimated: turn.and_then(|turn| turn.rows_estimated),
             rows_per_second: turn.filter(|turn| rows > turn.rows).map(rate),
+            connections: self.shared.get(&oid).map(|shared| shared.parts.taken()).filter(|taken| *taken > 1),
             condition: record.and_then(|record| record.condition.clone()),
             started_at_ms: record.map(|record| record.started_at_ms),
             ended_at_ms: record.and_then(|record| record.ended_at_ms.or(record.stopped_at_ms)),

@@ -18,18 +18,20 @@ use tokio::{
 use tracing::{debug, info, warn};
 use walreceiver::Backoff;
 
-use super::{Copier, chunk::Described, limits::Limits, session_over, state::End};
+use super::{Copier, chunk::Described, limits::Limits, parts::OfPart, session_over, state::End};
 use crate::{
     catalog::RowReader,
     failure::{Code, Failure, Recovery},
     pipeline::publish::unix_ms,
-    snapshot::{Happened, Left, Notice, Outcome, Request, Settles, Spoilt, TableRecord, WindowId},
+    snapshot::{By, Happened, Left, Notice, Outcome, Request, Settles, Spoilt, TableRecord, WindowId},
 };
 
 /// How many rows the first chunk of a table has, whose rows may be of any size.
 const FIRST_CHUNK_ROWS: usize = 500;
-/// How many chunks of a table the stream may have at a time.
+/// How many chunks of a table the stream may have at a time, and how many of each part of one: every window notes the keys of the whole table, and those of
+/// other parts keep the stream busy meanwhile.
 const IN_FLIGHT_MAX: usize = 4;
+const IN_FLIGHT_MAX_OF_PART: usize = 2;
 /// A chunk that fails as often in a row leaves its table for later.
 pub(super) const FAILURES_MAX: u32 = 10;
 /// The pauses before a chunk is read again.
@@ -38,11 +40,11 @@ pub(super) const PAUSE_MAX: Duration = Duration::from_secs(5);
 /// How often it is said that a table's copy does not get on. Others have their turn then.
 pub(super) const REMINDER_INTERVAL: Duration = Duration::from_secs(30);
 
-/// A table that is being copied.
+/// A table that is being copied, or a part of it.
 pub(super) struct Copying {
     pub(super) oid: Oid,
     /// Who copies it, and since which look it is there.
-    worker: usize,
+    pub(super) worker: usize,
     pub(super) look: u64,
     pub(super) reader: RowReader,
     /// What the table is like, for as long as it is.
@@ -51,11 +53,17 @@ pub(super) struct Copying {
     pub(super) xmin: u64,
     /// A fence, and an end of the log that was asked for once nothing ran below it.
     pub(super) passed: Option<(u64, Lsn)>,
+    /// If it is one: the records have its place then, and end where it does.
+    pub(super) part: Option<OfPart>,
+    /// Whether it is still to be seen whether to share it.
+    pub(super) may_split: bool,
+    /// Whether it was said that it is copied.
+    is_told: bool,
     /// As of the last chunk that is written.
     pub(super) record: TableRecord,
     /// As of the last chunk that was read.
     pub(super) ahead: TableRecord,
-    /// Whether that was the last one of the table.
+    /// Whether that was the last one of the table, or the part.
     pub(super) is_read: bool,
     /// What the stream has, in order.
     pub(super) in_flight: VecDeque<InFlight>,
@@ -96,15 +104,16 @@ pub(super) struct Then {
     pub(super) record: TableRecord,
     /// Whether nothing comes after the chunk, and what the record is then.
     pub(super) end: Option<TableRecord>,
+    /// Whether nothing of its part comes after the chunk.
+    pub(super) ends_part: bool,
     pub(super) settles: Settles,
 }
 
 impl Then {
-    /// What is told when it is written, and when nothing is left besides.
-    pub(super) fn told(&self) -> (Notice, Option<Notice>) {
+    /// What is told when it is written, of a table with one cursor.
+    pub(super) fn told(&self) -> Notice {
         let happened = if self.settles == Settles::AllBefore { Happened::Started } else { Happened::InProgress };
-        let end = self.end.as_ref().map(|end| Notice::of_table(Happened::TableCompleted, end));
-        (Notice::of_table(happened, &self.record), end)
+        Notice::of_table(happened, &self.record)
     }
 }
 
@@ -118,6 +127,14 @@ pub(super) enum Step {
     Written,
     /// A chunk is to be read again, for a reason that passes.
     Again(String),
+    /// It may be that others can share the table's rows.
+    Split,
+    /// A part is copied to its end.
+    PartOver,
+    /// A helper is to give its part back.
+    Yielded,
+    /// The table cannot be copied in parts.
+    Dissolve,
     Done,
     /// The table is not streamed any more.
     Gone,
@@ -140,8 +157,42 @@ impl Again {
 }
 
 impl Copying {
+    /// A turn at a table, with somebody's connection.
+    pub(super) fn new(
+        copier: &Copier,
+        oid: Oid,
+        (worker, look): (usize, u64),
+        reader: &mut RowReader,
+        record: TableRecord,
+    ) -> Self {
+        Self {
+            oid,
+            worker,
+            look,
+            reader: std::mem::replace(reader, copier.reader()),
+            described: None,
+            xmin: 0,
+            passed: None,
+            part: None,
+            may_split: true,
+            is_told: false,
+            ahead: record.clone(),
+            record,
+            is_read: false,
+            in_flight: VecDeque::new(),
+            is_abandoned: false,
+            behind: None,
+            chunk_rows: copier.rows_at_rate().map_or(FIRST_CHUNK_ROWS, |rows| rows.min(FIRST_CHUNK_ROWS)),
+            scan_rows: FIRST_CHUNK_ROWS,
+            left: None,
+            again: None,
+            settles: Settles::Rows(Vec::new()),
+            limits: None,
+        }
+    }
+
     /// Goes on behind what is written.
-    fn go_back(&mut self) {
+    pub(super) fn go_back(&mut self) {
         self.ahead = self.record.clone();
         self.is_read = false;
         self.behind = None;
@@ -160,6 +211,7 @@ impl Copying {
                 self.record.after = None;
                 self.go_back();
                 self.settles = Settles::AllBefore;
+                self.may_split = true;
             }
         }
         // Not at once: what could not be read in one piece may change all the time.
@@ -168,6 +220,9 @@ impl Copying {
 }
 
 impl Copier {
+    /// Why a worker ends its turn that is one too many.
+    pub(super) const FEWER: &'static str = "fewer tables are copied at a time, as somebody has asked";
+
     /// A turn at a table. The connection is free again afterwards, or gone.
     pub(super) async fn copy_table(
         &self,
@@ -178,27 +233,7 @@ impl Copier {
         let held = self.state().progress.tables.get(&u32::from(oid)).cloned();
         let is_resumed = held.is_some();
         let record = held.unwrap_or_else(|| TableRecord::new("", "", Vec::new(), unix_ms()));
-        let mut copying = Copying {
-            oid,
-            worker,
-            look,
-            reader: std::mem::replace(reader, self.reader()),
-            described: None,
-            xmin: 0,
-            passed: None,
-            ahead: record.clone(),
-            record,
-            is_read: false,
-            in_flight: VecDeque::new(),
-            is_abandoned: false,
-            behind: None,
-            chunk_rows: self.rows_at_rate().map_or(FIRST_CHUNK_ROWS, |rows| rows.min(FIRST_CHUNK_ROWS)),
-            scan_rows: FIRST_CHUNK_ROWS,
-            left: None,
-            again: None,
-            settles: Settles::Rows(Vec::new()),
-            limits: None,
-        };
+        let mut copying = Copying::new(self, oid, (worker, look), reader, record);
         let ended = self.take_turn(&mut copying, is_resumed).await;
         *reader = copying.reader;
         // Another turn describes it anew.
@@ -210,14 +245,8 @@ impl Copier {
         let oid = copying.oid;
         // What is owed is copied so, whether it has got a key meanwhile or not.
         let is_owed = copying.record.is_owed();
-        let mut ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_chunks(copying, is_resumed).await };
-        if matches!(ended, Ok(Step::Stopped)) {
-            self.abandon(copying).await?;
-        }
-        // What the stream has may be written still, and where the next turn begins has to be true.
-        if let Some(done) = self.land_all(copying).await? {
-            ended = Ok(done);
-        }
+        let ended = if is_owed { Ok(Step::AtOnce) } else { self.copy_in_order(copying, is_resumed).await };
+        let mut ended = self.let_go(copying, ended).await;
         if matches!(ended, Ok(Step::AtOnce)) {
             ended = self.copy_at_once(copying).await;
             // The connection was one for that.
@@ -260,12 +289,20 @@ impl Copier {
             }
             Step::Again(why) => Ok(End::NextTurn(why)),
             Step::Done => Ok(End::Done),
-            Step::AtOnce | Step::Stopped | Step::Sent | Step::Written | Step::Interrupted => Ok(End::Over),
+            Step::AtOnce
+            | Step::Stopped
+            | Step::Sent
+            | Step::Written
+            | Step::Interrupted
+            | Step::Split
+            | Step::PartOver
+            | Step::Yielded
+            | Step::Dissolve => Ok(End::Over),
         }
     }
 
     /// Has the stream give up what it did not write yet. It may be far behind the chunks, and who stops a table is not to wait for that.
-    async fn abandon(&self, copying: &mut Copying) -> Result<(), Failure> {
+    pub(super) async fn abandon(&self, copying: &mut Copying) -> Result<(), Failure> {
         copying.is_abandoned = true;
         for InFlight { window, .. } in &copying.in_flight {
             self.request(Request::Abandon { window: *window, snapshot: None }).await?;
@@ -273,32 +310,34 @@ impl Copier {
         Ok(())
     }
 
-    /// Hears what became of every chunk that the stream has; the last one may have been the last of the table.
-    async fn land_all(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
+    /// Hears what became of every chunk that the stream has; the last one may have been the last of the table, or of the part.
+    pub(super) async fn land_all(&self, copying: &mut Copying) -> Result<Option<Step>, Failure> {
         while !copying.in_flight.is_empty() {
-            if let Some(Step::Done) = self.land(copying, true).await? {
-                return Ok(Some(Step::Done));
+            if let Some(over @ (Step::Done | Step::PartOver)) = self.land(copying, true).await? {
+                return Ok(Some(over));
             }
         }
         Ok(None)
     }
 
     /// Ends with one of the last steps, or with [`Step::Again`] if others are to have their turn.
-    async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
+    pub(super) async fn copy_chunks(&self, copying: &mut Copying, is_resumed: bool) -> Result<Step, Failure> {
         let mut backoff = Backoff::new(PAUSE_FIRST, PAUSE_MAX);
         let (mut failures, mut progressed_at) = (0, Instant::now());
-        let mut is_told = false;
         loop {
             match self.await_permission(copying).await? {
-                Some(Step::Done) => return Ok(Step::Done),
+                Some(over @ (Step::Done | Step::PartOver)) => return Ok(over),
                 Some(_) => progressed_at = Instant::now(),
                 None => {}
             }
             if self.state().stopping.contains(&copying.oid.into()) {
                 return Ok(Step::Stopped);
             }
+            if self.must_yield(copying) {
+                return Ok(Step::Yielded);
+            }
             if self.state().is_beyond(copying.worker) {
-                return Ok(Step::Again("fewer tables are copied at a time, as somebody has asked".to_owned()));
+                return Ok(Step::Again(Self::FEWER.to_owned()));
             }
             let step = match self.land(copying, false).await {
                 Ok(None) => self.copy_chunk(copying).await,
@@ -309,6 +348,10 @@ impl Copier {
             match step {
                 Ok(
                     step @ (Step::Done
+                    | Step::Split
+                    | Step::PartOver
+                    | Step::Yielded
+                    | Step::Dissolve
                     | Step::Gone
                     | Step::Unwatched
                     | Step::AtOnce
@@ -319,8 +362,12 @@ impl Copier {
                 }
                 Ok(Step::Sent | Step::Interrupted) => continue,
                 Ok(Step::Written) => {
-                    if !std::mem::replace(&mut is_told, true) {
+                    let is_news = copying.part.as_ref().is_none_or(|part| part.by == By::Lead);
+                    if is_news && !std::mem::replace(&mut copying.is_told, true) {
                         info!(schema, table, is_resumed, rows = copying.record.rows, "copying the table");
+                    }
+                    if self.may_split(copying) {
+                        return Ok(Step::Split);
                     }
                     (failures, progressed_at) = (0, Instant::now());
                     backoff.reset();
@@ -357,7 +404,8 @@ impl Copier {
             let changed = self.changed.notified();
             {
                 let state = self.state();
-                if !state.progress.is_paused || state.stopping.contains(&copying.oid.into()) {
+                let is_wanted_back = copying.part.as_ref().is_some_and(|part| part.parts.are_closed());
+                if !state.progress.is_paused || state.stopping.contains(&copying.oid.into()) || is_wanted_back {
                     return Ok(was_paused);
                 }
             }
@@ -400,7 +448,8 @@ impl Copier {
         // A table that is described anew may have another key, by which a copy begins anew.
         let is_ready_to_read =
             !copying.is_read && copying.left.is_none() && copying.again.is_none() && copying.described.is_some();
-        let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= IN_FLIGHT_MAX;
+        let in_flight_max = if copying.part.is_some() { IN_FLIGHT_MAX_OF_PART } else { IN_FLIGHT_MAX };
+        let must_wait = must_wait || !is_ready_to_read || copying.in_flight.len() >= in_flight_max;
         let Some(oldest) = copying.in_flight.front_mut() else { return Ok(copying.take_left()) };
         let outcome = if must_wait {
             hear(&mut oldest.answer, copying.is_abandoned).await?
@@ -419,9 +468,19 @@ impl Copier {
                 let ended = then.end.clone().filter(|_| left.is_none());
                 let is_over = ended.is_some();
                 copying.record = ended.unwrap_or(then.record);
-                self.state().progress.tables.insert(copying.oid.into(), copying.record.clone());
+                self.keep_record(copying);
                 // That so many have changed is for the end to mend.
                 copying.left = left.filter(|left| then.end.is_some() || *left != Left::All);
+                if let Some(part) = &copying.part
+                    && (then.ends_part || part.by == By::Helper)
+                    && copying.left.take().is_some()
+                {
+                    // They are the table's, and one at a time reads them: what hears of them next has the newest list.
+                    part.parts.have_moved_rows();
+                }
+                if then.ends_part {
+                    return Ok(Some(Step::PartOver));
+                }
                 if is_over {
                     let TableRecord { schema, table, rows, .. } = &copying.record;
                     info!(schema, table, rows, "the table is copied");

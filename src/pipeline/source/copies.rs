@@ -179,7 +179,7 @@ impl Source {
 
     pub(super) async fn serve_copy(&mut self, request: Request) -> Result<(), Failure> {
         match request {
-            Request::Open { window, table, key, is_anew, behind, opened } => {
+            Request::Open { window, table, part, key, is_anew, behind, opened } => {
                 self.copies.moved.begin(table, is_anew);
                 let why = match self.relations.known.get(table) {
                     Some(Known::Watched(known)) if known.plan.holds_back() => Some(Spoilt::HeldBack),
@@ -190,7 +190,8 @@ impl Source {
                 };
                 // What is left out is not noted.
                 let why = why.or_else(|| self.copies.owes(table).then_some(Spoilt::Altered));
-                let (epoch, unnoted, horizon) = self.copies.windows.open(window, table, key, behind, self.end_lsn);
+                let (epoch, unnoted, horizon) =
+                    self.copies.windows.open(window, (table, part), key, behind, self.end_lsn);
                 if let Some(why) = why {
                     self.copies.windows.spoil(table, why);
                 }
@@ -293,7 +294,7 @@ impl Source {
 
     async fn write_copy(&mut self, closed: Closed<Box<Chunk>>) -> Result<(), Failure> {
         let Closed { table, chunk, fates } = closed;
-        let Chunk { mut batch, keys, cursor, end, told: (told, told_at_end), settles, charge, outcome } = *chunk;
+        let Chunk { mut batch, keys, cursor, end, settles, charge, outcome } = *chunk;
         let come_to = match fates {
             Err(why) => Outcome::Spoilt(why),
             Ok(fates) => {
@@ -312,13 +313,14 @@ impl Source {
                 if end.is_some() {
                     self.copies.moved.reach_end(table);
                 }
+                let (cursor, told) = cursor.written(table);
                 let mut notices = Vec::new();
                 match end {
                     Some(end) if left.is_none() => {
                         attachments.extend(self.copies.moved.end(table));
-                        attachments.push(end);
+                        attachments.push(end.record);
                         // Of a table that is one chunk it is told that it began, too.
-                        notices.extend(told.is_first().then_some(told).into_iter().chain(told_at_end));
+                        notices.extend(told.is_first().then_some(told).into_iter().chain([end.told]));
                     }
                     _ => {
                         attachments.push(cursor);

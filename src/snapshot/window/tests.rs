@@ -5,6 +5,8 @@
 //! The standby replays one record after another, shows what one has done before it says that it was replayed, and is restarted, after which it hides what has
 //! written its commit and not ended at the primary if that has a higher id than all that had.
 //!
+//! A table that is copied in parts has a model of its own, [`parts`].
+//!
 //! What the topic has of a key must never step back, and its fold must be the table once all of it was copied.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -13,6 +15,7 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod parts;
 mod standby;
 
 use self::standby::{Broken, Reading, Stage, Standby};
@@ -219,7 +222,7 @@ impl Model {
                 self.windows_opened += 1;
                 let id = WindowId(self.windows_opened);
                 let reached = self.reached();
-                let (epoch, _, horizon) = self.windows.open(id, Oid::from(TABLE), Vec::new(), self.behind, reached);
+                let (epoch, _, horizon) = self.windows.open(id, whole(), Vec::new(), self.behind, reached);
                 let horizon = match self.broken {
                     Broken::Waiting => Horizon { replayed: Lsn::INVALID, highest: None },
                     Broken::ComingIn => Horizon { replayed: reached, ..horizon },
@@ -465,6 +468,11 @@ fn run(broken: Broken, first_xid: u64, steps: &[Step]) -> Result<(), String> {
     model.judge()
 }
 
+/// A table that one copies.
+fn whole() -> (Oid, PartId) {
+    (Oid::from(TABLE), PartId(0))
+}
+
 fn streamed(xid: u32) -> Streamed {
     Streamed { xid: Xid::from(xid), commit: Lsn::INVALID }
 }
@@ -476,7 +484,7 @@ fn by_id(snapshot: &str) -> Sight {
 #[test]
 fn a_window_that_sees_too_much_is_spoilt() {
     let mut windows = Windows::new(NOTED);
-    windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None, Lsn::INVALID);
+    windows.open(WindowId(1), whole(), Vec::new(), None, Lsn::INVALID);
     windows.transaction(streamed(10));
     for number in 0_u64..100_000 {
         windows.note(Oid::from(TABLE), &number.to_be_bytes(), false);
@@ -492,7 +500,7 @@ fn what_all_windows_note_is_bounded() {
     let mut windows = Windows::new(1 << 20);
     let tables = [TABLE, TABLE, TABLE + 1].map(Oid::from);
     for (number, table) in (1..).zip(tables) {
-        windows.open(WindowId(number), table, Vec::new(), None, Lsn::INVALID);
+        windows.open(WindowId(number), (table, PartId(0)), Vec::new(), None, Lsn::INVALID);
     }
     windows.transaction(streamed(10));
     for number in 0_u64..10_000 {
@@ -515,12 +523,12 @@ fn what_all_windows_note_is_bounded() {
 #[test]
 fn the_memory_of_transactions_is_bounded_and_says_when_it_has_forgotten() {
     let mut windows = Windows::<()>::new(NOTED);
-    let (first, ..) = windows.open(WindowId(1), Oid::from(TABLE), Vec::new(), None, Lsn::INVALID);
+    let (first, ..) = windows.open(WindowId(1), whole(), Vec::new(), None, Lsn::INVALID);
     for number in 0..200_000_u32 {
         windows.transaction(streamed(number));
     }
     assert!(windows.recent.len() <= RECENT_MAX);
-    let second = windows.open(WindowId(2), Oid::from(TABLE), Vec::new(), None, Lsn::INVALID).0;
+    let second = windows.open(WindowId(2), whole(), Vec::new(), None, Lsn::INVALID).0;
     assert_ne!(second, first, "a new fence is needed");
     windows.load(WindowId(1), (), by_id("200000:200000:"), Lsn::from(5));
     assert!(windows.recent.is_empty(), "all have ended");

@@ -67,6 +67,9 @@ fn copying_is_paused_over_a_crash_and_resumed() {
     let stack = Stack::shared();
     let mut stream = create(&stack, "paused", 4000);
     stream.set("snapshot.rows_per_second", "2000");
+    // In parts of tables, too.
+    stream.set("snapshot.connections", "5");
+    stream.set("snapshot.split_above", "64KiB");
     let program = stream.start_ready();
     await_begun(&program);
     assert!(command(&stream, &program, &["pause"]).starts_with("paused"));
@@ -91,6 +94,8 @@ fn a_copy_that_was_stopped_stays_so_until_it_is_started_anew() {
     let stack = Stack::shared();
     let mut stream = create(&stack, "stopped", 4000);
     stream.set("snapshot.rows_per_second", "1000");
+    stream.set("snapshot.connections", "5");
+    stream.set("snapshot.split_above", "64KiB");
     let program = stream.start_ready();
     await_begun(&program);
     let said = command(&stream, &program, &["stop", "public.item", "public.pair"]);

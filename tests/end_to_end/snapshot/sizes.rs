@@ -61,3 +61,25 @@ fn values_of_a_mebibyte_are_copied_with_the_least_memory() {
     judged.assert_flawless();
     assert!(peak < MEMORY_MAX_KIB, "a peak of {peak} KiB");
 }
+
+/// The place of a part has to fit into one record with those of all others.
+#[test]
+fn a_table_with_a_key_that_is_too_long_for_a_part_is_copied_with_one_cursor() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "long_key");
+    stream.set("snapshot.mode", "initial");
+    stream.set("snapshot.connections", "3");
+    stream.set("snapshot.split_above", "64KiB");
+    stream.database.execute(
+        "create table public.named (name text primary key, version int not null, body text);
+         insert into public.named select 'name ' || number, 1, repeat(md5(number::text), 3) from generate_series(1, 5000) number;
+         insert into public.named values (repeat('z', 5000), 1, 'the last part ends with it')",
+    );
+    let program = stream.start_ready();
+    await_copied(&program);
+    let log = program.log();
+    stream.drain();
+    program.terminate();
+    assert!(log.contains("copy parts of it") && log.contains("not copied in parts any more"), "{log}");
+    Judged::of_tables(&stream, &stream.records(), &["named"]).copied_again().assert_flawless();
+}

@@ -1,4 +1,5 @@
 use super::*;
+use crate::snapshot::cut;
 
 fn state(is_automatic: bool) -> State {
     State::new(Progress::default(), is_automatic, 1)
@@ -196,4 +197,46 @@ fn as_many_tables_are_copied_at_a_time_as_somebody_has_asked_for() {
     assert!(state.is_beyond(1) && !state.is_beyond(0));
     state.end(2.into(), 0, End::NextTurn("others are copied first".into()));
     assert_eq!((state.begin(1), state.begin(0)), (None, Some((3.into(), 0))));
+}
+
+/// A table whose turn it is comes before the parts of others, and of these the one that fewest copy.
+#[test]
+fn who_has_nothing_to_do_helps_where_fewest_do() {
+    let mut state = State::new(Progress::default(), true, 4);
+    let parts = || {
+        let place = |number: u32| vec![number.to_string()];
+        let mut record = record();
+        record.parts = cut(None, &[place(7), place(8), place(9)]).expect("it can be cut");
+        Arc::new(Parts::new(record))
+    };
+    state.look(&[table(1), table(2), table(3)]);
+    assert!(!state.has_idle_workers(), "they wait");
+    let [one, two] = [1, 2].map(|oid: u32| {
+        let parts = parts();
+        assert_eq!(state.begin(0), Some((oid.into(), 0)));
+        state.share(oid.into(), 0, Arc::clone(&parts));
+        parts
+    });
+    assert!(state.do_tables_wait());
+    assert_eq!(state.begin(0), Some((3.into(), 0)));
+    assert!(state.has_idle_workers());
+    one.take(By::Lead).expect("a part");
+    let help = |state: &mut State, worker| state.begin_helping(worker).map(|help| u32::from(help.oid));
+    assert_eq!((help(&mut state, 0), help(&mut state, 1)), (Some(2), Some(1)));
+    assert_eq!((one.taken(), two.taken(), state.status().tables[0].connections), (2, 1, Some(2)));
+    assert_eq!(help(&mut state, 4), None, "it is one too many");
+    state.stopping.insert(2);
+    assert_eq!(help(&mut state, 0), Some(1));
+    state.stopping.remove(&2);
+    state.rest_from_helping(2.into());
+    assert_eq!(help(&mut state, 0), Some(1));
+    assert_eq!(help(&mut state, 0), None, "all parts of the one are taken, and the other rests");
+    state.withdraw(2.into());
+    state.share(2.into(), 0, two);
+    state.progress.is_paused = true;
+    assert_eq!(help(&mut state, 0), None);
+    state.progress.is_paused = false;
+    assert_eq!(help(&mut state, 0), Some(2));
+    state.progress.parallel = Some(1);
+    assert!(!state.has_idle_workers());
 }
