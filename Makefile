@@ -11,8 +11,8 @@ STACK := dev/stack
 CARGO := cargo
 # What all tests are built with: the places where a test can make the program die.
 TEST := $(CARGO) test --locked --features fault-points
-# Tests against servers wait more than they compute, so that two cores have room for a third. With more cores it is what cargo itself would take.
-export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 3 ? 3 : cores)))
+# Tests against servers wait more than they compute, so that two cores have room for a third. With more cores it is what cargo itself would take, but for the slots and connections that a test's server has.
+export RUST_TEST_THREADS ?= $(shell cores=$$(nproc 2>/dev/null || echo 1); echo $$((cores < 3 ? 3 : cores > 8 ? 8 : cores)))
 # How long `make fuzz` runs each target.
 FUZZ_SECONDS ?= 60
 # How much `make test-long` does; `make test` does 60 rounds and a million rows, and kills each of what has part in a copy 3 to 8 times.
@@ -37,7 +37,7 @@ demo-forever: ## The same until Ctrl-C.
 
 .PHONY: build
 build: dependencies ## Build target/release/pgsluice.
-	BUILT_FROM_REVISION="$$(git rev-parse --short=12 HEAD 2>/dev/null || true)" $(CARGO) build --locked --release --bin pgsluice
+	BUILT_FROM_REVISION="$$([ -z "$$(git rev-parse --show-prefix 2>&1)" ] && git describe --always --dirty --abbrev=12 --exclude '*' || true)" $(CARGO) build --locked --release --bin pgsluice
 
 .PHONY: test
 test: dependencies ## Prove it: unit, property and golden tests, and tests against PostgreSQL 18 and 14, Kafka and a registry.

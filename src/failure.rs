@@ -263,11 +263,27 @@ codes! {
         "Lower the subject's compatibility level, or remove the version in the way: the stream waits until then. With schema_registry.on_incompatible = \"quarantine\" only this table waits.";
 }
 
+impl Code {
+    /// Whether it is about rows that are copied and nothing else, so that no stream ends with it.
+    pub const fn is_about_copies(self) -> bool {
+        matches!(
+            self,
+            Self::SnapshotImpossible
+                | Self::SnapshotTableGone
+                | Self::StandbyUnavailable
+                | Self::StandbyConflict
+                | Self::StandbyBehind
+                | Self::StandbyUnfit
+        )
+    }
+}
+
 /// The codes as a table in Markdown, for docs/errors.md: each leads to its entry.
 pub fn reference_markdown() -> String {
     let mut text = String::from("| code | then | exit code | meaning | what to do |\n|---|---|---|---|---|\n");
     for code in Code::ALL {
         let (then, exit) = match code.recovery() {
+            _ if code.is_about_copies() => ("the stream goes on", String::new()),
             Recovery::Stop => ("stops", code.exit_code().to_string()),
             Recovery::Restart => ("tries again", String::new()),
         };

@@ -5,7 +5,12 @@
 //! and so it is where a list of columns or a condition is set otherwise (`ALTER PUBLICATION ... SET` takes such a table out and puts it back). So a
 //! table that has one such row at two times was in the publication from the one to the other.
 //!
-//! It says nothing of a leaf that comes under its root's name while it is attached to it: such a leaf is not a published table of its own then.
+//! A row that is not the table's own says it with what ties the table to it: its place in the schema (`pg_depend`), or what it is attached to (`pg_inherits`),
+//! whose rows are written anew when the table leaves and comes back. `xmin` tells them apart.
+//!
+//! Not told is what changes whether a table is published at all while it stays where it is: UNLOGGED and LOGGED again, in a publication of a schema or of all
+//! tables; and operations that the publication leaves out for a while. Nor a leaf that comes under its root's name while it is attached to it: such a
+//! leaf is not a published table of its own then.
 
 use std::collections::BTreeMap;
 
@@ -27,12 +32,19 @@ const PARTLY: char = '*';
 /// is a partition of among them. Of a publication of all tables there are none.
 pub(super) fn membership(with_schemas: bool) -> String {
     let line = "(SELECT class.oid UNION SELECT relid FROM pg_partition_ancestors(class.oid))";
+    let ties =
+        format!("(SELECT string_agg(xmin::text, '.' ORDER BY inhrelid) FROM pg_inherits WHERE inhrelid IN {line})");
     // Lists of columns, conditions and schemas came with version 15.
     let (partly, schemas) = if with_schemas {
         (
             format!("CASE WHEN prqual IS NULL AND prattrs IS NULL THEN '' ELSE '{PARTLY}' END"),
             format!(
-                ", (SELECT string_agg(oid::text, ' ' ORDER BY oid) FROM pg_publication_namespace
+                ", (SELECT string_agg(concat_ws('@', namespace.oid, (
+                            SELECT string_agg(xmin::text, '.' ORDER BY objid) FROM pg_depend
+                            WHERE classid = 'pg_class'::regclass AND objid IN {line} AND objsubid = 0
+                                AND refclassid = 'pg_namespace'::regclass AND refobjid = pnnspid),
+                        CASE WHEN pnnspid <> class.relnamespace THEN {ties} END), ' ' ORDER BY namespace.oid)
+                    FROM pg_publication_namespace namespace
                     WHERE pnpubid = publication.oid AND pnnspid IN (SELECT relnamespace FROM pg_class WHERE oid IN {line}))"
             ),
         )
@@ -40,8 +52,9 @@ pub(super) fn membership(with_schemas: bool) -> String {
         ("''".to_owned(), String::new())
     };
     format!(
-        "concat_ws(' ', '{MEMBER}', (SELECT string_agg(oid::text || {partly}, ' ' ORDER BY oid) FROM pg_publication_rel
-                                     WHERE prpubid = publication.oid AND prrelid IN {line}){schemas})"
+        "concat_ws(' ', '{MEMBER}', (SELECT string_agg(concat_ws('@', member.oid, CASE WHEN prrelid <> class.oid THEN {ties} END) || {partly},
+                                                       ' ' ORDER BY member.oid)
+                                     FROM pg_publication_rel member WHERE prpubid = publication.oid AND prrelid IN {line}){schemas})"
     )
 }
 
@@ -93,6 +106,9 @@ mod tests {
             ("member 1 7", "member 7", false),
             ("member 1", "member 2", true),
             ("member 1 7", "member 2 8", true),
+            // It has left the schema and come back, or what it was attached to.
+            ("member 7@100", "member 7@200", true),
+            ("member 1 7@100", "member 1 7@200", false),
             // A text that is part of another is not that one.
             ("member 1", "member 11", true),
             // What a condition has left out is not left out any more, or may not be.

@@ -29,5 +29,7 @@ pub use relation::DescribedTable;
 pub(crate) use rows::{Lines, RowReader};
 pub use server::ServerSettings;
 pub use snapshot::{KeyColumn, ReadOrder, SnapshotTable};
-pub(crate) use standby::{Cluster, REPLAYS_NOTHING_FOUND, Replayed, StandbyIdentity, StandbyState, at_standby, unfit};
+pub(crate) use standby::{
+    Cluster, REPLAYS_NOTHING_FOUND, Replayed, StandbyIdentity, StandbyState, at_standby, is_same_order, unfit,
+};
 pub use tables::{Leaf, MatchedTable, PublishedTable, WithoutIdentity};

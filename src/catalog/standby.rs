@@ -2,7 +2,7 @@
 //!
 //! Why a chunk may be read there, and what has to be asked for in which order, is in [`Windows`](crate::snapshot::Windows).
 
-use std::sync::Arc;
+use std::{collections::BTreeMap, sync::Arc};
 
 use pgoutput::{Lsn, Oid};
 use postgres_protocol::escape::escape_identifier;
@@ -30,11 +30,24 @@ pub(crate) const REPLAYS_NOTHING_FOUND: &str = "does not replay the log of the p
 /// version 15; before that those of the same name do.
 const TEXT_ORDER: &str =
     "SELECT coalesce(string_agg(DISTINCT concat_ws(' ', collprovider, coalesce(nullif(collcollate, ''), collname),
-                                                                       pg_collation_actual_version(oid)), ', '), '')
+                                                                       coalesce(pg_collation_actual_version(oid), '-')), ', '), '')
             || '; lc_monetary ' || current_setting('lc_monetary') || ', quote_all_identifiers ' || current_setting('quote_all_identifiers')
      FROM pg_collation
      WHERE oid = 100 OR collcollate = (SELECT datcollate FROM pg_database WHERE datname = current_database())
         OR oid IN (SELECT unnest(indcollation) FROM pg_index WHERE indrelid >= 16384)";
+
+/// Whether what both servers have is the same: settings, and versions of collations. One that only one of them has is that of an index that the other does not
+/// have, or not yet; a table's own indexes are compared with the table.
+pub(crate) fn is_same_order(there: &str, here: &str) -> bool {
+    let parts = |order: &str| -> (BTreeMap<String, String>, String) {
+        let (collations, settings) = order.split_once("; ").unwrap_or((order, ""));
+        let versions = collations.split(", ").filter_map(|collation| collation.rsplit_once(' '));
+        (versions.map(|(name, version)| (name.to_owned(), version.to_owned())).collect(), settings.to_owned())
+    };
+    let ((there, there_prints), (here, here_prints)) = (parts(there), parts(here));
+    let differs = |(name, version): (&String, &String)| here.get(name).is_some_and(|here| here != version);
+    there_prints == here_prints && !there.iter().any(differs)
+}
 
 /// How far a standby has come.
 #[derive(Debug)]

@@ -27,8 +27,10 @@ const PAUSE_IN_RUN_MS: i64 = 60_000;
 /// Asks for as long as the program runs.
 pub async fn keep(metrics: Arc<Metrics>, control: Arc<SnapshotControl>) {
     loop {
-        // Without an answer, which no session may be there to give, what was known stays.
-        if let Ok(status) = control.ask(Command::Status).await {
+        // Without a session nobody takes questions, of which few are kept, and what was known stays.
+        if metrics.is_streaming()
+            && let Ok(status) = control.ask(Command::Status).await
+        {
             metrics.copies.take(&status, Instant::now());
         }
         tokio::time::sleep(INTERVAL).await;

@@ -319,6 +319,11 @@ impl Metrics {
         }
     }
 
+    /// Whether a session streams.
+    pub fn is_streaming(&self) -> bool {
+        self.lock().state == "streaming"
+    }
+
     /// These tables are in quarantine.
     pub fn quarantined(&self, quarantine: &Quarantine) {
         self.quarantined.set(signed(quarantine.iter().len() as u64));

@@ -489,7 +489,7 @@ fn failed(seen: &Seen) -> Failed {
         text: seen.told.text.clone(),
         meaning: code.meaning().to_owned(),
         fix: code.fix().to_owned(),
-        stops: code.recovery() == Recovery::Stop,
+        stops: code.recovery() == Recovery::Stop && !code.is_about_copies(),
         first_ms: seen.first_ms,
         last_ms: seen.last_ms,
         times: seen.times,

@@ -155,7 +155,10 @@ impl Silence {
         self.deaf = if has_answered { 0 } else { self.deaf.saturating_add(1) };
         let patience = (self.usual * 4).clamp(STUCK_LOOKS, STUCK_LOOKS_MAX);
         let found = if self.deaf >= DEAF_LOOKS {
-            format!("no broker answers, and nothing was acknowledged or committed for {}", seconds(self.stuck))
+            format!(
+                "no broker answers for the topic of checkpoints, and nothing was acknowledged or committed for {}",
+                seconds(self.stuck)
+            )
         } else if self.stuck >= patience {
             format!("brokers answer, but nothing was acknowledged or committed for {}", seconds(self.stuck))
         } else {
@@ -229,7 +232,8 @@ mod tests {
             assert_eq!(looks.look(true), None);
         }
         assert_eq!(looks.comes(), None);
-        let found = "no broker answers, and nothing was acknowledged or committed for 3 s".to_owned();
+        let found = "no broker answers for the topic of checkpoints, and nothing was acknowledged or committed for 3 s"
+            .to_owned();
         assert_eq!(looks.nothing_comes(1000, false), [(DEAF_LOOKS, Change::FellSilent(found))], "it is said once");
         // That brokers are back is not what is owed.
         assert_eq!(looks.nothing_comes(20, true), []);

@@ -165,6 +165,8 @@ impl Source {
                 // Looked at above; `read` loses nothing when it is dropped.
                 Ok(()) = asked.changed() => continue,
                 request = self.copies.next(), if self.transaction.is_none() => {
+                    // What it waits for is not the server.
+                    self.metrics.source_works();
                     self.serve_copy(request).await?;
                     continue;
                 }

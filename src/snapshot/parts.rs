@@ -184,7 +184,9 @@ impl Parts {
         }
         let position = inner.slots.iter().position(|slot| !slot.is_taken && !slot.is_over);
         if by == By::Lead {
-            (inner.lead_waits, inner.is_for_lead) = (position.is_none(), false);
+            inner.lead_waits = position.is_none();
+            // Until it has one.
+            inner.is_for_lead &= inner.lead_waits;
         }
         let slot = inner.slots.get_mut(position?)?;
         slot.is_taken = true;

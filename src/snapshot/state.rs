@@ -376,6 +376,11 @@ impl TableRecord {
         Self { was_away: true, empty_first: self.empty_first, ..anew }
     }
 
+    /// The same from its first row on, once it was out of the publication while it was copied.
+    pub(crate) fn put_back(&self) -> Self {
+        Self { key: Vec::new(), after: None, rows: 0, bytes: 0, was_away: true, ..self.without_parts() }
+    }
+
     /// Whether its topic is to be emptied before any of it is copied.
     pub(crate) fn empties_first(&self) -> bool {
         self.empty_first || self.was_away

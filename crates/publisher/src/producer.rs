@@ -59,8 +59,11 @@ const INIT_TIMEOUT: Duration = Duration::from_secs(30);
 /// only ever asked what is there, and the waiting is done here.
 const REPORT_INTERVAL: Duration = Duration::from_micros(500);
 
-/// How long the brokers may take to say what a topic is like.
+/// How long the brokers may take to say what a topic is like, as long as librdkafka has its own records wait for that; how long one is waited for, and
+/// after which pause the next is asked.
 const METADATA_TIMEOUT: Duration = Duration::from_secs(30);
+const METADATA_ASK: Duration = Duration::from_secs(2);
+const METADATA_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long the cause of an effect may take to be told.
 const CAUSE_TIMEOUT: Duration = Duration::from_secs(2);
@@ -178,19 +181,22 @@ impl Transaction {
     /// # Errors
     /// As with [`send`](Self::send); and the brokers do not say it.
     pub fn send_everywhere(&mut self, record: &OutgoingRecord<'_>) -> Result<(), PublishError> {
-        let asked = self.inner.client().fetch_metadata(Some(record.topic), METADATA_TIMEOUT);
-        let metadata = asked.map_err(|error| fail(&self.inner, "asking for the partitions of a topic", error))?;
-        let topic = metadata.topics().iter().find(|topic| topic.name() == record.topic);
-        let partitions = match topic.map(|topic| (topic.error().map(RDKafkaErrorCode::from), topic.partitions().len()))
-        {
-            Some((None, partitions)) if partitions > 0 => i32::try_from(partitions).unwrap_or(i32::MAX),
-            None | Some((None | Some(RDKafkaErrorCode::UnknownTopicOrPartition), _)) => {
+        let began = Instant::now();
+        let partitions = loop {
+            let error = match self.partitions(record.topic) {
+                Ok(partitions) => break partitions,
+                Err(error) => error,
+            };
+            // A broker can lack a topic that another has just made, or whose leaders are being chosen.
+            if began.elapsed() < METADATA_TIMEOUT {
+                self.poll()?;
+                thread::sleep(METADATA_PAUSE);
+            } else if error == KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition) {
                 // As a record for it would be.
                 let gone = KafkaError::MessageProduction(RDKafkaErrorCode::UnknownTopicOrPartition);
                 return Err(refused(record, gone));
-            }
-            Some((Some(code), _)) => {
-                return Err(fail(&self.inner, "asking for the partitions of a topic", KafkaError::MetadataFetch(code)));
+            } else {
+                return Err(fail(&self.inner, "asking for the partitions of a topic", error));
             }
         };
         let headers = headers_cost(record.headers.iter().map(|(name, value)| (name.len(), value.len())));
@@ -202,6 +208,18 @@ impl Transaction {
             self.send_to(partition, record)?;
         }
         Ok(())
+    }
+
+    /// How many partitions a topic has, as some broker says now.
+    fn partitions(&self, topic: &str) -> Result<i32, KafkaError> {
+        let metadata = self.inner.client().fetch_metadata(Some(topic), METADATA_ASK)?;
+        let found = metadata.topics().iter().find(|found| found.name() == topic);
+        let unknown = KafkaError::MetadataFetch(RDKafkaErrorCode::UnknownTopicOrPartition);
+        let found = found.filter(|found| found.error().is_some() || !found.partitions().is_empty()).ok_or(unknown)?;
+        match found.error() {
+            Some(error) => Err(KafkaError::MetadataFetch(error.into())),
+            None => Ok(i32::try_from(found.partitions().len()).unwrap_or(i32::MAX)),
+        }
     }
 
     /// To a partition of its topic if it has no key.

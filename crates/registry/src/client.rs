@@ -237,10 +237,7 @@ impl RegistryClient {
     ///
     /// A page that a web server or a proxy has in its place is none, nor is a refusal of the credentials, nor one to be asked as often.
     pub async fn answers(&self) -> Result<(), RegistryError> {
-        match self.global_level().await {
-            Err(error) if !error.is_an_answer() => Err(error),
-            _ => Ok(()),
-        }
+        self.transport.is_answered::<LevelAnswer>(&global_level_request()).await
     }
 
     /// The level that a subject has of its own.
@@ -256,8 +253,7 @@ impl RegistryClient {
 
     /// The level that holds for subjects without one of their own.
     pub async fn global_level(&self) -> Result<CompatibilityLevel, RegistryError> {
-        let answer: LevelAnswer =
-            self.transport.json(&get("reading the global compatibility level", None, &["config"])).await?;
+        let answer: LevelAnswer = self.transport.json(&global_level_request()).await?;
         Ok(CompatibilityLevel::from_api(answer.compatibility_level))
     }
 
@@ -289,6 +285,10 @@ struct LevelAnswer {
 
 fn post<'a>(operation: &'static str, subject: &'a str, path: &'a [&'a str]) -> Request<'a> {
     Request { operation, subject: Some(subject), method: Method::POST, path, query: None, body: None }
+}
+
+fn global_level_request() -> Request<'static> {
+    get("reading the global compatibility level", None, &["config"])
 }
 
 fn get<'a>(operation: &'static str, subject: Option<&'a str>, path: &'a [&'a str]) -> Request<'a> {

@@ -113,6 +113,14 @@ impl Transport {
         outcome
     }
 
+    /// The same, where whatever the API answers is good enough to know that it does.
+    pub(crate) async fn is_answered<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<(), RegistryError> {
+        match self.ask_json::<T>(request).await {
+            Err(error) if !error.is_an_answer() => self.observed(Err(error)),
+            _ => Ok(()),
+        }
+    }
+
     /// Sends a request and reads its answer as JSON.
     pub(crate) async fn json<T: DeserializeOwned>(&self, request: &Request<'_>) -> Result<T, RegistryError> {
         self.observed(self.ask_json(request).await)

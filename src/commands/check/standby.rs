@@ -11,7 +11,7 @@ use super::{
     report::{Findings, Problem, seconds_text},
 };
 use crate::{
-    catalog::{Catalog, REPLAYS_NOTHING_FOUND, StandbyState, at_standby},
+    catalog::{Catalog, REPLAYS_NOTHING_FOUND, StandbyState, at_standby, is_same_order},
     failure::{Code, Failure},
     failures,
 };
@@ -96,7 +96,7 @@ pub(super) async fn examine(
     }
     let (there, here) = (catalog.text_order().await, session.catalog.text_order().await?);
     match there {
-        Ok(there) if there != here => {
+        Ok(there) if !is_same_order(&there, &here) => {
             findings.error(unfit(format!(
                 "orders text by other versions of its libraries than the primary, so that rows are not found by its indexes, or prints values otherwise: {there}; and at the \
                  primary {here}"

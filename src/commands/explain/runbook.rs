@@ -81,6 +81,8 @@ pub(super) fn head(id: Id) -> String {
 
 fn then(code: Code) -> String {
     match code.recovery() {
+        Recovery::Stop if code.is_about_copies() => "the stream goes on, and the table is not copied".to_owned(),
+        Recovery::Restart if code.is_about_copies() => "the stream goes on, and the copy is tried again".to_owned(),
         Recovery::Stop => format!("stops, with exit code {}", code.exit_code()),
         Recovery::Restart => "tries again, from the checkpoint".to_owned(),
     }
@@ -94,6 +96,7 @@ fn how_bad(id: CheckId) -> String {
 /// In a word or two, what comes of it.
 pub(super) fn outcome(id: Id) -> String {
     match id {
+        Id::Failure(code) if code.is_about_copies() => "copy only".to_owned(),
         Id::Failure(code) if code.recovery() == Recovery::Stop => format!("exit {}", code.exit_code()),
         Id::Failure(_) => "tried again".to_owned(),
         Id::Check(_) => "check".to_owned(),

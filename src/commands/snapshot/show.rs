@@ -17,7 +17,7 @@ pub(super) fn tables(status: &Status, named: &[String]) -> String {
     }
     if let Some(parallel) = status.parallel {
         // Writing to a String cannot fail.
-        let _ = writeln!(text, "copied at a time until nothing is left to copy, as asked: {parallel}\n");
+        let _ = writeln!(text, "connections until nothing is left to copy, as asked: {parallel}\n");
     }
     let shown: Vec<_> = status.tables.iter().filter(|table| named.is_empty() || named.contains(&table.table)).collect();
     if shown.is_empty() {
@@ -177,7 +177,7 @@ mod tests {
         );
         assert_eq!(summary(&status), "1 of 3 tables copied, 1 copying, 1 tried again later");
         let said = tables(&Status { parallel: Some(4), ..status.clone() }, &[]);
-        assert!(said.starts_with("copied at a time until nothing is left to copy, as asked: 4\n\nTABLE "), "{said}");
+        assert!(said.starts_with("connections until nothing is left to copy, as asked: 4\n\nTABLE "), "{said}");
         assert!(tables(&Status { paused: true, ..status }, &["public.x".into()]).starts_with("copying is paused"));
     }
 }

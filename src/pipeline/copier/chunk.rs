@@ -8,7 +8,8 @@
 //! 2. the window is opened: from here on the stream notes which rows change;
 //! 3. it is waited until what was streamed before has ended, or was replayed at the [standby](super::standby) where rows are read at one;
 //! 4. a transaction begins, takes the lock of a SELECT, and its snapshot; the log's end is asked for, and whether the table is still as it
-//!    was described. Nothing is waited for while the lock is held: who alters the table waits for it, and everybody else for them;
+//!    was described. While the lock is held nothing is waited for but answers: who alters the table waits for it, and everybody else for them; at a standby that is
+//!    the replay;
 //! 5. the chunk is read and encoded, and the transaction ends;
 //! 6. each of its records is held against what Kafka takes;
 //! 7. the stream writes it once it has passed that end, with the cursor behind it, or says why it is to be read again.
@@ -33,7 +34,7 @@ use super::{
     table::{Copying, InFlight, Step, Then},
 };
 use crate::{
-    catalog::{KeyColumn, ReadOrder, RowReader, SnapshotTable, may_have_been_out},
+    catalog::{KeyColumn, MEMBER, ReadOrder, RowReader, SnapshotTable, may_have_been_out},
     failure::{Code, Failure},
     failures,
     metrics::TableMetrics,
@@ -44,8 +45,8 @@ use crate::{
     },
     quarantine::Quarantine,
     snapshot::{
-        Advance, Chunk, Cursor, Ending, Happened, Keys, Notice, Opened, Request, RowKey, Settles, Sight, Visibility,
-        WindowId,
+        Advance, Chunk, Cursor, Ending, Happened, Keys, Notice, Opened, Request, RowKey, Settles, Sight, TableRecord,
+        Visibility, WindowId,
     },
 };
 
@@ -125,6 +126,13 @@ impl Copier {
             Ok(encoding) => encoding,
             Err(step) => return Ok(step),
         };
+        if copying.part.is_none() && copying.may_have_been_out(&described) {
+            // What the stream has was read before, and is not to come behind what empties the topic.
+            if let Some(over) = self.land_all(copying).await? {
+                return Ok(over);
+            }
+            self.put_back(copying);
+        }
         if !copying.go_by(&described) {
             return Ok(Step::Dissolve);
         }
@@ -180,6 +188,22 @@ impl Copier {
                 Err(failure)
             }
         }
+    }
+
+    /// The table was taken out of the publication and put back while it was copied, as [`forget_what_was_away`](Self::forget_what_was_away) has it of one that
+    /// was copied before: its topic is emptied. And who has changed it while it was out may be running still.
+    fn put_back(&self, copying: &mut Copying) {
+        let TableRecord { schema, table, .. } = &copying.record;
+        warn!(
+            schema,
+            table,
+            "the table was taken out of publication {} and put back, or its rows are chosen otherwise, while it was copied: what was changed in between was not \
+             streamed. Its rows are copied anew, behind a TRUNCATE event if its topic takes one",
+            self.publication
+        );
+        copying.record = copying.record.put_back();
+        copying.go_back();
+        self.state().fence = None;
     }
 
     /// Waits until the table is to be stopped.
@@ -491,6 +515,13 @@ impl Copying {
             // What is looked at and not read is looked at again.
             false => self.scan_rows.min(self.chunk_rows * 2),
         };
+    }
+
+    /// Whether rows were copied before, and the table may have been out of the publication since.
+    fn may_have_been_out(&self, described: &Described) -> bool {
+        let has_rows = self.record.after.is_some() || self.record.rows > 0;
+        let then = self.record.key.last().filter(|word| word.starts_with(MEMBER));
+        has_rows && then.is_some_and(|then| may_have_been_out(then, &described.table.membership))
     }
 
     /// Where a row stands by another key than before says nothing. False if it is a part, which is none then.

@@ -109,7 +109,7 @@ impl Copier {
     ) -> Result<(), Failure> {
         if let Some(parallel) = parallel.filter(|parallel| !(1..=CONNECTIONS_MAX).contains(parallel)) {
             return Err(refused(format!(
-                "{parallel} tables cannot be copied at a time: 1 to {CONNECTIONS_MAX} can be"
+                "rows cannot be copied over {parallel} connections at a time: 1 to {CONNECTIONS_MAX} there can be"
             )));
         }
         let mut catalog = self.catalog();
@@ -191,7 +191,7 @@ impl Copier {
         let Some(is_paused) = is_over else { return Ok(()) };
         self.record(vec![ControlRecord::new(is_paused, None).attachment()]).await?;
         self.state().progress.parallel = None;
-        info!(connections = self.settings.connections, "as many tables are copied at a time as the configuration says");
+        info!(connections = self.settings.connections, "copies have as many connections as the configuration says");
         Ok(())
     }
 

@@ -25,7 +25,9 @@ impl Copier {
     /// Why the topic cannot be told that the table is empty, and then its rows if there are to be any.
     pub(super) async fn obstacle(&self, encoding: &Encoding, with_rows: bool) -> Result<Option<&'static str>, Failure> {
         let plan = encoding.plan.plan();
-        Ok(if !plan.can_empty() {
+        Ok(if plan.unfit().is_some() {
+            Some("and of the table as it is nothing can be written but dead letters")
+        } else if !plan.can_empty() {
             Some("which the envelope cannot say, or events.skip leaves out")
         } else if with_rows && !plan.writes_reads() {
             Some("and events.skip leaves out its rows")

@@ -181,7 +181,7 @@ impl Copier {
         self.state().progress.tables.insert(oid.into(), copying.record.clone());
         match step {
             Some(Step::Dissolve) => {
-                // One with another key begins anew, and may be shared then.
+                // But for one with another key, which begins anew and may be shared then: `go_by` says so.
                 copying.may_split = false;
                 let (schema, table) = (&copying.record.schema, &copying.record.table);
                 info!(
@@ -240,7 +240,8 @@ impl Copier {
 
     /// Hears what became of all that the stream has of a part, or of a table, which may have been the last of it.
     pub(super) async fn let_go(&self, copying: &mut Copying, ended: Result<Step, Failure>) -> Result<Step, Failure> {
-        if matches!(ended, Ok(Step::Stopped)) {
+        // Who waits for the worker is not to wait for a stream that is behind.
+        if matches!(ended, Ok(Step::Stopped | Step::Yielded)) {
             self.abandon(copying).await?;
         }
         // What the stream has may be written still, and where the next turn begins has to be true.

@@ -17,10 +17,7 @@ use std::{
 };
 
 use pgoutput::Lsn;
-use tokio::{
-    sync::{Mutex, OnceCell},
-    time::sleep,
-};
+use tokio::{sync::Mutex, time::sleep};
 use tracing::debug;
 use walreceiver::ConnectOptions;
 
@@ -30,7 +27,9 @@ use super::{
     table::Copying,
 };
 use crate::{
-    catalog::{Catalog, Cluster, Replayed, RowReader, SnapshotTable, StandbyIdentity, at_standby, unfit},
+    catalog::{
+        Catalog, Cluster, Replayed, RowReader, SnapshotTable, StandbyIdentity, at_standby, is_same_order, unfit,
+    },
     failure::{Code, Failure},
     snapshot::{Opened, ReplaySight, Sight},
 };
@@ -53,8 +52,6 @@ pub(super) struct Standby {
     /// For questions that are answered at once.
     asking: Mutex<Catalog>,
     identity: Mutex<StandbyIdentity>,
-    /// How text is ordered in the indexes of the primary, and values are printed there.
-    text_order: OnceCell<String>,
 }
 
 /// A chunk's snapshot can be taken.
@@ -79,7 +76,6 @@ impl Standby {
         Self {
             asking: Mutex::new(Catalog::new(Arc::clone(&connect))),
             identity: Mutex::new(StandbyIdentity::new(Arc::clone(&connect))),
-            text_order: OnceCell::new(),
             connect,
             cluster,
         }
@@ -170,8 +166,9 @@ impl Copier {
                 );
                 return Err(Failure::new(Code::StandbyBehind, found));
             }
-            if self.must_pause(copying.oid) {
-                return Ok(Err(Waits { why: "somebody has asked to pause or to stop".to_owned(), snapshot: None }));
+            if self.must_pause(copying.oid) || self.must_yield(copying) {
+                let why = "somebody has asked to pause or to stop, or another table waits".to_owned();
+                return Ok(Err(Waits { why, snapshot: None }));
             }
             sleep(ENDED_POLL).await;
         }
@@ -276,8 +273,9 @@ impl Copier {
     /// the key is not known for that of a change which streams by.
     async fn verify_text_order(&self, copying: &mut Copying, standby: &Standby) -> Result<(), Failure> {
         let Some(there) = copying.reader.text_order_once().await? else { return Ok(()) };
-        let here = standby.text_order.get_or_try_init(async || self.asking.lock().await.text_order().await).await?;
-        if there == *here {
+        // Now, since an index may have come that has another collation than those before.
+        let here = self.asking.lock().await.text_order().await?;
+        if is_same_order(&there, &here) {
             copying.reader.text_order_is_verified();
             return Ok(());
         }

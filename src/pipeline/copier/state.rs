@@ -376,7 +376,12 @@ impl State {
     /// Whether a table that was taken out of the publication while it was being copied is in it again.
     pub(super) fn is_back(&mut self, table: Oid) -> bool {
         let oid = u32::from(table);
-        self.published.contains_key(&oid) && self.gone.remove(&oid)
+        let is_back = self.published.contains_key(&oid) && self.gone.remove(&oid);
+        if is_back {
+            // It was assigned when the table was there before.
+            self.fence = None;
+        }
+        is_back
     }
 
     /// Whether the table is still one to copy, and has been all the time.

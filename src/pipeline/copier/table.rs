@@ -221,7 +221,7 @@ impl Copying {
 
 impl Copier {
     /// Why a worker ends its turn that is one too many.
-    pub(super) const FEWER: &'static str = "fewer tables are copied at a time, as somebody has asked";
+    pub(super) const FEWER: &'static str = "copies have fewer connections, as somebody has asked";
 
     /// A turn at a table. The connection is free again afterwards, or gone.
     pub(super) async fn copy_table(

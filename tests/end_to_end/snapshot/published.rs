@@ -289,6 +289,38 @@ fn a_table_that_was_away_after_it_was_copied_is_copied_anew() {
     assert_eq!(["item", "leaf", "other"].map(|table| events(table, "t")), [3 * 3, 0, 0], "in each partition");
 }
 
+/// What was deleted while it was out is in no chunk that is read later, and has been in one that was read before.
+#[test]
+fn a_table_that_is_away_while_it_is_copied_leaves_nothing_that_was_deleted() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "away_midway");
+    stream.set("snapshot.mode", "initial");
+    stream.set("snapshot.rows_per_second", "500");
+    let tables = "create table public.item (id int primary key, v text); insert into public.item select generate_series(1, 3000), 'first'";
+    let program = start_and_add(&mut stream, tables, "public.item");
+    wait_until(COPY_TIMEOUT, "rows are copied", || (program.metric("copied_rows_total")? >= 500.0).then_some(()));
+    // A transaction that has changed a row meanwhile ends only when the table is back.
+    let mut writer = stream.database.client();
+    let publication = &stream.publication;
+    stream.database.execute(&format!("alter publication {publication} drop table public.item"));
+    writer
+        .batch_execute("begin; update public.item set v = 'second' where id between 2 and 10")
+        .expect("it is changed");
+    stream.database.execute("delete from public.item where id = 1");
+    stream.database.execute(&format!("alter publication {publication} add table public.item"));
+    await_log(&program, "while it was copied");
+    writer.batch_execute("commit").expect("it commits");
+    await_log(&program, r#""the table is copied","schema":"public","table":"item""#);
+    stream.drain();
+    program.terminate();
+    let found: BTreeMap<String, String> = fold(&stream, "item")
+        .into_iter()
+        .map(|row| (row["id"].clone().expect("an id"), row["v"].clone().expect("a text")))
+        .collect();
+    let rows = stream.database.client().query("select id::text, v from public.item", &[]).expect("the rows");
+    assert_eq!(found, rows.iter().map(|row| (row.get(0), row.get(1))).collect());
+}
+
 /// The rows that a table's records come to.
 fn fold(stream: &Stream, table: &str) -> Vec<Row> {
     let mut rows: BTreeMap<(i32, Row), Row> = BTreeMap::new();
