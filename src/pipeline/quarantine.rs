@@ -181,7 +181,8 @@ impl Relations {
         relation: &Relation,
         in_front: Option<&str>,
     ) -> Result<Answer, Failure> {
-        let (began, mut backoff) = (Instant::now(), Backoff::new(LETTERS_PAUSE_FIRST, LETTERS_PAUSE_MAX));
+        let (began, mut has_waited) = (Instant::now(), false);
+        let mut backoff = Backoff::new(LETTERS_PAUSE_FIRST, LETTERS_PAUSE_MAX);
         loop {
             let refused = match in_front {
                 Some(topic) => {
@@ -190,7 +191,12 @@ impl Relations {
                     Failure::new(Code::RegistryIncompatible, found).in_table(&relation.schema, &relation.name)
                 }
                 None => match self.register_all(plan, policy, relation).await {
-                    Ok((key, value)) => return Ok(Answer::Accepted(key, value)),
+                    Ok((key, value)) => {
+                        if has_waited {
+                            self.metrics.resumed();
+                        }
+                        return Ok(Answer::Accepted(key, value));
+                    }
                     Err(failure) => failure,
                 },
             };
@@ -206,6 +212,7 @@ impl Relations {
                 .in_table(&relation.schema, &relation.name)
                 .for_topic(letters);
             self.metrics.paused(&failure);
+            has_waited = true;
             if began.elapsed() > PAUSE_MAX {
                 return Err(failure);
             }

@@ -258,11 +258,12 @@ impl Relations {
         place: impl Fn(Failure) -> Failure,
     ) -> Result<u32, Failure> {
         let mut backoff = Backoff::new(Duration::from_millis(250), Duration::from_secs(5));
-        let began = Instant::now();
+        let (began, mut has_waited) = (Instant::now(), false);
         loop {
             let refusal = match self.schemas.register(subject, schema).await {
                 Ok(id) => {
-                    if self.waits {
+                    // What somebody else waits for is not over with this.
+                    if has_waited {
                         self.metrics.resumed();
                     }
                     return Ok(id.get());
@@ -276,6 +277,7 @@ impl Relations {
                 return Err(failure);
             }
             self.metrics.paused(&failure);
+            has_waited = true;
             if began.elapsed() > PAUSE_MAX {
                 return Err(failure);
             }
