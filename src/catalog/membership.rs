@@ -66,14 +66,13 @@ pub(crate) fn may_have_been_out(then: &str, now: &str) -> bool {
     }
     let (then, now) = (rows_of(then), rows_of(now));
     let is_whole = |rows: &BTreeMap<&str, bool>| rows.values().all(|is_partly| !is_partly);
-    !(is_whole(&then) && is_whole(&now) && then.keys().any(|oid| now.contains_key(oid)))
+    !(is_whole(&then) && is_whole(&now) && then.keys().any(|row| now.contains_key(row)))
 }
 
-/// The OIDs, and whether each leaves out anything.
+/// The rows, each by its OID with what ties the table to it, and whether it leaves out anything.
 fn rows_of(membership: &str) -> BTreeMap<&str, bool> {
-    let row = |word: &'_ str| word.strip_suffix(PARTLY).map_or((word.len(), false), |oid| (oid.len(), true));
     let words = membership.split_whitespace().skip(1);
-    words.map(|word| (&word[..row(word).0], row(word).1)).collect()
+    words.map(|word| word.strip_suffix(PARTLY).map_or((word, false), |oid| (oid, true))).collect()
 }
 
 impl Catalog {

@@ -183,6 +183,38 @@ fn what_cannot_be_written_is_a_dead_letter_in_its_place() {
     assert_eq!(ordinals, [1, 1, 4, 6], "what is a dead letter has its ordinal");
 }
 
+#[test]
+fn one_table_has_another_form_than_the_others() {
+    let stack = Stack::shared();
+    let mut stream = Stream::create(&stack, "one_form");
+    stream.set("tables", r#"[{ match = "public.plain", events = { envelope = "upsert", format = "json" } }]"#);
+    stream.database.execute(
+        "create table public.plain (id int primary key, v text); create table public.item (id int primary key, v text)",
+    );
+    let program = stream.start_ready();
+    stream.database.execute("insert into public.plain values (1, 'one'); insert into public.item values (1, 'one'); delete from public.plain");
+    stream.drain();
+    program.terminate();
+    let read = |table: &str| {
+        let (topic, mut records) = (stream.topic(table), Vec::new());
+        kafka::read_to_end(
+            &stream.bootstrap_servers,
+            |name| name == topic,
+            |message| records.push((message.key().map(<[u8]>::to_vec), message.payload().map(<[u8]>::to_vec))),
+        );
+        records
+    };
+    let json = |bytes: &Option<Vec<u8>>| -> Option<Value> { serde_json::from_slice(bytes.as_deref()?).ok() };
+    let plain: Vec<_> = read("plain").iter().map(|(key, value)| (json(key), json(value))).collect();
+    let (key, row) = (serde_json::json!({ "id": 1 }), serde_json::json!({ "id": 1, "v": "one" }));
+    assert_eq!(plain, [(Some(key.clone()), Some(row)), (Some(key), None)]);
+    let item = read("item");
+    assert!(
+        matches!(&item[..], [(Some(key), Some(value))] if key[0] == 0 && value[0] == 0 && value.len() > 50),
+        "{item:?}"
+    );
+}
+
 fn streams_the_tables(envelope: &str, format: &str) {
     let stack = Stack::shared();
     let mut random = Random::new(Random::seed_of_run());
